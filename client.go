@@ -1,0 +1,467 @@
+package resock
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// MessageType is the type of a message: [MessageText] or [MessageBinary].
+type MessageType = websocket.MessageType
+
+const (
+	MessageText   = websocket.MessageText
+	MessageBinary = websocket.MessageBinary
+)
+
+// StatusCode is a close code of RFC 6455, section 7.4. Further constants are in
+// coder/websocket.
+type StatusCode = websocket.StatusCode
+
+const (
+	StatusNormalClosure   = websocket.StatusNormalClosure
+	StatusGoingAway       = websocket.StatusGoingAway
+	StatusProtocolError   = websocket.StatusProtocolError
+	StatusPolicyViolation = websocket.StatusPolicyViolation
+	StatusServiceRestart  = websocket.StatusServiceRestart
+	StatusTryAgainLater   = websocket.StatusTryAgainLater
+)
+
+// Client keeps one WebSocket connection. All its methods may be called
+// concurrently.
+type Client struct {
+	config   config
+	events   fanout
+	outbox   outbox
+	counters counters
+
+	wake chan struct{} // the goroutine of Run shall look at the intent
+	done chan struct{} // closed when the client is
+
+	mu        sync.Mutex
+	ran       bool // Run was called
+	closing   bool // Close was called, or the context of Run ended
+	suspend   bool // Suspend was called
+	reconnect bool // Reconnect was called
+	deadline  *time.Timer
+	loopback  bool // the target needs no network
+	state     State
+	since     time.Time     // when state began
+	session   *session      // the open one
+	changed   chan struct{} // closed at the next state, if somebody waits for it
+	lostAt    time.Time     // when the last session ended
+	downtime  time.Duration // between sessions, without the present one
+	lastErr   error
+	err       error // what Run returns
+}
+
+// counters are read by Stats at any time.
+type counters struct {
+	attempts, opens, fails  atomic.Uint64
+	messagesIn, messagesOut atomic.Uint64
+	bytesIn, bytesOut       atomic.Uint64
+	roundTrip               atomic.Int64
+	sessions                atomic.Uint64
+}
+
+// New returns a client for a ws or wss URL, which [Client.Run] connects. An option
+// that cannot work is an [*OptionError].
+func New(url string, opts ...Option) (*Client, error) {
+	config := defaults()
+	config.url = url
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, &OptionError{"Option", nil, "must not be nil"}
+		}
+		opt.apply(&config)
+	}
+	if err := config.validate(); err != nil {
+		return nil, err
+	}
+	c := &Client{
+		config: config,
+		wake:   make(chan struct{}, 1),
+		done:   make(chan struct{}),
+		since:  time.Now(),
+	}
+	c.events.log = config.log
+	c.events.abort = make(chan struct{})
+	c.outbox.clock = clock{time.Now()}
+	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
+	c.outbox.counters = &c.counters
+	c.outbox.idle.L = &c.outbox.mu
+	c.noteTarget(url)
+	return c, nil
+}
+
+// Run connects, and stays connected until [Client.Close] is called, ctx ends or
+// the retry policy gives up. It returns nil after Close, the context's error, or a
+// [*GiveUpError], in that order of precedence; [Client.Err] returns the same
+// afterwards. When it returns every channel is closed and nothing that it started
+// still runs. Run can be called once.
+//
+// When ctx ends, an open session is closed with code 1001 and queued messages are
+// not sent.
+func (c *Client) Run(ctx context.Context) error {
+	c.mu.Lock()
+	if c.ran {
+		c.mu.Unlock()
+		return ErrAlreadyRun
+	}
+	c.ran = true
+	closed := c.closing
+	c.mu.Unlock()
+	if closed { // before Run
+		<-c.done
+		return nil
+	}
+
+	defer context.AfterFunc(ctx, func() { c.stop(ctx.Err(), StatusGoingAway, "", false) })()
+	if network := c.config.network; network != nil {
+		defer network.OnChange(c.networkChanged)()
+	}
+	l := newLoop(ctx, c)
+	l.run()
+	if l.giveUp != nil {
+		c.stop(l.giveUp, StatusNormalClosure, "", false)
+	}
+	c.finish()
+	return c.Err()
+}
+
+// finish closes everything for good.
+func (c *Client) finish() {
+	c.expire()
+	c.outbox.finish()
+	c.events.finish()
+	c.setState(StateClosed)
+	c.mu.Lock()
+	c.deadline.Stop()
+	c.mu.Unlock()
+	close(c.done)
+}
+
+// Close closes the client for good, with a code and reason for the server, after
+// what is queued was sent; all of it within [WithCloseTimeout]. Close only
+// signals: it never blocks and may be called at any time, also by the consumer of
+// the events. To wait, receive from [Client.Done] or range to the end of the
+// events. Calls after the first do nothing.
+//
+// A code that may not be sent is an [*OptionError], and nothing happens. A reason
+// that is too long for a close frame is cut.
+func (c *Client) Close(code StatusCode, reason string) error {
+	if !validCloseCode(code) {
+		return &OptionError{"Close", int(code), "this close code may not be sent (RFC 6455, section 7.4)"}
+	}
+	c.stop(nil, code, cutReason(reason), true)
+	return nil
+}
+
+// stop makes the client close, for the reason err, unless it is closing already.
+func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return
+	}
+	c.closing = true
+	c.err = err
+	c.outbox.seal()
+	c.expireLocked()
+	if c.session != nil {
+		c.session.shut(code, reason, flush)
+	}
+	notify(c.wake)
+	if !c.ran {
+		go c.finish()
+	}
+}
+
+// expire starts the close timeout: when it ends, nothing is waited for any more.
+func (c *Client) expire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expireLocked()
+}
+
+func (c *Client) expireLocked() {
+	if c.deadline != nil {
+		return
+	}
+	c.deadline = time.AfterFunc(c.config.closeTimeout, func() {
+		close(c.events.abort)
+		c.mu.Lock()
+		s := c.session
+		c.mu.Unlock()
+		if s != nil {
+			s.kill()
+		}
+	})
+}
+
+// Reconnect replaces the connection: an open session is closed, with Next ==
+// [StateConnecting], and the next attempt starts at once, as it does while the
+// client waits for one. In any other state it does nothing. There is at most one
+// such attempt per initial backoff.
+func (c *Client) Reconnect() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closing || c.suspend:
+	case c.session != nil:
+		c.session.shut(StatusNormalClosure, "", false)
+	case c.state == StateWaiting:
+		c.reconnect = true
+		notify(c.wake)
+	}
+}
+
+// takeReconnect reports whether Reconnect was called in StateWaiting.
+func (c *Client) takeReconnect() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reconnect := c.reconnect
+	c.reconnect = false
+	return reconnect
+}
+
+// Suspend says that the application needs no connection now. An open session is
+// closed with code 1000 and Next == [StateSuspended]; an attempt under way fails
+// with it. Until [Client.Resume] the client does not dial, and messages wait. Suspend
+// only signals, may be called in any state, and before Run.
+func (c *Client) Suspend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.suspend {
+		return
+	}
+	c.suspend = true
+	if c.session != nil {
+		c.session.shut(StatusNormalClosure, "", false)
+	}
+	notify(c.wake)
+}
+
+// Resume ends Suspend: the client dials at once, with a fresh backoff and count of
+// attempts. In any other state it does nothing.
+func (c *Client) Resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.suspend {
+		c.suspend = false
+		notify(c.wake)
+	}
+}
+
+// intent is what the application asked for.
+func (c *Client) intent() (closed, suspended bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closing, c.suspend
+}
+
+// wanted reports whether the application wants a connection.
+func (c *Client) wanted() bool {
+	closed, suspended := c.intent()
+	return !closed && !suspended
+}
+
+// setState changes the state. It is the only function that does.
+func (c *Client) setState(state State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.setStateLocked(state)
+}
+
+func (c *Client) setStateLocked(state State) {
+	if state == c.state {
+		return
+	}
+	c.config.log.Debug("state", "from", c.state, "to", state)
+	c.state, c.since = state, time.Now()
+	c.reconnect = false
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
+	}
+}
+
+// opened makes s the open session, unless the application wants none any more.
+func (c *Client) opened(s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing || c.suspend {
+		return false
+	}
+	c.session = s
+	c.counters.opens.Add(1)
+	c.counters.sessions.Store(s.id)
+	c.downtime += s.event.Downtime
+	c.setStateLocked(StateOpen)
+	return true
+}
+
+// ended notes that the open session is gone.
+func (c *Client) ended(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.session = nil
+	c.lostAt = at
+}
+
+// failed notes a failure.
+func (c *Client) failed(err error) {
+	c.counters.fails.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastErr = err
+}
+
+// Done returns a channel that is closed when the client is closed for good and
+// every event channel with it.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err returns what [Client.Run] returned, and nil before that.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+	default:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// State returns what the client is doing.
+func (c *Client) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// WaitOpen returns nil once a session is open. When ctx ends first, its error
+// wraps the last failure too. When the client is closed for good, the error is
+// [ErrClosed] or wraps what [Client.Run] returned.
+func (c *Client) WaitOpen(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		state, lastErr, err := c.state, c.lastErr, c.err
+		if c.changed == nil {
+			c.changed = make(chan struct{})
+		}
+		changed := c.changed
+		c.mu.Unlock()
+		switch {
+		case state == StateOpen:
+			return nil
+		case state == StateClosed && err == nil:
+			return ErrClosed
+		case state == StateClosed:
+			return fmt.Errorf("%w: %w", ErrClosed, err)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if lastErr == nil {
+				return fmt.Errorf("resock: not open: %w", ctx.Err())
+			}
+			return fmt.Errorf("resock: not open: %w: %w", ctx.Err(), lastErr)
+		}
+	}
+}
+
+// Stats is a snapshot of the client's counters since [New].
+type Stats struct {
+	State        State
+	Session      uint64        // the last one opened
+	Attempts     uint64        // dials begun
+	Opens        uint64        // sessions opened
+	Fails        uint64        // attempts and sessions that failed
+	Since        time.Time     // when State began
+	Downtime     time.Duration // after the first session, in all
+	MessagesIn   uint64
+	MessagesOut  uint64
+	BytesIn      uint64 // on the wire
+	BytesOut     uint64
+	Queued       int // messages waiting to be sent
+	QueuedBytes  int
+	Dropped      uint64        // by overflow policies
+	RoundTrip    time.Duration // of the last ping
+	BlockedSince time.Time     // zero, or since when a subscriber blocks delivery
+	LastErr      error
+}
+
+// Stats returns a snapshot of the client's counters.
+func (c *Client) Stats() Stats {
+	stats := Stats{
+		Session:     c.counters.sessions.Load(),
+		Attempts:    c.counters.attempts.Load(),
+		Opens:       c.counters.opens.Load(),
+		Fails:       c.counters.fails.Load(),
+		MessagesIn:  c.counters.messagesIn.Load(),
+		MessagesOut: c.counters.messagesOut.Load(),
+		BytesIn:     c.counters.bytesIn.Load(),
+		BytesOut:    c.counters.bytesOut.Load(),
+		Dropped:     c.events.dropped.Load(),
+		RoundTrip:   time.Duration(c.counters.roundTrip.Load()),
+	}
+	stats.Queued, stats.QueuedBytes = c.outbox.size()
+	if blocked := c.events.blockedSince.Load(); blocked != 0 {
+		stats.BlockedSince = time.Unix(0, blocked)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stats.State, stats.Since, stats.LastErr, stats.Downtime = c.state, c.since, c.lastErr, c.downtime
+	if c.session == nil && !c.lostAt.IsZero() && c.state != StateClosed {
+		stats.Downtime += time.Since(c.lostAt)
+	}
+	return stats
+}
+
+func (c *Client) log() *slog.Logger { return c.config.log }
+
+// Network tells whether there is a network, and when that may have changed. Its
+// methods must not block; OnChange's function may be called on any goroutine.
+type Network interface {
+	Online() bool
+	OnChange(changed func()) (stop func())
+}
+
+// online reports whether there is a network, as far as the target needs one.
+func (c *Client) online() bool {
+	c.mu.Lock()
+	loopback := c.loopback
+	c.mu.Unlock()
+	return c.config.network == nil || loopback || c.config.network.Online()
+}
+
+// networkChanged probes the open session, or lets the loop look again.
+func (c *Client) networkChanged() {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s != nil {
+		s.spawned(s.heart.probe)
+	}
+	notify(c.wake)
+}
+
+// noteTarget notes whether the target is on this machine.
+func (c *Client) noteTarget(target string) {
+	loopback := false
+	if u, err := url.Parse(target); err == nil {
+		address, err := netip.ParseAddr(u.Hostname())
+		loopback = u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loopback = loopback
+}

@@ -1,0 +1,382 @@
+package resock
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// Endpoint is where and how to dial.
+type Endpoint struct {
+	URL    string      // if empty, the URL given to New
+	Header http.Header // if not nil, replaces the dial options' headers
+}
+
+// Attempt is what [WithEndpoint] is told.
+type Attempt struct {
+	N        int           // from 1
+	Session  uint64        // the last one opened, or 0
+	Downtime time.Duration // since it ended, or 0
+	Err      error         // why the last attempt or session ended, or nil
+}
+
+// maxResponseHeader bounds the response to the upgrade, unless the application's
+// transport does.
+const maxResponseHeader = 256 << 10
+
+// dial makes one attempt, OnOpen included. It runs on a goroutine of its own,
+// whose deep stack goes with it.
+func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session, error) {
+	started := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, c.config.dialTimeout)
+	defer cancel()
+
+	endpoint := Endpoint{URL: c.config.url}
+	if c.config.endpoint != nil {
+		var err error
+		if endpoint, err = c.config.endpoint(ctx, attempt); err != nil {
+			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+		}
+		if endpoint.URL == "" {
+			endpoint.URL = c.config.url
+		}
+		if reason := badURL(endpoint.URL); reason != "" {
+			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(reason)}
+		}
+	}
+	c.noteTarget(endpoint.URL)
+
+	t := &tracer{ctx: ctx, phase: PhaseTCP}
+	conn, response, err := websocket.Dial(httptrace.WithClientTrace(ctx, t.hooks()), endpoint.URL, c.dialOptions(endpoint, t))
+	if err != nil {
+		return nil, t.failed(err, response)
+	}
+	s := &session{client: c, id: id, conn: conn, wire: t.upgraded(), started: started}
+	s.event = OpenEvent{
+		Session:     id,
+		URL:         redactURL(endpoint.URL),
+		Subprotocol: conn.Subprotocol(),
+		Attempt:     attempt.N,
+		Downtime:    attempt.Downtime,
+	}
+	s.setUp(response.Header)
+	if c.config.onOpen != nil {
+		if err := s.register(ctx, response.Header, t.remote()); err != nil {
+			s.discard(err)
+			if violation := s.wire.violation; violation != nil {
+				return nil, &DialError{Phase: PhaseProtocol, Err: violation}
+			}
+			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
+		}
+	}
+	return s, nil
+}
+
+// dialOptions returns the application's options, made safe, for one attempt.
+func (c *Client) dialOptions(endpoint Endpoint, t *tracer) *websocket.DialOptions {
+	opts := c.config.dial
+	if endpoint.Header != nil {
+		opts.HTTPHeader = endpoint.Header
+	}
+	client := http.Client{}
+	if opts.HTTPClient != nil {
+		client = *opts.HTTPClient
+	}
+	client.Transport = t.wrap(client.Transport)
+	opts.HTTPClient = &client
+	if hook := opts.OnPingReceived; hook != nil {
+		// coder/websocket reuses the payload.
+		opts.OnPingReceived = func(ctx context.Context, payload []byte) bool {
+			return hook(ctx, append([]byte(nil), payload...))
+		}
+	}
+	opts.OnPongReceived = nil // the wire calls it
+	return &opts
+}
+
+// setUp makes the wire of a new connection ready to be read and written.
+func (s *session) setUp(header http.Header) {
+	config := &s.client.config
+	s.conn.SetReadLimit(config.readLimit)
+
+	r := &s.wire.wireReader
+	r.err = nil
+	r.limit = config.readLimit
+	r.flate = header.Get("Sec-WebSocket-Extensions") != ""
+	r.counters = &s.client.counters
+	r.keep = config.handler == nil
+	r.deliver = s.deliver
+	r.onPong = s.pong
+
+	w := &s.wire.wireWriter
+	w.timeout = config.writeTimeout
+	w.stalled = func() { s.fail(PhaseWrite, errWriteTimeout) }
+	w.spawn = s.spawn
+	w.counters = &s.client.counters
+
+	s.heart.session = s
+	s.heart.pulse = pulse{
+		interval: config.beatInterval,
+		timeout:  config.beatTimeout,
+		idle:     config.idleTimeout,
+		message:  config.beatMessage != nil,
+	}
+}
+
+// deliver takes a message from the reader. It reports whether reading goes on.
+func (s *session) deliver(typ MessageType, data []byte) bool {
+	if handler := s.client.config.handler; handler != nil {
+		handler(typ, data)
+		return !s.client.events.aborted()
+	}
+	return s.client.events.message(MessageEvent{Session: s.id, Type: typ, Data: data})
+}
+
+// pong takes a pong's payload from the reader.
+func (s *session) pong(payload []byte) {
+	if roundTrip, ok := s.wire.ponged(); ok {
+		s.client.counters.roundTrip.Store(int64(roundTrip))
+	}
+	if hook := s.client.config.dial.OnPongReceived; hook != nil {
+		hook(context.Background(), append([]byte(nil), payload...))
+	}
+}
+
+// tracer watches one attempt: how far it got, and every connection that it
+// dialed, so that none outlives a failure. (net/http goes on dialing after the
+// request was cancelled, for the sake of later requests.)
+type tracer struct {
+	ctx context.Context
+
+	mu       sync.Mutex
+	over     bool
+	phase    Phase
+	conns    []net.Conn
+	wire     *wire
+	location string // of a redirect
+}
+
+func (t *tracer) reached(phase Phase) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.phase = phase
+}
+
+func (t *tracer) hooks() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
+		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
+		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
+		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
+	}
+}
+
+// wrap returns a transport that dials by way of t.
+func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	if transport, ok := base.(*http.Transport); ok {
+		own := transport.Clone()
+		own.DisableKeepAlives = true
+		if own.MaxResponseHeaderBytes == 0 {
+			own.MaxResponseHeaderBytes = maxResponseHeader
+		}
+		own.DialContext = t.dialer(plainDialer(own))
+		if own.DialTLSContext != nil {
+			own.DialTLSContext = t.dialer(own.DialTLSContext)
+		}
+		base = own
+	}
+	return &upgrader{base, t}
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
+// plainDialer is how a transport dials TCP.
+func plainDialer(transport *http.Transport) dialFunc {
+	//lint:ignore SA1019 an application's transport may still set it
+	switch legacy := transport.Dial; {
+	case transport.DialContext != nil:
+		return transport.DialContext
+	case legacy != nil:
+		return func(_ context.Context, network, address string) (net.Conn, error) { return legacy(network, address) }
+	}
+	return new(net.Dialer).DialContext
+}
+
+// dialer ties dial to the attempt: it ends with it, and its connection is known.
+func (t *tracer) dialer(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(t.ctx, cancel)()
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.over {
+			_ = conn.Close()
+			return nil, net.ErrClosed
+		}
+		t.conns = append(t.conns, conn)
+		return conn, nil
+	}
+}
+
+// upgrader puts the wire under coder/websocket and hides redirects from
+// net/http, which would follow them with all credentials.
+type upgrader struct {
+	base http.RoundTripper
+	t    *tracer
+}
+
+func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
+	response, err := u.base.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	u.t.mu.Lock()
+	defer u.t.mu.Unlock()
+	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
+		u.t.wire = newWire(body, u.t.raw())
+		response.Body = u.t.wire
+	}
+	if response.StatusCode/100 == 3 {
+		if location, err := response.Location(); err == nil {
+			u.t.location = redactURL(location.String())
+		}
+		response.Header.Del("Location")
+	}
+	return response, nil
+}
+
+// raw returns the connection beneath TLS, if exactly one is known; mu is held.
+func (t *tracer) raw() net.Conn {
+	if len(t.conns) != 1 {
+		return nil
+	}
+	if tls, ok := t.conns[0].(interface{ NetConn() net.Conn }); ok {
+		return tls.NetConn()
+	}
+	return t.conns[0]
+}
+
+// upgraded ends watching after a success.
+func (t *tracer) upgraded() *wire {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	return t.wire
+}
+
+func (t *tracer) remote() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.conns) == 0 {
+		return ""
+	}
+	return t.conns[0].RemoteAddr().String()
+}
+
+// failed ends watching after a failure, and says what failed.
+func (t *tracer) failed(err error, response *http.Response) *DialError {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.over = true
+	for _, conn := range t.conns {
+		_ = conn.Close()
+	}
+	e := &DialError{Phase: t.phase, Err: dialCause(err, t.ctx)}
+	if response == nil {
+		var dns *net.DNSError
+		switch {
+		case errors.As(err, &dns):
+			e.Phase = PhaseDNS
+		case badCertificate(err):
+			e.Phase = PhaseTLS
+		}
+		return e
+	}
+	e.Phase = PhaseUpgrade
+	e.Status = response.StatusCode
+	e.Location = t.location
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		e.Phase = PhaseProtocol
+		e.Err = &handshakeError{handshakeFault(err)}
+		return e
+	}
+	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
+	e.Err = fmt.Errorf("status %d %s", e.Status, http.StatusText(e.Status))
+	e.Body, _ = io.ReadAll(io.LimitReader(response.Body, 1024))
+	return e
+}
+
+// dialCause takes off what net/http and coder/websocket wrap around the cause
+// of a failed request: texts with the whole URL in them.
+func dialCause(err error, ctx context.Context) error {
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		err = redact(urlErr.Err)
+	}
+	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
+}
+
+// handshakeError is a 101 response that is no WebSocket handshake.
+type handshakeError struct{ fault string }
+
+func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
+
+// handshakeFault names what was wrong. The text of coder/websocket holds header
+// values and the handshake key.
+func handshakeFault(err error) string {
+	for _, header := range []string{"Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Connection", "Upgrade"} {
+		if strings.Contains(err.Error(), header) {
+			return header
+		}
+	}
+	return "Sec-WebSocket-Extensions"
+}
+
+// badCertificate reports whether a TLS handshake failed by the certificate.
+func badCertificate(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var authority x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &verification) || errors.As(err, &authority) ||
+		errors.As(err, &hostname) || errors.As(err, &invalid)
+}
+
+// parseRetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110,
+// section 10.2.3). What it cannot read, or lies in the past, is 0.
+func parseRetryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
+		const most = int64(math.MaxInt64 / time.Second)
+		return time.Duration(max(0, min(seconds, most))) * time.Second
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return max(0, date.Sub(now))
+	}
+	return 0
+}

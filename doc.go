@@ -1,0 +1,2 @@
+// Package resock is a WebSocket client that stays connected.
+package resock

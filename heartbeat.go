@@ -1,0 +1,244 @@
+package resock
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// liveness is what the reader tells the heartbeat. Silence counts only while
+// the reader waits for the socket: a slow consumer, or a slow large message,
+// is no sign of a dead server.
+type liveness struct {
+	since atomic.Int64  // when the reader began to wait, plus 1; 0 while it does not
+	reads atomic.Uint64 // that returned bytes
+}
+
+func (l *liveness) waiting(now time.Duration) { l.since.Store(int64(now) + 1) }
+
+func (l *liveness) arrived(n int) {
+	l.since.Store(0)
+	if n > 0 {
+		l.reads.Store(l.reads.Load() + 1) // one writer
+	}
+}
+
+// silentSince reports false while the reader does not wait.
+func (l *liveness) silentSince() (since time.Duration, waiting bool) {
+	v := l.since.Load()
+	return time.Duration(v - 1), v != 0
+}
+
+// pulse decides when to beat and when a server is dead. It is plain state and
+// arithmetic; heartbeat runs it.
+type pulse struct {
+	interval time.Duration // 0: no beats
+	timeout  time.Duration // 0: no answer is expected
+	idle     time.Duration // 0: silence is no death
+	message  bool          // beats are messages, sent every interval
+
+	next     time.Duration // when to beat, if beats are messages
+	quiet    time.Duration // how long a silence calls for a ping
+	beats    uint64
+	beatAt   time.Duration // of the last beat
+	unheard  bool          // no byte came since the beat at asked
+	asked    time.Duration
+	patience time.Duration // for it
+	reads    uint64        // at the last look
+	due      time.Duration // the next look
+}
+
+// verdict is what a look at the pulse calls for.
+type verdict int
+
+const (
+	verdictAlive verdict = iota
+	verdictBeat
+	verdictDead // no byte came after a beat
+	verdictIdle // no byte came for the idle timeout
+)
+
+// start returns the time of the first look. The phase of the first beat is
+// random, and each later silence is cut short by up to a tenth of the interval:
+// clients that opened together, or that a broadcast reached together, do not
+// beat together.
+func (p *pulse) start(now time.Duration, reads uint64, random float64) time.Duration {
+	p.quiet = max(1, time.Duration(random*float64(p.interval)))
+	p.next = now + p.quiet
+	p.reads = reads
+	p.due = p.wake(now, now, true)
+	return p.due
+}
+
+// look decides at the time now, with the reader silent since then (if it waits
+// at all) and reads counted so far, and tells when to look again.
+func (p *pulse) look(now, since time.Duration, waiting bool, reads uint64, random float64) (v verdict, next time.Duration) {
+	// A timer that fires this late means that the whole process stood still
+	// (SIGSTOP, a suspended machine): what the server sent meanwhile is unread,
+	// so it gets another chance.
+	late := p.due > 0 && now-p.due > max(p.timeout/2, time.Second)
+
+	if reads != p.reads {
+		p.unheard = false
+		p.reads = reads
+		p.quiet = p.interval - time.Duration(random*float64(p.interval)/10)
+	}
+	if late {
+		p.unheard = false
+		since = max(since, now-p.quiet)
+	}
+	switch {
+	case p.unheard && waiting && now-max(p.asked, since) >= p.patience:
+		v = verdictDead
+	case p.idle > 0 && waiting && now-since >= p.idle:
+		v = verdictIdle
+	case p.interval > 0 && p.beatDue(now, since, waiting):
+		v = verdictBeat
+		p.beat(now, p.timeout)
+	}
+	p.due = max(p.wake(now, since, waiting), now+time.Millisecond)
+	return v, p.due
+}
+
+func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
+	if p.message {
+		return now >= p.next
+	}
+	return waiting && now >= p.pingAt(since)
+}
+
+// pingAt is when a silence calls for a ping, at most one per interval.
+func (p *pulse) pingAt(since time.Duration) time.Duration {
+	at := since + p.quiet
+	if p.beats > 0 {
+		at = max(at, p.beatAt+p.quiet)
+	}
+	return at
+}
+
+// beat notes a beat that wants an answer within patience, if that is not 0.
+func (p *pulse) beat(now, patience time.Duration) {
+	p.beats++
+	p.beatAt = now
+	if p.next += p.interval; p.next <= now {
+		p.next = now + p.interval
+	}
+	if !p.unheard && patience > 0 {
+		p.unheard, p.asked, p.patience = true, now, patience
+	}
+}
+
+// wake is the next time at which something can be due.
+func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
+	if !waiting {
+		since = now // a silence begins now at the earliest
+	}
+	next := time.Duration(1<<63 - 1)
+	if p.interval > 0 && p.message {
+		next = min(next, p.next)
+	} else if p.interval > 0 {
+		next = min(next, p.pingAt(since))
+	}
+	if p.unheard {
+		next = min(next, max(p.asked, since)+p.patience)
+	}
+	if p.idle > 0 {
+		next = min(next, since+p.idle)
+	}
+	return next
+}
+
+// heartbeat keeps the pulse of one session. It owns a timer and, while the
+// timer's function runs, a goroutine that the session joins.
+type heartbeat struct {
+	session *session
+
+	mu      sync.Mutex
+	pulse   pulse
+	timer   *time.Timer
+	stopped bool
+}
+
+// defaultProbe is how long a probe waits for a byte when no heartbeat timeout is set.
+const defaultProbe = 10 * time.Second
+
+// start begins the heartbeat of an open session.
+func (h *heartbeat) start() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped || h.pulse.interval == 0 && h.pulse.idle == 0 {
+		return
+	}
+	r := &h.session.wire.wireReader
+	now := r.now()
+	h.arm(h.pulse.start(now, r.life.reads.Load(), rand.Float64()) - now)
+}
+
+func (h *heartbeat) arm(d time.Duration) {
+	if h.timer != nil {
+		h.timer.Reset(d)
+		return
+	}
+	h.timer = time.AfterFunc(d, func() { h.session.spawned(h.check) })
+}
+
+// check looks at the pulse and acts.
+func (h *heartbeat) check() {
+	h.mu.Lock()
+	if h.stopped {
+		h.mu.Unlock()
+		return
+	}
+	r := &h.session.wire.wireReader
+	now := r.now()
+	since, waiting := r.life.silentSince()
+	v, next := h.pulse.look(now, since, waiting, r.life.reads.Load(), rand.Float64())
+	h.arm(next - now)
+	idle, patience := h.pulse.idle, h.pulse.patience
+	h.mu.Unlock()
+
+	s := h.session
+	switch beat := s.client.config.beatMessage; {
+	case v == verdictDead:
+		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
+	case v == verdictIdle:
+		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
+	case v == verdictBeat && beat != nil:
+		s.beat(beat())
+	case v == verdictBeat:
+		s.wire.ping()
+	}
+}
+
+// probe pings at once, whatever was received and even without a heartbeat.
+func (h *heartbeat) probe() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return
+	}
+	r := &h.session.wire.wireReader
+	now := r.now()
+	patience := h.pulse.timeout
+	if patience == 0 {
+		patience = defaultProbe
+	}
+	h.pulse.reads = r.life.reads.Load()
+	h.pulse.unheard = false
+	h.pulse.beat(now, patience)
+	since, waiting := r.life.silentSince()
+	h.arm(h.pulse.wake(now, since, waiting) - now)
+	h.session.wire.ping()
+}
+
+// stop ends the heartbeat. A beat under way may still finish.
+func (h *heartbeat) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.stopped = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+}

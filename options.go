@@ -1,0 +1,432 @@
+package resock
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"net/url"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
+)
+
+// config is what the options set.
+type config struct {
+	url      string
+	dial     websocket.DialOptions
+	endpoint func(context.Context, Attempt) (Endpoint, error)
+	onOpen   func(context.Context, *Session) error
+	handler  func(MessageType, []byte)
+	network  Network
+	limiter  interface{ Wait(context.Context) error }
+	log      *slog.Logger
+
+	dialTimeout  time.Duration
+	writeTimeout time.Duration
+	closeTimeout time.Duration
+
+	beatInterval time.Duration
+	beatTimeout  time.Duration
+	beatMessage  func() (MessageType, []byte)
+	idleTimeout  time.Duration
+
+	backoffInitial time.Duration
+	backoffMax     time.Duration
+	backoffPolicy  func() backoff.BackOff
+	retryPolicy    func(Failure) Decision
+	maxAttempts    int
+	stableAfter    time.Duration
+	maxSessionAge  time.Duration
+
+	readLimit     int64
+	queueMessages int
+	queueBytes    int
+
+	nilOption string // the name of an option that was given nil
+}
+
+func defaults() config {
+	return config{
+		dialTimeout:  10 * time.Second,
+		writeTimeout: 10 * time.Second,
+		closeTimeout: 5 * time.Second,
+
+		beatInterval: 15 * time.Second,
+		beatTimeout:  10 * time.Second,
+
+		backoffInitial: 500 * time.Millisecond,
+		backoffMax:     30 * time.Second,
+		retryPolicy:    DefaultRetryPolicy,
+		stableAfter:    5 * time.Second,
+
+		readLimit:     1 << 20,
+		queueMessages: 1024,
+		queueBytes:    8 << 20,
+
+		log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// Option configures a [Client]. Of two equal options the last one wins.
+type Option interface {
+	apply(*config)
+}
+
+type optionFunc func(*config)
+
+func (f optionFunc) apply(c *config) { f(c) }
+
+// notNil applies set unless the option was given nil, which New rejects.
+func notNil(name string, isNil bool, set func(*config)) Option {
+	return optionFunc(func(c *config) {
+		if isNil {
+			c.nilOption = name
+			return
+		}
+		set(c)
+	})
+}
+
+// WithDialOptions sets headers, subprotocols, compression and the HTTP client
+// (proxy, TLS). The options are copied and never changed. Defaults to none;
+// nil is none.
+//
+// Redirects are never followed, whatever the HTTP client says, since they would
+// carry credentials to other hosts: a redirect fails the attempt, and the
+// [DialError] tells its Location. OnPingReceived and OnPongReceived are called
+// on the reading goroutine, with a payload of their own; OnPongReceived sees
+// the pongs of the heartbeat too.
+func WithDialOptions(opts *websocket.DialOptions) Option {
+	return optionFunc(func(c *config) {
+		c.dial = websocket.DialOptions{}
+		if opts != nil {
+			c.dial = *opts
+			c.dial.HTTPHeader = opts.HTTPHeader.Clone()
+			c.dial.Subprotocols = append([]string(nil), opts.Subprotocols...)
+		}
+	})
+}
+
+// WithDialTimeout bounds one attempt: endpoint, DNS, TCP, TLS, upgrade and
+// OnOpen. Defaults to 10 s; must be positive.
+func WithDialTimeout(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.dialTimeout = d })
+}
+
+// WithHeartbeat sends a beat, by default a ping (RFC 6455, section 5.5.2),
+// every interval, and takes the server for dead when no byte arrives for
+// timeout after a beat: a [FailEvent] in [PhaseHeartbeat] with [ErrHeartbeat].
+//
+// Any byte counts as life, and a ping is skipped when bytes arrived within the
+// interval. Silence counts only while the client waits for the socket, so a
+// slow consumer never kills a healthy connection. A proxy that cuts idle
+// connections needs an interval below its limit.
+//
+// Defaults to 15 s and 10 s. An interval of zero disables the heartbeat.
+func WithHeartbeat(interval, timeout time.Duration) Option {
+	return optionFunc(func(c *config) { c.beatInterval, c.beatTimeout = interval, timeout })
+}
+
+// WithHeartbeatMessage makes the heartbeat send what beat returns, a payload
+// that the server asked for, every interval whatever was received, in place of
+// a ping. With it, a heartbeat timeout of zero means that no answer is expected.
+// beat is called on a goroutine of its own and must not block.
+func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
+	return notNil("WithHeartbeatMessage", beat == nil, func(c *config) { c.beatMessage = beat })
+}
+
+// WithIdleTimeout takes the server for dead when it was silent for d, for
+// servers that promise traffic. Like the heartbeat it ends the session with
+// [ErrHeartbeat]. Defaults to zero, which disables it.
+func WithIdleTimeout(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.idleTimeout = d })
+}
+
+// WithBackoff sets the delays between attempts: a bound that starts at initial,
+// doubles with each failure and never exceeds max, and below it a delay drawn
+// uniformly from zero to the bound ("full jitter"), so that clients which lost
+// their server together do not come back together.
+//
+// Defaults to 500 ms and 30 s; both must be positive.
+func WithBackoff(initial, max time.Duration) Option {
+	return optionFunc(func(c *config) { c.backoffInitial, c.backoffMax = initial, max })
+}
+
+// WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
+// verbatim: no jitter is added, and backoff.Stop gives up. The function is
+// called once, by [Client.Run]. Defaults to the policy of [WithBackoff].
+//
+// Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
+// MaxElapsedTime is set to 0.
+func WithBackoffPolicy(policy func() backoff.BackOff) Option {
+	return notNil("WithBackoffPolicy", policy == nil, func(c *config) { c.backoffPolicy = policy })
+}
+
+// WithMaxAttempts gives up after n failed attempts in a row: the last event has
+// Next == [StateClosed], and [Client.Run] returns a [*GiveUpError]. A session
+// shorter than [WithStableAfter] counts as a failed attempt. Defaults to zero,
+// which never gives up.
+func WithMaxAttempts(n int) Option {
+	return optionFunc(func(c *config) { c.maxAttempts = n })
+}
+
+// WithStableAfter sets how long a session must last to restart the backoff and
+// the count of attempts, so that a server that accepts and drops at once meets
+// growing delays. Defaults to 5 s; zero makes every session a good one.
+func WithStableAfter(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.stableAfter = d })
+}
+
+// WithReadLimit bounds the size of a message. A larger one ends the session
+// with close code 1009, as soon as its size is known. Defaults to 1 MiB; must
+// be positive.
+func WithReadLimit(bytes int64) Option {
+	return optionFunc(func(c *config) { c.readLimit = bytes })
+}
+
+// WithWriteTimeout bounds one flush of at most 64 KiB to the network: when it
+// takes longer, the session fails in [PhaseWrite]. Defaults to 10 s; must be
+// positive.
+func WithWriteTimeout(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.writeTimeout = d })
+}
+
+// WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in
+// bytes of payload. Defaults to 1024 and 8 MiB; both must be positive.
+func WithQueue(messages, bytes int) Option {
+	return optionFunc(func(c *config) { c.queueMessages, c.queueBytes = messages, bytes })
+}
+
+// WithCloseTimeout bounds closing, in all: sending what is queued, and the
+// closing handshake, which gets at most 5 s of it. Defaults to 5 s; must be
+// positive.
+func WithCloseTimeout(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.closeTimeout = d })
+}
+
+// WithMessageHandler hands messages to a function in place of the subscribers,
+// who still get the other events. It is called on the reading goroutine, in
+// order, after the session's [OpenEvent] was delivered, and without any
+// allocation: data is valid only during the call. While it runs nothing is
+// read, so it must not block for long, and it must return when the client
+// closes.
+func WithMessageHandler(handle func(typ MessageType, data []byte)) Option {
+	return notNil("WithMessageHandler", handle == nil, func(c *config) { c.handler = handle })
+}
+
+// WithEndpoint asks next for the URL and the headers of each attempt: fresh
+// tokens, failover, resume cursors. An error fails the attempt in
+// [PhaseEndpoint]. next may block; its context ends with the dial timeout and
+// when the client closes, and it must return then.
+//
+// Headers belong to the endpoint they came with and are sent nowhere else.
+// Defaults to the URL given to [New] with the headers of [WithDialOptions]; New
+// takes an empty URL beside this option.
+func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) Option {
+	return notNil("WithEndpoint", next == nil, func(c *config) { c.endpoint = next })
+}
+
+// WithOnOpen calls setup on every connection, first and again, before its
+// [OpenEvent] and before any queued message: to register, to authenticate, to
+// subscribe to topics and wait for the answers. Messages that it does not
+// receive are delivered after the OpenEvent.
+//
+// An error fails the attempt in [PhaseSetup] and counts for the backoff, and so
+// does an error of [Session.Receive]. The context ends with the dial timeout and
+// when the client closes; setup must return then.
+func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
+	return notNil("WithOnOpen", setup == nil, func(c *config) { c.onOpen = setup })
+}
+
+// WithRetryPolicy decides what follows a failure, in place of
+// [DefaultRetryPolicy], which it may call. decide is called by the goroutine of
+// [Client.Run], once per failure; a session that the application itself ended is
+// none.
+func WithRetryPolicy(decide func(Failure) Decision) Option {
+	return notNil("WithRetryPolicy", decide == nil, func(c *config) { c.retryPolicy = decide })
+}
+
+// WithMaxSessionAge reconnects on purpose when a session is about d old (cut
+// short by up to a tenth, so that clients do not do it together), before a server
+// that cuts old connections does it at a worse moment. The [CloseEvent] has code
+// 1000 and Next == [StateConnecting]. Defaults to zero, which disables it.
+func WithMaxSessionAge(d time.Duration) Option {
+	return optionFunc(func(c *config) { c.maxSessionAge = d })
+}
+
+// WithDialLimiter makes every attempt wait for l, which may be shared by many
+// clients; a rate.Limiter of golang.org/x/time/rate fits. The dial timeout starts
+// after the wait. Defaults to none.
+func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
+	return notNil("WithDialLimiter", l == nil, func(c *config) { c.limiter = l })
+}
+
+// WithNetwork asks n before each attempt whether there is a network. While there
+// is none the client does not dial and counts no attempt ([StateOffline]); it
+// dials when the network is back, after a random part of the initial backoff. When
+// the network changes while a session is open, the connection is probed at once.
+// Loopback addresses are dialed in any case. Defaults to none.
+func WithNetwork(n Network) Option {
+	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
+}
+
+// WithLogger logs state changes, failures with the retry rule that decided, and
+// a subscriber that blocks for long. No secret is logged. Defaults to silence;
+// nil is silence.
+func WithLogger(l *slog.Logger) Option {
+	return optionFunc(func(c *config) {
+		if l == nil {
+			l = slog.New(slog.DiscardHandler)
+		}
+		c.log = l
+	})
+}
+
+// validate returns the first option that cannot work.
+func (c *config) validate() error {
+	if c.nilOption != "" {
+		return &OptionError{c.nilOption, nil, "must not be nil"}
+	}
+	if err := c.validateURL(); err != nil {
+		return err
+	}
+	for _, d := range []struct {
+		option string
+		value  time.Duration
+		zeroOK bool
+	}{
+		{"WithDialTimeout", c.dialTimeout, false},
+		{"WithWriteTimeout", c.writeTimeout, false},
+		{"WithCloseTimeout", c.closeTimeout, false},
+		{"WithBackoff", c.backoffInitial, false},
+		{"WithBackoff", c.backoffMax, false},
+		{"WithHeartbeat", c.beatInterval, true},
+		{"WithHeartbeat", c.beatTimeout, true},
+		{"WithIdleTimeout", c.idleTimeout, true},
+		{"WithStableAfter", c.stableAfter, true},
+		{"WithMaxSessionAge", c.maxSessionAge, true},
+	} {
+		switch {
+		case d.value < 0:
+			return &OptionError{d.option, d.value, "must not be negative"}
+		case d.value == 0 && !d.zeroOK:
+			return &OptionError{d.option, d.value, "must be positive"}
+		}
+	}
+	for _, n := range []struct {
+		option string
+		value  int64
+		zeroOK bool
+	}{
+		{"WithMaxAttempts", int64(c.maxAttempts), true},
+		{"WithReadLimit", c.readLimit, false},
+		{"WithQueue", int64(c.queueMessages), false},
+		{"WithQueue", int64(c.queueBytes), false},
+	} {
+		switch {
+		case n.value < 0:
+			return &OptionError{n.option, n.value, "must not be negative"}
+		case n.value == 0 && !n.zeroOK:
+			return &OptionError{n.option, n.value, "must be positive"}
+		}
+	}
+	switch {
+	case c.readLimit == math.MaxInt64:
+		return &OptionError{"WithReadLimit", c.readLimit, "is no limit"}
+	case c.backoffMax < c.backoffInitial:
+		return &OptionError{"WithBackoff", c.backoffMax, "the maximum is below the initial delay"}
+	case c.beatInterval > 0 && c.beatTimeout == 0 && c.beatMessage == nil:
+		return &OptionError{"WithHeartbeat", c.beatTimeout, "an interval needs a timeout"}
+	case c.beatInterval == 0 && c.beatMessage != nil:
+		return &OptionError{"WithHeartbeatMessage", "func", "needs the interval of WithHeartbeat"}
+	case c.dial.CompressionMode < websocket.CompressionDisabled || c.dial.CompressionMode > websocket.CompressionNoContextTakeover:
+		return &OptionError{"WithDialOptions", c.dial.CompressionMode, "unknown CompressionMode"}
+	}
+	return nil
+}
+
+func (c *config) validateURL() error {
+	if c.url == "" && c.endpoint != nil {
+		return nil // every attempt asks the endpoint hook
+	}
+	if reason := badURL(c.url); reason != "" {
+		return &OptionError{"New", redactURL(c.url), reason}
+	}
+	return nil
+}
+
+// badURL says why raw cannot be dialed, or returns the empty string.
+func badURL(raw string) string {
+	u, err := url.Parse(raw)
+	switch {
+	case raw == "":
+		return "the URL is empty"
+	case err != nil:
+		return "the URL cannot be parsed"
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return "the URL's scheme must be ws or wss"
+	case u.Hostname() == "":
+		return "the URL has no host"
+	case u.Fragment != "":
+		return "a WebSocket URL has no fragment (RFC 6455, section 3)"
+	}
+	return ""
+}
+
+// subscription is what the options of Subscribe set.
+type subscription struct {
+	buffer   int
+	overflow Overflow
+	messages bool
+}
+
+// SubscribeOption configures a subscription.
+type SubscribeOption interface {
+	applySubscribe(*subscription)
+}
+
+type subscribeFunc func(*subscription)
+
+func (f subscribeFunc) applySubscribe(s *subscription) { f(s) }
+
+// WithBuffer sets how many events wait for the subscriber. Defaults to 64; zero
+// is unbuffered, and a negative number is taken for zero.
+func WithBuffer(n int) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.buffer = max(0, n) })
+}
+
+// WithOverflow sets what happens when the subscriber's buffer is full. Defaults
+// to [OverflowBlock].
+func WithOverflow(o Overflow) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.overflow = o })
+}
+
+// WithoutMessages leaves out messages: only open, fail and close events are
+// delivered.
+func WithoutMessages() SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.messages = false })
+}
+
+// EnqueueOption configures one message of [Client.Enqueue].
+type EnqueueOption interface {
+	applyEnqueue(*outbound)
+}
+
+type enqueueFunc func(*outbound)
+
+func (f enqueueFunc) applyEnqueue(m *outbound) { f(m) }
+
+// WithTTL gives a message up with [ErrExpired] when it could not be sent within
+// d. Defaults to no limit; d must be positive.
+func WithTTL(d time.Duration) EnqueueOption {
+	return enqueueFunc(func(m *outbound) { m.ttl, m.hasTTL = d, true })
+}
+
+// WithResult reports the outcome of a message: nil once it was handed to the
+// network, else [ErrMaybeSent], [ErrExpired] or [ErrClosed]. done is called
+// exactly once, on any goroutine, and must not block; it is never called when
+// Enqueue itself returned an error.
+func WithResult(done func(error)) EnqueueOption {
+	return enqueueFunc(func(m *outbound) { m.result = done })
+}

@@ -1,0 +1,178 @@
+package resock
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
+)
+
+// Phase is the part of an attempt or session that failed.
+type Phase int
+
+const (
+	PhaseEndpoint  Phase = iota + 1 // the endpoint hook or the dial limiter
+	PhaseDNS                        // name resolution
+	PhaseTCP                        // connecting, to a proxy too
+	PhaseTLS                        // the TLS handshake
+	PhaseUpgrade                    // the HTTP upgrade
+	PhaseSetup                      // the OnOpen hook
+	PhaseRead                       // reading: the connection was lost
+	PhaseWrite                      // writing, or the write timeout
+	PhaseHeartbeat                  // silence
+	PhaseProtocol                   // a violation of RFC 6455 by the server
+)
+
+func (p Phase) String() string {
+	names := [...]string{"none", "endpoint", "DNS", "TCP", "TLS", "upgrade", "setup", "read", "write", "heartbeat", "protocol"}
+	if p < 0 || int(p) >= len(names) {
+		return "unknown"
+	}
+	return names[p]
+}
+
+// Failure is what a retry policy decides on: a failed attempt, a lost session,
+// or a close.
+type Failure struct {
+	Phase      Phase // 0 for a close
+	Err        error
+	Status     int           // HTTP status of a refused upgrade, or 0
+	RetryAfter time.Duration // from the response, or 0
+	Code       StatusCode    // sent or received close code, or -1
+	Reason     string        // of the close
+	Attempt    int           // which attempt failed or opened the session, from 1
+	Uptime     time.Duration // of the session, or 0
+	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
+}
+
+// Action is what a retry policy wants.
+type Action int
+
+const (
+	ActionRetry     Action = iota // after the backoff's delay
+	ActionRetrySlow               // after the backoff's maximum, or 30 s with a custom policy
+	ActionStop                    // give up
+)
+
+// Decision is a retry policy's answer.
+type Decision struct {
+	Action Action
+	After  time.Duration // a floor for the delay, or 0
+	Spread float64       // widens the jitter; 0 means 1
+	Rule   string        // a short name, for the log
+}
+
+const (
+	maxRetryAfter   = 5 * time.Minute
+	slowRetry       = 30 * time.Second // with a custom policy, whose maximum is unknown
+	busySpread      = 2
+	poisonSlow      = 2 // repeats
+	poisonStop      = 5
+	unknownPeerCode = StatusCode(-1)
+)
+
+// DefaultRetryPolicy retries nearly everything for ever, since a feed that must
+// not stop outlives any outage. It is a pure function.
+//
+//   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code
+//     not named below: retry. A Retry-After is a floor for the delay, up to 5 min.
+//   - Close codes 1012 (service restart) and 1013 (try again later): retry with
+//     twice the spread.
+//   - Any other status 3xx or 4xx, a certificate that is not trusted, close code 1008 (policy
+//     violation): retry slowly.
+//   - The same close code of 1002, 1003, 1007, 1009 and 1010, sent or received, in
+//     the second session in a row: retry slowly, since the server will most
+//     likely repeat what led to it. In the fifth: stop.
+func DefaultRetryPolicy(f Failure) Decision {
+	switch f.Code {
+	case StatusServiceRestart, StatusTryAgainLater:
+		return Decision{Spread: busySpread, Rule: "server busy"}
+	case StatusPolicyViolation:
+		return Decision{Action: ActionRetrySlow, Rule: "policy violation"}
+	}
+	switch {
+	case poisonous(f.Code) && f.Repeats >= poisonStop:
+		return Decision{Action: ActionStop, Rule: "poison loop"}
+	case poisonous(f.Code) && f.Repeats >= poisonSlow:
+		return Decision{Action: ActionRetrySlow, Rule: "repeated close code"}
+	case f.Status >= 300 && f.Status <= 499 && !temporaryStatus(f.Status):
+		return Decision{Action: ActionRetrySlow, After: floor(f.RetryAfter), Rule: "refused"}
+	case f.Status != 0:
+		return Decision{After: floor(f.RetryAfter), Rule: "temporary status"}
+	case f.Phase == PhaseTLS && badCertificate(f.Err):
+		return Decision{Action: ActionRetrySlow, Rule: "certificate"}
+	case f.Phase == 0:
+		return Decision{Rule: "closed"}
+	}
+	return Decision{Rule: "connection"}
+}
+
+// poisonous tells the codes that say that something was wrong with a message:
+// as long as that message comes again, so does the code.
+func poisonous(code StatusCode) bool {
+	switch code {
+	case websocket.StatusProtocolError, websocket.StatusUnsupportedData,
+		websocket.StatusInvalidFramePayloadData, websocket.StatusMessageTooBig,
+		websocket.StatusMandatoryExtension:
+		return true
+	}
+	return false
+}
+
+func temporaryStatus(status int) bool {
+	switch status {
+	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
+		return true
+	}
+	return status >= 500 && status <= 599
+}
+
+func floor(retryAfter time.Duration) time.Duration {
+	return min(max(0, retryAfter), maxRetryAfter)
+}
+
+// newBackoff returns the bounds of the delays. Jitter is drawn below them by
+// delay: the jitter of cenkalti/backoff is applied after its cap and would
+// exceed the maximum.
+func newBackoff(initial, max time.Duration) backoff.BackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = initial
+	b.MaxInterval = max
+	b.Multiplier = 2
+	b.RandomizationFactor = 0
+	b.MaxElapsedTime = 0 // never stop
+	b.Reset()
+	return b
+}
+
+// schedule tells how delays are drawn.
+type schedule struct {
+	max    time.Duration // of the backoff, and the delay of a slow retry
+	custom bool          // the bounds are a policy's own delays, used verbatim
+}
+
+// delay turns a decision and the backoff's bound into the time to wait, with
+// random in [0, 1). Only the decision's floor and a spread above 1 exceed max.
+func (s schedule) delay(d Decision, bound time.Duration, random float64) time.Duration {
+	spread := d.Spread
+	if spread <= 0 {
+		spread = 1
+	}
+	slow := d.Action == ActionRetrySlow
+	switch {
+	case s.custom && slow:
+		return max(d.After, bound, slowRetry)
+	case s.custom:
+		return max(d.After, bound)
+	case slow: // over the upper half: slow, and still no herd
+		return max(d.After, scale(s.max, (0.5+random/2)*spread))
+	}
+	return max(d.After, scale(min(bound, s.max), random*spread))
+}
+
+// scale multiplies without overflow.
+func scale(d time.Duration, factor float64) time.Duration {
+	const limit = float64(1 << 62)
+	return time.Duration(min(limit, float64(d)*factor))
+}

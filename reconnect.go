@@ -1,0 +1,404 @@
+package resock
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
+)
+
+// State is what the client is doing.
+//
+//	Idle ──Run──▶ Connecting ──opened──▶ Open
+//	                 ▲  │ failed          │ lost or closed
+//	                 │  ▼                 ▼
+//	                 └─Waiting◀───────────┘
+//
+// From any of these the client goes Offline while there is no network, Suspended
+// while the application needs no connection, and Closed for good.
+type State int
+
+const (
+	StateIdle       State = iota // Run was not called yet
+	StateConnecting              // an attempt is under way
+	StateOpen                    // a session is open
+	StateWaiting                 // for the next attempt
+	StateOffline                 // there is no network (WithNetwork)
+	StateSuspended               // Suspend was called
+	StateClosed                  // for good
+)
+
+func (s State) String() string {
+	names := [...]string{"idle", "connecting", "open", "waiting", "offline", "suspended", "closed"}
+	if s < 0 || int(s) >= len(names) {
+		return "unknown"
+	}
+	return names[s]
+}
+
+// step is the state that follows and, if that is StateWaiting, for how long.
+type step struct {
+	state State
+	wait  time.Duration
+}
+
+// loop is the state machine. It belongs to the goroutine of Run, as do the
+// backoff and every count in it.
+type loop struct {
+	c        *Client
+	ctx      context.Context
+	backoff  backoff.BackOff
+	schedule schedule
+
+	failures  int        // failed attempts in a row
+	sessions  uint64     // opened so far
+	endedAt   time.Time  // when the last of them ended
+	dialedAt  time.Time  // when the last attempt began
+	notBefore time.Time  // what the server asked for by Retry-After
+	requested bool       // the next attempt was asked for by the application
+	repeats   int        // sessions in a row that ended by code, none of them stable
+	code      StatusCode // of the last session
+	lastErr   error
+	giveUp    *GiveUpError
+}
+
+func newLoop(ctx context.Context, c *Client) *loop {
+	l := &loop{c: c, ctx: ctx, schedule: schedule{max: c.config.backoffMax}, code: unknownPeerCode}
+	if policy := c.config.backoffPolicy; policy != nil {
+		l.backoff = policy()
+		l.schedule.custom = true
+	} else {
+		l.backoff = newBackoff(c.config.backoffInitial, c.config.backoffMax)
+	}
+	return l
+}
+
+// run goes from state to state until the client is closed.
+func (l *loop) run() {
+	next := step{state: StateConnecting}
+	for next.state != StateClosed {
+		switch next.state {
+		case StateWaiting:
+			next = l.wait(next.wait)
+		case StateOffline:
+			next = l.offline()
+		case StateSuspended:
+			next = l.suspended()
+		default:
+			next = l.connect()
+		}
+	}
+}
+
+// connect makes one attempt and, if it opens, lives through the session.
+func (l *loop) connect() step {
+	if next, ok := l.held(); ok {
+		return next
+	}
+	l.c.setState(StateConnecting)
+	if l.requested && !l.pace() {
+		return l.stopped()
+	}
+	l.requested = false
+	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
+	l.dialedAt = time.Now()
+	s, err, canceled := l.dial(attempt)
+	if err == nil && l.c.opened(s) {
+		l.sessions++
+		return l.live(s, attempt)
+	}
+	if err == nil { // closed or suspended in the last moment
+		s.discard(context.Canceled)
+		err, canceled = &DialError{Phase: PhaseUpgrade, Err: context.Canceled}, true
+	}
+
+	f := dialFailure(err, attempt.N)
+	event := FailEvent{Attempt: attempt.N, Phase: f.Phase, Err: err, Took: time.Since(l.dialedAt)}
+	next := l.stopped()
+	if !canceled {
+		next = l.after(f, false)
+	}
+	l.failed(event, next)
+	return next
+}
+
+// dial runs one attempt on a goroutine of its own, and cancels it when the
+// application wants no connection any more.
+func (l *loop) dial(attempt Attempt) (s *session, err error, canceled bool) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if limiter := l.c.config.limiter; limiter != nil {
+			if err = limiter.Wait(ctx); err != nil {
+				err = &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+				return
+			}
+		}
+		l.c.counters.attempts.Add(1)
+		s, err = l.c.dial(ctx, attempt, l.sessions+1)
+	}()
+	for {
+		select {
+		case <-done:
+			return s, err, canceled
+		case <-l.c.wake:
+			if !l.c.wanted() {
+				canceled = true
+				cancel()
+			}
+		}
+	}
+}
+
+// live reports a session, reads it to its end and decides what follows.
+func (l *loop) live(s *session, attempt Attempt) step {
+	now := time.Now()
+	opened := now
+	s.event.Time, s.event.Took = now, now.Sub(s.started)
+	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", attempt.N, "took", s.event.Took)
+	l.c.events.lifecycle(s.event)
+	l.c.outbox.attach(s)
+	s.begin()
+	e := s.finish(s.read())
+
+	uptime := time.Since(opened)
+	l.endedAt = time.Now()
+	l.c.ended(l.endedAt)
+	f := sessionFailure(e, attempt.N, uptime)
+	var next step
+	if e.requested {
+		l.requested = true
+		next = l.stopped()
+	} else {
+		stable := uptime >= l.c.config.stableAfter
+		l.count(&f, stable)
+		next = l.after(f, stable)
+	}
+	if e.closing {
+		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: uptime}, next)
+	} else {
+		l.failed(FailEvent{Session: s.id, Attempt: attempt.N, Phase: e.phase, Err: e.err, Took: uptime}, next)
+	}
+	return next
+}
+
+// count restarts the backoff after a stable session, and counts sessions that
+// ended by the same close code without becoming one.
+func (l *loop) count(f *Failure, stable bool) {
+	if stable {
+		l.reset()
+		l.repeats, l.code = 0, unknownPeerCode
+		return
+	}
+	if f.Code == unknownPeerCode || f.Code != l.code {
+		l.repeats = 0
+	}
+	l.repeats++
+	l.code = f.Code
+	f.Repeats = l.repeats
+}
+
+// reset forgets past failures.
+func (l *loop) reset() {
+	l.failures = 0
+	l.backoff.Reset()
+}
+
+// after decides what follows a failure that the application did not ask for. The
+// end of a stable session is no failed attempt.
+func (l *loop) after(f Failure, stable bool) step {
+	l.lastErr = f.Err
+	if !l.c.wanted() {
+		return l.stopped()
+	}
+	if !stable {
+		l.failures++
+	}
+	d := l.c.config.retryPolicy(f)
+	bound := l.backoff.NextBackOff()
+	switch limit := l.c.config.maxAttempts; {
+	case d.Action == ActionStop:
+	case limit > 0 && l.failures >= limit:
+		d.Action, d.Rule = ActionStop, "attempt limit"
+	case bound < 0:
+		d.Action, d.Rule = ActionStop, "backoff policy"
+	}
+	if d.Action == ActionStop {
+		l.giveUp = &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}
+		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
+		return step{state: StateClosed}
+	}
+	wait := l.schedule.delay(d, bound, rand.Float64())
+	l.notBefore = time.Now().Add(d.After)
+	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
+	switch {
+	case !l.c.online():
+		return step{state: StateOffline}
+	case wait <= 0:
+		return step{state: StateConnecting}
+	}
+	return step{StateWaiting, wait}
+}
+
+// stopped is the step that the application asked for: close, suspend, or else
+// connect.
+func (l *loop) stopped() step {
+	next, _ := l.held()
+	return next
+}
+
+// held reports what keeps the client from dialing: it is closed, suspended, or
+// has no network.
+func (l *loop) held() (next step, ok bool) {
+	switch closed, suspended := l.c.intent(); {
+	case closed:
+		return step{state: StateClosed}, true
+	case suspended:
+		return step{state: StateSuspended}, true
+	case !l.c.online():
+		return step{state: StateOffline}, true
+	}
+	return step{state: StateConnecting}, false
+}
+
+// pace holds a reconnect that the application asked for until the last attempt
+// is the initial backoff ago. It reports false if something else came up.
+func (l *loop) pace() bool {
+	until := l.dialedAt.Add(l.c.config.backoffInitial)
+	for {
+		if _, ok := l.held(); ok {
+			return false
+		}
+		if !l.sleep(time.Until(until)) {
+			return true
+		}
+	}
+}
+
+// wait waits for the next attempt.
+func (l *loop) wait(d time.Duration) step {
+	until := time.Now().Add(d)
+	l.c.setState(StateWaiting)
+	for {
+		if next, ok := l.held(); ok {
+			return next
+		}
+		if l.c.takeReconnect() {
+			l.requested = true
+			return step{state: StateConnecting}
+		}
+		if !l.sleep(time.Until(until)) {
+			return step{state: StateConnecting}
+		}
+	}
+}
+
+// offline waits for the network, and then a little: many clients see it return
+// at the same moment.
+func (l *loop) offline() step {
+	l.c.setState(StateOffline)
+	for {
+		if next, ok := l.held(); next.state != StateOffline {
+			if ok {
+				return next
+			}
+			spread := scale(l.c.config.backoffInitial, rand.Float64())
+			return step{StateWaiting, max(spread, time.Until(l.notBefore))}
+		}
+		<-l.c.wake
+	}
+}
+
+// suspended waits until the application needs a connection again.
+func (l *loop) suspended() step {
+	l.c.setState(StateSuspended)
+	for {
+		closed, suspended := l.c.intent()
+		if closed {
+			return step{state: StateClosed}
+		}
+		if !suspended {
+			l.reset()
+			l.requested = false
+			return step{state: StateConnecting}
+		}
+		<-l.c.wake
+	}
+}
+
+// sleep waits for d. It reports whether something woke it before.
+func (l *loop) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return false
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false
+	case <-l.c.wake:
+		return true
+	}
+}
+
+// downtime is the time since the last session.
+func (l *loop) downtime() time.Duration {
+	if l.endedAt.IsZero() {
+		return 0
+	}
+	return time.Since(l.endedAt)
+}
+
+// failed enters the next state and reports the failure.
+func (l *loop) failed(event FailEvent, next step) {
+	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	l.c.failed(event.Err)
+	l.c.log().Warn("fail", "session", event.Session, "phase", event.Phase, "err", event.Err, "next", next.state)
+	l.announce(event, next)
+}
+
+// closed enters the next state and reports the close.
+func (l *loop) closed(event CloseEvent, next step) {
+	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	l.c.log().Info("close", "session", event.Session, "code", int(event.Code), "reason", event.Reason, "clean", event.Clean, "next", next.state)
+	l.announce(event, next)
+}
+
+// announce enters the next state, but for StateClosed, which follows the last
+// event, and delivers the event.
+func (l *loop) announce(event Event, next step) {
+	if next.state != StateClosed {
+		l.c.setState(next.state)
+	} else {
+		l.c.expire()
+	}
+	l.c.events.lifecycle(event)
+}
+
+// dialFailure tells a retry policy about a failed attempt.
+func dialFailure(err error, attempt int) Failure {
+	f := Failure{Err: err, Attempt: attempt, Code: websocket.CloseStatus(err)}
+	var closed websocket.CloseError
+	if errors.As(err, &closed) {
+		f.Reason = closed.Reason
+	}
+	var dial *DialError
+	if errors.As(err, &dial) {
+		f.Phase, f.Status, f.RetryAfter = dial.Phase, dial.Status, dial.RetryAfter
+	}
+	return f
+}
+
+// sessionFailure tells a retry policy about the end of a session.
+func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
+	f := Failure{Phase: e.phase, Err: e.err, Code: e.code, Reason: e.reason, Attempt: attempt, Uptime: uptime}
+	if e.closing {
+		f.Err = websocket.CloseError{Code: e.code, Reason: e.reason}
+	}
+	return f
+}

@@ -1,0 +1,277 @@
+package resock
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+)
+
+// session is one open connection. The goroutine of Run reads it and finishes
+// it; any goroutine may make it end. Every other goroutine that it starts is
+// joined by finish.
+type session struct {
+	client  *Client
+	id      uint64
+	conn    *websocket.Conn
+	wire    *wire
+	heart   heartbeat
+	age     *time.Timer
+	event   OpenEvent
+	started time.Time
+
+	mu       sync.Mutex
+	ending   *ending // why it ends; the first reason stays
+	finished bool    // no goroutine starts any more
+	tasks    sync.WaitGroup
+}
+
+// ending is why a session ends: by a closing handshake, or by a failure.
+type ending struct {
+	closing   bool // a closing handshake, begun by one side
+	requested bool // by this side
+	code      StatusCode
+	reason    string
+	clean     bool
+
+	phase Phase // of a failure
+	err   error
+}
+
+// spawn runs f on a goroutine that finish joins. Once the session is finished
+// it does nothing.
+func (s *session) spawn(f func()) {
+	if s.join() {
+		go func() {
+			defer s.tasks.Done()
+			f()
+		}()
+	}
+}
+
+// spawned runs f on the calling goroutine, which finish joins.
+func (s *session) spawned(f func()) {
+	if s.join() {
+		defer s.tasks.Done()
+		f()
+	}
+}
+
+func (s *session) join() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.finished {
+		s.tasks.Add(1)
+	}
+	return !s.finished
+}
+
+// end records why the session ends, and reports whether it is the first reason.
+func (s *session) end(e ending) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != nil || s.finished {
+		return false
+	}
+	s.ending = &e
+	return true
+}
+
+// fail ends the session at once.
+func (s *session) fail(phase Phase, err error) {
+	s.end(ending{phase: phase, err: err, code: unknownPeerCode})
+	s.kill()
+}
+
+// kill frees everybody who reads from or writes to the connection.
+func (s *session) kill() {
+	s.client.outbox.detach(s)
+	s.wire.kill()
+}
+
+// shut begins the closing handshake, after what is queued if flush is set. It
+// does not wait. Messages are delivered until the server's close frame.
+func (s *session) shut(code StatusCode, reason string, flush bool) {
+	if !s.end(ending{closing: true, requested: true, code: code, reason: reason}) {
+		return
+	}
+	s.spawn(func() {
+		deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
+		defer deadline.Stop()
+		s.heart.stop()
+		if flush {
+			s.client.outbox.flush(s)
+		}
+		s.client.outbox.detach(s)
+		_ = s.conn.Close(code, reason)
+	})
+}
+
+// write writes one message into the wire and tells its place in the stream.
+// Only the holder of the outbox's token may call it, or OnOpen. Its context
+// must never end: that would close the connection.
+func (s *session) write(typ MessageType, data []byte) (start, end uint64, err error) {
+	s.wire.mark()
+	err = s.conn.Write(context.Background(), typ, data)
+	start, end = s.wire.frame()
+	return start, end, err
+}
+
+// beat sends what the application wants as a heartbeat.
+func (s *session) beat(typ MessageType, data []byte) {
+	if err := checkMessage("WithHeartbeatMessage", typ, data); err != nil {
+		s.fail(PhaseHeartbeat, err)
+		return
+	}
+	s.client.outbox.beat(s, typ, data)
+}
+
+// read delivers messages until the session ends.
+func (s *session) read() error {
+	r := &s.wire.wireReader
+	for {
+		r.inside.Store(true)
+		typ, reader, err := s.conn.Reader(context.Background())
+		r.inside.Store(false)
+		if err != nil {
+			return err
+		}
+		data, err := readMessage(typ, reader, r)
+		if err != nil {
+			return err
+		}
+		if r.hand(typ, data); r.err != nil {
+			return r.err
+		}
+	}
+}
+
+// readMessage reads a message that came by way of coder/websocket: fragmented
+// or compressed, or during OnOpen.
+func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, error) {
+	data, err := io.ReadAll(reader)
+	if err != nil {
+		return nil, err // what was read is part of a message, and so nothing
+	}
+	if typ == MessageText && r.slow.deflated && !utf8.Valid(data) {
+		r.violate(websocket.StatusInvalidFramePayloadData, "text is not valid UTF-8")
+		return nil, r.err
+	}
+	return data[:len(data):len(data)], nil
+}
+
+// finish takes the session down after read returned err, and tells how it ended.
+func (s *session) finish(err error) ending {
+	s.heart.stop()
+	if s.age != nil {
+		s.age.Stop()
+	}
+	s.client.outbox.detach(s)
+	s.end(s.diagnose(err))
+	s.mu.Lock()
+	e := *s.ending
+	s.finished = true
+	s.mu.Unlock()
+
+	if e.phase == PhaseProtocol {
+		s.reject(e)
+	}
+	r := &s.wire.wireReader
+	if !e.closing || r.srcErr != nil {
+		s.kill()
+	}
+	s.tasks.Wait() // a closing handshake among them
+	s.kill()
+	_ = s.conn.CloseNow()
+	s.client.outbox.join()
+	s.wire.stopWatch()
+	r.publish()
+	r.release()
+
+	if e.closing {
+		_, sent := s.wire.closed()
+		e.clean = sent && r.closeCode != 0
+		if r.closeCode != 0 {
+			e.code, e.reason = r.closeCode, r.closeReason
+		}
+	}
+	return e
+}
+
+// diagnose tells why reading ended by itself.
+func (s *session) diagnose(err error) ending {
+	r := &s.wire.wireReader
+	sent, _ := s.wire.closed()
+	switch {
+	case r.violation != nil:
+		return ending{phase: PhaseProtocol, err: r.violation, code: r.violation.Code}
+	case r.closeCode != 0 && websocket.CloseStatus(err) != -1:
+		return ending{closing: true, code: r.closeCode, reason: r.closeReason}
+	case errors.Is(r.err, errAborted):
+		return ending{closing: true, requested: true, code: StatusGoingAway}
+	case r.srcErr != nil && sent == 0:
+		return ending{phase: PhaseRead, err: &lostError{"connection lost", r.srcErr}, code: unknownPeerCode}
+	case sent != 0: // coder/websocket found a violation and sent a close frame for it
+		return ending{phase: PhaseProtocol, err: &ProtocolError{sent, err}, code: sent}
+	}
+	// The transport is well, and yet there is no message: it cannot be inflated.
+	code := websocket.StatusInvalidFramePayloadData
+	return ending{phase: PhaseProtocol, err: &ProtocolError{code, err}, code: code}
+}
+
+// lingerAfterViolation bounds the wait for a server that was sent a close frame
+// for its violation.
+const lingerAfterViolation = time.Second
+
+// discard takes down a session that never opened.
+func (s *session) discard(err error) {
+	if s.wire.violation == nil {
+		s.fail(PhaseSetup, err)
+	}
+	s.finish(err)
+}
+
+// reject sends the close frame for a violation, if coder/websocket has not, and
+// closes. It runs on the reading goroutine: coder/websocket's read lock is free.
+func (s *session) reject(e ending) {
+	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
+	defer deadline.Stop()
+	s.wire.linger = min(lingerAfterViolation, s.client.config.closeTimeout)
+	var protocol *ProtocolError
+	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
+		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))
+		return
+	}
+	_ = s.conn.CloseNow()
+}
+
+// maxReason is the room for a reason in a close frame (RFC 6455, section 5.5.1).
+const maxReason = maxControlPayload - 2
+
+// cutReason makes reason fit into a close frame, as valid UTF-8.
+func cutReason(reason string) string {
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
+	if len(reason) <= maxReason {
+		return reason
+	}
+	end := maxReason
+	for !utf8.RuneStart(reason[end]) {
+		end--
+	}
+	return reason[:end]
+}
+
+// begin starts what an open session does besides reading.
+func (s *session) begin() {
+	s.heart.start()
+	if age := s.client.config.maxSessionAge; age > 0 {
+		age -= scale(age/10, rand.Float64())
+		s.age = time.AfterFunc(age, func() { s.shut(StatusNormalClosure, "", false) })
+	}
+}

@@ -1,0 +1,297 @@
+package resock
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// maxFlush is the most that one write to the network takes.
+const maxFlush = 64 << 10
+
+var (
+	errWriteTimeout = errors.New("the network took no bytes within the write timeout")
+	errFraming      = errors.New("resock: a frame header came in pieces")
+)
+
+// wireWriter is the outbound half of a wire. What coder/websocket writes is
+// collected in memory, so that its frame lock is never held for long, and goes
+// out when somebody flushes: the sender of messages after a burst, a transient
+// goroutine after a pong, the closer with its close frame.
+type wireWriter struct {
+	clock
+	dst      io.Writer
+	timeout  time.Duration // of one flush
+	stalled  func()        // called when it passed
+	spawn    func(func())  // starts a goroutine of the session
+	counters *counters
+
+	mu       sync.Mutex
+	flushed  sync.Cond // busy fell
+	buf      []byte    // to go out
+	busy     bool      // somebody flushes
+	relief   bool      // a goroutine flushes control frames
+	err      error     // sticky
+	appended uint64    // bytes ever put into buf
+	written  uint64    // of them, taken by the network
+
+	left       int64 // bytes of the frame under way that are still to come
+	frameStart uint64
+	frameEnd   uint64     // of the last data frame, in appended
+	closeCode  StatusCode // of the close frame, or 0
+	closeEnd   uint64     // its end, in appended
+	pingDue    bool       // a ping goes out after the frame under way
+	pingAt     time.Duration
+
+	deadline atomic.Int64 // of the write under way, or 0
+	watching atomic.Bool
+	watch    *time.Timer
+}
+
+// Write implements io.Writer for coder/websocket, whose chunks end with their
+// frame and begin with a whole header.
+func (w *wireWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return 0, w.err
+	}
+	var opcode byte = opContinuation
+	if w.left == 0 {
+		h, ok := parseFrameHeader(p)
+		if !ok {
+			return 0, errFraming
+		}
+		opcode = h.opcode()
+		if opcode == opPong && len(w.buf) > maxFlush {
+			return len(p), nil // a peer that pings and does not read gets no more
+		}
+		w.begin(h, p)
+	}
+	w.append(p)
+	if w.left -= int64(len(p)); w.left > 0 {
+		return len(p), nil
+	}
+	switch opcode {
+	case opClose:
+		w.closeEnd = w.appended
+		w.flushTo(w.appended)
+		return len(p), w.err
+	case opPong:
+		w.relieve()
+	default:
+		w.frameEnd = w.appended
+	}
+	if w.pingDue {
+		w.appendPing()
+		w.relieve()
+	}
+	return len(p), nil
+}
+
+// begin notes the header of a frame, at the front of p.
+func (w *wireWriter) begin(h frameHeader, p []byte) {
+	w.left = int64(h.size) + h.length
+	if !h.control() {
+		w.frameStart, w.frameEnd = w.appended, math.MaxUint64 // unfinished
+		w.buf = slices.Grow(w.borrow(), int(w.left))
+		return
+	}
+	if h.opcode() != opClose {
+		return
+	}
+	w.closeCode = websocket.StatusNoStatusRcvd
+	if h.length >= 2 && len(p) >= h.size+2 {
+		key, code := p[h.size-4:h.size], p[h.size:]
+		w.closeCode = StatusCode(binary.BigEndian.Uint16([]byte{code[0] ^ key[0], code[1] ^ key[1]}))
+	}
+}
+
+// borrow makes sure that there is a buffer.
+func (w *wireWriter) borrow() []byte {
+	if w.buf == nil {
+		w.buf = largeBuffers.Get().(*[largeBuffer]byte)[:0]
+	}
+	return w.buf
+}
+
+func (w *wireWriter) append(p []byte) {
+	w.buf = append(w.borrow(), p...)
+	w.appended += uint64(len(p))
+}
+
+// mark is called before a message is written, and frame after it: start and
+// end are the message's place in the stream, equal if nothing was written.
+func (w *wireWriter) mark() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.frameStart, w.frameEnd = w.appended, w.appended
+}
+
+func (w *wireWriter) frame() (start, end uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.frameStart, w.frameEnd
+}
+
+// writtenBytes is how far into the stream the network has taken bytes.
+func (w *wireWriter) writtenBytes() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
+// ping sends an empty ping, after the frame under way.
+func (w *wireWriter) ping() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || w.closeCode != 0 {
+		return
+	}
+	if w.left > 0 {
+		w.pingDue = true
+		return
+	}
+	w.appendPing()
+	w.relieve()
+}
+
+func (w *wireWriter) appendPing() {
+	frame := [6]byte{finBit | opPing, maskBit}
+	binary.LittleEndian.PutUint32(frame[2:], rand.Uint32())
+	w.append(frame[:])
+	w.pingDue = false
+	w.pingAt = w.now()
+}
+
+// ponged returns the time since the last ping.
+func (w *wireWriter) ponged() (roundTrip time.Duration, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.pingAt == 0 {
+		return 0, false
+	}
+	roundTrip, w.pingAt = w.now()-w.pingAt, 0
+	return roundTrip, true
+}
+
+// relieve flushes control frames on a goroutine of its own, so that neither
+// the reader nor the heartbeat waits for a network that takes nothing.
+func (w *wireWriter) relieve() {
+	if w.relief {
+		return
+	}
+	w.relief = true
+	w.spawn(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.flushTo(w.appended)
+		w.relief = false
+	})
+}
+
+// flush returns when the network has taken all that was written before, or has
+// failed.
+func (w *wireWriter) flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.flushTo(w.appended) {
+		return w.err
+	}
+	return nil
+}
+
+// flushTo is flush up to a position, called with mu held.
+func (w *wireWriter) flushTo(target uint64) bool {
+	for w.written < target && w.err == nil {
+		if w.busy {
+			w.flushed.Wait()
+			continue
+		}
+		if w.watch == nil {
+			w.watching.Store(true)
+			w.watch = time.AfterFunc(w.timeout, w.check)
+		}
+		w.busy = true
+		buf := w.buf
+		w.buf = nil
+		w.mu.Unlock()
+		n, err := w.send(buf)
+		if cap(buf) == largeBuffer {
+			largeBuffers.Put((*[largeBuffer]byte)(buf[:largeBuffer]))
+		}
+		w.mu.Lock()
+		w.written += uint64(n)
+		w.err = err
+		w.busy = false
+		w.flushed.Broadcast()
+	}
+	return w.written >= target
+}
+
+// send hands buf to the network.
+func (w *wireWriter) send(buf []byte) (sent int, err error) {
+	for sent < len(buf) && err == nil {
+		w.guard()
+		var n int
+		n, err = w.dst.Write(buf[sent:min(len(buf), sent+maxFlush)])
+		w.deadline.Store(0)
+		sent += n
+	}
+	w.counters.bytesOut.Add(uint64(sent))
+	return sent, err
+}
+
+// guard starts the write timeout. Its timer is armed at most once per timeout,
+// however many writes there are.
+func (w *wireWriter) guard() {
+	w.deadline.Store(int64(w.now() + w.timeout))
+	if !w.watching.Swap(true) {
+		w.watch.Reset(w.timeout)
+	}
+}
+
+// check looks whether the write under way is late.
+func (w *wireWriter) check() {
+	deadline := w.deadline.Load()
+	if deadline == 0 {
+		w.watching.Store(false)
+		// A write that began meanwhile trusted the timer.
+		if deadline = w.deadline.Load(); deadline == 0 || w.watching.Swap(true) {
+			return
+		}
+	}
+	late := w.now() - time.Duration(deadline)
+	if late >= 0 {
+		w.stalled()
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.watch.Reset(-late)
+}
+
+// stopWatch ends the write timeout; nothing is written any more.
+func (w *wireWriter) stopWatch() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.watch != nil {
+		w.watch.Stop()
+	}
+}
+
+// closed reports the close frame that was written, 0 if none, and whether the
+// network took it.
+func (w *wireWriter) closed() (code StatusCode, sent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closeCode, w.closeCode != 0 && w.written >= w.closeEnd
+}
