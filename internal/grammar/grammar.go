@@ -1,0 +1,233 @@
+// Package grammar checks, for tests, that a stream of events obeys the grammar
+// that resock promises:
+//
+//	stream  = { attempt } end-of-channel
+//	attempt = Fail                       never opened (Session 0)
+//	        | Open { Message } Fail
+//	        | Open { Message } Close
+package grammar
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+// Checker checks one stream. Its zero value is for a subscriber that was there
+// from the beginning and stays to the end. It stops at the first violation,
+// since what follows one says little.
+type Checker struct {
+	// Late is for a subscriber that came later: its first session may have any
+	// number.
+	Late bool
+
+	// Cut is for a stream that may end inside a session: the subscriber's own
+	// context ends, or the close timeout does.
+	Cut bool
+
+	events  int
+	session uint64 // the last one opened
+	open    bool
+	closed  bool // StateClosed was announced
+	last    time.Time
+	broken  bool
+}
+
+// Event takes the next event and returns the violation it is, if it is one.
+func (c *Checker) Event(event resock.Event) error {
+	if c.broken {
+		return nil
+	}
+	c.events++
+	if err := c.check(event); err != nil {
+		c.broken = true
+		return fmt.Errorf("event %d, %s: %w", c.events, describe(event), err)
+	}
+	return nil
+}
+
+// End takes the end of the channel. A stream may end at any time outside of a
+// session, with or without an event that announced it.
+func (c *Checker) End() error {
+	if c.open && !c.Cut && !c.broken {
+		return fmt.Errorf("the channel closed after %d events inside session %d", c.events, c.session)
+	}
+	return nil
+}
+
+func (c *Checker) check(event resock.Event) error {
+	if c.closed {
+		return errors.New("came after Next == StateClosed")
+	}
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		return c.opened(e)
+	case resock.MessageEvent:
+		return c.message(e)
+	case resock.FailEvent:
+		switch {
+		case e.Err == nil:
+			return errors.New("has no error")
+		case e.Phase < resock.PhaseEndpoint || e.Phase > resock.PhaseProtocol:
+			return errors.New("has no phase")
+		case e.Attempt < 1:
+			return errors.New("attempts count from 1")
+		case e.Session == 0 && c.open:
+			return fmt.Errorf("an attempt failed inside session %d", c.session)
+		case e.Session != 0:
+			if err := c.ended(e.Session); err != nil {
+				return err
+			}
+		}
+		return c.next(e.Time, e.Took, e.Next, e.RetryIn)
+	case resock.CloseEvent:
+		if err := c.ended(e.Session); err != nil {
+			return err
+		}
+		return c.next(e.Time, e.Took, e.Next, e.RetryIn)
+	}
+	return errors.New("is none of the four events")
+}
+
+func (c *Checker) opened(e resock.OpenEvent) error {
+	first := c.session == 0
+	switch {
+	case c.open:
+		return fmt.Errorf("session %d is still open", c.session)
+	case e.Session == 0:
+		return errors.New("sessions count from 1")
+	case e.Session != c.session+1 && !(first && c.Late):
+		return fmt.Errorf("session %d must follow", c.session+1)
+	case e.Attempt < 1:
+		return errors.New("attempts count from 1")
+	case e.Session == 1 && e.Downtime != 0:
+		return errors.New("downtime before the first session")
+	}
+	if first && c.Late {
+		c.last = time.Time{} // a late subscriber gets an Open of the past
+	}
+	c.open, c.session = true, e.Session
+	return c.at(e.Time, e.Took)
+}
+
+func (c *Checker) message(e resock.MessageEvent) error {
+	switch {
+	case !c.open:
+		return errors.New("outside of a session")
+	case e.Session != c.session:
+		return fmt.Errorf("inside session %d", c.session)
+	case e.Type != resock.MessageText && e.Type != resock.MessageBinary:
+		return errors.New("neither text nor binary")
+	case len(e.Data) != cap(e.Data):
+		return fmt.Errorf("data has len %d and cap %d", len(e.Data), cap(e.Data))
+	}
+	return nil
+}
+
+// ended takes the one end of a session.
+func (c *Checker) ended(session uint64) error {
+	switch {
+	case !c.open:
+		return errors.New("ends a session, and none is open")
+	case session != c.session:
+		return fmt.Errorf("ends another session than the open one, %d", c.session)
+	}
+	c.open = false
+	return nil
+}
+
+// next checks what an event announces.
+func (c *Checker) next(at time.Time, took time.Duration, next resock.State, retryIn time.Duration) error {
+	switch next {
+	case resock.StateWaiting:
+		if retryIn < 0 {
+			return errors.New("RetryIn is negative")
+		}
+	case resock.StateConnecting, resock.StateOffline, resock.StateSuspended, resock.StateClosed:
+		if retryIn != 0 {
+			return errors.New("RetryIn is for StateWaiting")
+		}
+		c.closed = next == resock.StateClosed
+	default:
+		return fmt.Errorf("announces the state %v", next)
+	}
+	return c.at(at, took)
+}
+
+// at checks that time does not run backwards.
+func (c *Checker) at(at time.Time, took time.Duration) error {
+	switch {
+	case at.IsZero():
+		return errors.New("has no time")
+	case at.Before(c.last):
+		return fmt.Errorf("is %v older than the event before it", c.last.Sub(at))
+	case took < 0:
+		return fmt.Errorf("took %v", took)
+	}
+	c.last = at
+	return nil
+}
+
+func describe(event resock.Event) string {
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		return fmt.Sprintf("Open(session %d, attempt %d)", e.Session, e.Attempt)
+	case resock.MessageEvent:
+		return fmt.Sprintf("Message(session %d, %v, %d bytes)", e.Session, e.Type, len(e.Data))
+	case resock.FailEvent:
+		return fmt.Sprintf("Fail(session %d, attempt %d, phase %v, %v, next %v, retry in %v)",
+			e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn)
+	case resock.CloseEvent:
+		return fmt.Sprintf("Close(session %d, code %d %q, next %v, retry in %v)",
+			e.Session, e.Code, e.Reason, e.Next, e.RetryIn)
+	}
+	return fmt.Sprintf("%T", event)
+}
+
+// Tee passes the events of in on and reports a violation as an error of t. It
+// is for a subscriber as the zero [Checker] is. What the test does not read
+// until it ends is not checked.
+func Tee(t testing.TB, in <-chan resock.Event) <-chan resock.Event {
+	return new(Checker).Tee(t, in)
+}
+
+// Tee is like [Tee], with c as the checker.
+func (c *Checker) Tee(t testing.TB, in <-chan resock.Event) <-chan resock.Event {
+	out, stop := make(chan resock.Event), make(chan struct{})
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(out)
+		for {
+			select {
+			case event, ok := <-in:
+				if !ok {
+					c.report(t, c.End())
+					return
+				}
+				c.report(t, c.Event(event))
+				select {
+				case out <- event:
+				case <-stop:
+					return
+				}
+			case <-stop:
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(stop)
+		reader.Wait()
+	})
+	return out
+}
+
+func (c *Checker) report(t testing.TB, err error) {
+	if err != nil {
+		t.Errorf("event grammar: %v", err)
+	}
+}

@@ -1,0 +1,158 @@
+package grammar
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+var start = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func open(session uint64) resock.OpenEvent {
+	return resock.OpenEvent{Time: start, Session: session, Attempt: 1}
+}
+
+func message(session uint64) resock.MessageEvent {
+	return resock.MessageEvent{Session: session, Type: resock.MessageText, Data: []byte("hello")[:5:5]}
+}
+
+func fail(session uint64) resock.FailEvent {
+	return resock.FailEvent{
+		Time: start, Session: session, Attempt: 1, Phase: resock.PhaseRead, Err: errors.New("lost"),
+		Next: resock.StateWaiting, RetryIn: time.Second,
+	}
+}
+
+func closed(session uint64) resock.CloseEvent {
+	return resock.CloseEvent{Time: start, Session: session, Code: 1000, Next: resock.StateClosed}
+}
+
+// with returns event after change.
+func with[E resock.Event](event E, change func(*E)) E {
+	change(&event)
+	return event
+}
+
+func TestChecker(t *testing.T) {
+	reconnect := with(closed(1), func(e *resock.CloseEvent) { e.Next = resock.StateConnecting })
+	tests := []struct {
+		name    string
+		checker Checker
+		stream  []resock.Event
+		want    string // part of the violation; empty if there is none
+	}{
+		{"nothing", Checker{}, nil, ""},
+		{"one session", Checker{}, []resock.Event{open(1), message(1), message(1), closed(1)}, ""},
+		{"failed attempts", Checker{}, []resock.Event{fail(0), fail(0), open(1), closed(1)}, ""},
+		{"sessions", Checker{}, []resock.Event{open(1), fail(1), fail(0), open(2), message(2), fail(2)}, ""},
+		{"reconnect", Checker{}, []resock.Event{open(1), reconnect, open(2), closed(2)}, ""},
+		{"end while waiting", Checker{}, []resock.Event{open(1), fail(1)}, ""},
+		{"late", Checker{Late: true}, []resock.Event{open(7), message(7), fail(7), open(8), closed(8)}, ""},
+		{"late, between sessions", Checker{Late: true}, []resock.Event{fail(0), open(7), closed(7)}, ""},
+		{"cut", Checker{Cut: true}, []resock.Event{open(1), message(1)}, ""},
+
+		{"end inside a session", Checker{}, []resock.Event{open(1), message(1)}, "inside session 1"},
+		{"not from 1", Checker{}, []resock.Event{open(2)}, "session 1 must follow"},
+		{"session 0", Checker{Late: true}, []resock.Event{open(0)}, "count from 1"},
+		{"late, with a hole", Checker{Late: true}, []resock.Event{open(7), fail(7), open(9)}, "session 8 must follow"},
+		{"a hole", Checker{}, []resock.Event{open(1), fail(1), open(3)}, "session 2 must follow"},
+		{"twice", Checker{}, []resock.Event{open(1), fail(1), open(1)}, "session 2 must follow"},
+		{"open in open", Checker{}, []resock.Event{open(1), open(2)}, "session 1 is still open"},
+		{"two ends", Checker{}, []resock.Event{open(1), fail(1), fail(1)}, "none is open"},
+		{"fail and close", Checker{}, []resock.Event{open(1), fail(1), closed(1)}, "none is open"},
+		{"close of nothing", Checker{}, []resock.Event{closed(0)}, "none is open"},
+		{"another one's end", Checker{}, []resock.Event{open(1), closed(2)}, "another session"},
+		{"attempt in session", Checker{}, []resock.Event{open(1), fail(0)}, "inside session 1"},
+		{"message first", Checker{}, []resock.Event{message(1)}, "outside of a session"},
+		{"message after the end", Checker{}, []resock.Event{open(1), fail(1), message(1)}, "outside of a session"},
+		{"another one's message", Checker{}, []resock.Event{open(1), message(2)}, "inside session 1"},
+		{"after closed", Checker{}, []resock.Event{open(1), closed(1), fail(0)}, "after Next == StateClosed"},
+		{"only the first counts", Checker{}, []resock.Event{message(1), open(1)}, "outside of a session"},
+
+		{"spare capacity", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Data = make([]byte, 1, 2) })}, "cap 2"},
+		{"message type", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Type = 9 })}, "neither text nor binary"},
+		{"retry without waiting", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.RetryIn = 1 })}, "RetryIn is for StateWaiting"},
+		{"negative retry", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.RetryIn = -1 })}, "negative"},
+		{"next is open", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateOpen })}, "announces the state open"},
+		{"next is idle", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateIdle })}, "announces the state idle"},
+		{"fail without error", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Err = nil })}, "no error"},
+		{"fail without phase", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Phase = 0 })}, "no phase"},
+		{"attempt 0", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Attempt = 0 })}, "attempts count from 1"},
+		{"first downtime", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Downtime = 1 })}, "downtime"},
+		{"no time", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Time = time.Time{} })}, "no time"},
+		{"backwards", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.Time = start.Add(-time.Second) })}, "1s older"},
+		{"negative length", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Took = -1 })}, "took -1ns"},
+		{"nil", Checker{}, []resock.Event{nil}, "none of the four"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var got []string
+			note := func(err error) {
+				if err != nil {
+					got = append(got, err.Error())
+				}
+			}
+			for _, event := range test.stream {
+				note(test.checker.Event(event))
+			}
+			note(test.checker.End())
+			switch {
+			case test.want == "" && len(got) > 0:
+				t.Errorf("violation of a good stream: %q", got)
+			case test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want)):
+				t.Errorf("got %q, want one violation with %q", got, test.want)
+			}
+		})
+	}
+}
+
+// recorder is a test that only notes errors.
+type recorder struct {
+	testing.TB
+	errors  []string
+	cleanup func()
+}
+
+func (r *recorder) Errorf(format string, args ...any) {
+	r.errors = append(r.errors, fmt.Sprintf(format, args...))
+}
+
+func (r *recorder) Cleanup(f func()) { r.cleanup = f }
+
+func TestTee(t *testing.T) {
+	r := &recorder{TB: t}
+	in := make(chan resock.Event, 3)
+	in <- open(1)
+	in <- message(2) // a violation
+	in <- closed(1)
+	close(in)
+	n := 0
+	for range Tee(r, in) {
+		n++
+	}
+	r.cleanup()
+	if n != 3 {
+		t.Errorf("%d events were passed on, want 3", n)
+	}
+	if len(r.errors) != 1 || !strings.Contains(r.errors[0], "event 2") {
+		t.Errorf("errors %q, want one about event 2", r.errors)
+	}
+}
+
+func TestTeeEndsWithTheTest(t *testing.T) {
+	r := &recorder{TB: t}
+	in := make(chan resock.Event, 1)
+	in <- open(1)
+	out := Tee(r, in) // nobody reads, and in stays open
+	r.cleanup()
+	if event, ok := <-out; ok {
+		t.Errorf("got %v after the test's end", event)
+	}
+	if len(r.errors) != 0 {
+		t.Errorf("errors %q", r.errors)
+	}
+}
