@@ -261,8 +261,8 @@ func TestReadTruncated(t *testing.T) {
 // buffers, in frames of several sizes.
 func TestReadBigMessages(t *testing.T) {
 	sizes := []int{125, 126, 127, 250, 254, 256, 257, 300, 2047, 2049, 4091, 4092, 4096, 4097, 5000,
-		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom, growFrom + 1, 3*growFrom + 5}
-	text := strings.Repeat("€uro", 700_000)
+		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom + 1, 2*growFrom + 5}
+	text := strings.Repeat("€uro", 600_000)
 	for _, handler := range []bool{false, true} {
 		var stream []byte
 		var want []message
