@@ -372,7 +372,7 @@ func (r *wireReader) fill() {
 	} else if r.r > 0 || r.w == len(r.buf) {
 		r.w = copy(r.buf, r.buf[r.r:r.w])
 		r.r = 0
-		if r.w == len(r.buf) {
+		if r.full || r.w == len(r.buf) {
 			r.fit(r.w)
 		}
 	}
