@@ -478,7 +478,7 @@ func TestFault16_Proxy(t *testing.T) {
 			t.Run(name+" "+scheme, func(t *testing.T) {
 				address := listen(t, func(conn net.Conn) {
 					readUpgrade(conn)
-				fmt.Fprint(conn, answer)
+					fmt.Fprint(conn, answer)
 					untilClosed(conn)
 				})
 				proxy := &url.URL{Scheme: "http", User: url.UserPassword("user", secret), Host: address}
