@@ -542,7 +542,7 @@ func TestBufferTiers(t *testing.T) {
 		if _, err := drain(r); !errors.Is(err, errTransport) {
 			t.Error(err)
 		}
-		for _, piece := range []int{0, 1, 2, 3, 7} { // after small reads
+		for _, piece := range []int{0, 1, 2, 7} { // after small reads
 			if got := tiers[piece][0]; got != inlineBuffer {
 				t.Errorf("before piece %d: a buffer of %d bytes", piece, got)
 			}
