@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/delay"
 )
 
 // Phase is the part of an attempt or session that failed.
@@ -65,7 +65,6 @@ type Decision struct {
 
 const (
 	maxRetryAfter   = 5 * time.Minute
-	slowRetry       = 30 * time.Second // with a custom policy, whose maximum is unknown
 	busySpread      = 2
 	poisonSlow      = 2 // repeats
 	poisonStop      = 5
@@ -132,47 +131,7 @@ func floor(retryAfter time.Duration) time.Duration {
 	return min(max(0, retryAfter), maxRetryAfter)
 }
 
-// newBackoff returns the bounds of the delays. Jitter is drawn below them by
-// delay: the jitter of cenkalti/backoff is applied after its cap and would
-// exceed the maximum.
-func newBackoff(initial, max time.Duration) backoff.BackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = initial
-	b.MaxInterval = max
-	b.Multiplier = 2
-	b.RandomizationFactor = 0
-	b.MaxElapsedTime = 0 // never stop
-	b.Reset()
-	return b
-}
-
-// schedule tells how delays are drawn.
-type schedule struct {
-	max    time.Duration // of the backoff, and the delay of a slow retry
-	custom bool          // the bounds are a policy's own delays, used verbatim
-}
-
-// delay turns a decision and the backoff's bound into the time to wait, with
-// random in [0, 1). Only the decision's floor and a spread above 1 exceed max.
-func (s schedule) delay(d Decision, bound time.Duration, random float64) time.Duration {
-	spread := d.Spread
-	if spread <= 0 {
-		spread = 1
-	}
-	slow := d.Action == ActionRetrySlow
-	switch {
-	case s.custom && slow:
-		return max(d.After, bound, slowRetry)
-	case s.custom:
-		return max(d.After, bound)
-	case slow: // over the upper half: slow, and still no herd
-		return max(d.After, scale(s.max, (0.5+random/2)*spread))
-	}
-	return max(d.After, scale(min(bound, s.max), random*spread))
-}
-
-// scale multiplies without overflow.
-func scale(d time.Duration, factor float64) time.Duration {
-	const limit = float64(1 << 62)
-	return time.Duration(min(limit, float64(d)*factor))
+// wish translates the decision for the drawing of the delay.
+func (d Decision) wish() delay.Wish {
+	return delay.Wish{Slow: d.Action == ActionRetrySlow, Floor: d.After, Spread: d.Spread}
 }
