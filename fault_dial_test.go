@@ -294,6 +294,7 @@ func TestFault08_UpgradeStalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			gone := make(chan struct{}, 100)
 			address := listen(t, func(conn net.Conn) {
+				readUpgrade(conn)
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 				gone <- struct{}{}
@@ -456,6 +457,7 @@ func TestFault15_GarbageHeaders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := listen(t, func(conn net.Conn) {
+				readUpgrade(conn)
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 			})
@@ -475,6 +477,7 @@ func TestFault16_Proxy(t *testing.T) {
 		for _, scheme := range []string{"ws", "wss"} {
 			t.Run(name+" "+scheme, func(t *testing.T) {
 				address := listen(t, func(conn net.Conn) {
+					readUpgrade(conn)
 					fmt.Fprint(conn, answer)
 					untilClosed(conn)
 				})
