@@ -123,7 +123,9 @@ func (c *Client) Run(ctx context.Context) error {
 		return nil
 	}
 
-	defer context.AfterFunc(ctx, func() { c.stop(ctx.Err(), StatusGoingAway, "", false) })()
+	if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, func() { c.stop(ctx.Err(), StatusGoingAway, "", false) })()
+	}
 	if network := c.config.network; network != nil {
 		defer network.OnChange(c.networkChanged)()
 	}

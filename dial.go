@@ -1,6 +1,7 @@
 package resock
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,6 +38,9 @@ type Attempt struct {
 // maxResponseHeader bounds the response to the upgrade, unless the application's
 // transport does.
 const maxResponseHeader = 256 << 10
+
+// handshakeBuffer is the size of net/http's buffers for the upgrade.
+const handshakeBuffer = 1 << 10
 
 // dial makes one attempt, OnOpen included. It runs on a goroutine of its own,
 // whose deep stack goes with it.
@@ -196,6 +200,9 @@ func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
 		if own.MaxResponseHeaderBytes == 0 {
 			own.MaxResponseHeaderBytes = maxResponseHeader
 		}
+		// They serve one request and are garbage after it.
+		own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
+		own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
 		own.DialContext = t.dialer(plainDialer(own))
 		if own.DialTLSContext != nil {
 			own.DialTLSContext = t.dialer(own.DialTLSContext)

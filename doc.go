@@ -1,2 +1,101 @@
-// Package resock is a WebSocket client that stays connected.
+// Package resock is a WebSocket client that stays connected: it dials, watches
+// the connection with a heartbeat, reconnects with a capped exponential backoff,
+// and reports everything as one ordered stream of events.
+//
+//	client, err := resock.New("wss://example.com/push")
+//	if err != nil {
+//		log.Fatal(err)
+//	}
+//	events := client.Subscribe(ctx) // register once, before Run
+//	go client.Run(ctx)              // its error stays readable in client.Err()
+//	for event := range events {     // ends when the client is closed for good
+//		switch e := event.(type) {
+//		case resock.OpenEvent:
+//			log.Printf("open, session %d", e.Session)
+//		case resock.MessageEvent:
+//			log.Printf("push: %s", e.Data)
+//		case resock.FailEvent:
+//			log.Printf("fail: %v, next try in %v", e.Err, e.RetryIn)
+//		case resock.CloseEvent:
+//			log.Printf("close: %d %s", e.Code, e.Reason)
+//		}
+//	}
+//
+// Five names carry most programs: [New], [Client.Subscribe], [Client.Run],
+// [Client.Send] and [Client.Close].
+//
+// # Events
+//
+// Every subscriber sees the same events, in the same order, on one channel:
+//
+//	stream  = { attempt } end-of-channel
+//	attempt = Fail                    the attempt never opened (Session 0)
+//	        | Open { Message } Fail   the session was lost, or the server broke the protocol
+//	        | Open { Message } Close  one side began a closing handshake
+//
+// Sessions are numbered 1, 2, 3… Each [OpenEvent] is ended by exactly one
+// [FailEvent] or [CloseEvent], whose Next tells what follows: [StateWaiting] with
+// RetryIn, [StateConnecting], [StateOffline], [StateSuspended], or [StateClosed],
+// after which the channel closes. A message that was received completely before a
+// loss is delivered before the Fail; a truncated one never is.
+//
+// By default a slow subscriber slows the connection down, and with it all other
+// subscribers: nothing is lost. [WithOverflow] drops the oldest messages instead,
+// and counts them; [WithoutMessages] leaves messages out; [WithBuffer] sets how
+// many events may wait. With nobody subscribed, events are discarded.
+//
+// # Stopping
+//
+// [Client.Close] closes for good: what is queued is sent, then the closing
+// handshake, all within [WithCloseTimeout]. It only signals; to wait, range to the
+// end of the events or receive from [Client.Done]. Cancelling the context of Run
+// closes with code 1001 and does not send what is queued. While a session is open
+// the last event is a [CloseEvent], while connecting a [FailEvent]; otherwise the
+// channels just close. What a subscriber has not taken by the close timeout is
+// discarded.
+//
+// # Liveness
+//
+// A ping goes out when nothing was received for 15 s, and a server that does not
+// answer with any byte within 10 s is taken for dead ([WithHeartbeat]). Servers
+// that want a message of their own as heartbeat get it by [WithHeartbeatMessage],
+// and servers that promise traffic are watched by [WithIdleTimeout]. Only the time
+// that the client waits for the network counts as silence: a slow subscriber never
+// makes a healthy connection fail. [Stats].BlockedSince tells of one.
+//
+// # Reconnecting
+//
+// After a failure the client waits for a time drawn uniformly from zero to a bound
+// that starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session that lasted
+// 5 s restarts the backoff ([WithStableAfter]). [DefaultRetryPolicy] tells which
+// failures are retried how; nothing ends it but [WithMaxAttempts], if set, and a
+// server that closes five sessions in a row by the same protocol error.
+// [WithRetryPolicy] and [WithBackoffPolicy] replace both parts.
+//
+// # Sending
+//
+// [Client.Send] waits for an open session and returns nil when the message was
+// handed to the network. [Client.Enqueue] returns at once; queued messages survive
+// reconnects and go out in order, within the bounds of [WithQueue]. A message is
+// sent at most once: one that may have been sent gets [ErrMaybeSent] and is not
+// repeated. [ErrNotSent] says that repeating is safe.
+//
+// Neither tells that the server has received a message. Where that matters, the
+// server must acknowledge.
+//
+// # Control
+//
+// [WithEndpoint] gives each attempt its URL and headers: fresh tokens, failover,
+// resume cursors. [WithOnOpen] registers with the server on every connection,
+// before any queued message. [WithNetwork] keeps the client from dialing while
+// there is no network, [Client.Suspend] while the application needs no connection
+// and until [Client.Resume]; [Client.Reconnect] replaces the connection at once.
+// [WithMaxSessionAge] does so before the server would, and [WithDialLimiter] shares
+// one pace among many clients.
+//
+// # Advanced
+//
+// [WithMessageHandler] hands messages to a function on the reading goroutine,
+// without a channel and without an allocation. [WithDialOptions] takes everything
+// that coder/websocket does: proxies, TLS, subprotocols, compression.
 package resock

@@ -139,7 +139,7 @@ func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event 
 	}
 	if s.drop != nil {
 		go s.pump()
-	} else {
+	} else if ctx.Done() != nil {
 		s.stop = context.AfterFunc(ctx, s.end)
 	}
 	f.setList(append(slices.Clone(f.subscribers()), s))
@@ -288,7 +288,9 @@ func (s *subscriber) finish() {
 		<-s.drop.done
 		return
 	}
-	s.stop()
+	if s.stop != nil {
+		s.stop()
+	}
 	s.close()
 }
 

@@ -54,6 +54,7 @@ type loop struct {
 	schedule schedule
 
 	failures  int        // failed attempts in a row
+	session   *session   // the open one
 	sessions  uint64     // opened so far
 	endedAt   time.Time  // when the last of them ended
 	dialedAt  time.Time  // when the last attempt began
@@ -87,13 +88,15 @@ func (l *loop) run() {
 			next = l.offline()
 		case StateSuspended:
 			next = l.suspended()
+		case StateOpen:
+			next = l.live()
 		default:
 			next = l.connect()
 		}
 	}
 }
 
-// connect makes one attempt and, if it opens, lives through the session.
+// connect makes one attempt.
 func (l *loop) connect() step {
 	if next, ok := l.held(); ok {
 		return next
@@ -107,8 +110,9 @@ func (l *loop) connect() step {
 	l.dialedAt = time.Now()
 	s, err, canceled := l.dial(attempt)
 	if err == nil && l.c.opened(s) {
+		l.session = s
 		l.sessions++
-		return l.live(s, attempt)
+		return step{state: StateOpen}
 	}
 	if err == nil { // closed or suspended in the last moment
 		s.discard(context.Canceled)
@@ -155,26 +159,39 @@ func (l *loop) dial(attempt Attempt) (s *session, err error, canceled bool) {
 	}
 }
 
-// live reports a session, reads it to its end and decides what follows.
-func (l *loop) live(s *session, attempt Attempt) step {
-	now := time.Now()
-	opened := now
-	s.event.Time, s.event.Took = now, now.Sub(s.started)
-	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", attempt.N, "took", s.event.Took)
+// live lives through a session. While it reads, this is all there is on the
+// stack of the goroutine of Run, which is what an open client costs.
+func (l *loop) live() step {
+	l.open(l.session)
+	err := l.session.read()
+	return l.close(l.session, err)
+}
+
+// open reports a session and lets it begin.
+func (l *loop) open(s *session) {
+	s.event.Time = time.Now()
+	s.event.Took = s.event.Time.Sub(s.started)
+	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
 	l.c.outbox.attach(s)
 	s.begin()
-	e := s.finish(s.read())
+}
 
-	uptime := time.Since(opened)
+// close takes down a session that read no more, decides what follows and reports
+// both.
+func (l *loop) close(s *session, err error) step {
+	e := s.finish(err)
+	l.session = nil
 	l.endedAt = time.Now()
 	l.c.ended(l.endedAt)
-	f := sessionFailure(e, attempt.N, uptime)
+
+	attempt, uptime := s.event.Attempt, l.endedAt.Sub(s.event.Time)
 	var next step
 	if e.requested {
 		l.requested = true
 		next = l.stopped()
 	} else {
+		f := sessionFailure(e, attempt, uptime)
 		stable := uptime >= l.c.config.stableAfter
 		l.count(&f, stable)
 		next = l.after(f, stable)
@@ -182,7 +199,7 @@ func (l *loop) live(s *session, attempt Attempt) step {
 	if e.closing {
 		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: uptime}, next)
 	} else {
-		l.failed(FailEvent{Session: s.id, Attempt: attempt.N, Phase: e.phase, Err: e.err, Took: uptime}, next)
+		l.failed(FailEvent{Session: s.id, Attempt: attempt, Phase: e.phase, Err: e.err, Took: uptime}, next)
 	}
 	return next
 }

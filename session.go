@@ -192,6 +192,7 @@ func (s *session) finish(err error) ending {
 	s.client.outbox.join()
 	s.wire.stopWatch()
 	r.publish()
+	r.buf = nil
 	r.release()
 
 	if e.closing {

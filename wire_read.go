@@ -12,8 +12,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Sizes of the receive buffer. An idle client holds the smallest that it could
-// do with so far; the large one is borrowed while reads fill it.
+// Sizes of the receive buffer. The larger ones are borrowed for as long as reads
+// need them, so an idle client, whose last read was a pong, holds none.
 const (
 	inlineBuffer = 256
 	smallBuffer  = 4 << 10
@@ -28,8 +28,11 @@ const (
 	maxEmptyFrames = 1000 // continuations in a row
 )
 
-// largeBuffers holds *[largeBuffer]byte, for reading and for writing.
-var largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+// The buffers are borrowed from these, the large ones for writing too.
+var (
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
 
 var (
 	errTransport = errors.New("resock: connection lost") // never an io.EOF: see fail
@@ -63,8 +66,9 @@ type wireReader struct {
 	buf    []byte // buf[r:w] is received and not handled
 	r, w   int
 	full   bool // the last read filled buf
+	last   int  // bytes of the last read
 	inline [inlineBuffer]byte
-	small  []byte
+	small  *[smallBuffer]byte
 	large  *[largeBuffer]byte
 	block  []byte // for small messages
 	own    []byte // for large messages that are not kept
@@ -310,7 +314,7 @@ func (r *wireReader) readWhole(typ MessageType, head []byte, length int64) {
 	}
 	data = data[:min(length, int64(cap(data)))]
 	n := copy(data, head)
-	r.r, r.w, r.full = 0, 0, false
+	r.r, r.w, r.full, r.last = 0, 0, false, len(data)
 	for int64(n) < length {
 		if n == len(data) {
 			grown := make([]byte, min(length, 2*int64(n)))
@@ -372,13 +376,13 @@ func (r *wireReader) fill() {
 	} else if r.r > 0 || r.w == len(r.buf) {
 		r.w = copy(r.buf, r.buf[r.r:r.w])
 		r.r = 0
-		if r.w == len(r.buf) {
+		if r.full || r.w == len(r.buf) {
 			r.fit(r.w)
 		}
 	}
 	n := r.read(r.buf[r.w:])
 	r.w += n
-	r.full = r.w == len(r.buf)
+	r.full, r.last = r.w == len(r.buf), n
 }
 
 // fit chooses the buffer for the next read, and moves its first used bytes.
@@ -390,23 +394,25 @@ func (r *wireReader) fit(used int) {
 			r.large = largeBuffers.Get().(*[largeBuffer]byte)
 		}
 		r.buf = r.large[:]
-	case r.full || r.small != nil || used > 0:
+	case r.full || used > 0 || r.last > inlineBuffer:
 		if r.small == nil {
-			r.small = make([]byte, smallBuffer)
+			r.small = smallBuffers.Get().(*[smallBuffer]byte)
 		}
-		r.buf = r.small
+		r.buf = r.small[:]
 	default:
 		r.buf = r.inline[:]
 	}
 	copy(r.buf, old[:used])
-	if len(r.buf) < largeBuffer {
-		r.release()
-	}
+	r.release()
 }
 
-// release gives the large buffer back.
+// release gives back the buffers that are not in use.
 func (r *wireReader) release() {
-	if r.large != nil {
+	if r.small != nil && len(r.buf) != smallBuffer {
+		smallBuffers.Put(r.small)
+		r.small = nil
+	}
+	if r.large != nil && len(r.buf) != largeBuffer {
 		largeBuffers.Put(r.large)
 		r.large = nil
 	}

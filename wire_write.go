@@ -39,6 +39,7 @@ type wireWriter struct {
 	buf      []byte    // to go out
 	busy     bool      // somebody flushes
 	relief   bool      // a goroutine flushes control frames
+	control  uint64    // end of the last of them, in appended
 	err      error     // sticky
 	appended uint64    // bytes ever put into buf
 	written  uint64    // of them, taken by the network
@@ -186,6 +187,7 @@ func (w *wireWriter) ponged() (roundTrip time.Duration, ok bool) {
 // relieve flushes control frames on a goroutine of its own, so that neither
 // the reader nor the heartbeat waits for a network that takes nothing.
 func (w *wireWriter) relieve() {
+	w.control = w.appended
 	if w.relief {
 		return
 	}
@@ -193,7 +195,9 @@ func (w *wireWriter) relieve() {
 	w.spawn(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.flushTo(w.appended)
+		for w.flushTo(w.control) && w.written < w.control {
+			// more of them came meanwhile
+		}
 		w.relief = false
 	})
 }

@@ -1,0 +1,201 @@
+package resock
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"math"
+	"testing"
+	"time"
+)
+
+func TestDefaultRetryPolicyStatuses(t *testing.T) {
+	for status := 100; status <= 599; status++ {
+		want := ActionRetry
+		if status >= 300 && status <= 499 && status != 408 && status != 425 && status != 429 {
+			want = ActionRetrySlow
+		}
+		f := Failure{Phase: PhaseUpgrade, Status: status, Code: -1, RetryAfter: time.Minute}
+		d := DefaultRetryPolicy(f)
+		if d.Action != want {
+			t.Errorf("status %d: action %d, want %d", status, d.Action, want)
+		}
+		if d.After != time.Minute {
+			t.Errorf("status %d: floor %v, want Retry-After", status, d.After)
+		}
+		if d.Rule == "" {
+			t.Errorf("status %d: no rule", status)
+		}
+	}
+}
+
+func TestDefaultRetryPolicyCloseCodes(t *testing.T) {
+	poison := map[StatusCode]bool{1002: true, 1003: true, 1007: true, 1009: true, 1010: true}
+	for code := StatusCode(0); code <= 5000; code++ {
+		for repeats := range 7 {
+			d := DefaultRetryPolicy(Failure{Code: code, Repeats: repeats})
+			want := Decision{}
+			switch {
+			case code == 1012 || code == 1013:
+				want.Spread = 2
+			case code == 1008:
+				want.Action = ActionRetrySlow
+			case poison[code] && repeats >= 5:
+				want.Action = ActionStop
+			case poison[code] && repeats >= 2:
+				want.Action = ActionRetrySlow
+			}
+			if d.Action != want.Action || d.Spread != want.Spread || d.After != 0 || d.Rule == "" {
+				t.Errorf("code %d, %d times: %+v, want %+v", code, repeats, d, want)
+			}
+		}
+	}
+}
+
+func TestDefaultRetryPolicyPhases(t *testing.T) {
+	untrusted := &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
+	for phase := Phase(0); phase <= PhaseProtocol; phase++ {
+		d := DefaultRetryPolicy(Failure{Phase: phase, Code: -1, Err: errors.New("some error")})
+		if d.Action != ActionRetry || d.Rule == "" {
+			t.Errorf("phase %v: %+v, want a plain retry", phase, d)
+		}
+	}
+	for _, err := range []error{untrusted, x509.UnknownAuthorityError{}, x509.HostnameError{Certificate: &x509.Certificate{}}, x509.CertificateInvalidError{}} {
+		if d := DefaultRetryPolicy(Failure{Phase: PhaseTLS, Code: -1, Err: err}); d.Action != ActionRetrySlow {
+			t.Errorf("certificate error %T: %+v, want a slow retry", err, d)
+		}
+	}
+	for after, want := range map[time.Duration]time.Duration{
+		-time.Second:  0,
+		time.Second:   time.Second,
+		math.MaxInt64: 5 * time.Minute,
+	} {
+		if d := DefaultRetryPolicy(Failure{Phase: PhaseUpgrade, Status: 503, Code: -1, RetryAfter: after}); d.After != want {
+			t.Errorf("Retry-After %v: floor %v, want %v", after, d.After, want)
+		}
+	}
+}
+
+func TestDelay(t *testing.T) {
+	const max = 30 * time.Second
+	normal, custom := schedule{max: max}, schedule{max: max, custom: true}
+	slow := Decision{Action: ActionRetrySlow}
+	for _, tt := range []struct {
+		name     string
+		schedule schedule
+		decision Decision
+		bound    time.Duration
+		random   float64
+		want     time.Duration
+	}{
+		{"lowest", normal, Decision{}, 8 * time.Second, 0, 0},
+		{"middle", normal, Decision{}, 8 * time.Second, 0.5, 4 * time.Second},
+		{"the bound never exceeds the maximum", normal, Decision{}, time.Hour, 0.5, 15 * time.Second},
+		{"twice the spread", normal, Decision{Spread: 2}, max, 0.75, 45 * time.Second},
+		{"no negative spread", normal, Decision{Spread: -1}, max, 0.5, 15 * time.Second},
+		{"floor above", normal, Decision{After: time.Minute}, max, 0.5, time.Minute},
+		{"floor below", normal, Decision{After: time.Second}, max, 0.5, 15 * time.Second},
+		{"slow, lowest", normal, slow, time.Second, 0, 15 * time.Second},
+		{"slow, highest", normal, slow, time.Second, 1, max},
+		{"slow with a floor", normal, Decision{Action: ActionRetrySlow, After: time.Hour}, time.Second, 0, time.Hour},
+		{"custom, verbatim", custom, Decision{}, time.Hour, 0.3, time.Hour},
+		{"custom, no spread", custom, Decision{Spread: 2}, time.Second, 1, time.Second},
+		{"custom, slow", custom, slow, time.Second, 0, 30 * time.Second},
+		{"custom, slower", custom, slow, time.Hour, 0, time.Hour},
+		{"custom, floor", custom, Decision{After: time.Minute}, time.Second, 0, time.Minute},
+		{"no overflow", normal, Decision{Spread: math.MaxFloat64}, max, 1, 1 << 62},
+	} {
+		if got := tt.schedule.delay(tt.decision, tt.bound, tt.random); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestBackoffBounds(t *testing.T) {
+	b := newBackoff(500*time.Millisecond, 3*time.Second)
+	want := []time.Duration{500, 1000, 2000, 3000, 3000}
+	for round := range 2 {
+		for i, bound := range want {
+			if got := b.NextBackOff(); got != bound*time.Millisecond {
+				t.Errorf("round %d, failure %d: bound %v, want %v", round, i+1, got, bound*time.Millisecond)
+			}
+		}
+		b.Reset()
+	}
+	huge := newBackoff(time.Hour, math.MaxInt64)
+	for range 200 {
+		if bound := huge.NextBackOff(); bound <= 0 {
+			t.Fatalf("bound %v, want it to stay positive", bound)
+		}
+	}
+}
+
+func TestParseRetryAfter(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for value, want := range map[string]time.Duration{
+		"":                              0,
+		"3":                             3 * time.Second,
+		" 120 ":                         2 * time.Minute,
+		"-5":                            0,
+		"1.5":                           0,
+		"soon":                          0,
+		"99999999999":                   math.MaxInt64 / time.Second * time.Second,
+		"99999999999999999999999999999": math.MaxInt64 / time.Second * time.Second,
+		"Fri, 02 Jan 2026 03:04:15 GMT": 10 * time.Second,
+		"Fri, 02 Jan 2026 03:04:00 GMT": 0,
+	} {
+		if got := parseRetryAfter(value, now); got != want {
+			t.Errorf("Retry-After %q: %v, want %v", value, got, want)
+		}
+	}
+}
+
+func TestPhaseAndStateNames(t *testing.T) {
+	for phase := PhaseEndpoint; phase <= PhaseProtocol; phase++ {
+		if phase.String() == "" || phase.String() == "unknown" {
+			t.Errorf("phase %d has no name", phase)
+		}
+	}
+	for state := StateIdle; state <= StateClosed; state++ {
+		if state.String() == "" || state.String() == "unknown" {
+			t.Errorf("state %d has no name", state)
+		}
+	}
+	if Phase(99).String() != "unknown" || State(-1).String() != "unknown" {
+		t.Error("names beyond the tables")
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for raw, want := range map[string]string{
+		"wss://user:secret@host/path?token=secret#secret": "wss://redacted@host/path?redacted",
+		"wss://host/path":                    "wss://host/path",
+		"ws://user:secret@ho st/?q=secret":   "redacted@ho st/",
+		"://secret@host?secret":              "redacted@host",
+		"":                                   "",
+		"https://host/a/b?x=secret&y=secret": "https://host/a/b?redacted",
+	} {
+		if got := redactURL(raw); got != want {
+			t.Errorf("redactURL(%q) = %q, want %q", raw, got, want)
+		}
+	}
+}
+
+func TestCutReason(t *testing.T) {
+	long := make([]byte, 200)
+	for i := range long {
+		long[i] = 'x'
+	}
+	for reason, want := range map[string]int{
+		"":                       0,
+		"short":                  5,
+		string(long):             123,
+		string(long[:122]) + "é": 122,
+		string(long[:121]) + "é": 123,
+		"bad \xff text":          len("bad \uFFFD text"),
+	} {
+		if got := cutReason(reason); len(got) != want {
+			t.Errorf("cutReason of %d bytes: %d bytes, want %d", len(reason), len(got), want)
+		}
+	}
+}
