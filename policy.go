@@ -58,7 +58,7 @@ const (
 // Decision is a retry policy's answer.
 type Decision struct {
 	Action Action
-	After  time.Duration // a floor for the delay, or 0
+	After  time.Duration // a floor for the delay, with the jitter on top, or 0
 	Spread float64       // widens the jitter; 0 means 1
 	Rule   string        // a short name, for the log
 }
@@ -75,7 +75,8 @@ const (
 // not stop outlives any outage. It is a pure function.
 //
 //   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code
-//     not named below: retry. A Retry-After is a floor for the delay, up to 5 min.
+//     not named below: retry. A Retry-After of up to 5 min is a floor, with the
+//     jitter on top: many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with
 //     twice the spread.
 //   - Any other status 3xx or 4xx, a certificate that is not trusted, close code 1008 (policy
@@ -133,5 +134,5 @@ func floor(retryAfter time.Duration) time.Duration {
 
 // wish translates the decision for the drawing of the delay.
 func (d Decision) wish() delay.Wish {
-	return delay.Wish{Slow: d.Action == ActionRetrySlow, Floor: d.After, Spread: d.Spread}
+	return delay.Wish{Slow: d.Action == ActionRetrySlow, Floor: max(0, d.After), Spread: d.Spread}
 }

@@ -36,26 +36,32 @@ type Schedule struct {
 // Wish is what a retry policy wants of the next delay.
 type Wish struct {
 	Slow   bool
-	Floor  time.Duration
-	Spread float64 // widens the jitter; 0 means 1
+	Floor  time.Duration // not negative
+	Spread float64       // widens the jitter; 0 means 1
 }
 
 // Draw returns the time to wait below the backoff's bound, with random in
 // [0, 1). Only a floor and a spread above 1 exceed the maximum.
+//
+// Jitter comes on top of a floor: a busy server tells all clients the same
+// Retry-After, and without it they would all come back at the same moment, again
+// and again.
 func (s Schedule) Draw(w Wish, bound time.Duration, random float64) time.Duration {
+	if s.Verbatim {
+		if w.Slow {
+			bound = max(bound, SlowVerbatim)
+		}
+		return max(w.Floor, bound)
+	}
 	spread := w.Spread
 	if spread <= 0 {
 		spread = 1
 	}
-	switch {
-	case s.Verbatim && w.Slow:
-		return max(w.Floor, bound, SlowVerbatim)
-	case s.Verbatim:
-		return max(w.Floor, bound)
-	case w.Slow: // over the upper half: slow, and still no herd
-		return max(w.Floor, Scale(s.Max, (0.5+random/2)*spread))
+	wait := w.Floor + Scale(min(bound, s.Max), random*spread)
+	if w.Slow { // over the upper half of the maximum: slow, and still no herd
+		wait = max(wait, Scale(s.Max, (0.5+random/2)*spread))
 	}
-	return max(w.Floor, Scale(min(bound, s.Max), random*spread))
+	return wait
 }
 
 // Scale multiplies without overflow.
