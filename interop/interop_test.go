@@ -123,23 +123,6 @@ func (c *client) next() resock.Event {
 	return nil
 }
 
-// lost returns the end of a session, by a fail or a close.
-func (c *client) lost() resock.Event {
-	c.t.Helper()
-	switch event := c.next().(type) {
-	case resock.FailEvent:
-		if event.Session == 0 {
-			c.t.Fatalf("got %+v, want the end of the session", event)
-		}
-		return event
-	case resock.CloseEvent:
-		return event
-	default:
-		c.t.Fatalf("got %T, want the end of the session", event)
-		return nil
-	}
-}
-
 func (c *client) send(typ resock.MessageType, data []byte) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -85,28 +85,36 @@ func eachPeer(t *testing.T, test func(t *testing.T, s *server)) {
 	}
 }
 
-// payloads are of every length encoding, and of both types.
-func payloads() map[string]struct {
+// payload is a message with a name.
+type payload struct {
+	name string
 	typ  resock.MessageType
 	data []byte
-} {
+}
+
+// payloads are of every length encoding, and of both types.
+func payloads() []payload {
 	noise := make([]byte, 1<<20)
-	source := rand.NewChaCha8([32]byte{1})
-	_, _ = source.Read(noise)
-	type payload = struct {
-		typ  resock.MessageType
-		data []byte
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	return []payload{
+		{"empty text", resock.MessageText, nil},
+		{"empty binary", resock.MessageBinary, nil},
+		{"short text", resock.MessageText, []byte("Grüße, 世界 🌍")},
+		{"7 bits", resock.MessageBinary, noise[:125]},
+		{"16 bits", resock.MessageBinary, noise[:126]},
+		{"16 bits, full", resock.MessageBinary, noise[:65535]},
+		{"64 bits", resock.MessageBinary, noise[:65536]},
+		{"1 MiB noise", resock.MessageBinary, noise},
+		{"1 MiB text", resock.MessageText, bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)},
 	}
-	return map[string]payload{
-		"empty text":    {resock.MessageText, nil},
-		"empty binary":  {resock.MessageBinary, nil},
-		"short text":    {resock.MessageText, []byte("Grüße, 世界 🌍")},
-		"7 bits":        {resock.MessageBinary, noise[:125]},
-		"16 bits":       {resock.MessageBinary, noise[:126]},
-		"16 bits, full": {resock.MessageBinary, noise[:65535]},
-		"64 bits":       {resock.MessageBinary, noise[:65536]},
-		"1 MiB noise":   {resock.MessageBinary, noise},
-		"1 MiB text":    {resock.MessageText, bytes.Repeat([]byte("0123456789abcde\n"), 1<<16)},
+}
+
+// echoes sends every payload and wants it back.
+func (c *client) echoes() {
+	c.t.Helper()
+	for _, p := range payloads() {
+		c.t.Log(p.name)
+		c.echo(p.typ, p.data)
 	}
 }
 
@@ -114,10 +122,7 @@ func TestEcho(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/echo", "echo"))
 		next[resock.OpenEvent](c)
-		for name, payload := range payloads() {
-			t.Log(name)
-			c.echo(payload.typ, payload.data)
-		}
+		c.echoes()
 	})
 }
 
@@ -125,10 +130,7 @@ func TestFragments(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/fragments", "fragments"))
 		next[resock.OpenEvent](c)
-		for name, payload := range payloads() {
-			t.Log(name)
-			c.echo(payload.typ, payload.data)
-		}
+		c.echoes()
 	})
 }
 
@@ -194,10 +196,7 @@ func testCompression(t *testing.T, url string, mode websocket.CompressionMode, w
 	if compressed := stats.BytesIn < plain/4 && stats.BytesOut < plain/4; compressed != (want != "") {
 		t.Errorf("%d bytes of text took %d bytes in and %d out", plain, stats.BytesIn, stats.BytesOut)
 	}
-	for name, payload := range payloads() {
-		t.Log(name)
-		c.echo(payload.typ, payload.data)
-	}
+	c.echoes()
 }
 
 // TestBurst wants the order of many messages kept both ways.
