@@ -80,9 +80,8 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	s.setUp(response.Header)
 	if c.config.onOpen != nil {
 		if err := s.register(ctx, response.Header, t.remote()); err != nil {
-			s.discard(err)
-			if violation := s.wire.violation; violation != nil {
-				return nil, &DialError{Phase: PhaseProtocol, Err: violation}
+			if e := s.discard(err); e.phase == PhaseProtocol {
+				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
 			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
 		}

@@ -143,10 +143,14 @@ func (w *wireWriter) frame() (start, end uint64) {
 	return w.frameStart, w.frameEnd
 }
 
-// writtenBytes is how far into the stream the network has taken bytes.
+// writtenBytes is how far into the stream the network has taken bytes, after what is
+// being flushed.
 func (w *wireWriter) writtenBytes() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for w.busy {
+		w.flushed.Wait()
+	}
 	return w.written
 }
 
