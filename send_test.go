@@ -205,3 +205,28 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 		}
 	})
 }
+
+// A write that fails does not hide what the server said before it went.
+func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := newClient(t, inMemory(func(n int, p *peer) {
+			if n == 1 && p.upgrade() {
+				p.Write([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
+			}
+		}))
+		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
+		go client.Run(context.Background())
+		await[resock.OpenEvent](t, events)
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		go client.Send(ctx, resock.MessageText, []byte("x"))
+		for range 50 {
+			time.Sleep(time.Millisecond)
+			await[resock.MessageEvent](t, events)
+		}
+		if closed := await[resock.CloseEvent](t, events); closed.Code != 4001 {
+			t.Errorf("%+v", closed)
+		}
+	})
+}

@@ -3,9 +3,10 @@ package resock
 import (
 	"context"
 	"errors"
+
 	"io"
-	"net"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -90,10 +91,18 @@ func (s *session) fail(phase Phase, err error) {
 	s.kill()
 }
 
-// writeFailed ends the session after a write that failed. If the connection
-// refuses messages because it is being closed, that goes on.
+// writeFailed ends the session after a write that failed. A network that takes no
+// more bytes may still hold what the server sent, and the close frame that says
+// why it left: they are read for a moment. If the connection refuses messages
+// because it is being closed, that goes on.
 func (s *session) writeFailed(err error) {
-	if code, _ := s.wire.closed(); code == 0 || !errors.Is(err, net.ErrClosed) {
+	code, _ := s.wire.closed()
+	switch {
+	case s.wire.broken():
+		if s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode}) {
+			time.AfterFunc(lingerAfterFailure, s.kill)
+		}
+	case code == 0 || !errors.Is(err, net.ErrClosed):
 		s.fail(PhaseWrite, err)
 	}
 }
@@ -189,10 +198,11 @@ func (s *session) finish(err error) ending {
 	s.mu.Unlock()
 
 	var e ending
-	if known != nil {
-		e = *known // a closing handshake may be reading the wire until it is joined
-	} else {
+	switch {
+	case known == nil || known.phase == PhaseWrite && s.wire.wireReader.closeCode != 0:
 		e = s.diagnose(err)
+	default:
+		e = *known // a closing handshake may be reading the wire until it is joined
 	}
 	if e.phase == PhaseProtocol {
 		s.reject(e)
@@ -253,9 +263,9 @@ func (s *session) violation(err error) *ProtocolError {
 	return nil
 }
 
-// lingerAfterViolation bounds the wait for a server that was sent a close frame
-// for its violation.
-const lingerAfterViolation = time.Second
+// lingerAfterFailure bounds the wait for the last words of a server: after it was
+// sent a close frame for its violation, or when a write failed.
+const lingerAfterFailure = time.Second
 
 // discard takes down a session that never opened, and tells how it ended.
 func (s *session) discard(err error) ending {
@@ -270,7 +280,7 @@ func (s *session) discard(err error) ending {
 func (s *session) reject(e ending) {
 	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
 	defer deadline.Stop()
-	s.wire.linger = min(lingerAfterViolation, s.client.config.closeTimeout)
+	s.wire.linger = min(lingerAfterFailure, s.client.config.closeTimeout)
 	var protocol *ProtocolError
 	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
 		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))

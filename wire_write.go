@@ -287,6 +287,13 @@ func (w *wireWriter) check() {
 	w.watch.Reset(-late)
 }
 
+// broken reports whether the network takes no more bytes.
+func (w *wireWriter) broken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err != nil
+}
+
 // stopWatch ends the write timeout; nothing is written any more.
 func (w *wireWriter) stopWatch() {
 	w.mu.Lock()
