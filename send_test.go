@@ -16,7 +16,7 @@ import (
 // A Send whose message comes back unsent from a lost connection is waiting
 // again: a context that ended meanwhile ends it.
 func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second),
 			inMemoryRoom(4<<10, func(n int, p *peer) {
 				p.upgrade()
@@ -50,7 +50,7 @@ func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 
 // A message that expired in flight and comes back unsent is given up at once.
 func TestTTLEndsInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour),
 			inMemoryRoom(4<<10, func(n int, p *peer) {
 				p.upgrade()
@@ -79,7 +79,7 @@ func TestTTLEndsInFlight(t *testing.T) {
 
 // A slow result function does not stop the expiry of other messages.
 func TestTTLSurvivesASlowResult(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t)
 		expired := make(chan time.Duration, 10)
 		enqueued := time.Now()
@@ -106,7 +106,7 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 // failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
 	for range 300 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			client := newClient(t, inMemory(func(n int, p *peer) {
 				if n > 1 || !p.upgrade() {
 					return
@@ -143,7 +143,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 // Suspend closes cleanly also while somebody sends.
 func TestSuspendWhileSending(t *testing.T) {
 	for range 300 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			client := newClient(t, inMemory(func(n int, p *peer) {
 				if p.upgrade() {
 					p.echoClose(nil)
@@ -182,7 +182,7 @@ func TestSuspendWhileSending(t *testing.T) {
 // What is queued is flushed by Close as soon as the session is open, also while
 // a subscriber has not taken the OpenEvent yet.
 func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var got []string
 		client := newClient(t, inMemory(func(n int, p *peer) {
 			if p.upgrade() {
@@ -208,7 +208,7 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 
 // A write that fails does not hide what the server said before it went.
 func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, inMemory(func(n int, p *peer) {
 			if n == 1 && p.upgrade() {
 				p.Write([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
