@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/delay"
 )
 
 // State is what the client is doing.
@@ -51,7 +52,7 @@ type loop struct {
 	c        *Client
 	ctx      context.Context
 	backoff  backoff.BackOff
-	schedule schedule
+	schedule delay.Schedule
 
 	failures  int        // failed attempts in a row
 	session   *session   // the open one
@@ -67,12 +68,12 @@ type loop struct {
 }
 
 func newLoop(ctx context.Context, c *Client) *loop {
-	l := &loop{c: c, ctx: ctx, schedule: schedule{max: c.config.backoffMax}, code: unknownPeerCode}
+	l := &loop{c: c, ctx: ctx, schedule: delay.Schedule{Max: c.config.backoffMax}, code: unknownPeerCode}
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = policy()
-		l.schedule.custom = true
+		l.schedule.Verbatim = true
 	} else {
-		l.backoff = newBackoff(c.config.backoffInitial, c.config.backoffMax)
+		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
 	return l
 }
@@ -259,7 +260,7 @@ func (l *loop) after(f Failure, stable bool) step {
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
 		return step{state: StateClosed}
 	}
-	wait := l.schedule.delay(d, bound, rand.Float64())
+	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
 	l.notBefore = time.Now().Add(d.After)
 	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
 	switch {
@@ -334,7 +335,7 @@ func (l *loop) offline() step {
 			if ok {
 				return next
 			}
-			spread := scale(l.c.config.backoffInitial, rand.Float64())
+			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
 			return step{StateWaiting, max(spread, time.Until(l.notBefore))}
 		}
 		<-l.c.wake

@@ -1,0 +1,367 @@
+package interop
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/resock/resock"
+)
+
+// settings are what the configuration of a proxy is made of.
+type settings struct {
+	Dir        string
+	Address    string
+	Upstream   string
+	Root       bool   // the tests run as root
+	Generation int    // told by every answer: which configuration is in force
+	Idle       string // how long a connection may be silent
+	Linger     string // how long an old worker lives after a reload; empty: as its connections do
+	PEM        string // certificate and key, for TLS
+}
+
+// kind is a kind of proxy.
+type kind struct {
+	name    string
+	config  *template.Template
+	command func(program, config string) *exec.Cmd
+	reload  syscall.Signal
+	noPeer  int // the status while the upstream is down
+}
+
+var kinds = []kind{
+	{
+		name: "nginx",
+		config: template.Must(template.New("nginx").Parse(`
+daemon off;
+{{if .Root}}user root;{{end}}
+worker_processes 1;
+pid {{.Dir}}/nginx.pid;
+error_log stderr warn;
+{{if .Linger}}worker_shutdown_timeout {{.Linger}};{{end}}
+events {}
+http {
+	access_log off;
+	client_body_temp_path {{.Dir}}/body;
+	proxy_temp_path {{.Dir}}/proxy;
+	fastcgi_temp_path {{.Dir}}/fastcgi;
+	uwsgi_temp_path {{.Dir}}/uwsgi;
+	scgi_temp_path {{.Dir}}/scgi;
+	add_header X-Generation {{.Generation}} always;
+	server {
+		{{if .PEM}}
+		listen {{.Address}} ssl;
+		ssl_certificate {{.PEM}};
+		ssl_certificate_key {{.PEM}};
+		{{else}}
+		listen {{.Address}};
+		{{end}}
+		location / {
+			proxy_pass http://{{.Upstream}};
+			proxy_http_version 1.1;
+			proxy_set_header Upgrade $http_upgrade;
+			proxy_set_header Connection upgrade;
+			proxy_read_timeout {{.Idle}};
+		}
+		location /busy {
+			add_header Retry-After 7 always;
+			return 503 "come back later";
+		}
+		location /generation {
+			return 204;
+		}
+	}
+}
+`)),
+		command: func(program, config string) *exec.Cmd {
+			return exec.Command(program, "-e", "stderr", "-p", filepath.Dir(config), "-c", config)
+		},
+		reload: syscall.SIGHUP,
+		noPeer: http.StatusBadGateway,
+	},
+	{
+		name: "haproxy",
+		config: template.Must(template.New("haproxy").Parse(`
+global
+	maxconn 256
+	{{if .Linger}}hard-stop-after {{.Linger}}{{end}}
+defaults
+	mode http
+	retries 0
+	timeout connect 5s
+	timeout client 30s
+	timeout server 30s
+	timeout tunnel {{.Idle}}
+frontend front
+	bind {{.Address}} {{if .PEM}}ssl crt {{.PEM}}{{end}}
+	http-request return status 503 content-type text/plain string "come back later" hdr Retry-After 7 if { path /busy }
+	http-request return status 204 hdr X-Generation {{.Generation}} if { path /generation }
+	http-response set-header X-Generation {{.Generation}}
+	default_backend back
+backend back
+	server upstream {{.Upstream}}
+`)),
+		command: func(program, config string) *exec.Cmd {
+			return exec.Command(program, "-W", "-db", "-f", config)
+		},
+		reload: syscall.SIGUSR2,
+		noPeer: http.StatusServiceUnavailable,
+	},
+}
+
+// proxy is a running proxy.
+type proxy struct {
+	*process
+	kind     kind
+	settings settings
+	config   string // path
+}
+
+// start starts a proxy with the given settings, and what they leave open.
+func (k kind) start(t *testing.T, s settings) *proxy {
+	t.Helper()
+	path := program(t, k.name)
+	s.Dir, s.Address, s.Root, s.Generation = t.TempDir(), address(t), os.Getuid() == 0, 1
+	if s.Idle == "" {
+		s.Idle = "60s"
+	}
+	p := &proxy{kind: k, settings: s, config: filepath.Join(s.Dir, k.name+".conf")}
+	p.configure(t)
+	p.process = start(t, s.Address, k.command(path, p.config))
+	return p
+}
+
+func (p *proxy) configure(t *testing.T) {
+	t.Helper()
+	var text strings.Builder
+	if err := p.kind.config.Execute(&text, p.settings); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(p.config, []byte(text.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *proxy) url(path string) string { return "ws://" + p.settings.Address + path }
+
+// reload puts the next generation of the configuration in force.
+func (p *proxy) reload(t *testing.T) {
+	t.Helper()
+	p.settings.Generation++
+	p.configure(t)
+	p.signal(p.kind.reload)
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(pollEvery) {
+		response, err := client.Get("http://" + p.settings.Address + "/generation")
+		if err != nil {
+			continue // an old worker's socket was closed
+		}
+		_ = response.Body.Close()
+		if response.Header.Get("X-Generation") == strconv.Itoa(p.settings.Generation) {
+			return
+		}
+	}
+	t.Fatalf("%s does not reload", p.kind.name)
+}
+
+// generations returns an option that tells, of every session, by which
+// generation of the configuration it came.
+func generations() (<-chan string, resock.Option) {
+	seen := make(chan string, 100)
+	return seen, resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+		seen <- s.Header().Get("X-Generation")
+		return nil
+	})
+}
+
+// eachProxy runs a test against a proxy of each kind, with an upstream behind it.
+func eachProxy(t *testing.T, s settings, test func(t *testing.T, p *proxy, upstream *process)) {
+	t.Helper()
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			s := s
+			s.Upstream = address(t)
+			upstream := startUpstream(t, s.Upstream)
+			test(t, k.start(t, s), upstream)
+		})
+	}
+}
+
+func TestProxyEcho(t *testing.T) {
+	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
+		c := run(t, p.url("/"))
+		next[resock.OpenEvent](c)
+		c.echoes()
+		if err := c.Close(3001, "through the proxy"); err != nil {
+			t.Fatal(err)
+		}
+		if got := next[resock.CloseEvent](c); got.Code != 3001 || !got.Clean {
+			t.Errorf("got %+v, want a clean 3001", got)
+		}
+	})
+}
+
+// TestProxyReload reloads a proxy that lets its old connections be: the session
+// goes on, and nothing is lost.
+func TestProxyReload(t *testing.T) {
+	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
+		seen, note := generations()
+		c := run(t, p.url("/"), note)
+		next[resock.OpenEvent](c)
+		if got := <-seen; got != "1" {
+			t.Fatalf("generation %q, want 1", got)
+		}
+		for range 3 {
+			c.echoText("before")
+			p.reload(t)
+			c.echoText("after")
+		}
+		c.Reconnect()
+		if got := next[resock.CloseEvent](c); got.Next != resock.StateConnecting {
+			t.Errorf("got %+v, want another attempt at once", got)
+		}
+		if got := next[resock.OpenEvent](c); got.Session != 2 {
+			t.Errorf("session %d, want 2", got.Session)
+		}
+		if got := <-seen; got != "4" {
+			t.Errorf("generation %q, want 4", got)
+		}
+		c.echoText("new")
+	})
+}
+
+// TestProxyReloadCuts reloads a proxy that cuts its old connections.
+func TestProxyReloadCuts(t *testing.T) {
+	eachProxy(t, settings{Linger: "50ms"}, func(t *testing.T, p *proxy, _ *process) {
+		seen, note := generations()
+		c := run(t, p.url("/"), note)
+		next[resock.OpenEvent](c)
+		<-seen
+		c.echoText("before")
+		p.reload(t)
+		if got := next[resock.FailEvent](c); got.Session != 1 || got.Phase != resock.PhaseRead {
+			t.Errorf("got %+v, want a lost session", got)
+		}
+		// An attempt may meet the socket of the old worker, which closes.
+		if got := until[resock.OpenEvent](c); got.Session != 2 {
+			t.Errorf("session %d, want 2", got.Session)
+		}
+		if got := <-seen; got != "2" {
+			t.Errorf("generation %q, want 2", got)
+		}
+		c.echoText("after")
+	})
+}
+
+// TestProxyUpstreamRestart kills the upstream and starts it again. Meanwhile the
+// proxy answers in its place.
+func TestProxyUpstreamRestart(t *testing.T) {
+	eachProxy(t, settings{}, func(t *testing.T, p *proxy, upstream *process) {
+		c := run(t, p.url("/"))
+		next[resock.OpenEvent](c)
+		c.echoText("before")
+		upstream.kill()
+		if got := next[resock.FailEvent](c); got.Session != 1 || got.Phase != resock.PhaseRead {
+			t.Errorf("got %+v, want a lost session", got)
+		}
+		for range 3 {
+			got := next[resock.FailEvent](c)
+			dial := dialError(t, got)
+			if dial.Status != p.kind.noPeer || dial.Phase != resock.PhaseUpgrade || len(dial.Body) == 0 {
+				t.Errorf("got %+v, want status %d", dial, p.kind.noPeer)
+			}
+			if got.Next != resock.StateWaiting || got.RetryIn > 100*time.Millisecond {
+				t.Errorf("next is %v in %v", got.Next, got.RetryIn)
+			}
+		}
+		startUpstream(t, p.settings.Upstream)
+		if got := until[resock.OpenEvent](c); got.Session != 2 {
+			t.Errorf("session %d, want 2", got.Session)
+		}
+		c.echoText("after")
+	})
+}
+
+// TestProxyRestart kills the proxy itself.
+func TestProxyRestart(t *testing.T) {
+	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
+		c := run(t, p.url("/"))
+		next[resock.OpenEvent](c)
+		c.echoText("before")
+		p.stop()
+		if got := next[resock.FailEvent](c); got.Session != 1 {
+			t.Errorf("got %+v, want a lost session", got)
+		}
+		start(t, p.settings.Address, p.kind.command(program(t, p.kind.name), p.config))
+		until[resock.OpenEvent](c)
+		c.echoText("after")
+	})
+}
+
+// TestProxyIdleTimeout wants a heartbeat below the proxy's idle timeout to keep
+// the session, and one above to lose it.
+func TestProxyIdleTimeout(t *testing.T) {
+	const idle = 800 * time.Millisecond
+	eachProxy(t, settings{Idle: "800ms"}, func(t *testing.T, p *proxy, _ *process) {
+		kept := run(t, p.url("/"), resock.WithHeartbeat(100*time.Millisecond, 10*time.Second))
+		cut := run(t, p.url("/"), resock.WithHeartbeat(time.Minute, 10*time.Second))
+		next[resock.OpenEvent](kept)
+		next[resock.OpenEvent](cut)
+
+		got := next[resock.FailEvent](cut)
+		if got.Session != 1 || got.Phase != resock.PhaseRead || got.Took < idle-100*time.Millisecond {
+			t.Errorf("got %+v, want a session lost after %v", got, idle)
+		}
+		next[resock.OpenEvent](cut)
+		cut.echoText("back")
+		next[resock.FailEvent](cut) // and again: so long the other one is silent
+
+		kept.echoText("still the same")
+		if got := kept.Stats(); got.Session != 1 || got.Fails != 0 {
+			t.Errorf("session %d after %d failures", got.Session, got.Fails)
+		}
+	})
+}
+
+// TestProxyBusy wants a Retry-After to be a floor for the delay.
+func TestProxyBusy(t *testing.T) {
+	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
+		c := run(t, p.url("/busy?token=secret"))
+		got := next[resock.FailEvent](c)
+		dial := dialError(t, got)
+		if dial.Status != http.StatusServiceUnavailable || dial.RetryAfter != 7*time.Second ||
+			string(dial.Body) != "come back later" {
+			t.Errorf("got %+v, want 503 with a Retry-After of 7 s", dial)
+		}
+		if got.Next != resock.StateWaiting || got.RetryIn < 7*time.Second {
+			t.Errorf("next is %v in %v, want a wait of 7 s at least", got.Next, got.RetryIn)
+		}
+		if strings.Contains(got.Err.Error(), "secret") {
+			t.Errorf("the error has the query in it: %v", got.Err)
+		}
+	})
+}
+
+// TestProxyPeers wants fragments, compression and pings through a proxy as well
+// as without one.
+func TestProxyPeers(t *testing.T) {
+	for _, k := range kinds {
+		for _, p := range peers {
+			t.Run(k.name+"/"+p.name, func(t *testing.T) {
+				s := p.start(t, "takeover")
+				proxy := k.start(t, settings{Upstream: s.address})
+				s.address = proxy.settings.Address
+				testCompression(t, s.url("/fragments", "proxy"), websocket.CompressionContextTakeover, "permessage-deflate")
+			})
+		}
+	}
+}
