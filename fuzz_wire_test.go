@@ -355,8 +355,13 @@ func (o *oracle) inflate() ([]byte, error) {
 	o.dict = append(o.dict, text...)
 	o.dict = o.dict[max(0, len(o.dict)-32768):]
 	switch {
-	case int64(len(text)) > o.set.limit:
-		return nil, o.violation(1009, false)
+	case int64(len(text)) > o.set.limit && (err == nil || errors.Is(err, io.ErrUnexpectedEOF)):
+		// The inflater may have read on, and met another end.
+		if o.end != endLost && !o.beyond {
+			return nil, errOver
+		}
+		o.sent = slices.DeleteFunc(o.sent, func(f sentFrame) bool { return f.first == closeFrame })
+		return nil, o.violation(1009, true) // coder/websocket may let one byte too many through
 	case err == nil:
 		// The server ended its compressed data for good (RFC 7692, section
 		// 7.2.3.4), which coder/websocket does not expect.

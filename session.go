@@ -159,6 +159,10 @@ func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, erro
 	if err != nil {
 		return nil, err // what was read is part of a message, and so nothing
 	}
+	if int64(len(data)) > r.limit { // coder/websocket lets one inflated byte too many through
+		r.violate(websocket.StatusMessageTooBig, "message exceeds the read limit")
+		return nil, r.err
+	}
 	if typ == MessageText && r.slow.deflated && !utf8.Valid(data) {
 		r.violate(websocket.StatusInvalidFramePayloadData, "text is not valid UTF-8")
 		return nil, r.err
@@ -209,9 +213,9 @@ func (s *session) diagnose(err error) ending {
 	r := &s.wire.wireReader
 	sent, _ := s.wire.closed()
 	switch {
-	case r.violation != nil:
+	case r.violation != nil && sent == 0: // else coder/websocket closed for what came before
 		return ending{phase: PhaseProtocol, err: r.violation, code: r.violation.Code}
-	case r.closeCode != 0 && websocket.CloseStatus(err) != -1:
+	case r.closeCode != 0:
 		return ending{closing: true, code: r.closeCode, reason: r.closeReason}
 	case errors.Is(r.err, errAborted):
 		return ending{closing: true, requested: true, code: StatusGoingAway}
@@ -243,6 +247,9 @@ func (s *session) reject(e ending) {
 	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
 	defer deadline.Stop()
 	s.wire.linger = min(lingerAfterViolation, s.client.config.closeTimeout)
+	if r := &s.wire.wireReader; r.err == nil {
+		r.err = errTransport // Close shall not read on
+	}
 	var protocol *ProtocolError
 	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
 		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))
