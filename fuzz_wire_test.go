@@ -6,7 +6,6 @@ import (
 	"compress/flate"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -387,8 +386,9 @@ type generator struct {
 	set     setting
 	stream  []byte
 
-	writer *flate.Writer
-	out    bytes.Buffer
+	controls int
+	writer   *flate.Writer
+	out      bytes.Buffer
 }
 
 const (
@@ -499,7 +499,12 @@ func (g *generator) fragments(first byte, payload string, cuts byte) {
 	g.frame(finBit|first, payload)
 }
 
+// control appends a ping or pong, unless the pongs could exceed the backlog: how
+// soon they are flushed is chance.
 func (g *generator) control() {
+	if g.controls++; g.controls > maxFlush/(maxControlPayload+6)-100 {
+		return
+	}
 	g.frame(finBit|pick(g, byte(opPing), opPong), g.payload(maxControlPayload))
 }
 
@@ -579,6 +584,6 @@ func (g *generator) rare(op byte) {
 			g.program = nil
 		}
 	default:
-		g.frame(finBit|opPing, fmt.Sprint("ping ", op))
+		g.control()
 	}
 }

@@ -337,7 +337,9 @@ func (o *outbox) land(s *session, err error) {
 	// this connection again.
 	o.detach(s)
 	o.requeue(flight[tried:])
-	s.fail(PhaseWrite, err)
+	if s.wire.failed() {
+		s.fail(PhaseWrite, err)
+	} // else the closing handshake came first, and the reader tells how it ended
 	for i := range flight[:tried] {
 		if m := &flight[i]; m.end <= written {
 			o.counters.messagesOut.Add(1)
