@@ -235,7 +235,7 @@ func (r *wireReader) scanData(h frameHeader, b []byte) bool {
 		r.slow.deflated = h.rsv() != 0
 	}
 	// The size of a compressed message is known, and limited, only beyond.
-	if !r.slow.deflated && h.length > r.limit-r.slow.size || h.length > math.MaxInt64-maxFrameHeader {
+	if !r.slow.deflated && h.length > r.limit-r.slow.size || h.length > math.MaxInt-maxFrameHeader {
 		r.violate(websocket.StatusMessageTooBig, "message exceeds the read limit")
 		return true
 	}

@@ -261,8 +261,8 @@ func TestReadTruncated(t *testing.T) {
 // buffers, in frames of several sizes.
 func TestReadBigMessages(t *testing.T) {
 	sizes := []int{125, 126, 127, 250, 254, 256, 257, 300, 2047, 2049, 4091, 4092, 4096, 4097, 5000,
-		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom + 1, 2*growFrom + 5}
-	text := strings.Repeat("€uro", 600_000)
+		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom + 5}
+	text := strings.Repeat("€uro", 200_000)
 	for _, handler := range []bool{false, true} {
 		var stream []byte
 		var want []message
@@ -276,11 +276,10 @@ func TestReadBigMessages(t *testing.T) {
 		}
 		for _, cut := range []func() int{
 			nil,
-			func() int { return 4096 },
 			func() int { return 1 + rand.IntN(100_000) },
 			func() int { return 1000 + rand.IntN(500) },
 		} {
-			got := overWire(t, setting{limit: 4 << 20, handler: handler}, &script{in: stream, cut: cut, end: io.EOF})
+			got := overWire(t, setting{limit: 2 << 20, handler: handler}, &script{in: stream, cut: cut, end: io.EOF})
 			if got.end != endLost || !slices.Equal(got.messages, want) {
 				t.Errorf("got %s, %d messages", got.end, len(got.messages))
 			}
