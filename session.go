@@ -146,8 +146,10 @@ func (s *session) read() error {
 		if err != nil {
 			return err
 		}
-		if r.hand(typ, data); r.err != nil {
-			return r.err
+		// From here on a closing handshake may read: r is not ours.
+		r.counters.messagesIn.Add(1)
+		if !r.deliver(typ, data) {
+			return errAborted
 		}
 	}
 }
@@ -163,7 +165,7 @@ func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, erro
 		r.violate(websocket.StatusMessageTooBig, "message exceeds the read limit")
 		return nil, r.err
 	}
-	if typ == MessageText && r.slow.deflated && !utf8.Valid(data) {
+	if typ == MessageText && !utf8.Valid(data) { // compressed, or the wire would have seen it
 		r.violate(websocket.StatusInvalidFramePayloadData, "text is not valid UTF-8")
 		return nil, r.err
 	}
@@ -177,8 +179,12 @@ func (s *session) finish(err error) ending {
 		s.age.Stop()
 	}
 	s.client.outbox.detach(s)
-	s.end(s.diagnose(err))
+	sent, _ := s.wire.closed()
 	s.mu.Lock()
+	if s.ending == nil { // nobody else reads, nor begins to
+		e := s.diagnose(err, sent)
+		s.ending = &e
+	}
 	e := *s.ending
 	s.finished = true
 	s.mu.Unlock()
@@ -187,7 +193,7 @@ func (s *session) finish(err error) ending {
 		s.reject(e)
 	}
 	r := &s.wire.wireReader
-	if !e.closing || r.srcErr != nil {
+	if !e.closing || errors.Is(err, errTransport) {
 		s.kill()
 	}
 	s.tasks.Wait() // a closing handshake among them
@@ -208,16 +214,16 @@ func (s *session) finish(err error) ending {
 	return e
 }
 
-// diagnose tells why reading ended by itself.
-func (s *session) diagnose(err error) ending {
+// diagnose tells why reading ended by itself, when the close frame with code
+// sent was written, if any.
+func (s *session) diagnose(err error, sent StatusCode) ending {
 	r := &s.wire.wireReader
-	sent, _ := s.wire.closed()
 	switch {
 	case r.violation != nil && sent == 0: // else coder/websocket closed for what came before
 		return ending{phase: PhaseProtocol, err: r.violation, code: r.violation.Code}
 	case r.closeCode != 0:
 		return ending{closing: true, code: r.closeCode, reason: r.closeReason}
-	case errors.Is(r.err, errAborted):
+	case errors.Is(err, errAborted):
 		return ending{closing: true, requested: true, code: StatusGoingAway}
 	case r.srcErr != nil && sent == 0:
 		return ending{phase: PhaseRead, err: &lostError{"connection lost", r.srcErr}, code: unknownPeerCode}

@@ -45,7 +45,9 @@ var (
 // only when it has finished the frame before. What it would let through and RFC
 // 6455 forbids is stopped here.
 //
-// All fields belong to the reading goroutine, but those marked atomic.
+// All fields belong to the goroutine that is inside of coder/websocket's reading
+// calls, which is the reading goroutine or, during a closing handshake, another
+// one; but for those marked atomic and those that setUp sets once.
 type wireReader struct {
 	clock
 	life liveness

@@ -664,3 +664,47 @@ func TestCloseCodeNoted(t *testing.T) {
 		}
 	}
 }
+
+const deflateExtension = "permessage-deflate"
+
+// TestViolationWithTheLastBytes: the end of the stream, coming with the bytes of
+// a violation, does not hide it.
+func TestViolationWithTheLastBytes(t *testing.T) {
+	stream := frame(finBit|rsv1Bit|opText, "\xff\xff\xff\xff") // cannot be inflated
+	got := overWire(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: io.EOF, last: true})
+	if got.end != endProtocol(1007) {
+		t.Errorf("got %s", got.end)
+	}
+}
+
+// TestInflatedLimit: coder/websocket alone lets one inflated byte too many through.
+func TestInflatedLimit(t *testing.T) {
+	const limit = 1000
+	for size, want := range map[int]string{limit - 1: endLost, limit: endLost, limit + 1: endProtocol(1009), 100 * limit: endProtocol(1009)} {
+		text := strings.Repeat("x", size)
+		stream := frame(finBit|rsv1Bit|opText, newDeflater(deflateExtension).deflate(text))
+		got := overWire(t, setting{limit: limit, extension: deflateExtension}, &script{in: stream, end: errEnd})
+		if got.end != want || (want == endLost) != slices.Equal(got.messages, []message{{MessageText, text}}) {
+			t.Errorf("%d bytes: got %v", size, got)
+		}
+	}
+}
+
+// TestLateSendIsNoWriteFailure: a Send that comes after a close frame was sent
+// does not hide why the session ends.
+func TestLateSendIsNoWriteFailure(t *testing.T) {
+	s := wiredSession(t, setting{limit: 100}, &script{in: frame(finBit|3, ""), end: errEnd})
+	err := s.read()
+	o := &s.client.outbox
+	o.attach(s)
+	if queued := o.enqueue(outbound{typ: MessageText}, []byte("late")); queued != nil {
+		t.Fatal(queued)
+	}
+	o.flush(s)
+	if e := s.finish(err); e.phase != PhaseProtocol || e.code != StatusProtocolError {
+		t.Errorf("got %v %d: %v", e.phase, e.code, e.err)
+	}
+	if messages, _ := o.size(); messages != 1 {
+		t.Errorf("%d messages wait for the next session", messages)
+	}
+}
