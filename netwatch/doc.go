@@ -31,9 +31,10 @@
 // goes, and, on Linux, a default route that does. Changes come in bursts: what
 // happens within 100 ms of the first is reported once, at the end of them.
 //
-// On Linux the kernel tells of changes at once, by netlink. On other systems, and
-// where netlink is not permitted, the watcher looks every 3 s. So it does in any
-// case while the machine is offline, lest a lost notification keep it there.
+// On Linux the kernel tells of changes at once (of a lost carrier within a
+// second), by netlink. On other systems, and where netlink is not permitted, the
+// watcher looks every 3 s. So it does in any case while the machine is offline,
+// lest a lost notification keep it there.
 //
 // One watcher serves the whole process, however many clients it has: one socket
 // and two goroutines, from the first subscription to the end of the last.
