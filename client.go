@@ -123,8 +123,11 @@ func (c *Client) Run(ctx context.Context) error {
 		return nil
 	}
 
-	if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, func() { c.stop(ctx.Err(), StatusGoingAway, "", false) })()
+	canceled := func() { c.stop(ctx.Err(), StatusGoingAway, "", false) }
+	if ctx.Err() != nil {
+		canceled()
+	} else if ctx.Done() != nil {
+		defer context.AfterFunc(ctx, canceled)()
 	}
 	if network := c.config.network; network != nil {
 		defer network.OnChange(c.networkChanged)()
@@ -142,8 +145,8 @@ func (c *Client) Run(ctx context.Context) error {
 func (c *Client) finish() {
 	c.expire()
 	c.outbox.finish()
+	c.setState(StateClosed) // whoever sees a channel end sees this too
 	c.events.finish()
-	c.setState(StateClosed)
 	c.mu.Lock()
 	c.deadline.Stop()
 	c.mu.Unlock()
@@ -278,24 +281,23 @@ func (c *Client) wanted() bool {
 // setState changes the state. It is the only function that does.
 func (c *Client) setState(state State) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.setStateLocked(state)
-}
-
-func (c *Client) setStateLocked(state State) {
-	if state == c.state {
-		return
+	from := c.state
+	if state != from {
+		c.state, c.since = state, time.Now()
+		c.reconnect = false
+		if c.changed != nil {
+			close(c.changed)
+			c.changed = nil
+		}
 	}
-	c.config.log.Debug("state", "from", c.state, "to", state)
-	c.state, c.since = state, time.Now()
-	c.reconnect = false
-	if c.changed != nil {
-		close(c.changed)
-		c.changed = nil
+	c.mu.Unlock()
+	if state != from {
+		c.log().Debug("state", "from", from, "to", state)
 	}
 }
 
-// opened makes s the open session, unless the application wants none any more.
+// opened makes s the open session, and lets messages flow into it, unless the
+// application wants none any more.
 func (c *Client) opened(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -303,10 +305,10 @@ func (c *Client) opened(s *session) bool {
 		return false
 	}
 	c.session = s
+	c.outbox.attach(s)
 	c.counters.opens.Add(1)
 	c.counters.sessions.Store(s.id)
 	c.downtime += s.event.Downtime
-	c.setStateLocked(StateOpen)
 	return true
 }
 
@@ -330,15 +332,14 @@ func (c *Client) failed(err error) {
 // every event channel with it.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err returns what [Client.Run] returned, and nil before that.
+// Err returns what [Client.Run] returns, once the client is closed for good, and
+// nil before that.
 func (c *Client) Err() error {
-	select {
-	case <-c.done:
-	default:
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.state != StateClosed {
+		return nil
+	}
 	return c.err
 }
 
@@ -355,7 +356,7 @@ func (c *Client) State() State {
 func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		state, lastErr, err := c.state, c.lastErr, c.err
+		state, err := c.state, c.err
 		if c.changed == nil {
 			c.changed = make(chan struct{})
 		}
@@ -372,6 +373,7 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			lastErr := c.Stats().LastErr
 			if lastErr == nil {
 				return fmt.Errorf("resock: not open: %w", ctx.Err())
 			}
@@ -422,7 +424,11 @@ func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stats.State, stats.Since, stats.LastErr, stats.Downtime = c.state, c.since, c.lastErr, c.downtime
-	if c.session == nil && !c.lostAt.IsZero() && c.state != StateClosed {
+	switch {
+	case c.session != nil || c.lostAt.IsZero():
+	case c.state == StateClosed:
+		stats.Downtime += c.since.Sub(c.lostAt)
+	default:
 		stats.Downtime += time.Since(c.lostAt)
 	}
 	return stats

@@ -338,10 +338,10 @@ func TestFault09_Unauthorized(t *testing.T) {
 func TestFault10_RetryAfter(t *testing.T) {
 	checkLeaks(t)
 	for value, want := range map[string][2]time.Duration{ // least and most
-		"3": {3 * time.Second, 3 * time.Second},
-		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): {5 * time.Minute, 5 * time.Minute},
+		"3": {3 * time.Second, 3100 * time.Millisecond},
+		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): {5 * time.Minute, 5*time.Minute + 100*time.Millisecond},
 		"-3":      {0, 100 * time.Millisecond},
-		"9999999": {5 * time.Minute, 5 * time.Minute},
+		"9999999": {5 * time.Minute, 5*time.Minute + 100*time.Millisecond},
 		"":        {0, 100 * time.Millisecond},
 	} {
 		for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {

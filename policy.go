@@ -4,8 +4,8 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/delay"
 )
 
 // Phase is the part of an attempt or session that failed.
@@ -58,14 +58,13 @@ const (
 // Decision is a retry policy's answer.
 type Decision struct {
 	Action Action
-	After  time.Duration // a floor for the delay, or 0
+	After  time.Duration // a floor for the delay, with the jitter on top, or 0
 	Spread float64       // widens the jitter; 0 means 1
 	Rule   string        // a short name, for the log
 }
 
 const (
 	maxRetryAfter   = 5 * time.Minute
-	slowRetry       = 30 * time.Second // with a custom policy, whose maximum is unknown
 	busySpread      = 2
 	poisonSlow      = 2 // repeats
 	poisonStop      = 5
@@ -76,7 +75,8 @@ const (
 // not stop outlives any outage. It is a pure function.
 //
 //   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code
-//     not named below: retry. A Retry-After is a floor for the delay, up to 5 min.
+//     not named below: retry. A Retry-After of up to 5 min is a floor, with the
+//     jitter on top: many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with
 //     twice the spread.
 //   - Any other status 3xx or 4xx, a certificate that is not trusted, close code 1008 (policy
@@ -132,47 +132,7 @@ func floor(retryAfter time.Duration) time.Duration {
 	return min(max(0, retryAfter), maxRetryAfter)
 }
 
-// newBackoff returns the bounds of the delays. Jitter is drawn below them by
-// delay: the jitter of cenkalti/backoff is applied after its cap and would
-// exceed the maximum.
-func newBackoff(initial, max time.Duration) backoff.BackOff {
-	b := backoff.NewExponentialBackOff()
-	b.InitialInterval = initial
-	b.MaxInterval = max
-	b.Multiplier = 2
-	b.RandomizationFactor = 0
-	b.MaxElapsedTime = 0 // never stop
-	b.Reset()
-	return b
-}
-
-// schedule tells how delays are drawn.
-type schedule struct {
-	max    time.Duration // of the backoff, and the delay of a slow retry
-	custom bool          // the bounds are a policy's own delays, used verbatim
-}
-
-// delay turns a decision and the backoff's bound into the time to wait, with
-// random in [0, 1). Only the decision's floor and a spread above 1 exceed max.
-func (s schedule) delay(d Decision, bound time.Duration, random float64) time.Duration {
-	spread := d.Spread
-	if spread <= 0 {
-		spread = 1
-	}
-	slow := d.Action == ActionRetrySlow
-	switch {
-	case s.custom && slow:
-		return max(d.After, bound, slowRetry)
-	case s.custom:
-		return max(d.After, bound)
-	case slow: // over the upper half: slow, and still no herd
-		return max(d.After, scale(s.max, (0.5+random/2)*spread))
-	}
-	return max(d.After, scale(min(bound, s.max), random*spread))
-}
-
-// scale multiplies without overflow.
-func scale(d time.Duration, factor float64) time.Duration {
-	const limit = float64(1 << 62)
-	return time.Duration(min(limit, float64(d)*factor))
+// wish translates the decision for the drawing of the delay.
+func (d Decision) wish() delay.Wish {
+	return delay.Wish{Slow: d.Action == ActionRetrySlow, Floor: max(0, d.After), Spread: d.Spread}
 }

@@ -76,60 +76,6 @@ func TestDefaultRetryPolicyPhases(t *testing.T) {
 	}
 }
 
-func TestDelay(t *testing.T) {
-	const max = 30 * time.Second
-	normal, custom := schedule{max: max}, schedule{max: max, custom: true}
-	slow := Decision{Action: ActionRetrySlow}
-	for _, tt := range []struct {
-		name     string
-		schedule schedule
-		decision Decision
-		bound    time.Duration
-		random   float64
-		want     time.Duration
-	}{
-		{"lowest", normal, Decision{}, 8 * time.Second, 0, 0},
-		{"middle", normal, Decision{}, 8 * time.Second, 0.5, 4 * time.Second},
-		{"the bound never exceeds the maximum", normal, Decision{}, time.Hour, 0.5, 15 * time.Second},
-		{"twice the spread", normal, Decision{Spread: 2}, max, 0.75, 45 * time.Second},
-		{"no negative spread", normal, Decision{Spread: -1}, max, 0.5, 15 * time.Second},
-		{"floor above", normal, Decision{After: time.Minute}, max, 0.5, time.Minute},
-		{"floor below", normal, Decision{After: time.Second}, max, 0.5, 15 * time.Second},
-		{"slow, lowest", normal, slow, time.Second, 0, 15 * time.Second},
-		{"slow, highest", normal, slow, time.Second, 1, max},
-		{"slow with a floor", normal, Decision{Action: ActionRetrySlow, After: time.Hour}, time.Second, 0, time.Hour},
-		{"custom, verbatim", custom, Decision{}, time.Hour, 0.3, time.Hour},
-		{"custom, no spread", custom, Decision{Spread: 2}, time.Second, 1, time.Second},
-		{"custom, slow", custom, slow, time.Second, 0, 30 * time.Second},
-		{"custom, slower", custom, slow, time.Hour, 0, time.Hour},
-		{"custom, floor", custom, Decision{After: time.Minute}, time.Second, 0, time.Minute},
-		{"no overflow", normal, Decision{Spread: math.MaxFloat64}, max, 1, 1 << 62},
-	} {
-		if got := tt.schedule.delay(tt.decision, tt.bound, tt.random); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
-		}
-	}
-}
-
-func TestBackoffBounds(t *testing.T) {
-	b := newBackoff(500*time.Millisecond, 3*time.Second)
-	want := []time.Duration{500, 1000, 2000, 3000, 3000}
-	for round := range 2 {
-		for i, bound := range want {
-			if got := b.NextBackOff(); got != bound*time.Millisecond {
-				t.Errorf("round %d, failure %d: bound %v, want %v", round, i+1, got, bound*time.Millisecond)
-			}
-		}
-		b.Reset()
-	}
-	huge := newBackoff(time.Hour, math.MaxInt64)
-	for range 200 {
-		if bound := huge.NextBackOff(); bound <= 0 {
-			t.Fatalf("bound %v, want it to stay positive", bound)
-		}
-	}
-}
-
 func TestParseRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for value, want := range map[string]time.Duration{

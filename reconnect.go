@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/delay"
 )
 
 // State is what the client is doing.
@@ -51,7 +52,7 @@ type loop struct {
 	c        *Client
 	ctx      context.Context
 	backoff  backoff.BackOff
-	schedule schedule
+	schedule delay.Schedule
 
 	failures  int        // failed attempts in a row
 	session   *session   // the open one
@@ -67,12 +68,12 @@ type loop struct {
 }
 
 func newLoop(ctx context.Context, c *Client) *loop {
-	l := &loop{c: c, ctx: ctx, schedule: schedule{max: c.config.backoffMax}, code: unknownPeerCode}
+	l := &loop{c: c, ctx: ctx, schedule: delay.Schedule{Max: c.config.backoffMax}, code: unknownPeerCode}
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = policy()
-		l.schedule.custom = true
+		l.schedule.Verbatim = true
 	} else {
-		l.backoff = newBackoff(c.config.backoffInitial, c.config.backoffMax)
+		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
 	return l
 }
@@ -98,29 +99,30 @@ func (l *loop) run() {
 
 // connect makes one attempt.
 func (l *loop) connect() step {
-	if next, ok := l.held(); ok {
+	// An attempt that was announced is made, or fails.
+	announced := l.c.State() == StateConnecting
+	if next, ok := l.held(); ok && !announced {
 		return next
 	}
 	l.c.setState(StateConnecting)
-	if l.requested && !l.pace() {
-		return l.stopped()
-	}
-	l.requested = false
-	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
-	l.dialedAt = time.Now()
-	s, err, canceled := l.dial(attempt)
-	if err == nil && l.c.opened(s) {
-		l.session = s
-		l.sessions++
-		return step{state: StateOpen}
-	}
-	if err == nil { // closed or suspended in the last moment
+	began := time.Now()
+	s, err, canceled := l.dial()
+	if err == nil {
+		s.event.Time, s.event.Downtime = time.Now(), l.downtime()
+		s.event.Took = s.event.Time.Sub(s.started)
+		if l.c.opened(s) {
+			l.session = s
+			l.sessions++
+			return step{state: StateOpen}
+		}
+		// closed or suspended in the last moment
 		s.discard(context.Canceled)
 		err, canceled = &DialError{Phase: PhaseUpgrade, Err: context.Canceled}, true
 	}
 
-	f := dialFailure(err, attempt.N)
-	event := FailEvent{Attempt: attempt.N, Phase: f.Phase, Err: err, Took: time.Since(l.dialedAt)}
+	l.lastErr = err
+	f := dialFailure(err, l.failures+1)
+	event := FailEvent{Attempt: f.Attempt, Phase: f.Phase, Err: err, Took: time.Since(began)}
 	next := l.stopped()
 	if !canceled {
 		next = l.after(f, false)
@@ -130,9 +132,16 @@ func (l *loop) connect() step {
 }
 
 // dial runs one attempt on a goroutine of its own, and cancels it when the
-// application wants no connection any more.
-func (l *loop) dial(attempt Attempt) (s *session, err error, canceled bool) {
-	ctx, cancel := context.WithCancel(l.ctx)
+// application wants no connection any more. That is the only way: if the context
+// of Run ended it directly, its end would look like a failure.
+func (l *loop) dial() (s *session, err error, canceled bool) {
+	if !l.pace() {
+		return nil, &DialError{Phase: PhaseEndpoint, Err: context.Canceled}, true
+	}
+	l.requested = false
+	l.dialedAt = time.Now()
+	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(l.ctx))
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
@@ -169,31 +178,33 @@ func (l *loop) live() step {
 
 // open reports a session and lets it begin.
 func (l *loop) open(s *session) {
-	s.event.Time = time.Now()
-	s.event.Took = s.event.Time.Sub(s.started)
+	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
-	l.c.outbox.attach(s)
 	s.begin()
 }
 
 // close takes down a session that read no more, decides what follows and reports
 // both.
 func (l *loop) close(s *session, err error) step {
+	uptime := time.Since(s.event.Time) // what closing takes is no health
 	e := s.finish(err)
 	l.session = nil
 	l.endedAt = time.Now()
 	l.c.ended(l.endedAt)
 
-	attempt, uptime := s.event.Attempt, l.endedAt.Sub(s.event.Time)
+	attempt := s.event.Attempt
+	f := sessionFailure(e, attempt, uptime)
+	l.lastErr = f.Err
+	stable := uptime >= l.c.config.stableAfter
+	if stable || !e.requested {
+		l.count(&f, stable)
+	}
 	var next step
 	if e.requested {
 		l.requested = true
 		next = l.stopped()
 	} else {
-		f := sessionFailure(e, attempt, uptime)
-		stable := uptime >= l.c.config.stableAfter
-		l.count(&f, stable)
 		next = l.after(f, stable)
 	}
 	if e.closing {
@@ -229,7 +240,6 @@ func (l *loop) reset() {
 // after decides what follows a failure that the application did not ask for. The
 // end of a stable session is no failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
-	l.lastErr = f.Err
 	if !l.c.wanted() {
 		return l.stopped()
 	}
@@ -250,7 +260,7 @@ func (l *loop) after(f Failure, stable bool) step {
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
 		return step{state: StateClosed}
 	}
-	wait := l.schedule.delay(d, bound, rand.Float64())
+	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
 	l.notBefore = time.Now().Add(d.After)
 	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
 	switch {
@@ -284,18 +294,20 @@ func (l *loop) held() (next step, ok bool) {
 }
 
 // pace holds a reconnect that the application asked for until the last attempt
-// is the initial backoff ago. It reports false if something else came up.
+// is the initial backoff ago. It reports whether the client may dial.
 func (l *loop) pace() bool {
-	until := l.dialedAt.Add(l.c.config.backoffInitial)
 	for {
 		if _, ok := l.held(); ok {
 			return false
 		}
-		if !l.sleep(time.Until(until)) {
+		if !l.requested || !l.sleep(time.Until(l.soonest())) {
 			return true
 		}
 	}
 }
+
+// soonest is when an attempt that the application asks for may begin.
+func (l *loop) soonest() time.Time { return l.dialedAt.Add(l.c.config.backoffInitial) }
 
 // wait waits for the next attempt.
 func (l *loop) wait(d time.Duration) step {
@@ -305,9 +317,8 @@ func (l *loop) wait(d time.Duration) step {
 		if next, ok := l.held(); ok {
 			return next
 		}
-		if l.c.takeReconnect() {
-			l.requested = true
-			return step{state: StateConnecting}
+		if soonest := l.soonest(); l.c.takeReconnect() && soonest.Before(until) {
+			until = soonest
 		}
 		if !l.sleep(time.Until(until)) {
 			return step{state: StateConnecting}
@@ -324,7 +335,7 @@ func (l *loop) offline() step {
 			if ok {
 				return next
 			}
-			spread := scale(l.c.config.backoffInitial, rand.Float64())
+			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
 			return step{StateWaiting, max(spread, time.Until(l.notBefore))}
 		}
 		<-l.c.wake

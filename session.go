@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/delay"
 )
 
 // session is one open connection. The goroutine of Run reads it and finishes
@@ -272,7 +273,7 @@ func cutReason(reason string) string {
 func (s *session) begin() {
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
-		age -= scale(age/10, rand.Float64())
+		age -= delay.Scale(age/10, rand.Float64())
 		s.age = time.AfterFunc(age, func() { s.shut(StatusNormalClosure, "", false) })
 	}
 }

@@ -80,7 +80,8 @@ type wireReader struct {
 	text     utf8Checker
 
 	err       error // sticky
-	srcErr    error // of src, to be reported after the bytes that came with it
+	srcErr    error // of src, once err says so
+	late      error // of src, to be reported after the bytes that came with it
 	violation *ProtocolError
 
 	closeCode   StatusCode // of the server's close frame, or 0
@@ -420,8 +421,8 @@ func (r *wireReader) release() {
 
 // read waits for bytes. Only this wait counts as silence.
 func (r *wireReader) read(p []byte) int {
-	if r.srcErr != nil {
-		r.fail(r.srcErr)
+	if r.late != nil {
+		r.fail(r.late)
 		return 0
 	}
 	r.publish()
@@ -429,7 +430,7 @@ func (r *wireReader) read(p []byte) int {
 		r.life.waiting(r.now())
 		n, err := r.src.Read(p)
 		r.life.arrived(n)
-		r.srcErr = err
+		r.late = err
 		r.bytes += uint64(n)
 		if n > 0 {
 			return n

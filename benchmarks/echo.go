@@ -1,0 +1,36 @@
+package main
+
+import (
+	"slices"
+	"time"
+)
+
+// echo measures the time from sending a message to having the server's answer.
+func echo(s spec, p peer) (sample, error) {
+	trips := &roundTrips{meter: newMeter(s.Count)}
+	if err := p.exchange(s.target("/echo", 0), payloadOf(s.Size), trips); err != nil {
+		return nil, err
+	}
+	took := trips.took[trips.meter.warm:]
+	slices.Sort(took)
+	result := trips.meter.sample()
+	result[metricP50] = float64(took[len(took)/2])
+	result[metricP99] = float64(took[len(took)*99/100])
+	return result, nil
+}
+
+// roundTrips is told of every round trip that a peer makes.
+type roundTrips struct {
+	meter *meter
+	began time.Time
+	took  []time.Duration
+}
+
+// begin is called before sending.
+func (r *roundTrips) begin() { r.began = time.Now() }
+
+// end is called after receiving, and reports whether another trip is wanted.
+func (r *roundTrips) end() bool {
+	r.took = append(r.took, time.Since(r.began))
+	return r.meter.event()
+}

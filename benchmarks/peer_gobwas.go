@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/gobwas/ws"
+)
+
+// gobwas/ws gives its user frames and the rest by hand. What is done here is the
+// least that receives correct messages from this server: a buffered reader and
+// one buffer that every message is read into. It answers no pings and checks
+// nothing, which makes it the mark for what is possible.
+
+func gobwasDial(t target) (net.Conn, error) {
+	dialer := ws.Dialer{}
+	if t.tls() {
+		dialer.TLSConfig = clientTLS()
+	}
+	if t.writes != nil {
+		dialer.NetDial = t.writes.DialContext
+	}
+	conn, _, _, err := dialer.Dial(context.Background(), t.url)
+	return conn, err
+}
+
+// gobwasReader reads messages into a buffer that it uses again.
+type gobwasReader struct {
+	in  *bufio.Reader
+	buf []byte
+}
+
+func newGobwasReader(conn net.Conn) *gobwasReader {
+	return &gobwasReader{in: bufio.NewReaderSize(conn, 64<<10)}
+}
+
+func (r *gobwasReader) read() ([]byte, error) {
+	n := 0
+	for {
+		header, err := ws.ReadHeader(r.in)
+		if err != nil {
+			return nil, err
+		}
+		if end := n + int(header.Length); end > len(r.buf) {
+			grown := make([]byte, end)
+			copy(grown, r.buf[:n])
+			r.buf = grown
+		}
+		if _, err := io.ReadFull(r.in, r.buf[n:n+int(header.Length)]); err != nil {
+			return nil, err
+		}
+		n += int(header.Length)
+		if header.Fin {
+			return r.buf[:n], nil
+		}
+	}
+}
+
+func gobwasReceive(t target, r *reception) error {
+	conn, err := gobwasDial(t)
+	if err != nil {
+		return err
+	}
+	if err := gobwasWrite(bufio.NewWriter(conn), ready); err != nil {
+		return err
+	}
+	reader := newGobwasReader(conn)
+	for {
+		data, err := reader.read()
+		if err != nil || !r.message(data) {
+			return err
+		}
+	}
+}
+
+func gobwasConnect(t target) (func() sender, error) {
+	conn, err := gobwasDial(t)
+	out := bufio.NewWriter(conn)
+	var turn sync.Mutex
+	return func() sender {
+		return sendFunc(func(data []byte) error {
+			turn.Lock()
+			defer turn.Unlock()
+			return gobwasWrite(out, data)
+		})
+	}, err
+}
+
+// gobwasWrite writes a message in one piece; ws.WriteFrame alone takes two.
+func gobwasWrite(out *bufio.Writer, data []byte) error {
+	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewBinaryFrame(data))); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+func gobwasExchange(t target, data []byte, trips *roundTrips) error {
+	conn, err := gobwasDial(t)
+	if err != nil {
+		return err
+	}
+	reader, out := newGobwasReader(conn), bufio.NewWriter(conn)
+	for {
+		trips.begin()
+		if err := gobwasWrite(out, data); err != nil {
+			return err
+		}
+		if _, err := reader.read(); err != nil || !trips.end() {
+			return err
+		}
+	}
+}

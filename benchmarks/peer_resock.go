@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/resock/resock"
+)
+
+// errEnded says that a client stopped before it had done its work.
+var errEnded = errors.New("resock: the client ended")
+
+func startResock(t target, opts ...resock.Option) (*resock.Client, error) {
+	client, err := resock.New(t.url, append(opts, resock.WithDialOptions(coderOptions(t)))...)
+	return client, err
+}
+
+// resockReceiveEvents ranges over a subscriber's channel.
+func resockReceiveEvents(t target, r *reception) error {
+	client, err := startResock(t)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx, resock.WithBuffer(256))
+	go client.Run(ctx)
+	if err := client.Send(ctx, resock.MessageText, ready); err != nil {
+		return err
+	}
+	for event := range events {
+		switch e := event.(type) {
+		case resock.MessageEvent:
+			if !r.message(e.Data) {
+				return nil
+			}
+		case resock.FailEvent:
+			return e.Err
+		}
+	}
+	return errEnded
+}
+
+// resockReceiveHandler has messages handed to a function.
+func resockReceiveHandler(t target, r *reception) error {
+	done := make(chan struct{})
+	wanted := true
+	client, err := startResock(t, resock.WithMessageHandler(func(_ resock.MessageType, data []byte) {
+		if wanted && !r.message(data) {
+			wanted = false
+			close(done)
+		}
+	}))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	go client.Run(ctx)
+	if err := client.Send(ctx, resock.MessageText, ready); err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return nil
+	case <-client.Done():
+		return errEnded
+	}
+}
+
+// openResock returns a client that is connected.
+func openResock(t target, opts ...resock.Option) (*resock.Client, error) {
+	client, err := startResock(t, opts...)
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	go client.Run(ctx)
+	return client, client.WaitOpen(ctx)
+}
+
+func resockConnectSend(t target) (func() sender, error) {
+	client, err := openResock(t)
+	ctx := context.Background()
+	return func() sender {
+		return sendFunc(func(data []byte) error { return client.Send(ctx, resock.MessageBinary, data) })
+	}, err
+}
+
+// resockConnectEnqueue queues as fast as the queue allows.
+func resockConnectEnqueue(t target) (func() sender, error) {
+	client, err := openResock(t, resock.WithQueue(16*maxQueued, 16<<20))
+	return func() sender { return newEnqueuer(client) }, err
+}
+
+const (
+	maxQueued = 1024 // messages of one sender, which are not sent yet
+	batch     = 128  // of them, one asks for its outcome
+)
+
+// enqueuer is a sender that queues, and lets only so many messages wait.
+type enqueuer struct {
+	client *resock.Client
+	result resock.EnqueueOption
+	room   chan error // an outcome, or permission to queue a batch
+	n      int
+}
+
+func newEnqueuer(client *resock.Client) *enqueuer {
+	room := make(chan error, maxQueued/batch)
+	for range maxQueued / batch {
+		room <- nil
+	}
+	return &enqueuer{client: client, result: resock.WithResult(func(err error) { room <- err }), room: room}
+}
+
+func (e *enqueuer) send(data []byte) error {
+	if e.n++; e.n%batch != 0 {
+		return e.client.Enqueue(resock.MessageBinary, data)
+	}
+	if err := <-e.room; err != nil {
+		return err
+	}
+	return e.client.Enqueue(resock.MessageBinary, data, e.result)
+}
+
+func (e *enqueuer) finish() error {
+	done := make(chan error, 1)
+	last := resock.WithResult(func(err error) { done <- err })
+	if err := e.client.Enqueue(resock.MessageBinary, nil, last); err != nil {
+		return err
+	}
+	return <-done
+}
+
+func resockExchangeEvents(t target, data []byte, trips *roundTrips) error {
+	client, err := startResock(t)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx)
+	go client.Run(ctx)
+	for event := range events {
+		switch e := event.(type) {
+		case resock.FailEvent:
+			return e.Err
+		case resock.MessageEvent:
+			if !trips.end() {
+				return nil
+			}
+		}
+		trips.begin()
+		if err := client.Send(ctx, resock.MessageBinary, data); err != nil {
+			return err
+		}
+	}
+	return errEnded
+}
+
+func resockExchangeHandler(t target, data []byte, trips *roundTrips) error {
+	var client *resock.Client
+	ctx := context.Background()
+	done := make(chan error, 1)
+	send := func() {
+		trips.begin()
+		if err := client.Send(ctx, resock.MessageBinary, data); err != nil {
+			done <- err
+		}
+	}
+	client, err := startResock(t, resock.WithMessageHandler(func(resock.MessageType, []byte) {
+		if trips.end() {
+			send()
+			return
+		}
+		done <- nil
+	}))
+	if err != nil {
+		return err
+	}
+	go client.Run(ctx)
+	if err := client.WaitOpen(ctx); err != nil {
+		return err
+	}
+	send()
+	select {
+	case err := <-done:
+		return err
+	case <-client.Done():
+		return errEnded
+	}
+}
+
+// resockOpen has one subscriber, which has nothing to receive.
+func resockOpen(t target, interval time.Duration) (func(), error) {
+	client, err := startResock(t, resock.WithHeartbeat(interval, interval+10*time.Second))
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	client.Subscribe(ctx)
+	go client.Run(ctx)
+	hangUp := func() {
+		_ = client.Close(resock.StatusNormalClosure, "") // the code is valid
+		<-client.Done()
+	}
+	return hangUp, client.WaitOpen(ctx)
+}
+
+func resockReconnect(t target, m *meter) error {
+	client, err := startResock(t, resock.WithBackoffPolicy(func() backoff.BackOff { return &backoff.ZeroBackOff{} }))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx)
+	go client.Run(ctx)
+	for event := range events {
+		if lost, ok := event.(resock.FailEvent); ok {
+			if lost.Session == 0 {
+				return lost.Err
+			}
+			if !m.event() {
+				return nil
+			}
+		}
+	}
+	return errEnded
+}
+
+// plainTransport is the transport of net/http, with what a sample needs.
+func plainTransport(t target) *http.Transport {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if t.tls() {
+		transport.TLSClientConfig = clientTLS()
+	}
+	if t.writes != nil {
+		transport.DialContext = t.writes.DialContext
+	}
+	return transport
+}

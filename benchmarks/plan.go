@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// group is a set of measurements that are shown together: one table for each
+// metric, with a row for each peer.
+type group struct {
+	title   string
+	note    string
+	metrics []metric
+	peers   []string
+	columns []column
+	rounds  int // at most; 0 means no limit
+}
+
+// column is one measurement of every peer.
+type column struct {
+	label string
+	spec  spec
+	skip  []string       // peers that cannot do it
+	count map[string]int // of peers that need another count than the spec's
+}
+
+// metric is how a figure is shown.
+type metric struct {
+	key   string
+	label string
+	unit  float64 // of what is shown, in what is measured
+	plain int     // decimals; -1 means three significant digits
+}
+
+var (
+	wall   = metric{metricWall, "wall time, ns per message", 1, -1}
+	cpu    = metric{metricCPU, "CPU of the client, ns per message", 1, -1}
+	allocs = metric{metricAllocs, "allocations per message", 1, 2}
+)
+
+// plan lists all measurements. In short mode there is little of each, to see
+// that everything works.
+func plan(short bool) []group {
+	scale := func(count int) int {
+		if short {
+			return max(count/50, 10)
+		}
+		return count
+	}
+	groups := []group{inboundPlan(), variantsPlan(), outboundPlan(), writesPlan(), echoPlan(), idlePlan(), dialPlan(), heartbeatPlan()}
+	for _, g := range groups {
+		for i := range g.columns {
+			c := &g.columns[i]
+			c.spec.Count = scale(c.spec.Count)
+			for name, count := range c.count {
+				c.count[name] = scale(count)
+			}
+		}
+	}
+	return groups
+}
+
+var receivers = []string{nameHandler, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder}
+
+// inboundCounts are as many messages as take about half a second.
+var inboundCounts = map[int]int{16: 1_500_000, 128: 1_000_000, 1 << 10: 250_000, 16 << 10: 20_000, 64 << 10: 5_000}
+
+func received(label, variant string, size int) column {
+	return column{
+		label: label,
+		spec:  spec{Measure: "inbound", Variant: variant, Size: size, Count: inboundCounts[size]},
+	}
+}
+
+func inboundPlan() group {
+	return group{
+		title:   titleInbound,
+		note:    "Binary messages of one frame. The channel is a subscriber's, with a buffer of 256.",
+		metrics: []metric{wall, cpu, allocs},
+		peers:   receivers,
+		columns: []column{
+			received("16 B", variantBinary, 16),
+			received("128 B", variantBinary, 128),
+			received("1 KiB", variantBinary, 1<<10),
+			received("16 KiB", variantBinary, 16<<10),
+			received("64 KiB", variantBinary, 64<<10),
+		},
+	}
+}
+
+func variantsPlan() group {
+	compressed := received("1 KiB compressed", variantDeflate, 1<<10)
+	compressed.spec.Count = 50_000
+	compressed.skip = []string{nameGobwas, nameRecws}
+	secure := received("16 KiB over TLS", variantTLS, 16<<10)
+	secure.spec.Count = 10_000
+	return group{
+		title:   titleVariants,
+		note:    "Text is checked to be UTF-8 by resock alone, as RFC 6455 demands. A fragmented message comes in four frames.",
+		metrics: []metric{wall, cpu, allocs},
+		peers:   receivers,
+		columns: []column{
+			received("128 B text", variantText, 128),
+			received("16 KiB text", variantText, 16<<10),
+			received("128 B over TLS", variantTLS, 128),
+			secure,
+			compressed,
+			received("1 KiB fragmented", variantFragments, 1<<10),
+		},
+	}
+}
+
+var senders = []string{nameEnqueue, nameSend, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder}
+
+func sent(measure string, goroutines, count, enqueued int) column {
+	label := fmt.Sprintf("%d goroutines", goroutines)
+	if goroutines == 1 {
+		label = "1 goroutine"
+	}
+	return column{
+		label: label,
+		spec:  spec{Measure: measure, Variant: variantBinary, Size: 128, Count: count, Goroutines: goroutines},
+		count: map[string]int{nameEnqueue: enqueued},
+	}
+}
+
+func outboundPlan() group {
+	return group{
+		title:   titleOutbound,
+		note:    "Messages of 128 B, until the last one was handed to the kernel. Senders that may not write at the same time take turns by a mutex.",
+		metrics: []metric{wall, cpu, allocs},
+		peers:   senders,
+		columns: []column{sent("outbound", 1, 60_000, 500_000), sent("outbound", 8, 60_000, 500_000)},
+	}
+}
+
+func writesPlan() group {
+	return group{
+		title:   titleWrites,
+		note:    "Calls of Write on the connection while sending, in runs of their own.",
+		metrics: []metric{{metricWrites, "writes per message", 1, 3}},
+		peers:   []string{nameEnqueue, nameSend, nameGobwas, nameGws, nameGorilla, nameCoder},
+		columns: []column{sent("writes", 1, 20_000, 100_000), sent("writes", 8, 20_000, 100_000)},
+		rounds:  3,
+	}
+}
+
+func echoPlan() group {
+	return group{
+		title: titleEcho,
+		note:  "128 B there and back, one at a time. With a handler, and with gws, the next message is sent from the callback.",
+		metrics: []metric{
+			{metricP50, "median round trip, µs", 1e3, 1},
+			{metricP99, "99th percentile, µs", 1e3, 1},
+			{metricCPU, "CPU of the client, µs", 1e3, 1},
+		},
+		peers:   []string{nameHandler, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder},
+		columns: []column{{label: "128 B", spec: spec{Measure: "echo", Variant: variantBinary, Size: 128, Count: 10_000}}},
+	}
+}
+
+func idlePlan() group {
+	clients := func(label string, interval time.Duration) column {
+		return column{label: label, spec: spec{Measure: "idle", Variant: variantBinary, Count: 5_000, Interval: interval}}
+	}
+	return group{
+		title: titleIdle,
+		note:  "Growth for each of 5,000 open connections that are read, after the garbage was collected. resock has one subscriber each. Libraries without a heartbeat get a goroutine that pings.",
+		metrics: []metric{
+			{metricResident, "resident memory, KiB", 1 << 10, 1},
+			{metricGoroutines, "goroutines", 1, 2},
+		},
+		peers:   []string{nameResock, nameGws, nameGorilla, nameRecws, nameCoder},
+		columns: []column{clients("no heartbeat", 0), clients("heartbeat of 15 s", 15*time.Second)},
+		rounds:  3,
+	}
+}
+
+func dialPlan() group {
+	return group{
+		title: titleDial,
+		note:  "Dial: the time of the dial; CPU and allocations from the dial to the end of the client. Reconnect: the whole cycle with a server that drops every connection at once, and no delay.",
+		metrics: []metric{
+			{metricWall, "wall time, µs", 1e3, 0},
+			{metricCPU, "CPU of the client, µs", 1e3, 0},
+			{metricAllocs, "allocations", 1, 0},
+		},
+		peers: []string{nameResock, nameGws, nameGorilla, nameCoder},
+		columns: []column{
+			{label: "dial", spec: spec{Measure: "dial", Variant: variantBinary, Count: 1_000}},
+			{label: "reconnect", spec: spec{Measure: "reconnect", Variant: variantBinary, Count: 1_000}, skip: []string{nameGws}},
+		},
+	}
+}
+
+func heartbeatPlan() group {
+	return group{
+		title: titleHeartbeat,
+		note:  "500 connections that beat every 50 ms: ping sent, pong received.",
+		metrics: []metric{
+			{metricCPU, "CPU of the client, µs per ping", 1e3, 1},
+			{metricAllocs, "allocations per ping", 1, 1},
+			{metricWall, "time between pings of a connection, ms", 1e6, 1},
+		},
+		peers: []string{nameResock, nameGws, nameGorilla, nameRecws, nameCoder},
+		columns: []column{{
+			label: "beat",
+			spec:  spec{Measure: "heartbeat", Variant: variantBinary, Count: 500, Interval: 50 * time.Millisecond},
+		}},
+	}
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+)
+
+// figures are all samples of one column, by peer, in the order they were taken.
+type figures map[string][]sample
+
+// results are the figures of every column, by group title and column label.
+type results map[string]map[string]figures
+
+// run takes rounds samples of every measurement. The peers of a column take
+// turns, so that whatever else the machine does meets all of them.
+func run(groups []group, rounds int, progress io.Writer) (results, error) {
+	server, stop, err := startServer()
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	all := make(results)
+	for _, g := range groups {
+		all[g.title] = make(map[string]figures)
+		for _, c := range g.columns {
+			fmt.Fprintf(progress, "%s, %s\n", g.title, c.label)
+			if g.rounds == 0 || g.rounds > rounds {
+				g.rounds = rounds
+			}
+			figures, err := runColumn(g, c, server)
+			if err != nil {
+				return nil, err
+			}
+			all[g.title][c.label] = figures
+		}
+	}
+	return all, nil
+}
+
+func runColumn(g group, c column, server addresses) (figures, error) {
+	taken := make(figures)
+	for round := range g.rounds {
+		for i := range g.peers {
+			name := g.peers[(i+round)%len(g.peers)] // nobody always follows the same one
+			if slices.Contains(c.skip, name) {
+				continue
+			}
+			s := c.spec
+			s.Peer, s.Server = name, server
+			if count := c.count[name]; count > 0 {
+				s.Count = count
+			}
+			taking, err := sampleInProcess(s)
+			if err != nil {
+				return nil, err
+			}
+			taken[name] = append(taken[name], taking)
+		}
+	}
+	return taken, nil
+}
+
+// values returns what was measured of a peer, in ascending order; none if it
+// was not.
+func (r results) values(title, label, peer, metric string) []float64 {
+	var values []float64
+	for _, s := range r[title][label][peer] {
+		if v, ok := s[metric]; ok {
+			values = append(values, v)
+		}
+	}
+	slices.Sort(values)
+	return values
+}
+
+// median returns the middle one of sorted values.
+func median(sorted []float64) float64 {
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 0 {
+		return (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return sorted[middle]
+}
+
+// spread returns how far apart the middle half of sorted values is, as a part
+// of the median.
+func spread(sorted []float64) float64 {
+	n := len(sorted)
+	if m := median(sorted); m > 0 {
+		return (sorted[n-1-n/4] - sorted[n/4]) / m
+	}
+	return 0
+}

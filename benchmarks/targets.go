@@ -1,0 +1,123 @@
+package main
+
+import "fmt"
+
+// goal is a target of resock: what it wants to reach, as a ratio to a peer or as a figure
+// of its own.
+type goal struct {
+	text   string
+	title  string // of the group
+	label  string // of the column
+	metric string
+	peer   string // a way to use resock
+	rival  string // if empty, the figure is compared itself
+	want   float64
+	most   bool // the ratio or figure may be at most want, not at least
+	unit   float64
+}
+
+// faster wants peer to take at most 1/want of the rival's time.
+func faster(title, peer, rival string, wants map[string]float64, labels ...string) []goal {
+	var goals []goal
+	for _, label := range labels {
+		goals = append(goals, goal{
+			text:  fmt.Sprintf("%s, %s: %s against %s", title, label, peer, rival),
+			title: title, label: label, metric: metricWall, peer: peer, rival: rival, want: wants[label],
+		})
+	}
+	return goals
+}
+
+// atMost wants a figure of resock's own to be no more than want.
+func atMost(text, title, label, metric, peer string, want, unit float64) goal {
+	return goal{text: text, title: title, label: label, metric: metric, peer: peer, want: want, most: true, unit: unit}
+}
+
+func goals() []goal {
+	sizes := []string{"16 B", "128 B", "1 KiB", "16 KiB", "64 KiB"}
+	wants := func(values ...float64) map[string]float64 {
+		bySize := make(map[string]float64)
+		for i, size := range sizes {
+			bySize[size] = values[i]
+		}
+		return bySize
+	}
+	var all []goal
+	all = append(all, faster(titleInbound, nameChannel, nameGorilla, wants(1.7, 1.7, 1.7, 1.8, 1.3), sizes...)...)
+	all = append(all, faster(titleInbound, nameChannel, nameRecws, wants(1.7, 1.7, 1.7, 1.8, 1.3), sizes...)...)
+	all = append(all, faster(titleInbound, nameChannel, nameCoder, wants(4, 3, 2.5, 1.8, 1.3), sizes...)...)
+	all = append(all, faster(titleInbound, nameChannel, nameGws, wants(0.85, 1.0, 0.8, 0.4, 0.35), sizes...)...)
+	all = append(all, faster(titleInbound, nameHandler, nameGws, wants(5, 3.5, 2, 1.0, 0.9), sizes...)...)
+	for _, size := range sizes {
+		want := 1.1
+		if size == "16 KiB" || size == "64 KiB" {
+			want = 2
+		}
+		all = append(all, atMost(size+" received by the channel: allocations", titleInbound, size, metricAllocs, nameChannel, want, 1))
+	}
+	for _, size := range sizes {
+		all = append(all, atMost(size+" received by the handler: allocations", titleInbound, size, metricAllocs, nameHandler, 0, 1))
+	}
+	all = append(all, faster(titleOutbound, nameEnqueue, nameGorilla, map[string]float64{"1 goroutine": 9, "8 goroutines": 9}, "1 goroutine", "8 goroutines")...)
+	for _, label := range []string{"1 goroutine", "8 goroutines"} {
+		all = append(all, atMost("Enqueue, "+label+": writes per message", titleWrites, label, metricWrites, nameEnqueue, 0.05, 1))
+	}
+	all = append(all, faster(titleOutbound, nameSend, nameGorilla, map[string]float64{"1 goroutine": 0.95, "8 goroutines": 1.25}, "1 goroutine", "8 goroutines")...)
+	return append(all,
+		goal{text: "Median round trip, channel: resock's divided by gorilla's", title: titleEcho, label: "128 B", metric: metricP50, peer: nameChannel, rival: nameGorilla, want: 1.15, most: true},
+		atMost("Idle with heartbeat: goroutines", titleIdle, "heartbeat of 15 s", metricGoroutines, nameResock, 1, 1),
+		atMost("Idle with heartbeat: resident KiB", titleIdle, "heartbeat of 15 s", metricResident, nameResock, 20, 1<<10),
+		goal{text: "Reconnect cycle: resock's divided by bare coder/websocket's", title: titleDial, label: "reconnect", metric: metricWall, peer: nameResock, rival: nameCoder, want: 1.10, most: true},
+	)
+}
+
+// reached returns what was measured for g. It reports false if something was
+// not measured.
+func (g goal) reached(r results) (value float64, ok bool) {
+	own := r.values(g.title, g.label, g.peer, g.metric)
+	if len(own) == 0 {
+		return 0, false
+	}
+	value = median(own)
+	if g.rival == "" {
+		return value / g.unit, true
+	}
+	rival := r.values(g.title, g.label, g.rival, g.metric)
+	if len(rival) == 0 {
+		return 0, false
+	}
+	if g.most {
+		return value / median(rival), true
+	}
+	return median(rival) / value, true
+}
+
+// met reports whether value is good enough, within the precision it is shown.
+func (g goal) met(value float64) bool {
+	const precision = 0.005
+	if g.most {
+		return value < g.want+precision
+	}
+	return value > g.want-precision
+}
+
+// targetTable shows every target beside what was measured.
+func targetTable(r results) string {
+	var t table
+	t.add("target", "wanted", "measured", "")
+	for _, g := range goals() {
+		value, ok := g.reached(r)
+		if !ok {
+			continue
+		}
+		bound, mark := "≥", "✗"
+		if g.most {
+			bound = "≤"
+		}
+		if g.met(value) {
+			mark = "✓"
+		}
+		t.add(g.text, fmt.Sprintf("%s %.2f", bound, g.want), fmt.Sprintf("%.2f", value), mark)
+	}
+	return t.String()
+}

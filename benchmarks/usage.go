@@ -1,0 +1,67 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// usage is what this process has used so far.
+type usage struct {
+	at      time.Time
+	cpu     time.Duration
+	mallocs uint64
+}
+
+func now() usage {
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		panic(err) // the arguments are valid
+	}
+	return usage{
+		at:      time.Now(),
+		cpu:     time.Duration(r.Utime.Nano() + r.Stime.Nano()),
+		mallocs: memory.Mallocs,
+	}
+}
+
+// per divides what was used between u and end by n.
+func (u usage) per(n int, end usage) sample {
+	return sample{
+		metricWall:   float64(end.at.Sub(u.at)) / float64(n),
+		metricCPU:    float64(end.cpu-u.cpu) / float64(n),
+		metricAllocs: float64(end.mallocs-u.mallocs) / float64(n),
+	}
+}
+
+// resident returns the resident memory of this process in bytes.
+func resident() (float64, error) {
+	statm, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err // not Linux
+	}
+	fields := bytes.Fields(statm)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/self/statm: %q", statm)
+	}
+	pages, err := strconv.Atoi(string(fields[1]))
+	return float64(pages * os.Getpagesize()), err
+}
+
+// raiseFileLimit allows as many connections as the system does.
+func raiseFileLimit() {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
+		limit.Cur = limit.Max
+		// If that is refused, dialing fails and says so.
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+}
