@@ -80,9 +80,8 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	s.setUp(response.Header)
 	if c.config.onOpen != nil {
 		if err := s.register(ctx, response.Header, t.remote()); err != nil {
-			s.discard(err)
-			if violation := s.wire.violation; violation != nil {
-				return nil, &DialError{Phase: PhaseProtocol, Err: violation}
+			if e := s.discard(err); e.phase == PhaseProtocol {
+				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
 			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
 		}
@@ -134,9 +133,9 @@ func (s *session) setUp(header http.Header) {
 
 	s.heart.session = s
 	s.heart.pulse = pulse{
-		interval: config.beatInterval,
-		timeout:  config.beatTimeout,
-		idle:     config.idleTimeout,
+		interval: min(config.beatInterval, forever),
+		timeout:  min(config.beatTimeout, forever),
+		idle:     min(config.idleTimeout, forever),
 		message:  config.beatMessage != nil,
 	}
 }
@@ -318,6 +317,8 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 			e.Phase = PhaseDNS
 		case badCertificate(err):
 			e.Phase = PhaseTLS
+		case e.Phase == PhaseUpgrade:
+			e.Err = unquote(e.Err)
 		}
 		return e
 	}
@@ -344,6 +345,15 @@ func dialCause(err error, ctx context.Context) error {
 	}
 	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
+}
+
+// unquote returns err without what net/http quotes in it: a response that it could
+// not parse, which is our own request, secrets and all, if the server echoes.
+func unquote(err error) error {
+	if text, _, quoted := strings.Cut(err.Error(), ` "`); quoted {
+		return errors.New(text)
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"strings"
 	"time"
 )
 
@@ -125,14 +124,8 @@ func redact(err error) error {
 // redactURL removes what may be secret from a URL: userinfo, query and fragment.
 func redactURL(raw string) string {
 	u, err := url.Parse(raw)
-	if err != nil {
-		// Without its structure, all that follows these characters is suspect.
-		raw, _, _ = strings.Cut(raw, "?")
-		raw, _, _ = strings.Cut(raw, "#")
-		if at := strings.LastIndexByte(raw, '@'); at >= 0 {
-			return "redacted@" + raw[at+1:]
-		}
-		return raw
+	if err != nil || u.Opaque != "" {
+		return "redacted" // without a structure, all of it is suspect
 	}
 	if u.User != nil {
 		u.User = url.User("redacted")

@@ -218,8 +218,9 @@ type subscriber struct {
 	fanout   *fanout
 	ctx      context.Context
 	messages bool
-	drop     *dropper    // of OverflowDropOldest, else nil
-	stop     func() bool // forgets ctx
+	drop     *dropper      // of OverflowDropOldest, else nil
+	stop     func() bool   // forgets ctx
+	taken    chan struct{} // closed when the first event was taken or discarded; nil if nobody waits for that
 
 	mu    sync.Mutex // held by who sends to ch and who closes it
 	ch    chan Event
@@ -235,9 +236,9 @@ func (s *subscriber) first(event Event) {
 	case cap(s.ch) > 0:
 		s.ch <- event
 	default: // unbuffered: later events wait behind this one
-		s.mu.Lock()
+		s.taken = make(chan struct{})
 		go func() {
-			defer s.mu.Unlock()
+			defer close(s.taken)
 			s.wait(event)
 		}()
 	}
@@ -248,19 +249,39 @@ func (s *subscriber) send(event Event) {
 		s.drop.push(event, s)
 		return
 	}
+	if s.taken != nil {
+		s.waitTaken()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ended {
+	if s.ended || s.try(event) {
 		return
-	}
-	select {
-	case s.ch <- event:
-		return
-	default:
 	}
 	s.fanout.block()
 	s.wait(event)
 	s.fanout.unblock()
+}
+
+// waitTaken waits for a late subscriber to take its first event. It waits for a
+// channel and not for a mutex, so that a bubble of testing/synctest sees it.
+func (s *subscriber) waitTaken() {
+	select {
+	case <-s.taken:
+	default:
+		s.fanout.block()
+		<-s.taken
+		s.fanout.unblock()
+	}
+}
+
+// try delivers event if the subscriber takes it at once.
+func (s *subscriber) try(event Event) bool {
+	select {
+	case s.ch <- event:
+		return true
+	default:
+		return false
+	}
 }
 
 // wait delivers event however long the subscriber takes, unless it leaves or
@@ -295,6 +316,9 @@ func (s *subscriber) finish() {
 }
 
 func (s *subscriber) close() {
+	if s.taken != nil {
+		<-s.taken
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
@@ -444,7 +468,9 @@ func (s *subscriber) pump() {
 		}
 		if ok {
 			notify(s.drop.room)
-			s.wait(event)
+			if !s.try(event) {
+				s.wait(event)
+			}
 			if s.ended {
 				return
 			}
@@ -453,8 +479,6 @@ func (s *subscriber) pump() {
 		select {
 		case <-s.drop.wake:
 		case <-s.ctx.Done():
-			return
-		case <-s.fanout.abort:
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package resock
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -47,8 +48,12 @@ type pulse struct {
 	asked    time.Duration
 	patience time.Duration // for it
 	reads    uint64        // at the last look
+	resumed  time.Duration // when the process went on after it had stood still
 	due      time.Duration // the next look
 }
+
+// forever is long enough, and sums of it do not overflow.
+const forever time.Duration = math.MaxInt64 / 4
 
 // verdict is what a look at the pulse calls for.
 type verdict int
@@ -87,15 +92,18 @@ func (p *pulse) look(now, since time.Duration, waiting bool, reads uint64, rando
 	}
 	if late {
 		p.unheard = false
-		since = max(since, now-p.quiet)
+		p.resumed = now
 	}
 	switch {
 	case p.unheard && waiting && now-max(p.asked, since) >= p.patience:
 		v = verdictDead
-	case p.idle > 0 && waiting && now-since >= p.idle:
+	case p.idle > 0 && waiting && now-max(since, p.resumed) >= p.idle:
 		v = verdictIdle
 	case p.interval > 0 && p.beatDue(now, since, waiting):
 		v = verdictBeat
+		if p.next += p.interval; p.next <= now {
+			p.next = now + p.interval
+		}
 		p.beat(now, p.timeout)
 	}
 	p.due = max(p.wake(now, since, waiting), now+time.Millisecond)
@@ -122,12 +130,17 @@ func (p *pulse) pingAt(since time.Duration) time.Duration {
 func (p *pulse) beat(now, patience time.Duration) {
 	p.beats++
 	p.beatAt = now
-	if p.next += p.interval; p.next <= now {
-		p.next = now + p.interval
-	}
 	if !p.unheard && patience > 0 {
 		p.unheard, p.asked, p.patience = true, now, patience
 	}
+}
+
+// probe notes a ping besides the regular beats. What was asked before, and not
+// answered since, is still waited for.
+func (p *pulse) probe(now time.Duration, reads uint64, patience time.Duration) {
+	p.unheard = p.unheard && reads == p.reads
+	p.reads = reads
+	p.beat(now, patience)
 }
 
 // wake is the next time at which something can be due.
@@ -145,7 +158,7 @@ func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
 		next = min(next, max(p.asked, since)+p.patience)
 	}
 	if p.idle > 0 {
-		next = min(next, since+p.idle)
+		next = min(next, max(since, p.resumed)+p.idle)
 	}
 	return next
 }
@@ -225,9 +238,7 @@ func (h *heartbeat) probe() {
 	if patience == 0 {
 		patience = defaultProbe
 	}
-	h.pulse.reads = r.life.reads.Load()
-	h.pulse.unheard = false
-	h.pulse.beat(now, patience)
+	h.pulse.probe(now, r.life.reads.Load(), patience)
 	since, waiting := r.life.silentSince()
 	h.arm(h.pulse.wake(now, since, waiting) - now)
 	h.session.wire.ping()

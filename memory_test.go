@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -211,6 +212,14 @@ func (p *peer) echoClose(message func(payload string)) {
 	}
 }
 
+// bubble runs a test in a bubble of testing/synctest.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // servers that linger go too
+		test(t)
+	})
+}
+
 // newClient returns a client that is closed, and waited for, when the test ends.
 func newClient(t *testing.T, opts ...resock.Option) *resock.Client {
 	t.Helper()
@@ -221,7 +230,6 @@ func newClient(t *testing.T, opts ...resock.Option) *resock.Client {
 	t.Cleanup(func() {
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
-		time.Sleep(20 * time.Second) // of the bubble: servers go too
 	})
 	return client
 }

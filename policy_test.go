@@ -116,8 +116,9 @@ func TestRedact(t *testing.T) {
 	for raw, want := range map[string]string{
 		"wss://user:secret@host/path?token=secret#secret": "wss://redacted@host/path?redacted",
 		"wss://host/path":                    "wss://host/path",
-		"ws://user:secret@ho st/?q=secret":   "redacted@ho st/",
-		"://secret@host?secret":              "redacted@host",
+		"ws://user:secret@ho st/?q=secret":   "redacted",
+		"://secret@host?secret":              "redacted",
+		"user:secret@host/path":              "redacted",
 		"":                                   "",
 		"https://host/a/b?x=secret&y=secret": "https://host/a/b?redacted",
 	} {

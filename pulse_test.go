@@ -189,3 +189,37 @@ func TestPulsesSpread(t *testing.T) {
 	}
 	spread("after a broadcast", sims[0].now, sims)
 }
+
+func TestPulseProbe(t *testing.T) {
+	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, message: true})
+	s.until(time.Minute, s.received)
+	beatDue := s.next
+	s.probe(s.now, s.reads, 5*time.Second)
+	if s.next != beatDue {
+		t.Errorf("a probe moved the application's beat from %v to %v", beatDue, s.next)
+	}
+	// The network changes again and again while the server is gone.
+	asked, v := s.now, verdictAlive
+	for v != verdictDead && s.now < asked+day {
+		s.now += time.Second
+		if v, _ = s.look(s.now, s.since, true, s.reads, 0); v != verdictDead {
+			s.probe(s.now, s.reads, 5*time.Second)
+		}
+	}
+	if s.now != asked+5*time.Second {
+		t.Errorf("dead %v after the first probe", s.now-asked)
+	}
+}
+
+func TestPulseForgivesAStoppedProcessItsIdleTime(t *testing.T) {
+	s := newPulseSim(pulse{interval: 20 * time.Second, timeout: 15 * time.Second, idle: 10 * time.Second})
+	s.until(5*time.Second, s.received)
+	s.now = s.due + time.Hour // SIGSTOP, SIGCONT
+	v, next := s.look(s.now, s.since, true, s.reads, 0)
+	if v == verdictIdle || next-s.now < 5*time.Second {
+		t.Fatalf("verdict %d after the process was stopped, next look in %v", v, next-s.now)
+	}
+	if v, _ = s.look(s.now+10*time.Second, s.since, true, s.reads, 0); v != verdictIdle {
+		t.Errorf("verdict %d 10 s later", v)
+	}
+}

@@ -415,6 +415,10 @@ func dialFailure(err error, attempt int) Failure {
 	if errors.As(err, &closed) {
 		f.Reason = closed.Reason
 	}
+	var violation *ProtocolError
+	if errors.As(err, &violation) {
+		f.Code = violation.Code
+	}
 	var dial *DialError
 	if errors.As(err, &dial) {
 		f.Phase, f.Status, f.RetryAfter = dial.Phase, dial.Status, dial.RetryAfter

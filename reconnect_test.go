@@ -17,7 +17,7 @@ import (
 // A stable session restarts the count of attempts and the backoff, also when
 // the application itself ends it.
 func TestStableSessionRestartsTheCount(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithMaxAttempts(3), inMemory(func(n int, p *peer) {
 			if n == 3 && p.upgrade() {
 				p.echoClose(nil)
@@ -41,7 +41,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 // returns the context's error.
 func TestCancellationIsNoFailure(t *testing.T) {
 	for range 200 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			asked := false
 			client := newClient(t, resock.WithMaxAttempts(1),
 				resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
@@ -66,7 +66,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 
 // Downtime ends when the next session opens, not when its attempt begins.
 func TestDowntimeIncludesTheAttempt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, inMemory(func(n int, p *peer) {
 			time.Sleep(3 * time.Second)
 			if p.upgrade() && n > 1 {
@@ -90,7 +90,7 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 // A session's length ends with its last byte: what closing takes after that
 // makes no session stable.
 func TestClosingMakesNoSessionStable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithStableAfter(500*time.Millisecond), inMemory(func(n int, p *peer) {
 			p.upgrade()
 			p.frame(0x83, "") // a reserved opcode
@@ -114,7 +114,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 
 // Reconnect never makes the client wait longer than it would have.
 func TestReconnectNeverDelays(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
 		events := client.Subscribe(t.Context())
 		go client.Run(t.Context())
@@ -129,7 +129,7 @@ func TestReconnectNeverDelays(t *testing.T) {
 
 // An attempt is told why the session before it ended.
 func TestAttemptIsToldTheLastEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var told []error
 		client := newClient(t,
 			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
@@ -157,7 +157,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 
 // A client that said it connects does so, or says why not.
 func TestConnectingIsAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {
 			p.upgrade()
 			p.echoClose(nil)
@@ -184,7 +184,7 @@ func TestConnectingIsAnswered(t *testing.T) {
 // The end of the channel is the end of the client.
 func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			client := newClient(t, resock.WithMaxAttempts(1), inMemory(func(n int, p *peer) {}))
 			events := client.Subscribe(t.Context())
 			go client.Run(t.Context())
@@ -206,7 +206,7 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 
 // WaitOpen tells the last failure, however soon the next attempt follows it.
 func TestWaitOpenTellsTheLastFailure(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithDialTimeout(time.Second),
 			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }),
 			inMemory(func(n int, p *peer) { time.Sleep(10 * time.Second) }))

@@ -77,8 +77,11 @@ type outbound struct {
 
 // waiter is a Send that waits for the outcome of its message.
 type waiter struct {
+	ctx     context.Context
 	outcome chan error // buffered
 }
+
+func newWaiter(ctx context.Context) *waiter { return &waiter{ctx, make(chan error, 1)} }
 
 // settle reports the outcome, exactly once per message.
 func (m *outbound) settle(err error) {
@@ -140,22 +143,21 @@ func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 		s := o.session
 		o.token = true
 		o.mu.Unlock()
-		if o.writeDirect(s, &m) {
+		if o.writeDirect(ctx, s, &m) {
 			return nil
 		}
-		// What was not written waits for the next session.
-		return o.wait(ctx, m.waiter)
+		return o.wait(m.waiter) // what was not written waits for the next session
 	}
-	m.waiter = &waiter{outcome: make(chan error, 1)}
+	m.waiter = newWaiter(ctx)
 	o.queue.pushBack(m)
 	o.start()
 	o.mu.Unlock()
-	return o.wait(ctx, m.waiter)
+	return o.wait(m.waiter)
 }
 
 // writeDirect writes the message of a Send that holds the token. It reports
 // false when the outcome comes by m's waiter.
-func (o *outbox) writeDirect(s *session, m *outbound) bool {
+func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool {
 	start, end, err := s.write(m.typ, m.data)
 	if err == nil {
 		err = s.wire.flush()
@@ -165,7 +167,7 @@ func (o *outbox) writeDirect(s *session, m *outbound) bool {
 		o.release()
 		return true
 	}
-	m.waiter = &waiter{outcome: make(chan error, 1)}
+	m.waiter = newWaiter(ctx)
 	o.flight = append(o.flight, flight{*m, start, end})
 	o.land(s, err)
 	o.release()
@@ -173,11 +175,11 @@ func (o *outbox) writeDirect(s *session, m *outbound) bool {
 }
 
 // wait waits for the outcome of a queued Send.
-func (o *outbox) wait(ctx context.Context, w *waiter) error {
+func (o *outbox) wait(w *waiter) error {
 	select {
 	case err := <-w.outcome:
 		return err
-	case <-ctx.Done():
+	case <-w.ctx.Done():
 	}
 	o.mu.Lock()
 	queued := false
@@ -188,9 +190,9 @@ func (o *outbox) wait(ctx context.Context, w *waiter) error {
 	o.idle.Broadcast()
 	o.mu.Unlock()
 	if queued {
-		return notSent(ctx.Err())
+		return notSent(w.ctx.Err())
 	}
-	return <-w.outcome // being written
+	return <-w.outcome // being written; requeue minds that ctx ended
 }
 
 // notSent says why a message was certainly not sent.
@@ -328,16 +330,16 @@ func (o *outbox) land(s *session, err error) {
 		clear(flight)
 		return
 	}
+	// The session is detached and takes no more bytes before anything is
+	// requeued: no message meets this connection again.
+	o.detach(s)
+	s.writeFailed(err)
 	written := s.wire.writtenBytes()
 	tried := len(flight)
 	for tried > 0 && flight[tried-1].start >= written {
 		tried--
 	}
-	// The session is detached before anything is requeued: no message meets
-	// this connection again.
-	o.detach(s)
 	o.requeue(flight[tried:])
-	s.fail(PhaseWrite, err)
 	for i := range flight[:tried] {
 		if m := &flight[i]; m.end <= written {
 			o.counters.messagesOut.Add(1)
@@ -349,20 +351,27 @@ func (o *outbox) land(s *session, err error) {
 	clear(flight)
 }
 
-// requeue puts messages back to the front of the queue.
+// requeue puts messages back to the front of the queue, but for those that
+// nobody waits for any more.
 func (o *outbox) requeue(unsent []flight) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := len(unsent) - 1; i >= 0; i-- {
 		m := unsent[i].outbound
-		if m.beat {
+		switch {
+		case m.beat:
 			continue
-		}
-		if m.waiter == nil {
+		case m.waiter == nil:
 			o.count++
 			o.bytes += len(m.data)
+		case m.waiter.ctx.Err() != nil:
+			m.settle(notSent(m.waiter.ctx.Err()))
+			continue
 		}
 		o.queue.pushFront(m)
+		if m.expiry != 0 {
+			o.sweepBy(m.expiry)
+		}
 	}
 }
 
@@ -504,6 +513,9 @@ func (o *outbox) sweep() {
 	o.mu.Lock()
 	o.sweeping = false
 	o.idle.Broadcast()
+	if o.sweepAt != 0 && !o.closed { // the timer may have fired meanwhile, in vain
+		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
+	}
 }
 
 // size tells what is queued.

@@ -3,8 +3,10 @@ package resock
 import (
 	"context"
 	"errors"
+
 	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -90,6 +92,22 @@ func (s *session) fail(phase Phase, err error) {
 	s.kill()
 }
 
+// writeFailed ends the session after a write that failed. A network that takes no
+// more bytes may still hold what the server sent, and the close frame that says
+// why it left: they are read for a moment. If the connection refuses messages
+// because it is being closed, that goes on.
+func (s *session) writeFailed(err error) {
+	code, _ := s.wire.closed()
+	switch {
+	case s.wire.broken():
+		if s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode}) {
+			time.AfterFunc(lingerAfterFailure, s.kill)
+		}
+	case code == 0 || !errors.Is(err, net.ErrClosed):
+		s.fail(PhaseWrite, err)
+	}
+}
+
 // kill frees everybody who reads from or writes to the connection.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
@@ -147,8 +165,10 @@ func (s *session) read() error {
 		if err != nil {
 			return err
 		}
-		if r.hand(typ, data); r.err != nil {
-			return r.err
+		// A closing handshake may read the wire now: nothing of it is touched.
+		s.client.counters.messagesIn.Add(1)
+		if !r.deliver(typ, data) {
+			return errAborted
 		}
 	}
 }
@@ -160,9 +180,8 @@ func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, erro
 	if err != nil {
 		return nil, err // what was read is part of a message, and so nothing
 	}
-	if typ == MessageText && r.slow.deflated && !utf8.Valid(data) {
-		r.violate(websocket.StatusInvalidFramePayloadData, "text is not valid UTF-8")
-		return nil, r.err
+	if typ == MessageText && r.flate && !utf8.Valid(data) {
+		return nil, &ProtocolError{websocket.StatusInvalidFramePayloadData, errors.New("text is not valid UTF-8")}
 	}
 	return data[:len(data):len(data)], nil
 }
@@ -174,24 +193,30 @@ func (s *session) finish(err error) ending {
 		s.age.Stop()
 	}
 	s.client.outbox.detach(s)
-	s.end(s.diagnose(err))
 	s.mu.Lock()
-	e := *s.ending
 	s.finished = true
+	known := s.ending
 	s.mu.Unlock()
 
+	var e ending
+	switch {
+	case known == nil || known.phase == PhaseWrite && s.wire.wireReader.closeCode != 0:
+		e = s.diagnose(err)
+	default:
+		e = *known // a closing handshake may be reading the wire until it is joined
+	}
 	if e.phase == PhaseProtocol {
 		s.reject(e)
 	}
-	r := &s.wire.wireReader
-	if !e.closing || r.srcErr != nil {
+	if !e.closing {
 		s.kill()
 	}
-	s.tasks.Wait() // a closing handshake among them
+	s.tasks.Wait()
 	s.kill()
 	_ = s.conn.CloseNow()
 	s.client.outbox.join()
 	s.wire.stopWatch()
+	r := &s.wire.wireReader
 	r.publish()
 	r.buf = nil
 	r.release()
@@ -209,34 +234,46 @@ func (s *session) finish(err error) ending {
 // diagnose tells why reading ended by itself.
 func (s *session) diagnose(err error) ending {
 	r := &s.wire.wireReader
-	sent, _ := s.wire.closed()
+	violation := s.violation(err)
 	switch {
-	case r.violation != nil:
-		return ending{phase: PhaseProtocol, err: r.violation, code: r.violation.Code}
-	case r.closeCode != 0 && websocket.CloseStatus(err) != -1:
+	case violation != nil:
+	case r.closeCode != 0:
 		return ending{closing: true, code: r.closeCode, reason: r.closeReason}
-	case errors.Is(r.err, errAborted):
+	case errors.Is(r.err, errAborted) || errors.Is(err, errAborted):
 		return ending{closing: true, requested: true, code: StatusGoingAway}
-	case r.srcErr != nil && sent == 0:
+	case r.srcErr != nil:
 		return ending{phase: PhaseRead, err: &lostError{"connection lost", r.srcErr}, code: unknownPeerCode}
-	case sent != 0: // coder/websocket found a violation and sent a close frame for it
-		return ending{phase: PhaseProtocol, err: &ProtocolError{sent, err}, code: sent}
+	default: // the transport is well, and yet there is no message: it cannot be inflated
+		violation = &ProtocolError{websocket.StatusInvalidFramePayloadData, err}
 	}
-	// The transport is well, and yet there is no message: it cannot be inflated.
-	code := websocket.StatusInvalidFramePayloadData
-	return ending{phase: PhaseProtocol, err: &ProtocolError{code, err}, code: code}
+	return ending{phase: PhaseProtocol, err: violation, code: violation.Code}
 }
 
-// lingerAfterViolation bounds the wait for a server that was sent a close frame
-// for its violation.
-const lingerAfterViolation = time.Second
+// violation returns what the server did wrong, or nil.
+func (s *session) violation(err error) *ProtocolError {
+	r := &s.wire.wireReader
+	var violation *ProtocolError
+	switch sent, _ := s.wire.closed(); {
+	case r.violation != nil:
+		return r.violation
+	case errors.As(err, &violation):
+		return violation
+	case sent != 0 && r.closeCode == 0: // coder/websocket found it
+		return &ProtocolError{sent, err}
+	}
+	return nil
+}
 
-// discard takes down a session that never opened.
-func (s *session) discard(err error) {
-	if s.wire.violation == nil {
+// lingerAfterFailure bounds the wait for the last words of a server: after it was
+// sent a close frame for its violation, or when a write failed.
+const lingerAfterFailure = time.Second
+
+// discard takes down a session that never opened, and tells how it ended.
+func (s *session) discard(err error) ending {
+	if s.violation(err) == nil {
 		s.fail(PhaseSetup, err)
 	}
-	s.finish(err)
+	return s.finish(err)
 }
 
 // reject sends the close frame for a violation, if coder/websocket has not, and
@@ -244,7 +281,7 @@ func (s *session) discard(err error) {
 func (s *session) reject(e ending) {
 	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
 	defer deadline.Stop()
-	s.wire.linger = min(lingerAfterViolation, s.client.config.closeTimeout)
+	s.wire.linger = min(lingerAfterFailure, s.client.config.closeTimeout)
 	var protocol *ProtocolError
 	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
 		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))

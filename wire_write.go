@@ -143,10 +143,14 @@ func (w *wireWriter) frame() (start, end uint64) {
 	return w.frameStart, w.frameEnd
 }
 
-// writtenBytes is how far into the stream the network has taken bytes.
+// writtenBytes is how far into the stream the network has taken bytes, after what is
+// being flushed.
 func (w *wireWriter) writtenBytes() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for w.busy {
+		w.flushed.Wait()
+	}
 	return w.written
 }
 
@@ -281,6 +285,13 @@ func (w *wireWriter) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.watch.Reset(-late)
+}
+
+// broken reports whether the network takes no more bytes.
+func (w *wireWriter) broken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err != nil
 }
 
 // stopWatch ends the write timeout; nothing is written any more.

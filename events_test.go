@@ -1,0 +1,145 @@
+package resock_test
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+// A server that does not answer the close frame does not take the CloseEvent
+// from a subscriber that reads.
+func TestFinalCloseReachesEverySubscriber(t *testing.T) {
+	for _, overflow := range []resock.Overflow{resock.OverflowBlock, resock.OverflowDropOldest} {
+		bubble(t, func(t *testing.T) {
+			client := newClient(t, inMemory(func(n int, p *peer) {
+				p.upgrade()
+				io.Copy(io.Discard, p)
+			}))
+			events := client.Subscribe(t.Context(), resock.WithOverflow(overflow))
+			go client.Run(context.Background())
+			await[resock.OpenEvent](t, events)
+			client.Close(resock.StatusNormalClosure, "")
+			if closed := await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
+				t.Errorf("%+v", closed)
+			}
+			if event, ok := <-events; ok {
+				t.Errorf("after the last event: %+v", event)
+			}
+		})
+	}
+}
+
+// A late, unbuffered subscriber that has not taken its OpenEvent blocks delivery
+// in the same way as any other: visibly, and until it leaves.
+func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		say := make(chan string)
+		defer close(say)
+		client := newClient(t, inMemory(func(n int, p *peer) {
+			p.upgrade()
+			for s := range say {
+				p.text(s)
+			}
+		}))
+		events := client.Subscribe(t.Context())
+		go client.Run(context.Background())
+		await[resock.OpenEvent](t, events)
+
+		ctx, leave := context.WithCancel(context.Background())
+		late := client.Subscribe(ctx, resock.WithBuffer(0))
+		say <- "one"
+		await[resock.MessageEvent](t, events)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			select {
+			case <-time.After(time.Minute):
+			case <-t.Context().Done():
+			}
+			if client.Stats().BlockedSince.IsZero() {
+				t.Error("BlockedSince is zero")
+			}
+			leave()
+		}()
+		say <- "two"
+		<-done
+		await[resock.MessageEvent](t, events)
+		if event, ok := <-late; ok {
+			t.Errorf("after leaving: %+v", event)
+		}
+	})
+}
+
+// Delivered and lost messages add up, whatever the subscriber's pace.
+func TestDropOldestCountsExactly(t *testing.T) {
+	const messages = 1000
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, inMemory(func(n int, p *peer) {
+			if n > 3 || !p.upgrade() {
+				return
+			}
+			for i := range messages {
+				p.text(strconv.Itoa(i))
+				if i%97 == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+		}))
+		events := client.Subscribe(t.Context(), resock.WithOverflow(resock.OverflowDropOldest), resock.WithBuffer(7))
+		go client.Run(context.Background())
+		seen, session, last := 0, uint64(0), -1
+		for session < 3 || last < messages-1 {
+			event := <-events
+			switch e := event.(type) {
+			case resock.OpenEvent:
+				session = e.Session
+			case resock.MessageEvent:
+				i, _ := strconv.Atoi(string(e.Data))
+				at := int(e.Session-1)*messages + i
+				if e.Session != session || at != seen+int(e.Lost) {
+					t.Fatalf("message %d of session %d (in %d) after %d seen, %d lost", i, e.Session, session, seen, e.Lost)
+				}
+				seen, last = at+1, i
+				time.Sleep(10 * time.Microsecond)
+			}
+		}
+	})
+}
+
+// A closing handshake reads on while a message is still being delivered, without
+// a data race. A bubble of synctest would hide it, and so would any signal from
+// the delivery: hence the rounds.
+func TestCloseDuringDelivery(t *testing.T) {
+	for range 100 {
+		release := make(chan struct{})
+		var client *resock.Client
+		client = newClient(t,
+			resock.WithMessageHandler(func(resock.MessageType, []byte) { <-release }),
+			inMemory(func(n int, p *peer) {
+				if n > 1 || !p.upgrade() {
+					return
+				}
+				client.WaitOpen(t.Context())
+				p.frame(0x01, "a fragmented ")
+				p.frame(0x80, "message")
+				for range 100 {
+					runtime.Gosched()
+				}
+				client.Close(resock.StatusNormalClosure, "")
+				p.echoClose(nil)
+				io.Copy(io.Discard, p)
+				close(release)
+			}))
+		events := client.Subscribe(t.Context())
+		client.Run(context.Background())
+		await[resock.OpenEvent](t, events)
+		if closed := await[resock.CloseEvent](t, events); !closed.Clean {
+			t.Errorf("%+v", closed)
+		}
+	}
+}
