@@ -86,6 +86,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
 		}
 	}
+	s.wire.begun = true
 	return s, nil
 }
 

@@ -154,14 +154,15 @@ func (s *session) beat(typ MessageType, data []byte) {
 // read delivers messages until the session ends.
 func (s *session) read() error {
 	r := &s.wire.wireReader
+	defer r.reader.Store(readerDelivers) // a closing handshake may still read
 	for {
-		r.inside.Store(true)
+		r.reader.Store(readerAsks)
 		typ, reader, err := s.conn.Reader(context.Background())
-		r.inside.Store(false)
 		if err != nil {
 			return err
 		}
 		data, err := readMessage(typ, reader, r)
+		r.reader.Store(readerDelivers)
 		if err != nil {
 			return err
 		}

@@ -39,6 +39,13 @@ var (
 	errAborted   = errors.New("resock: delivery aborted")
 )
 
+// What the reading goroutine does.
+const (
+	readerDelivers int32 = iota // what it has collected, or nothing yet
+	readerAsks                  // coder/websocket for a message
+	readerCollects              // what coder/websocket makes of slow frames
+)
+
 // wireReader is the inbound half of a wire: a frame scanner over the stream of
 // the server, read by coder/websocket.
 //
@@ -63,7 +70,8 @@ type wireReader struct {
 	deliver  func(MessageType, []byte) bool
 	onPong   func(payload []byte)
 	counters *counters
-	inside   atomic.Bool // the reading goroutine asks coder/websocket for a message
+	begun    bool         // messages are no longer for OnOpen
+	reader   atomic.Int32 // what the reading goroutine does
 
 	buf    []byte // buf[r:w] is received and not handled
 	r, w   int
@@ -81,6 +89,7 @@ type wireReader struct {
 	checked  int // payload bytes of an unfinished fast frame that text has seen
 	text     utf8Checker
 
+	skipped   bool  // a closing handshake has read on
 	err       error // sticky
 	srcErr    error // of src, once err says so
 	late      error // of src, to be reported after the bytes that came with it
@@ -110,8 +119,11 @@ func (r *wireReader) Read(p []byte) (int, error) {
 	}
 	// When the reading goroutine is not the one that waits, OnOpen receives
 	// messages itself, or a closing handshake discards what precedes the close
-	// frame while the reading goroutine still delivers.
-	r.fast = r.inside.Load() && r.closeCode == 0
+	// frame while the reading goroutine still delivers. Then nothing more is
+	// delivered: a stream may end early, but it has no holes.
+	reader := r.reader.Load()
+	r.skipped = r.skipped || r.begun && reader == readerDelivers
+	r.fast = reader == readerAsks && r.closeCode == 0 && !r.skipped
 	for {
 		if r.err != nil {
 			return 0, r.err
@@ -261,6 +273,7 @@ func (r *wireReader) scanData(h frameHeader, b []byte) bool {
 		r.violate(StatusProtocolError, "endless empty continuation frames")
 		return true
 	}
+	r.reader.CompareAndSwap(readerAsks, readerCollects)
 	r.slow.open, r.slow.fin = !h.fin(), h.fin()
 	r.pass, r.passHead = int64(h.size)+h.length, h.size
 	return true
