@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,8 +152,8 @@ func TestUpgradeHeader(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Server) {
 		s.Script(
 			Upgrade(http.Header{"sec-websocket-protocol": {"chat"}}, (*Conn).Echo),
-			Upgrade(http.Header{"Sec-WebSocket-Accept": {"wrong"}}, nil),
-			Upgrade(http.Header{"Upgrade": nil}, nil),
+			Upgrade(http.Header{"Sec-WebSocket-Accept": {"wrong"}}, (*Conn).Drop),
+			Upgrade(http.Header{"Upgrade": nil}, (*Conn).Drop),
 		)
 		conn, _, err := websocket.Dial(context.Background(), s.URL, &websocket.DialOptions{
 			HTTPClient:   s.Client(),
@@ -223,11 +224,11 @@ func (r *recorder) Helper()        {}
 func (r *recorder) Cleanup(func()) {}
 func (r *recorder) Fatalf(format string, args ...any) {
 	r.failed <- fmt.Sprintf(format, args...)
-	select {} // as the test that ends there
+	runtime.Goexit() // as the test does there
 }
 
 func TestAcceptFailsTheTest(t *testing.T) {
-	r := &recorder{TB: t, failed: make(chan string)}
+	r := &recorder{TB: t, failed: make(chan string, 1)}
 	s := NewServer(r)
 	go s.Accept()
 	s.Close()
