@@ -74,6 +74,24 @@ func start(t *testing.T, server *resocktest.Server, opts ...resock.Option) *reso
 	return client
 }
 
+// The program of the package's documentation.
+func TestExample_drop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := resocktest.NewMemory(t)
+		client, err := resock.New(server.URL, resock.WithDialOptions(
+			&websocket.DialOptions{HTTPClient: server.Client()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go client.Run(t.Context())
+
+		server.Accept().Drop() // the connection breaks
+		server.Accept()        // and the client is back
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+	})
+}
+
 // A server that is away for an hour is not hammered, and the client is back soon
 // after it.
 func TestExample_outage(t *testing.T) {

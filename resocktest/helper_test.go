@@ -94,6 +94,13 @@ func wantError(t *testing.T, err, want error) {
 	}
 }
 
+// awaitAttempts waits for attempts that another goroutine makes at once.
+func awaitAttempts(s *Server, n int) {
+	for len(s.Attempts()) < n {
+		runtime.Gosched()
+	}
+}
+
 // wantEOF takes both ends of a stream, between frames and within one.
 func wantEOF(t *testing.T, err error) {
 	t.Helper()

@@ -65,8 +65,15 @@ func TestStalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, s *Server) {
 				s.Script(step)
-				_, err := tryDial(t, s, 20*time.Millisecond)
-				wantError(t, err, context.DeadlineExceeded)
+				ctx, leave := context.WithCancel(context.Background())
+				failed := make(chan error)
+				go func() {
+					_, _, err := websocket.Dial(ctx, s.URL, &websocket.DialOptions{HTTPClient: s.Client()})
+					failed <- err
+				}()
+				awaitAttempts(s, 1)
+				leave()
+				wantError(t, <-failed, context.Canceled)
 				wantEqual(t, len(s.Attempts()), 1)
 			})
 		})
@@ -122,9 +129,7 @@ func TestCloseEndsEverything(t *testing.T) {
 				failed <- err
 			}()
 		}
-		for len(s.Attempts()) < 3 {
-			time.Sleep(time.Millisecond)
-		}
+		awaitAttempts(s, 3)
 		echoed, held := dial(t, s), dial(t, s)
 		s.Accept()
 		c := s.Accept()
