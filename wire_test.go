@@ -264,7 +264,7 @@ func TestReadTruncated(t *testing.T) {
 // buffers, in frames of several sizes.
 func TestReadBigMessages(t *testing.T) {
 	sizes := []int{125, 126, 127, 250, 254, 256, 257, 300, 2047, 2049, 4091, 4092, 4096, 4097, 5000,
-		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom + 5}
+		16 << 10, 65525, 65526, 65535, 65536, 65537, 100_000, growFrom + 5}
 	text := strings.Repeat("€uro", 200_000)
 	for _, handler := range []bool{false, true} {
 		var stream []byte
