@@ -91,6 +91,11 @@ func startRig(t *testing.T, target string, opts ...resock.Option) *rig {
 // next returns the next event.
 func (r *rig) next() resock.Event {
 	r.t.Helper()
+	return r.nextWithin(time.Minute)
+}
+
+func (r *rig) nextWithin(limit time.Duration) resock.Event {
+	r.t.Helper()
 	select {
 	case event, ok := <-r.events:
 		if !ok {
@@ -98,7 +103,7 @@ func (r *rig) next() resock.Event {
 		}
 		r.note(event)
 		return event
-	case <-time.After(10 * time.Second):
+	case <-time.After(limit):
 		r.t.Fatalf("no event; state %v, log:\n%s", r.client.State(), r.log)
 	}
 	return nil

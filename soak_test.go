@@ -1,0 +1,550 @@
+package resock_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+)
+
+var (
+	soakClients = flag.Int("resock.clients", 200, "clients of TestManyClients; each takes two file descriptors")
+	soakTime    = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
+)
+
+// soakPatience bounds what must happen.
+const soakPatience = 2 * time.Minute
+
+// farm is a server that can be killed, with its connections, and started again.
+type farm struct {
+	address string
+	handler http.HandlerFunc
+	wrap    func(*net.TCPConn) net.Conn // what the handler writes to, if not nil
+
+	mu    sync.Mutex
+	http  *http.Server
+	conns map[net.Conn]bool // nil while it is dead
+	tasks sync.WaitGroup
+}
+
+// newFarm returns a farm that is not started. Its port is none of those that
+// the kernel hands out by itself: a dial to such a port, while nobody listens,
+// may connect to itself.
+func newFarm(t *testing.T, handler http.HandlerFunc) *farm {
+	t.Helper()
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return &farm{address: address, handler: handler}
+		}
+	}
+	t.Fatal("no free port")
+	return nil
+}
+
+func (f *farm) start(t *testing.T) {
+	t.Helper()
+	listener, err := net.Listen("tcp", f.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.conns = map[net.Conn]bool{}
+	f.http = &http.Server{Handler: f.handler, ReadHeaderTimeout: time.Minute}
+	f.tasks.Go(func() { _ = f.http.Serve(&farmListener{listener, f}) })
+}
+
+// kill ends the server as the death of its process does.
+func (f *farm) kill() {
+	_ = f.http.Close()
+	f.mu.Lock()
+	conns := f.conns
+	f.conns = nil
+	f.mu.Unlock()
+	for conn := range conns {
+		_ = conn.Close()
+	}
+	f.tasks.Wait()
+}
+
+// farmListener keeps the connections, and resets them when they are closed: a
+// port in TIME-WAIT for each of thousands would leave none for the next ones.
+type farmListener struct {
+	net.Listener
+	f *farm
+}
+
+func (l *farmListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	tcp := conn.(*net.TCPConn)
+	_ = tcp.SetLinger(0)
+	c := &farmConn{Conn: tcp, f: l.f}
+	if l.f.wrap != nil {
+		c.Conn = l.f.wrap(tcp)
+	}
+	l.f.mu.Lock()
+	defer l.f.mu.Unlock()
+	if l.f.conns == nil {
+		_ = tcp.Close()
+		return nil, net.ErrClosed
+	}
+	l.f.conns[c] = true
+	return c, nil
+}
+
+type farmConn struct {
+	net.Conn
+	f *farm
+}
+
+func (c *farmConn) Close() error {
+	c.f.mu.Lock()
+	delete(c.f.conns, c)
+	c.f.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// usage is what the process holds, once it holds no more than want.
+type usage struct {
+	goroutines int
+	heap       uint64
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d goroutines, %d KiB of heap", u.goroutines, u.heap>>10)
+}
+
+// measure returns the usage, as soon as it is within the limits or when
+// patience ends.
+func measure(limits usage) (u usage, within bool) {
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
+		runtime.GC()
+		runtime.GC() // the pools are empty after the second
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		u = usage{runtime.NumGoroutine(), stats.HeapAlloc}
+		within = u.goroutines <= limits.goroutines && u.heap <= limits.heap
+		if within || time.Now().After(deadline) {
+			return u, within
+		}
+	}
+}
+
+const (
+	soakRounds   = 10
+	soakMessages = 4 // of a client in a round: two while it is open, two while it is down
+)
+
+// TestManyClients kills the server of many clients ten times. All of them must
+// come back, each message of Enqueue must have its one outcome, and in the end
+// nothing may be left of it all.
+func TestManyClients(t *testing.T) {
+	before, _ := measure(usage{1 << 30, 1 << 60})
+	t.Run("rounds", func(t *testing.T) { testManyClients(t, *soakClients) })
+	// The runtime keeps what describes a goroutine, some hundred bytes, for the next one.
+	slack := 2<<20 + uint64(*soakClients)*4<<10
+	after, ok := measure(usage{before.goroutines, before.heap + slack})
+	t.Logf("before: %v; after: %v", before, after)
+	if !ok {
+		t.Errorf("%v before, %v after", before, after)
+	}
+}
+
+// fleet is the clients of TestManyClients, and what became of their messages.
+type fleet struct {
+	clients  []*resock.Client
+	opened   chan struct{}
+	lost     chan struct{}
+	ended    chan error
+	received []atomic.Int32 // by the server
+	outcomes []atomic.Int32
+	errors   []atomic.Pointer[error] // the outcome, if it is an error
+	accepted int
+}
+
+func testManyClients(t *testing.T, n int) {
+	total := n * soakRounds * soakMessages
+	fl := &fleet{
+		opened:   make(chan struct{}, n),
+		lost:     make(chan struct{}, n),
+		ended:    make(chan error, 2*n),
+		received: make([]atomic.Int32, total),
+		outcomes: make([]atomic.Int32, total),
+		errors:   make([]atomic.Pointer[error], total),
+	}
+	server := newFarm(t, fl.serve)
+	server.start(t)
+	maximum := max(20*time.Millisecond, time.Duration(n)*200*time.Microsecond)
+	var running sync.WaitGroup
+	for range n {
+		c, err := resock.New("ws://"+server.address,
+			resock.WithBackoff(time.Millisecond, maximum),
+			resock.WithDialTimeout(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fl.clients = append(fl.clients, c)
+		events := c.Subscribe(context.Background())
+		running.Go(func() { fl.ended <- fl.watch(events) })
+		running.Go(func() {
+			if err := c.Run(context.Background()); err != nil {
+				fl.ended <- err
+			}
+		})
+	}
+
+	var open usage
+	for round := range soakRounds {
+		collect(t, fl.opened, n, "clients open in round %d", round)
+		if round == 0 {
+			open, _ = measure(usage{1 << 30, 1 << 60})
+		} else if u, ok := measure(usage{open.goroutines, open.heap + open.heap/2 + 4<<20}); !ok {
+			t.Errorf("with all clients open: %v in round %d, %v in the first one", u, round, open)
+		}
+		fl.enqueue(t, round, 0)
+		server.kill()
+		collect(t, fl.lost, n, "clients lost their session in round %d", round)
+		fl.enqueue(t, round, 1)
+		server.start(t)
+	}
+	collect(t, fl.opened, n, "clients open in the end")
+	t.Logf("%d clients open: %v", n, open)
+
+	for _, c := range fl.clients {
+		if err := c.Close(resock.StatusNormalClosure, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	running.Wait()
+	server.kill()
+	close(fl.ended)
+	for err := range fl.ended {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	fl.check(t)
+}
+
+// collect receives n tokens.
+func collect(t *testing.T, tokens <-chan struct{}, n int, format string, args ...any) {
+	t.Helper()
+	timeout := time.After(soakPatience)
+	for i := range n {
+		select {
+		case <-tokens:
+		case <-timeout:
+			t.Fatalf("%d of %d %s", i, n, fmt.Sprintf(format, args...))
+		}
+	}
+}
+
+// serve notes every message.
+func (fl *fleet) serve(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow() //nolint:errcheck // it is over
+	for {
+		_, data, err := conn.Read(context.Background())
+		if err != nil {
+			return
+		}
+		fl.received[binary.BigEndian.Uint64(data)].Add(1)
+	}
+}
+
+// watch reads the events of one client to their end.
+func (fl *fleet) watch(events <-chan resock.Event) error {
+	var checker grammar.Checker
+	for event := range events {
+		if err := checker.Event(event); err != nil {
+			return err
+		}
+		switch e := event.(type) {
+		case resock.OpenEvent:
+			fl.opened <- struct{}{}
+		case resock.FailEvent:
+			if e.Session != 0 {
+				fl.lost <- struct{}{}
+			}
+		}
+	}
+	return checker.End()
+}
+
+// enqueue sends half of the round's messages of each client.
+func (fl *fleet) enqueue(t *testing.T, round, half int) {
+	t.Helper()
+	const each = soakMessages / 2
+	for i, c := range fl.clients {
+		for j := range each {
+			id := (i*soakRounds+round)*soakMessages + half*each + j
+			err := c.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, uint64(id)),
+				resock.WithResult(func(err error) {
+					fl.outcomes[id].Add(1)
+					if err != nil {
+						fl.errors[id].Store(&err)
+					}
+				}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fl.accepted++
+		}
+	}
+}
+
+// check compares what the clients were told with what the server got.
+func (fl *fleet) check(t *testing.T) {
+	t.Helper()
+	var sent, maybe, received int
+	for id := range fl.accepted {
+		got := fl.received[id].Load()
+		received += int(got)
+		if n := fl.outcomes[id].Load(); n != 1 {
+			t.Errorf("message %d has %d outcomes", id, n)
+		}
+		if got > 1 {
+			t.Errorf("message %d was received %d times", id, got)
+		}
+		switch err := fl.errors[id].Load(); {
+		case err == nil:
+			sent++
+		case errors.Is(*err, resock.ErrMaybeSent):
+			maybe++
+		case !errors.Is(*err, resock.ErrNotSent):
+			t.Errorf("message %d has the outcome %v", id, *err)
+		case got > 0:
+			t.Errorf("message %d was received, and has the outcome %v", id, *err)
+		}
+	}
+	t.Logf("%d messages: %d sent, %d perhaps sent, %d received", fl.accepted, sent, maybe, received)
+}
+
+// TestPushesWithDrops has the server push as fast as it can, over connections
+// that break at random places. Every message must arrive once and in order,
+// since the client resumes where it was.
+func TestPushesWithDrops(t *testing.T) {
+	duration := *soakTime
+	if testing.Short() {
+		duration /= 3
+	}
+	modes := []struct {
+		name        string
+		handler     bool
+		compression websocket.CompressionMode
+	}{
+		{"subscriber", false, websocket.CompressionDisabled},
+		{"handler", true, websocket.CompressionDisabled},
+		{"compressed", false, websocket.CompressionContextTakeover},
+	}
+	for _, mode := range modes {
+		t.Run(mode.name, func(t *testing.T) {
+			testPushes(t, duration/time.Duration(len(modes)), mode.handler, mode.compression)
+		})
+	}
+}
+
+func testPushes(t *testing.T, duration time.Duration, handler bool, compression websocket.CompressionMode) {
+	f := feed{t: t, compression: compression}
+	server := newFarm(t, f.serve)
+	server.wrap = func(conn *net.TCPConn) net.Conn {
+		return &brittle{TCPConn: conn, left: 1000 + rand.IntN(1<<18)}
+	}
+	server.start(t)
+
+	cursor := cursor{t: t}
+	opts := []resock.Option{
+		resock.WithBackoff(time.Millisecond, 5*time.Millisecond),
+		resock.WithStableAfter(0),
+		resock.WithDialOptions(&websocket.DialOptions{CompressionMode: compression}),
+		// By now the loss of the last session was received: nothing that came
+		// before it is still to be delivered.
+		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{URL: fmt.Sprintf("ws://%s/?after=%d", server.address, cursor.last.Load())}, nil
+		}),
+	}
+	if handler {
+		opts = append(opts, resock.WithMessageHandler(func(_ resock.MessageType, data []byte) { cursor.take(data) }))
+	}
+	c, err := resock.New("", opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	events := grammar.Tee(t, c.Subscribe(context.Background(), resock.WithBuffer(0)))
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(context.Background()) }()
+
+	var outcomes atomic.Int64
+	var enqueued int64
+	sessions := uint64(0)
+	stop := time.NewTimer(duration)
+	defer stop.Stop()
+	for open := true; open; {
+		var event resock.Event
+		select {
+		case event, open = <-events:
+		case <-stop.C:
+			if sessions < 3 { // on a slow machine
+				stop.Reset(100 * time.Millisecond)
+				continue
+			}
+			_ = c.Close(resock.StatusNormalClosure, "")
+		}
+		switch e := event.(type) {
+		case resock.OpenEvent:
+			sessions = e.Session
+			err := c.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, sessions),
+				resock.WithResult(func(error) { outcomes.Add(1) }))
+			if err == nil {
+				enqueued++
+			} else if !errors.Is(err, resock.ErrClosed) {
+				t.Error(err)
+			}
+		case resock.MessageEvent:
+			cursor.take(e.Data)
+		}
+	}
+	if err := <-ran; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+	server.kill()
+	f.tasks.Wait()
+
+	t.Logf("%d messages in %d sessions", cursor.last.Load(), sessions)
+	if got, want := outcomes.Load(), enqueued; got != want {
+		t.Errorf("%d outcomes of %d messages", got, want)
+	}
+	if cursor.last.Load() == 0 || sessions < 2 {
+		t.Errorf("%d messages in %d sessions are no test", cursor.last.Load(), sessions)
+	}
+}
+
+// pushed returns message n of a feed: its number, noise that depends on it, and
+// a checksum. One in a hundred does not fit into any buffer.
+func pushed(n uint64) []byte {
+	source := rand.New(rand.NewPCG(n, 0))
+	size := source.IntN(300)
+	if n%100 == 0 {
+		size = 100_000
+	}
+	data := binary.BigEndian.AppendUint64(make([]byte, 0, size+12), n)
+	for len(data) < size {
+		data = binary.BigEndian.AppendUint64(data, source.Uint64()&0x0F0F0F0F0F0F0F0F)
+	}
+	return binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
+}
+
+// cursor is how far a client got in a feed.
+type cursor struct {
+	t    *testing.T
+	last atomic.Uint64
+}
+
+// take wants the next message.
+func (c *cursor) take(data []byte) {
+	body, sum := data[:max(0, len(data)-4)], data[max(0, len(data)-4):]
+	if len(body) < 8 || crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(sum) {
+		c.t.Errorf("a message of %d bytes after number %d is damaged", len(data), c.last.Load())
+		return
+	}
+	if got, want := binary.BigEndian.Uint64(body), c.last.Load()+1; got != want {
+		c.t.Errorf("message %d, want %d", got, want)
+	}
+	c.last.Store(binary.BigEndian.Uint64(body))
+}
+
+// feed is the server's side of TestPushesWithDrops.
+type feed struct {
+	t           *testing.T
+	compression websocket.CompressionMode
+	tasks       sync.WaitGroup
+
+	mu   sync.Mutex
+	seen uint64 // the last session that a client told
+}
+
+// serve pushes messages until the connection breaks.
+func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
+	f.tasks.Add(1)
+	defer f.tasks.Done()
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: f.compression})
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow() //nolint:errcheck // it is over
+	f.tasks.Go(func() { f.listen(conn) })
+	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
+	if err != nil {
+		f.t.Error(err)
+	}
+	for n := after + 1; ; n++ {
+		if conn.Write(context.Background(), websocket.MessageBinary, pushed(n)) != nil {
+			return
+		}
+	}
+}
+
+// listen wants each session told at most once, and in order.
+func (f *feed) listen(conn *websocket.Conn) {
+	defer conn.CloseNow() //nolint:errcheck // it is over
+	for {
+		_, data, err := conn.Read(context.Background())
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		session := binary.BigEndian.Uint64(data)
+		if session <= f.seen {
+			f.t.Errorf("session %d told after session %d", session, f.seen)
+		}
+		f.seen = session
+		f.mu.Unlock()
+	}
+}
+
+// brittle is a connection that breaks after some bytes, in the middle of
+// whatever is written. Now and then it ends as if nothing had happened.
+type brittle struct {
+	*net.TCPConn
+	mu   sync.Mutex
+	left int
+}
+
+func (b *brittle) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(p) < b.left {
+		b.left -= len(p)
+		return b.TCPConn.Write(p)
+	}
+	n, _ := b.TCPConn.Write(p[:b.left])
+	b.left = 0
+	if rand.IntN(2) == 0 {
+		_ = b.SetLinger(-1) // what was written arrives, and then the end
+	}
+	_ = b.TCPConn.Close()
+	return n, net.ErrClosed
+}
