@@ -121,7 +121,7 @@ func (s *session) setUp(header http.Header) {
 	r := &s.wire.wireReader
 	r.err = nil
 	r.limit = config.readLimit
-	r.flate = header.Get("Sec-WebSocket-Extensions") != ""
+	r.flate = strings.Join(header.Values("Sec-WebSocket-Extensions"), "") != ""
 	r.counters = &s.client.counters
 	r.keep = config.handler == nil
 	r.deliver = s.deliver
