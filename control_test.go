@@ -1191,6 +1191,82 @@ func TestNetworkLostWhileOpen(t *testing.T) {
 	})
 }
 
+// TestProbe: a change of the network finds a dead connection within the heartbeat
+// timeout, whenever the next beat is due.
+func TestProbe(t *testing.T) {
+	text := func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }
+	heartbeats := map[string][]resock.Option{
+		"15 s":                  {resock.WithHeartbeat(15*time.Second, 10*time.Second)},
+		"1 h":                   {resock.WithHeartbeat(time.Hour, 10*time.Second)},
+		"none":                  {resock.WithHeartbeat(0, 0)}, // a probe has a timeout of its own: 10 s
+		"beats without answers": {resock.WithHeartbeat(15*time.Second, 0), resock.WithHeartbeatMessage(text)},
+	}
+	for name, heartbeat := range heartbeats {
+		t.Run(name, func(t *testing.T) {
+			for after := time.Duration(0); after < 40*time.Second; after += 1300 * time.Millisecond {
+				bubble(t, func(t *testing.T, m *memory) {
+					m.host("a", listen)
+					network := &fakeNetwork{}
+					client := start(t, "ws://a/", append(heartbeat, m.options(), resock.WithNetwork(network))...)
+					next[resock.OpenEvent](client)
+					client.quiet(after)
+					m.cut()
+					began := time.Now()
+					network.set(true)
+					if fail := next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
+						t.Errorf("%+v", fail)
+					}
+					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // looks are at least 1 ms apart
+						t.Errorf("change after %v: dead connection found after %v, want 10 s", after, took)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestProbeFlapping: changes that never end do not put off the verdict.
+func TestProbeFlapping(t *testing.T) {
+	bubble(t, func(t *testing.T, m *memory) {
+		m.host("a", listen)
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
+		next[resock.OpenEvent](client)
+		m.cut()
+		began := time.Now()
+		for range 10 {
+			network.set(true)
+			select {
+			case <-client.events:
+				within(t, began, 10*time.Second, 10*time.Second)
+				return
+			case <-time.After(3 * time.Second):
+			}
+		}
+		t.Error("a dead connection lives on")
+	})
+}
+
+// TestProbeBesideBeats: the server gets the messages that it asked for at their
+// time, however often the network changes.
+func TestProbeBesideBeats(t *testing.T) {
+	bubble(t, func(t *testing.T, m *memory) {
+		received := make(chan string, 100)
+		m.host("a", feed(received))
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
+		next[resock.OpenEvent](client)
+		for range 100 {
+			network.set(true)
+			client.quiet(time.Second)
+		}
+		if beats := len(received); beats < 9 || beats > 11 {
+			t.Errorf("%d beats in 100 s, want one per 10 s", beats)
+		}
+	})
+}
+
 // TestProbeHealthy: changes do no harm to a connection that is well.
 func TestProbeHealthy(t *testing.T) {
 	bubble(t, func(t *testing.T, m *memory) {

@@ -120,11 +120,17 @@ func (p *pulse) pingAt(since time.Duration) time.Duration {
 
 // beat notes a beat that wants an answer within patience, if that is not 0.
 func (p *pulse) beat(now, patience time.Duration) {
-	p.beats++
-	p.beatAt = now
 	if p.next += p.interval; p.next <= now {
 		p.next = now + p.interval
 	}
+	p.ask(now, patience)
+}
+
+// ask notes a question, be it a beat or a probe. One that is open stays: who
+// asks again and again must not put off the verdict.
+func (p *pulse) ask(now, patience time.Duration) {
+	p.beats++
+	p.beatAt = now
 	if !p.unheard && patience > 0 {
 		p.unheard, p.asked, p.patience = true, now, patience
 	}
@@ -225,11 +231,14 @@ func (h *heartbeat) probe() {
 	if patience == 0 {
 		patience = defaultProbe
 	}
-	h.pulse.reads = r.life.reads.Load()
-	h.pulse.unheard = false
-	h.pulse.beat(now, patience)
+	if reads := r.life.reads.Load(); reads != h.pulse.reads {
+		h.pulse.reads = reads
+		h.pulse.unheard = false
+	}
+	h.pulse.ask(now, patience)
 	since, waiting := r.life.silentSince()
-	h.arm(h.pulse.wake(now, since, waiting) - now)
+	h.pulse.due = h.pulse.wake(now, since, waiting)
+	h.arm(h.pulse.due - now)
 	h.session.wire.ping()
 }
 
