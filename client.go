@@ -50,6 +50,7 @@ type Client struct {
 	closing   bool // Close was called, or the context of Run ended
 	suspend   bool // Suspend was called
 	reconnect bool // Reconnect was called
+	resumed   bool // Resume was called before the loop saw the Suspend
 	deadline  *time.Timer
 	loopback  bool // the target needs no network
 	state     State
@@ -256,8 +257,18 @@ func (c *Client) Resume() {
 	defer c.mu.Unlock()
 	if c.suspend {
 		c.suspend = false
+		c.resumed = c.state == StateWaiting
 		notify(c.wake)
 	}
+}
+
+// takeResumed reports whether Suspend and Resume were called in StateWaiting.
+func (c *Client) takeResumed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resumed := c.resumed
+	c.resumed = false
+	return resumed
 }
 
 // intent is what the application asked for.
@@ -286,7 +297,7 @@ func (c *Client) setStateLocked(state State) {
 	}
 	c.config.log.Debug("state", "from", c.state, "to", state)
 	c.state, c.since = state, time.Now()
-	c.reconnect = false
+	c.reconnect, c.resumed = false, false
 	if c.changed != nil {
 		close(c.changed)
 		c.changed = nil

@@ -970,6 +970,19 @@ func TestSuspendWaiting(t *testing.T) {
 		}
 		within(t, began, 0, 0)
 
+		// A Resume right behind the Suspend does no less.
+		client.is(resock.StateWaiting)
+		client.Suspend()
+		client.Resume()
+		if fail := next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Suspend and Resume, want 1", fail.Attempt)
+		}
+		within(t, began, 0, 0)
+		client.is(resock.StateWaiting)
+		if dials := m.dialed(); dials != 3 {
+			t.Errorf("%d dials, want 3", dials)
+		}
+
 		// Without a Suspend it does nothing.
 		client.Resume()
 		client.quiet(time.Hour)

@@ -288,6 +288,9 @@ func (l *loop) wait(d time.Duration) step {
 		if next, ok := l.held(); ok {
 			return next
 		}
+		if l.c.takeResumed() {
+			return l.resume()
+		}
 		if l.c.takeReconnect() {
 			l.requested = true
 			return step{state: StateConnecting}
@@ -323,12 +326,17 @@ func (l *loop) suspended() step {
 			return step{state: StateClosed}
 		}
 		if !suspended {
-			l.reset()
-			l.requested = false
-			return step{state: StateConnecting}
+			return l.resume()
 		}
 		<-l.c.wake
 	}
+}
+
+// resume dials at once, with a fresh backoff and count of attempts.
+func (l *loop) resume() step {
+	l.reset()
+	l.requested = false
+	return step{state: StateConnecting}
 }
 
 // sleep waits for d. It reports whether something woke it before.
