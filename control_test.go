@@ -470,6 +470,28 @@ func TestFailoverAndBack(t *testing.T) {
 	})
 }
 
+// TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
+// its end.
+func TestAttemptErrAfterSuspend(t *testing.T) {
+	bubble(t, func(t *testing.T, m *memory) {
+		var last resock.Attempt
+		client := start(t, "ws://a/", m.options(), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			last = a
+			return resock.Endpoint{}, nil
+		}))
+		next[resock.FailEvent](client)
+		m.host("a", listen)
+		next[resock.OpenEvent](client)
+		client.Suspend()
+		next[resock.CloseEvent](client)
+		client.Resume()
+		next[resock.OpenEvent](client)
+		if last.Err != nil || last.Session != 1 {
+			t.Errorf("told %+v, want session 1 and no error", last)
+		}
+	})
+}
+
 func TestEndpointError(t *testing.T) {
 	bubble(t, func(t *testing.T, m *memory) {
 		m.host("a", listen)

@@ -117,8 +117,11 @@ func (l *loop) connect() step {
 
 	f := dialFailure(err, attempt.N)
 	event := FailEvent{Attempt: attempt.N, Phase: f.Phase, Err: err, Took: time.Since(l.dialedAt)}
-	next := l.stopped()
-	if !canceled {
+	var next step
+	if canceled {
+		l.lastErr = nil
+		next = l.stopped()
+	} else {
 		next = l.after(f, false)
 	}
 	l.failed(event, next)
@@ -173,6 +176,7 @@ func (l *loop) live(s *session, attempt Attempt) step {
 	var next step
 	if e.requested {
 		l.requested = true
+		l.lastErr = nil
 		next = l.stopped()
 	} else {
 		stable := uptime >= l.c.config.stableAfter
