@@ -50,6 +50,7 @@ type Client struct {
 	closing   bool // Close was called, or the context of Run ended
 	suspend   bool // Suspend was called
 	reconnect bool // Reconnect was called
+	resumed   bool // Resume was called before the loop saw the Suspend
 	deadline  *time.Timer
 	loopback  bool // the target needs no network
 	state     State
@@ -129,6 +130,13 @@ func (c *Client) Run(ctx context.Context) error {
 	} else if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, canceled)()
 	}
+	c.loop(ctx)
+	c.finish()
+	return c.Err()
+}
+
+// loop runs the state machine, while the network is watched.
+func (c *Client) loop(ctx context.Context) {
 	if network := c.config.network; network != nil {
 		if stop := network.OnChange(c.networkChanged); stop != nil {
 			defer stop()
@@ -139,8 +147,6 @@ func (c *Client) Run(ctx context.Context) error {
 	if l.giveUp != nil {
 		c.stop(l.giveUp, StatusNormalClosure, "", false)
 	}
-	c.finish()
-	return c.Err()
 }
 
 // finish closes everything for good.
@@ -263,8 +269,18 @@ func (c *Client) Resume() {
 	defer c.mu.Unlock()
 	if c.suspend {
 		c.suspend = false
+		c.resumed = c.state == StateWaiting
 		notify(c.wake)
 	}
+}
+
+// takeResumed reports whether Suspend and Resume were called in StateWaiting.
+func (c *Client) takeResumed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resumed := c.resumed
+	c.resumed = false
+	return resumed
 }
 
 // intent is what the application asked for.
@@ -286,7 +302,7 @@ func (c *Client) setState(state State) {
 	from := c.state
 	if state != from {
 		c.state, c.since = state, time.Now()
-		c.reconnect = false
+		c.reconnect, c.resumed = false, false
 		if c.changed != nil {
 			close(c.changed)
 			c.changed = nil

@@ -33,7 +33,7 @@ type Attempt struct {
 	N        int           // from 1
 	Session  uint64        // the last one opened, or 0
 	Downtime time.Duration // since it ended, or 0
-	Err      error         // why the last attempt or session ended, or nil
+	Err      error         // why the last attempt or session ended; nil if the application ended it
 }
 
 // maxResponseHeader bounds the response to the upgrade, unless the application's

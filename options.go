@@ -275,7 +275,8 @@ func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 // is none the client does not dial and counts no attempt ([StateOffline]); it
 // dials when the network is back, after a random part of the initial backoff. When
 // the network changes while a session is open, the connection is probed at once.
-// Loopback addresses are dialed in any case. Defaults to none.
+// Loopback addresses are dialed in any case; with [WithEndpoint], the URL of the
+// last attempt tells, and before the first the one given to [New]. Defaults to none.
 func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
 }
