@@ -193,6 +193,8 @@ func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
 	if transport, ok := base.(*http.Transport); ok {
 		own := transport.Clone()
 		own.DisableKeepAlives = true
+		own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
+		own.Protocols.SetHTTP1(true)
 		if own.MaxResponseHeaderBytes == 0 {
 			own.MaxResponseHeaderBytes = maxResponseHeader
 		}
