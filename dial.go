@@ -215,6 +215,8 @@ func traced(base *http.Transport) *http.Transport {
 	}
 	own := base.Clone()
 	own.DisableKeepAlives = true
+	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
+	own.Protocols.SetHTTP1(true)
 	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
 	// They serve one request and are garbage after it.
 	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)

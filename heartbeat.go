@@ -221,7 +221,7 @@ func (h *heartbeat) check() {
 	case v == verdictBeat && beat != nil:
 		s.beat(beat())
 	case v == verdictBeat:
-		s.wire.ping()
+		s.wire.pingWait() // the timer of the next look runs already
 	}
 }
 
