@@ -41,7 +41,7 @@ func FuzzWire(f *testing.F) {
 // TestWireRandomStreams is a little of FuzzWire, the same each time.
 func TestWireRandomStreams(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for range 300 {
+	for range 120 {
 		program := make([]byte, 4+random.IntN(100))
 		for i := range program {
 			program[i] = byte(random.Uint32())

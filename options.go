@@ -84,6 +84,9 @@ func notNil(name string, isNil bool, set func(*config)) Option {
 			c.nilOption = name
 			return
 		}
+		if c.nilOption == name { // the last one wins
+			c.nilOption = ""
+		}
 		set(c)
 	})
 }
@@ -131,7 +134,8 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 // WithHeartbeatMessage makes the heartbeat send what beat returns, a payload
 // that the server asked for, every interval whatever was received, in place of
 // a ping. With it, a heartbeat timeout of zero means that no answer is expected.
-// beat is called on a goroutine of its own and must not block.
+// beat is called on a goroutine of its own and must not block; what it returns is
+// copied.
 func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 	return notNil("WithHeartbeatMessage", beat == nil, func(c *config) { c.beatMessage = beat })
 }
@@ -155,7 +159,8 @@ func WithBackoff(initial, max time.Duration) Option {
 
 // WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
 // verbatim: no jitter is added, and backoff.Stop gives up. The function is
-// called once, by [Client.Run]. Defaults to the policy of [WithBackoff].
+// called once, by [Client.Run], which returns an [*OptionError] if it gets nil.
+// Defaults to the policy of [WithBackoff].
 //
 // Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
 // MaxElapsedTime is set to 0.
@@ -220,6 +225,10 @@ func WithMessageHandler(handle func(typ MessageType, data []byte)) Option {
 // [PhaseEndpoint]. next may block; its context ends with the dial timeout and
 // when the client closes, and it must return then.
 //
+// A subscriber may still have messages of the last session in its buffer when next
+// is called: a resume cursor tells what was handled so far, and what was not comes
+// again.
+//
 // Headers belong to the endpoint they came with and are sent nowhere else.
 // Defaults to the URL given to [New] with the headers of [WithDialOptions]; New
 // takes an empty URL beside this option.
@@ -266,7 +275,8 @@ func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 // is none the client does not dial and counts no attempt ([StateOffline]); it
 // dials when the network is back, after a random part of the initial backoff. When
 // the network changes while a session is open, the connection is probed at once.
-// Loopback addresses are dialed in any case. Defaults to none.
+// Loopback addresses are dialed in any case; with [WithEndpoint], the URL of the
+// last attempt tells, and before the first the one given to [New]. Defaults to none.
 func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
 }

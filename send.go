@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -36,15 +37,27 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 		return err
 	}
 	m := outbound{typ: typ}
+	if len(opts) > 0 {
+		var err error
+		if m, err = optional(m, opts); err != nil {
+			return err
+		}
+	}
+	return c.outbox.enqueue(m, data)
+}
+
+// optional returns m with opts. It is apart from Enqueue because its m escapes
+// to the heap.
+func optional(m outbound, opts []EnqueueOption) (outbound, error) {
 	for _, opt := range opts {
 		if opt != nil {
 			opt.applyEnqueue(&m)
 		}
 	}
 	if m.hasTTL && m.ttl <= 0 {
-		return &OptionError{"WithTTL", m.ttl, "must be positive"}
+		return m, &OptionError{"WithTTL", m.ttl, "must be positive"}
 	}
-	return c.outbox.enqueue(m, data)
+	return m, nil
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -121,6 +134,12 @@ type outbox struct {
 
 	flight []flight // of the holder of the token
 }
+
+// Memory for bursts, all zero. It is shared by all clients: an idle one holds none.
+var (
+	queues  = sync.Pool{New: func() any { items := make([]outbound, burst); return &items }}
+	flights = sync.Pool{New: func() any { items := make([]flight, 0, burst/2); return &items }}
+)
 
 // flight is a message that was written into the wire but perhaps not to the
 // network yet: bytes start to end of the stream.
@@ -270,8 +289,12 @@ func (o *outbox) drain(s *session) {
 // load writes messages into the wire, up to one flush of them.
 func (o *outbox) load(s *session) (err error) {
 	var size uint64
+	if o.flight == nil {
+		o.flight = *flights.Get().(*[]flight)
+	}
 	for size < maxFlush && err == nil {
-		m, ok := o.next(s)
+		// What does not fit into the buffer of the wire would move all of it.
+		m, ok := o.next(s, maxFlush-int(size))
 		if !ok {
 			return nil
 		}
@@ -284,7 +307,7 @@ func (o *outbox) load(s *session) (err error) {
 }
 
 // next takes the next message for session s: beats first.
-func (o *outbox) next(s *session) (m outbound, ok bool) {
+func (o *outbox) next(s *session, room int) (m outbound, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session != s {
@@ -296,6 +319,9 @@ func (o *outbox) next(s *session) (m outbound, ok bool) {
 		return m, true
 	}
 	for o.queue.len > 0 {
+		if room < maxFlush && maskedSize(len(o.queue.at(0).data)) > room {
+			return m, false
+		}
 		m = o.queue.popFront()
 		o.forget(&m)
 		if m.expiry == 0 || m.expiry > o.now() {
@@ -384,8 +410,10 @@ func (o *outbox) requeue(unsent []flight) {
 func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if cap(o.flight) > 16 {
-		o.flight = nil // a burst's memory is not kept
+	if cap(o.flight) > 16 { // a burst's memory is not kept
+		spare := o.flight
+		flights.Put(&spare)
+		o.flight = nil
 	}
 	o.token = false
 	o.idle.Broadcast()
@@ -397,7 +425,7 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session == s {
-		o.beats = append(o.beats, outbound{typ: typ, data: data, beat: true})
+		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), beat: true})
 		o.start()
 	}
 }

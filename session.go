@@ -136,6 +136,11 @@ func (s *session) shut(code StatusCode, reason string, flush bool) {
 // Only the holder of the outbox's token may call it, or OnOpen. Its context
 // must never end: that would close the connection.
 func (s *session) write(typ MessageType, data []byte) (start, end uint64, err error) {
+	if !s.wire.flate {
+		if start, end, ok := s.wire.message(typ, data); ok {
+			return start, end, nil
+		}
+	}
 	s.wire.mark()
 	err = s.conn.Write(context.Background(), typ, data)
 	start, end = s.wire.frame()

@@ -386,15 +386,12 @@ func (r *wireReader) carve(payload []byte) []byte {
 // fill reads more bytes into the buffer.
 func (r *wireReader) fill() {
 	r.block = nil
-	if r.r == r.w {
-		r.r, r.w = 0, 0
-		r.fit(0)
-	} else if r.r > 0 || r.w == len(r.buf) {
-		r.w = copy(r.buf, r.buf[r.r:r.w])
-		r.r = 0
-		if r.full || r.w == len(r.buf) {
-			r.fit(r.w)
-		}
+	r.w = copy(r.buf, r.buf[r.r:r.w])
+	r.r = 0
+	// Part of a frame is nearly always left, so it must not keep a buffer that
+	// has become too small.
+	if r.w == 0 || r.full || r.w == len(r.buf) {
+		r.fit(r.w)
 	}
 	n := r.read(r.buf[r.w:])
 	r.w += n

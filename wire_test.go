@@ -9,7 +9,10 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -261,7 +264,7 @@ func TestReadTruncated(t *testing.T) {
 // buffers, in frames of several sizes.
 func TestReadBigMessages(t *testing.T) {
 	sizes := []int{125, 126, 127, 250, 254, 256, 257, 300, 2047, 2049, 4091, 4092, 4096, 4097, 5000,
-		16 << 10, 65525, 65526, 65535, 65536, 65537, 200_000, growFrom + 5}
+		16 << 10, 65525, 65526, 65535, 65536, 65537, 100_000, growFrom + 5}
 	text := strings.Repeat("€uro", 200_000)
 	for _, handler := range []bool{false, true} {
 		var stream []byte
@@ -684,7 +687,6 @@ func TestViolationWithTheLastBytes(t *testing.T) {
 	}
 }
 
-// TestInflatedLimit: coder/websocket alone lets one inflated byte too many through.
 func TestInflatedLimit(t *testing.T) {
 	const limit = 1000
 	for size, want := range map[int]string{limit - 1: endLost, limit: endLost, limit + 1: endProtocol(1009), 100 * limit: endProtocol(1009)} {
@@ -694,6 +696,64 @@ func TestInflatedLimit(t *testing.T) {
 		if got.end != want || (want == endLost) != slices.Equal(got.messages, []message{{MessageText, text}}) {
 			t.Errorf("%d bytes: got %v", size, got)
 		}
+	}
+}
+
+// TestInflatedLimitOfBrokenData: of compressed data that is cut short,
+// coder/websocket alone lets one byte too many through.
+func TestInflatedLimitOfBrokenData(t *testing.T) {
+	deflated := newDeflater(deflateExtension).deflate("0123456789abcdefghij")
+	for cut := range len(deflated) {
+		stream := frame(finBit|rsv1Bit|opBinary, deflated[:cut])
+		for limit := int64(1); limit < 30; limit++ {
+			got := overWire(t, setting{limit: limit, extension: deflateExtension}, &script{in: stream, end: errEnd})
+			if len(got.messages) > 0 && int64(len(got.messages[0].data)) > limit {
+				t.Errorf("limit %d: got %d bytes", limit, len(got.messages[0].data))
+			}
+		}
+	}
+}
+
+// silent is a script whose server says nothing more and does not hang up.
+type silent struct {
+	script
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (s *silent) Read(p []byte) (int, error) {
+	if len(s.in) == 0 {
+		<-s.closed
+	}
+	return s.script.Read(p)
+}
+
+func (s *silent) Close() error {
+	s.once.Do(func() { close(s.closed) })
+	return nil
+}
+
+// TestViolationEndsAtOnce: after a violation, whoever found it, nothing is read
+// any more: the session does not wait for the server's close frame.
+func TestViolationEndsAtOnce(t *testing.T) {
+	for name, stream := range map[string][]byte{
+		"the wire":        frame(finBit|opText, "\xff"),
+		"the inflater":    frame(finBit|rsv1Bit|opText, "\xff\xff\xff\xff"),
+		"coder/websocket": frame(finBit|3, ""),
+		"the session":     frame(finBit|rsv1Bit|opText, newDeflater(deflateExtension).deflate("\xff")),
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			src := &silent{script: script{in: stream, end: errEnd}, closed: make(chan struct{})}
+			s := wiredSession(t, setting{limit: 100, extension: deflateExtension}, src)
+			began := time.Now()
+			e := s.finish(s.read())
+			if took := time.Since(began); e.phase != PhaseProtocol || took != 0 {
+				t.Errorf("%s: got %v %d after %v", name, e.phase, e.code, took)
+			}
+			if sent := sentFrames(t, src.written()); len(sent) != 1 || sent[0].first != finBit|opClose {
+				t.Errorf("%s: sent %v", name, sent)
+			}
+		})
 	}
 }
 

@@ -113,7 +113,7 @@ func (p panel) draw(out *strings.Builder, x, y int) int {
 // duration writes nanoseconds briefly.
 func duration(nanos float64) string {
 	if nanos < 10_000 {
-		return metric{unit: 1, plain: -1}.format(nanos) + " ns"
+		return metric{unit: 1, decimals: -1}.format(nanos) + " ns"
 	}
 	return fmt.Sprintf("%.1f µs", nanos/1e3)
 }

@@ -173,11 +173,11 @@ func (c *Conn) Reset() {
 
 // end records how the connection ended, if it had not before, and closes it.
 func (c *Conn) end(err error) {
+	_ = c.link.Close() // first: when Done is closed, nothing can be sent
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.received.Ended.IsZero() {
 		c.received.Ended, c.received.Err = time.Now(), err
 		close(c.done)
 	}
-	c.mu.Unlock()
-	_ = c.link.Close()
 }

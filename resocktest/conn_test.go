@@ -252,7 +252,7 @@ func TestStopReading(t *testing.T) {
 		c.StopReading()
 		c.StopReading()
 		sent := make(chan error, 1)
-		const size = 20 << 20 // more than all buffers
+		const size = 8 << 20 // more than all buffers
 		go func() { sent <- conn.Write(context.Background(), websocket.MessageBinary, make([]byte, size)) }()
 		select {
 		case err := <-sent:

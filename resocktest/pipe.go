@@ -29,7 +29,7 @@ type pipeConn struct {
 	local, remote net.Addr
 
 	mu     sync.Mutex
-	linger int
+	abort  bool // Close resets
 	closed bool
 }
 
@@ -55,23 +55,21 @@ func (p *pipeConn) wrap(op string, err error) error {
 }
 
 // SetLinger makes Close reset the connection if seconds is zero, as it does for
-// TCP. No other value has a meaning here.
+// TCP. Other values change nothing.
 func (p *pipeConn) SetLinger(seconds int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.linger = seconds
-	if seconds == 0 {
-		p.linger = lingerReset
-	}
+	p.abort = seconds == 0
 	return nil
 }
 
-// lingerReset marks a SetLinger(0), so that the zero pipeConn is an ordinary one.
-const lingerReset = -1
-
 // CloseWrite tells the peer that nothing more comes. Reading goes on.
 func (p *pipeConn) CloseWrite() error {
-	p.out.finish(syscall.EPIPE)
+	p.out.change(func() {
+		if p.out.ended == nil {
+			p.out.ended = syscall.EPIPE
+		}
+	})
 	return nil
 }
 
@@ -82,12 +80,8 @@ func (p *pipeConn) Close() error {
 		return p.wrap("close", net.ErrClosed)
 	}
 	p.closed = true
-	if p.linger == lingerReset {
-		p.in.reset()
-		p.out.reset()
-	}
-	p.in.leave()
-	p.out.finish(net.ErrClosed)
+	p.in.change(func() { p.in.left, p.in.broken = true, p.in.broken || p.abort })
+	p.out.change(func() { p.out.ended, p.out.broken = net.ErrClosed, p.out.broken || p.abort })
 	return nil
 }
 
@@ -204,20 +198,7 @@ func (s *stream) writable() error {
 	return nil
 }
 
-// finish ends writing; the writer gets err from now on.
-func (s *stream) finish(err error) {
-	s.change(func() { s.ended = err })
-}
-
-// leave ends reading.
-func (s *stream) leave() {
-	s.change(func() { s.left = true })
-}
-
-func (s *stream) reset() {
-	s.change(func() { s.broken = true })
-}
-
+// change changes the stream and wakes all who wait for that.
 func (s *stream) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -135,7 +135,8 @@ func (s *Server) Script(steps ...Step) {
 func (s *Server) Handle(handler func(*Conn)) { s.Script(Serve(handler)) }
 
 // Accept waits for the next upgraded connection, whether the test holds it or a
-// step serves it. It fails the test if none comes: within 30 seconds, or within
+// step serves it. The client may not have read the response yet, or reject it.
+// Accept fails the test if no connection comes: within 30 seconds, or within
 // a day of the virtual time of [NewMemory]. Like Fatal it must be called by the
 // goroutine of the test.
 func (s *Server) Accept() *Conn {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,8 +65,15 @@ func TestStalls(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, s *Server) {
 				s.Script(step)
-				_, err := tryDial(t, s, 20*time.Millisecond)
-				wantError(t, err, context.DeadlineExceeded)
+				ctx, leave := context.WithCancel(context.Background())
+				failed := make(chan error)
+				go func() {
+					_, _, err := websocket.Dial(ctx, s.URL, &websocket.DialOptions{HTTPClient: s.Client()})
+					failed <- err
+				}()
+				awaitAttempts(s, 1)
+				leave()
+				wantError(t, <-failed, context.Canceled)
 				wantEqual(t, len(s.Attempts()), 1)
 			})
 		})
@@ -121,9 +129,7 @@ func TestCloseEndsEverything(t *testing.T) {
 				failed <- err
 			}()
 		}
-		for len(s.Attempts()) < 3 {
-			time.Sleep(time.Millisecond)
-		}
+		awaitAttempts(s, 3)
 		echoed, held := dial(t, s), dial(t, s)
 		s.Accept()
 		c := s.Accept()
@@ -151,8 +157,8 @@ func TestUpgradeHeader(t *testing.T) {
 	onBoth(t, func(t *testing.T, s *Server) {
 		s.Script(
 			Upgrade(http.Header{"sec-websocket-protocol": {"chat"}}, (*Conn).Echo),
-			Upgrade(http.Header{"Sec-WebSocket-Accept": {"wrong"}}, nil),
-			Upgrade(http.Header{"Upgrade": nil}, nil),
+			Upgrade(http.Header{"Sec-WebSocket-Accept": {"wrong"}}, (*Conn).Drop),
+			Upgrade(http.Header{"Upgrade": nil}, (*Conn).Drop),
 		)
 		conn, _, err := websocket.Dial(context.Background(), s.URL, &websocket.DialOptions{
 			HTTPClient:   s.Client(),
@@ -223,11 +229,11 @@ func (r *recorder) Helper()        {}
 func (r *recorder) Cleanup(func()) {}
 func (r *recorder) Fatalf(format string, args ...any) {
 	r.failed <- fmt.Sprintf(format, args...)
-	select {} // as the test that ends there
+	runtime.Goexit() // as the test does there
 }
 
 func TestAcceptFailsTheTest(t *testing.T) {
-	r := &recorder{TB: t, failed: make(chan string)}
+	r := &recorder{TB: t, failed: make(chan string, 1)}
 	s := NewServer(r)
 	go s.Accept()
 	s.Close()
