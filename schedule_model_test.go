@@ -46,7 +46,7 @@ func (tr *trial) check() {
 	}
 	if last := len(tr.readers[0].events) - 1; m.gaveUp() != nil && last >= 0 {
 		m.endedAt = timeOf(tr.readers[0].events[last])
-	} else if tr.canceled && tr.ranAt.After(tr.stopped) {
+	} else if !tr.byClose && tr.ranAt.After(tr.stopped) {
 		m.endedAt = tr.ranAt // a context that ended before is looked at then
 	}
 	m.aborted = tr.doneAt.Sub(m.endedAt) >= tr.closeIn

@@ -520,7 +520,8 @@ type trial struct {
 	groups   int // of sends
 	resumes  int // how often the client may dial at once
 	ranAt    time.Time
-	stopped  time.Time // when the first of these was called
+	stopped  time.Time // when it was told to end
+	byClose  bool
 	closed   bool
 	canceled bool
 	doneAt   time.Time
@@ -862,7 +863,7 @@ func (tr *trial) resume() {
 func (tr *trial) stop() {
 	tr.hold("stopped")
 	if tr.stopped.IsZero() {
-		tr.stopped = time.Now()
+		tr.stopped, tr.byClose = time.Now(), tr.closed
 	}
 }
 
