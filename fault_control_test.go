@@ -494,7 +494,7 @@ func constantly(d time.Duration) func() backoff.BackOff {
 
 // A closing handshake that meets a reader busy with delivery reads on by itself.
 // What it discards leaves no hole: nothing behind it is delivered.
-func TestFault52_NoHoleWhileClosing(t *testing.T) {
+func TestNoHoleWhileClosing(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := startVirtualRig(t, s)
 		lazy := r.client.Subscribe(t.Context(), resock.WithBuffer(0))
