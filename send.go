@@ -141,8 +141,8 @@ var (
 	flights = sync.Pool{New: func() any { items := make([]flight, 0, burst/2); return &items }}
 )
 
-// flight is a message that was written into the wire but perhaps not to the
-// network yet: bytes start to end of the stream.
+// flight is a message that was taken from the queue and whose outcome is open:
+// bytes start to end of the stream, once it is written.
 type flight struct {
 	outbound
 	start, end uint64
@@ -282,54 +282,46 @@ func (o *outbox) drain(s *session) {
 }
 
 // load writes messages into the wire, up to one flush of them.
-func (o *outbox) load(s *session) (err error) {
-	var size uint64
+func (o *outbox) load(s *session) error {
 	if o.flight == nil {
 		o.flight = *flights.Get().(*[]flight)
 	}
-	for size < maxFlush && err == nil {
-		// What does not fit into the buffer of the wire would move all of it.
-		m, ok := o.next(s, maxFlush-int(size))
-		if !ok {
-			return nil
-		}
-		var start, end uint64
-		start, end, err = s.write(m.typ, m.data)
-		size += end - start
-		o.flight = append(o.flight, flight{m, start, end})
+	for _, m := range o.take(s) {
+		m.settle(ErrExpired)
 	}
-	return err
+	return s.writeAll(o.flight)
 }
 
-// next takes the next message for session s: beats first.
-func (o *outbox) next(s *session, room int) (m outbound, ok bool) {
+// take moves messages for session s into flight, beats first, as many as one
+// flush holds. It returns the expired ones that it met.
+func (o *outbox) take(s *session) (expired []outbound) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session != s {
-		return m, false
+		return nil
 	}
-	if len(o.beats) > 0 {
-		m = o.beats[0]
-		o.beats = o.beats[1:]
-		return m, true
+	size := 0
+	for _, m := range o.beats {
+		size += maskedSize(len(m.data))
+		o.flight = append(o.flight, flight{outbound: m})
 	}
+	o.beats = nil
 	for o.queue.len > 0 {
-		if room < maxFlush && maskedSize(len(o.queue.at(0).data)) > room {
-			return m, false
+		// What does not fit into the buffer of the wire would move all of it.
+		next := maskedSize(len(o.queue.at(0).data))
+		if size > 0 && size+next > maxFlush {
+			break
 		}
-		m = o.queue.popFront()
+		m := o.queue.popFront()
 		o.forget(&m)
-		if m.expiry == 0 || m.expiry > o.now() {
-			return m, true
+		if m.expiry != 0 && m.expiry <= o.now() {
+			expired = append(expired, m)
+			continue
 		}
-		o.mu.Unlock()
-		m.settle(ErrExpired)
-		o.mu.Lock()
-		if o.session != s {
-			return m, false
-		}
+		size += next
+		o.flight = append(o.flight, flight{outbound: m})
 	}
-	return m, false
+	return expired
 }
 
 // forget takes m out of the count.
