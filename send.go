@@ -38,26 +38,21 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 	}
 	m := outbound{typ: typ}
 	if len(opts) > 0 {
-		var err error
-		if m, err = optional(m, opts); err != nil {
-			return err
+		var options enqueueOptions
+		for _, opt := range opts {
+			if opt != nil {
+				opt.applyEnqueue(&options)
+			}
 		}
+		if options.expires && options.ttl <= 0 {
+			return &OptionError{"WithTTL", options.ttl, "must be positive"}
+		}
+		if options.expires {
+			m.expiry = c.outbox.now() + min(options.ttl, math.MaxInt64/2)
+		}
+		m.result = options.result
 	}
 	return c.outbox.enqueue(m, data)
-}
-
-// optional returns m with opts. It is apart from Enqueue because its m escapes
-// to the heap.
-func optional(m outbound, opts []EnqueueOption) (outbound, error) {
-	for _, opt := range opts {
-		if opt != nil {
-			opt.applyEnqueue(&m)
-		}
-	}
-	if m.hasTTL && m.ttl <= 0 {
-		return m, &OptionError{"WithTTL", m.ttl, "must be positive"}
-	}
-	return m, nil
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -78,15 +73,16 @@ func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionErr
 
 // outbound is one message on its way out.
 type outbound struct {
-	typ    MessageType
 	data   []byte
-	ttl    time.Duration
-	hasTTL bool
+	typ    MessageType
 	expiry time.Duration // of the outbox's clock, or 0
 	result func(error)   // of Enqueue, or nil
-	waiter *waiter       // of Send, or nil
-	beat   bool          // of the heartbeat: worth nothing on another connection
+	waiter *waiter       // of Send, or nil; beatWaiter for the heartbeat
 }
+
+// beatWaiter marks messages of the heartbeat: on another connection they are worth
+// nothing, and nobody waits for them.
+var beatWaiter = new(waiter)
 
 // waiter is a Send that waits for the outcome of its message.
 type waiter struct {
@@ -99,6 +95,7 @@ func newWaiter(ctx context.Context) *waiter { return &waiter{ctx, make(chan erro
 // settle reports the outcome, exactly once per message.
 func (m *outbound) settle(err error) {
 	switch {
+	case m.waiter == beatWaiter:
 	case m.waiter != nil:
 		m.waiter.outcome <- err
 	case m.result != nil:
@@ -227,8 +224,7 @@ func (o *outbox) enqueue(m outbound, data []byte) error {
 		return ErrQueueFull
 	}
 	m.data = o.copy(data)
-	if m.hasTTL {
-		m.expiry = o.now() + min(m.ttl, math.MaxInt64/2)
+	if m.expiry != 0 {
 		o.sweepBy(m.expiry)
 	}
 	o.count++
@@ -377,7 +373,7 @@ func (o *outbox) requeue(unsent []flight) {
 	for i := len(unsent) - 1; i >= 0; i-- {
 		m := unsent[i].outbound
 		switch {
-		case m.beat:
+		case m.waiter == beatWaiter:
 			continue
 		case m.waiter == nil:
 			o.count++
@@ -412,7 +408,7 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session == s {
-		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), beat: true})
+		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), waiter: beatWaiter})
 		o.start()
 	}
 }
