@@ -418,19 +418,26 @@ func WithoutMessages() SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.messages = false })
 }
 
-// EnqueueOption configures one message of [Client.Enqueue].
-type EnqueueOption interface {
-	applyEnqueue(*outbound)
+// enqueueOptions are what the options of Enqueue set.
+type enqueueOptions struct {
+	ttl     time.Duration
+	expires bool // ttl was set
+	result  func(error)
 }
 
-type enqueueFunc func(*outbound)
+// EnqueueOption configures one message of [Client.Enqueue].
+type EnqueueOption interface {
+	applyEnqueue(*enqueueOptions)
+}
 
-func (f enqueueFunc) applyEnqueue(m *outbound) { f(m) }
+type enqueueFunc func(*enqueueOptions)
+
+func (f enqueueFunc) applyEnqueue(o *enqueueOptions) { f(o) }
 
 // WithTTL gives a message up with [ErrExpired] when it could not be sent within
 // d. Defaults to no limit; d must be positive.
 func WithTTL(d time.Duration) EnqueueOption {
-	return enqueueFunc(func(m *outbound) { m.ttl, m.hasTTL = d, true })
+	return enqueueFunc(func(o *enqueueOptions) { o.ttl, o.expires = d, true })
 }
 
 // WithResult reports the outcome of a message: nil once it was handed to the
@@ -438,5 +445,5 @@ func WithTTL(d time.Duration) EnqueueOption {
 // exactly once, on any goroutine, and must not block; it is never called when
 // Enqueue itself returned an error.
 func WithResult(done func(error)) EnqueueOption {
-	return enqueueFunc(func(m *outbound) { m.result = done })
+	return enqueueFunc(func(o *enqueueOptions) { o.result = done })
 }

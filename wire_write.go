@@ -125,21 +125,23 @@ func (w *wireWriter) begin(h frameHeader, p []byte) {
 	}
 }
 
-// message writes a message in one frame, as coder/websocket would, but without
-// its locks, which cost more than the rest. Start and end are its place in the
+// writeMessages writes each message in one frame, as coder/websocket would, but
+// without its locks, which cost more than the rest, and notes its place in the
 // stream. It reports false, and does nothing, when coder/websocket is in the
 // middle of a frame, has closed, or has to say why writing fails.
-func (w *wireWriter) message(typ MessageType, data []byte) (start, end uint64, ok bool) {
+func (w *wireWriter) writeMessages(all []flight) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil || w.left > 0 || w.closeCode != 0 {
-		return 0, 0, false
+		return false
 	}
-	start = w.appended
-	w.buf = appendFrame(slices.Grow(w.borrow(), maxFrameHeader+len(data)), byte(typ), data)
-	w.appended = start + uint64(maskedSize(len(data)))
-	w.frameStart, w.frameEnd = start, w.appended
-	return start, w.appended, true
+	for i := range all {
+		m := &all[i]
+		m.start, m.end = w.appended, w.appended+uint64(maskedSize(len(m.data)))
+		w.buf = appendFrame(slices.Grow(w.borrow(), maxFrameHeader+len(m.data)), byte(m.typ), m.data)
+		w.appended = m.end
+	}
+	return true
 }
 
 // maskedSize is the size of a masked frame.
