@@ -508,13 +508,36 @@ func TestNoHoleWhileClosing(t *testing.T) {
 		r.client.Reconnect()
 		for i := range 5 {
 			synctest.Wait()
-			_ = c.Push(fmt.Sprint("after it ", i))
+			frame := resocktest.Frame(fin|text, fmt.Append(nil, "after it ", i))
+			_ = c.Raw(frame[:4])
+			synctest.Wait()
 			if i == 1 {
-				<-lazy
+				<-lazy // delivery goes on in the middle of a discarded frame
+				synctest.Wait()
 			}
+			_ = c.Raw(frame[4:])
 		}
 		_ = c.Close(4000, "")
 		r.message("one")
 		r.closed(4000, "", true)
+	})
+}
+
+// A server may ping until it has read our close frame.
+func TestPingDuringTheClosingHandshake(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s)
+		c := s.Accept()
+		c.IgnoreClose()
+		r.open()
+		r.client.Reconnect()
+		for range 3 {
+			synctest.Wait()
+			_ = c.Ping("are you there?")
+			_ = c.Push("still here")
+			r.message("still here")
+		}
+		_ = c.Close(4000, "bye")
+		r.closed(4000, "bye", true)
 	})
 }

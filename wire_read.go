@@ -63,6 +63,7 @@ type wireReader struct {
 	life liveness
 
 	src      io.Reader
+	writer   *wireWriter
 	limit    int64 // of a message
 	flate    bool  // permessage-deflate was negotiated
 	fast     bool  // the fast lane is open
@@ -206,6 +207,12 @@ func (r *wireReader) scanControl(h frameHeader, b []byte) bool {
 		r.r += end
 		r.onPong(payload)
 		return true
+	case opPing:
+		// After its close frame coder/websocket cannot answer, and fails.
+		if closing, _ := r.writer.closed(); closing != 0 {
+			r.r += end
+			return true
+		}
 	case opClose:
 		if !r.scanClose(payload) {
 			return true
