@@ -109,8 +109,7 @@ func (r *wireReader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	// When the reading goroutine is not the one that waits, OnOpen receives
-	// messages itself, or a closing handshake discards what precedes the close
-	// frame while the reading goroutine still delivers.
+	// messages itself, or what follows a violation is discarded.
 	r.fast = r.inside.Load() && r.closeCode == 0
 	for {
 		if r.err != nil {
