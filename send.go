@@ -145,6 +145,11 @@ type flight struct {
 	start, end uint64
 }
 
+// untouched reports whether the network has nothing of a message, of which it took
+// the stream up to written. When the closing handshake refused the message, its
+// place is empty, and the close frame may already stand behind it.
+func untouched(start, end, written uint64) bool { return start == end || start >= written }
+
 func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
@@ -350,7 +355,7 @@ func (o *outbox) land(s *session, err error) {
 	s.writeFailed(err)
 	written := s.wire.writtenBytes()
 	tried := len(flight)
-	for tried > 0 && flight[tried-1].start >= written {
+	for tried > 0 && untouched(flight[tried-1].start, flight[tried-1].end, written) {
 		tried--
 	}
 	o.requeue(flight[tried:])

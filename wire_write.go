@@ -65,7 +65,15 @@ type wireWriter struct {
 func (w *wireWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil {
+	h, ok := parseFrameHeader(p)
+	pong := w.left == 0 && ok && h.opcode() == opPong
+	switch {
+	case pong && (w.err != nil || w.pongs > maxFlush):
+		// A peer that pings and does not read gets no more. Nor can a broken
+		// network take it, but what it still holds is read: coder/websocket does
+		// not read on when it cannot answer.
+		return len(p), nil
+	case w.err != nil:
 		return 0, w.err
 	}
 	if w.sealed {
@@ -75,15 +83,11 @@ func (w *wireWriter) Write(p []byte) (int, error) {
 	}
 	var opcode byte = opContinuation
 	if w.left == 0 {
-		h, ok := parseFrameHeader(p)
 		if !ok {
 			return 0, errFraming
 		}
 		opcode = h.opcode()
-		if opcode == opPong {
-			if w.pongs > maxFlush {
-				return len(p), nil // a peer that pings and does not read gets no more
-			}
+		if pong {
 			w.pongs += len(p)
 		}
 		w.begin(h, p)
