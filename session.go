@@ -179,9 +179,9 @@ func (s *session) beat(typ MessageType, data []byte) {
 func (s *session) read() error {
 	r := &s.wire.wireReader
 	for {
-		r.inside.Store(true)
+		r.inside = true
 		typ, reader, err := s.conn.Reader(context.Background())
-		r.inside.Store(false)
+		r.inside = false
 		if err != nil {
 			return err
 		}
