@@ -491,3 +491,22 @@ func TestFault52_ControlRaces(t *testing.T) {
 func constantly(d time.Duration) func() backoff.BackOff {
 	return func() backoff.BackOff { return backoff.NewConstantBackOff(d) }
 }
+
+// A server may ping until it has read our close frame.
+func TestPingDuringTheClosingHandshake(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s)
+		c := s.Accept()
+		c.IgnoreClose()
+		r.open()
+		r.client.Reconnect()
+		for range 3 {
+			synctest.Wait()
+			_ = c.Ping("are you there?")
+			_ = c.Push("still here")
+			r.message("still here")
+		}
+		_ = c.Close(4000, "bye")
+		r.closed(4000, "bye", true)
+	})
+}

@@ -120,12 +120,13 @@ func poisonous(code StatusCode) bool {
 	return false
 }
 
+// temporaryStatus tells the statuses 4xx that do not blame the client.
 func temporaryStatus(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
 		return true
 	}
-	return status >= 500 && status <= 599
+	return false
 }
 
 func floor(retryAfter time.Duration) time.Duration {

@@ -56,8 +56,12 @@ func TestDefaultRetryPolicyPhases(t *testing.T) {
 	untrusted := &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}
 	for phase := Phase(0); phase <= PhaseProtocol; phase++ {
 		d := DefaultRetryPolicy(Failure{Phase: phase, Code: -1, Err: errors.New("some error")})
-		if d.Action != ActionRetry || d.Rule == "" {
-			t.Errorf("phase %v: %+v, want a plain retry", phase, d)
+		rule := "connection"
+		if phase == 0 {
+			rule = "closed"
+		}
+		if d.Action != ActionRetry || d.Rule != rule {
+			t.Errorf("phase %v: %+v, want a plain retry, %q", phase, d, rule)
 		}
 	}
 	for _, err := range []error{untrusted, x509.UnknownAuthorityError{}, x509.HostnameError{Certificate: &x509.Certificate{}}, x509.CertificateInvalidError{}} {
@@ -107,8 +111,13 @@ func TestPhaseAndStateNames(t *testing.T) {
 			t.Errorf("state %d has no name", state)
 		}
 	}
-	if Phase(99).String() != "unknown" || State(-1).String() != "unknown" {
-		t.Error("names beyond the tables")
+	for _, unknown := range []int{-1, int(PhaseProtocol) + 1, 99} {
+		if Phase(unknown).String() != "unknown" || State(unknown).String() != "unknown" {
+			t.Errorf("names beyond the tables: %v, %v", Phase(unknown), State(unknown))
+		}
+	}
+	if Phase(0).String() != "none" || State(StateClosed+1).String() != "unknown" {
+		t.Error("names at the ends of the tables")
 	}
 }
 
