@@ -376,7 +376,7 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		state, err := c.state, c.err
-		if c.changed == nil {
+		if c.changed == nil && state != StateOpen && state != StateClosed {
 			c.changed = make(chan struct{})
 		}
 		changed := c.changed

@@ -88,7 +88,6 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
 		}
 	}
-	s.wire.begun = true
 	return s, nil
 }
 

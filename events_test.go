@@ -111,8 +111,8 @@ func TestDropOldestCountsExactly(t *testing.T) {
 	})
 }
 
-// A closing handshake reads on while a message is still being delivered, without
-// a data race. A bubble of synctest would hide it, and so would any signal from
+// A closing handshake begins while a message is still being delivered, without a
+// data race. A bubble of synctest would hide it, and so would any signal from
 // the delivery: hence the rounds.
 func TestCloseDuringDelivery(t *testing.T) {
 	for range 100 {
@@ -132,8 +132,8 @@ func TestCloseDuringDelivery(t *testing.T) {
 				}
 				client.Close(resock.StatusNormalClosure, "")
 				p.echoClose(nil)
-				io.Copy(io.Discard, p)
 				close(release)
+				io.Copy(io.Discard, p)
 			}))
 		events := client.Subscribe(t.Context())
 		client.Run(context.Background())

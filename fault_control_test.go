@@ -492,37 +492,6 @@ func constantly(d time.Duration) func() backoff.BackOff {
 	return func() backoff.BackOff { return backoff.NewConstantBackOff(d) }
 }
 
-// A closing handshake that meets a reader busy with delivery reads on by itself.
-// What it discards leaves no hole: nothing behind it is delivered.
-func TestNoHoleWhileClosing(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
-		lazy := r.client.Subscribe(t.Context(), resock.WithBuffer(0))
-		c := s.Accept()
-		c.IgnoreClose()
-		r.open()
-		<-lazy
-		_ = c.Raw(resocktest.Frame(text, []byte("on")))
-		_ = c.Raw(resocktest.Frame(fin, []byte("e"))) // fragmented: it comes by way of coder/websocket
-		synctest.Wait()
-		r.client.Reconnect()
-		for i := range 5 {
-			synctest.Wait()
-			frame := resocktest.Frame(fin|text, fmt.Append(nil, "after it ", i))
-			_ = c.Raw(frame[:4])
-			synctest.Wait()
-			if i == 1 {
-				<-lazy // delivery goes on in the middle of a discarded frame
-				synctest.Wait()
-			}
-			_ = c.Raw(frame[4:])
-		}
-		_ = c.Close(4000, "")
-		r.message("one")
-		r.closed(4000, "", true)
-	})
-}
-
 // A server may ping until it has read our close frame.
 func TestPingDuringTheClosingHandshake(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {

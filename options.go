@@ -204,8 +204,7 @@ func WithQueue(messages, bytes int) Option {
 }
 
 // WithCloseTimeout bounds closing, in all: sending what is queued, and the
-// closing handshake, which gets at most 5 s of it. Defaults to 5 s; must be
-// positive.
+// closing handshake. Defaults to 5 s; must be positive.
 func WithCloseTimeout(d time.Duration) Option {
 	return optionFunc(func(c *config) { c.closeTimeout = d })
 }

@@ -31,8 +31,9 @@ type session struct {
 	started time.Time
 
 	mu       sync.Mutex
-	ending   *ending // why it ends; the first reason stays
-	finished bool    // no goroutine starts any more
+	ending   *ending     // why it ends; the first reason stays
+	deadline *time.Timer // of the closing handshake
+	finished bool        // no goroutine starts any more
 	tasks    sync.WaitGroup
 }
 
@@ -84,6 +85,9 @@ func (s *session) end(e ending) bool {
 		return false
 	}
 	s.ending = &e
+	if e.closing {
+		s.deadline = time.AfterFunc(s.client.config.closeTimeout, s.kill)
+	}
 	return true
 }
 
@@ -116,20 +120,21 @@ func (s *session) kill() {
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
-// does not wait. Messages are delivered until the server's close frame.
+// does not wait. Messages are delivered until the server's close frame: the
+// reading goroutine stays the only one that reads. (coder/websocket's Close
+// would discard what it reads, and take the reading goroutine's turns.)
 func (s *session) shut(code StatusCode, reason string, flush bool) {
 	if !s.end(ending{closing: true, requested: true, code: code, reason: reason}) {
 		return
 	}
 	s.spawn(func() {
-		deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
-		defer deadline.Stop()
 		s.heart.stop()
 		if flush {
 			s.client.outbox.flush(s)
 		}
 		s.client.outbox.detach(s)
-		_ = s.conn.Close(code, reason)
+		s.client.outbox.join() // the close frame is the last one
+		s.wire.sendClose(code, reason)
 	})
 }
 
@@ -173,19 +178,17 @@ func (s *session) beat(typ MessageType, data []byte) {
 // read delivers messages until the session ends.
 func (s *session) read() error {
 	r := &s.wire.wireReader
-	defer r.reader.Store(readerDelivers) // a closing handshake may still read
 	for {
-		r.reader.Store(readerAsks)
+		r.inside = true
 		typ, reader, err := s.conn.Reader(context.Background())
+		r.inside = false
 		if err != nil {
 			return err
 		}
 		data, err := readMessage(typ, reader, r)
-		r.reader.Store(readerDelivers)
 		if err != nil {
 			return err
 		}
-		// A closing handshake may read the wire now: nothing of it is touched.
 		s.client.counters.messagesIn.Add(1)
 		if !r.deliver(typ, data) {
 			return errAborted
@@ -218,28 +221,31 @@ func (s *session) finish(err error) ending {
 	s.client.outbox.detach(s)
 	s.mu.Lock()
 	s.finished = true
-	known := s.ending
+	known, deadline := s.ending, s.deadline
 	s.mu.Unlock()
 
+	r := &s.wire.wireReader
 	var e ending
 	switch {
-	case known == nil || known.phase == PhaseWrite && s.wire.wireReader.closeCode != 0:
+	case known == nil || known.phase == PhaseWrite && r.closeCode != 0:
 		e = s.diagnose(err)
 	default:
-		e = *known // a closing handshake may be reading the wire until it is joined
+		e = *known
 	}
 	if e.phase == PhaseProtocol {
 		s.reject(e)
 	}
-	if !e.closing || errors.Is(err, errTransport) {
+	if !e.closing || r.closeCode == 0 {
 		s.kill()
 	}
 	s.tasks.Wait()
+	if deadline != nil {
+		deadline.Stop()
+	}
 	s.kill()
 	_ = s.conn.CloseNow()
 	s.client.outbox.join()
 	s.wire.stopWatch()
-	r := &s.wire.wireReader
 	r.publish()
 	r.buf = nil
 	r.release()

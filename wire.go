@@ -38,7 +38,6 @@ func newWire(body io.ReadWriteCloser, raw net.Conn) *wire {
 	w.wireReader.clock = clock{time.Now()}
 	w.wireWriter.clock = w.wireReader.clock
 	w.wireReader.src = body
-	w.wireReader.writer = &w.wireWriter
 	w.wireReader.err = io.EOF
 	w.wireWriter.dst = body
 	w.wireWriter.flushed.L = &w.wireWriter.mu

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"sync"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -39,13 +38,6 @@ var (
 	errAborted   = errors.New("resock: delivery aborted")
 )
 
-// What the reading goroutine does.
-const (
-	readerDelivers int32 = iota // what it has collected, or nothing yet
-	readerAsks                  // coder/websocket for a message
-	readerCollects              // what coder/websocket makes of slow frames
-)
-
 // wireReader is the inbound half of a wire: a frame scanner over the stream of
 // the server, read by coder/websocket.
 //
@@ -55,15 +47,12 @@ const (
 // only when it has finished the frame before. What it would let through and RFC
 // 6455 forbids is stopped here.
 //
-// All fields belong to the goroutine that is inside of coder/websocket's reading
-// calls, which is the reading goroutine or, during a closing handshake, another
-// one; but for those marked atomic and those that setUp sets once.
+// All fields but life belong to the reading goroutine: OnOpen's, then that of Run.
 type wireReader struct {
 	clock
 	life liveness
 
 	src      io.Reader
-	writer   *wireWriter
 	limit    int64 // of a message
 	flate    bool  // permessage-deflate was negotiated
 	fast     bool  // the fast lane is open
@@ -71,8 +60,7 @@ type wireReader struct {
 	deliver  func(MessageType, []byte) bool
 	onPong   func(payload []byte)
 	counters *counters
-	begun    bool         // messages are no longer for OnOpen
-	reader   atomic.Int32 // what the reading goroutine does
+	inside   bool // the session asks coder/websocket for a message: the fast lane may deliver
 
 	buf    []byte // buf[r:w] is received and not handled
 	r, w   int
@@ -90,7 +78,6 @@ type wireReader struct {
 	checked  int // payload bytes of an unfinished fast frame that text has seen
 	text     utf8Checker
 
-	skipped   bool  // a closing handshake has read on
 	err       error // sticky
 	srcErr    error // of src, once err says so
 	late      error // of src, to be reported after the bytes that came with it
@@ -119,12 +106,8 @@ func (r *wireReader) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	// When the reading goroutine is not the one that waits, OnOpen receives
-	// messages itself, or a closing handshake discards what precedes the close
-	// frame while the reading goroutine still delivers. Then nothing more is
-	// delivered: a stream may end early, but it has no holes.
-	reader := r.reader.Load()
-	r.skipped = r.skipped || r.begun && reader == readerDelivers
-	r.fast = reader == readerAsks && r.closeCode == 0 && !r.skipped
+	// messages itself, or what follows a violation is discarded.
+	r.fast = r.inside && r.closeCode == 0
 	for {
 		if r.err != nil {
 			return 0, r.err
@@ -207,12 +190,6 @@ func (r *wireReader) scanControl(h frameHeader, b []byte) bool {
 		r.r += end
 		r.onPong(payload)
 		return true
-	case opPing:
-		// After its close frame coder/websocket cannot answer, and fails.
-		if closing, _ := r.writer.closed(); closing != 0 {
-			r.r += end
-			return true
-		}
 	case opClose:
 		if !r.scanClose(payload) {
 			return true
@@ -280,7 +257,6 @@ func (r *wireReader) scanData(h frameHeader, b []byte) bool {
 		r.violate(StatusProtocolError, "endless empty continuation frames")
 		return true
 	}
-	r.reader.CompareAndSwap(readerAsks, readerCollects)
 	r.slow.open, r.slow.fin = !h.fin(), h.fin()
 	r.pass, r.passHead = int64(h.size)+h.length, h.size
 	return true

@@ -51,6 +51,7 @@ type wireWriter struct {
 	frameEnd   uint64     // of the last data frame, in appended
 	closeCode  StatusCode // of the close frame, or 0
 	closeEnd   uint64     // its end, in appended
+	sealed     bool       // by sendClose: nothing more is sent
 	pingDue    bool       // a ping goes out after the frame under way
 	pingAt     time.Duration
 
@@ -74,6 +75,11 @@ func (w *wireWriter) Write(p []byte) (int, error) {
 		return len(p), nil
 	case w.err != nil:
 		return 0, w.err
+	}
+	if w.sealed {
+		// coder/websocket does not know of the close frame, and answers pings and
+		// the server's close frame. Nothing may follow ours (RFC 6455, section 5.5.1).
+		return len(p), nil
 	}
 	var opcode byte = opContinuation
 	if w.left == 0 {
@@ -267,6 +273,21 @@ func (w *wireWriter) appendPing() {
 	w.append(frame[:])
 	w.pingDue = false
 	w.pingAt = w.now()
+}
+
+// sendClose sends a close frame, unless one was sent before, and nothing after
+// it. No frame is under way. It returns when the network took it, or failed.
+func (w *wireWriter) sendClose(code StatusCode, reason string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || w.closeCode != 0 {
+		return
+	}
+	payload := append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
+	frame := appendFrame(make([]byte, 0, maxFrameHeader+len(payload)), opClose, payload)
+	w.append(frame)
+	w.closeCode, w.closeEnd, w.sealed = code, w.appended, true
+	w.flushTo(w.appended)
 }
 
 // ponged returns the time since the last ping.
