@@ -130,7 +130,9 @@ func (c *Client) Run(ctx context.Context) error {
 		defer context.AfterFunc(ctx, canceled)()
 	}
 	if network := c.config.network; network != nil {
-		defer network.OnChange(c.networkChanged)()
+		if stop := network.OnChange(c.networkChanged); stop != nil {
+			defer stop()
+		}
 	}
 	l := newLoop(ctx, c)
 	l.run()

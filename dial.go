@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -65,7 +66,8 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	c.noteTarget(endpoint.URL)
 
 	t := &tracer{ctx: ctx, phase: PhaseTCP}
-	conn, response, err := websocket.Dial(httptrace.WithClientTrace(ctx, t.hooks()), endpoint.URL, c.dialOptions(endpoint, t))
+	request := httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
+	conn, response, err := websocket.Dial(request, endpoint.URL, c.dialOptions(endpoint, t))
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
@@ -119,7 +121,7 @@ func (s *session) setUp(header http.Header) {
 	r := &s.wire.wireReader
 	r.err = nil
 	r.limit = config.readLimit
-	r.flate = header.Get("Sec-WebSocket-Extensions") != ""
+	r.flate = strings.Join(header.Values("Sec-WebSocket-Extensions"), "") != ""
 	r.counters = &s.client.counters
 	r.keep = config.handler == nil
 	r.deliver = s.deliver
@@ -188,27 +190,43 @@ func (t *tracer) hooks() *httptrace.ClientTrace {
 	}
 }
 
-// wrap returns a transport that dials by way of t.
+// wrap returns a transport that dials by way of the tracer in the request's
+// context.
 func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport
 	}
 	if transport, ok := base.(*http.Transport); ok {
-		own := transport.Clone()
-		own.DisableKeepAlives = true
-		if own.MaxResponseHeaderBytes == 0 {
-			own.MaxResponseHeaderBytes = maxResponseHeader
-		}
-		// They serve one request and are garbage after it.
-		own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
-		own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
-		own.DialContext = t.dialer(plainDialer(own))
-		if own.DialTLSContext != nil {
-			own.DialTLSContext = t.dialer(own.DialTLSContext)
-		}
-		base = own
+		base = traced(transport)
 	}
 	return &upgrader{base, t}
+}
+
+// defaultTransport is the traced http.DefaultTransport, which most clients share.
+// The transport of an application is copied for each attempt, since it may have
+// changed.
+var defaultTransport atomic.Pointer[struct{ base, traced *http.Transport }]
+
+// traced returns a copy of base that keeps no connection and dials by way of the
+// tracer in the request's context.
+func traced(base *http.Transport) *http.Transport {
+	if known := defaultTransport.Load(); known != nil && known.base == base {
+		return known.traced
+	}
+	own := base.Clone()
+	own.DisableKeepAlives = true
+	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
+	// They serve one request and are garbage after it.
+	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
+	own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
+	own.DialContext = tracedDial(plainDialer(own))
+	if own.DialTLSContext != nil {
+		own.DialTLSContext = tracedDial(own.DialTLSContext)
+	}
+	if base == http.DefaultTransport {
+		defaultTransport.Store(&struct{ base, traced *http.Transport }{base, own})
+	}
+	return own
 }
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -225,9 +243,11 @@ func plainDialer(transport *http.Transport) dialFunc {
 	return new(net.Dialer).DialContext
 }
 
-// dialer ties dial to the attempt: it ends with it, and its connection is known.
-func (t *tracer) dialer(dial dialFunc) dialFunc {
+// tracedDial ties dial to the attempt: it ends with it, and its connection is
+// known.
+func tracedDial(dial dialFunc) dialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		t := ctx.Value(tracerKey{}).(*tracer)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(t.ctx, cancel)()
@@ -245,6 +265,9 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 		return conn, nil
 	}
 }
+
+// tracerKey is where a request's context has its tracer.
+type tracerKey struct{}
 
 // upgrader puts the wire under coder/websocket and hides redirects from
 // net/http, which would follow them with all credentials.

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strings"
@@ -91,6 +92,11 @@ func startRig(t *testing.T, target string, opts ...resock.Option) *rig {
 // next returns the next event.
 func (r *rig) next() resock.Event {
 	r.t.Helper()
+	return r.nextWithin(2 * time.Minute)
+}
+
+func (r *rig) nextWithin(limit time.Duration) resock.Event {
+	r.t.Helper()
 	select {
 	case event, ok := <-r.events:
 		if !ok {
@@ -98,7 +104,7 @@ func (r *rig) next() resock.Event {
 		}
 		r.note(event)
 		return event
-	case <-time.After(10 * time.Second):
+	case <-time.After(limit):
 		r.t.Fatalf("no event; state %v, log:\n%s", r.client.State(), r.log)
 	}
 	return nil
@@ -297,4 +303,41 @@ func readUpgrade(conn net.Conn) string {
 	}
 	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// TestEveryFaultHasATest keeps FAULTS.md and the tests together.
+func TestEveryFaultHasATest(t *testing.T) {
+	table, err := os.ReadFile("FAULTS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("fault_*test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tests.Write(text)
+	}
+	rows := regexp.MustCompile("(?m)^\\| (\\d+) \\|.*\\| `(TestFault(\\d+)_\\w+)` \\|$").FindAllStringSubmatch(string(table), -1)
+	for i, row := range rows {
+		if row[1] != fmt.Sprint(i+1) || row[3] != fmt.Sprintf("%02d", i+1) {
+			t.Errorf("row %s stands at place %d and names %s", row[1], i+1, row[2])
+		}
+		if !strings.Contains(tests.String(), "\nfunc "+row[2]+"(") {
+			t.Errorf("row %s: there is no %s", row[1], row[2])
+		}
+	}
+	if len(rows) != 52 {
+		t.Errorf("%d rows, want 52", len(rows))
+	}
+	for _, name := range regexp.MustCompile(`(?m)^func (TestFault\d+_\w+)\(`).FindAllStringSubmatch(tests.String(), -1) {
+		if !strings.Contains(string(table), "`"+name[1]+"`") {
+			t.Errorf("%s has no row", name[1])
+		}
+	}
 }

@@ -84,6 +84,9 @@ func notNil(name string, isNil bool, set func(*config)) Option {
 			c.nilOption = name
 			return
 		}
+		if c.nilOption == name { // the last one wins
+			c.nilOption = ""
+		}
 		set(c)
 	})
 }
@@ -131,7 +134,8 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 // WithHeartbeatMessage makes the heartbeat send what beat returns, a payload
 // that the server asked for, every interval whatever was received, in place of
 // a ping. With it, a heartbeat timeout of zero means that no answer is expected.
-// beat is called on a goroutine of its own and must not block.
+// beat is called on a goroutine of its own and must not block; what it returns is
+// copied.
 func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 	return notNil("WithHeartbeatMessage", beat == nil, func(c *config) { c.beatMessage = beat })
 }
@@ -155,7 +159,8 @@ func WithBackoff(initial, max time.Duration) Option {
 
 // WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
 // verbatim: no jitter is added, and backoff.Stop gives up. The function is
-// called once, by [Client.Run]. Defaults to the policy of [WithBackoff].
+// called once, by [Client.Run], which returns an [*OptionError] if it gets nil.
+// Defaults to the policy of [WithBackoff].
 //
 // Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
 // MaxElapsedTime is set to 0.
@@ -218,6 +223,10 @@ func WithMessageHandler(handle func(typ MessageType, data []byte)) Option {
 // tokens, failover, resume cursors. An error fails the attempt in
 // [PhaseEndpoint]. next may block; its context ends with the dial timeout and
 // when the client closes, and it must return then.
+//
+// A subscriber may still have messages of the last session in its buffer when next
+// is called: a resume cursor tells what was handled so far, and what was not comes
+// again.
 //
 // Headers belong to the endpoint they came with and are sent nowhere else.
 // Defaults to the URL given to [New] with the headers of [WithDialOptions]; New

@@ -95,6 +95,8 @@ func TestNewAcceptsZeros(t *testing.T) {
 	client, err := resock.New("ws://example.com",
 		resock.WithHeartbeat(-1, -1), // the last one wins
 		resock.WithHeartbeat(0, 0),
+		resock.WithEndpoint(nil),
+		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil }),
 		resock.WithIdleTimeout(0),
 		resock.WithMaxAttempts(0),
 		resock.WithStableAfter(0),
@@ -150,5 +152,16 @@ func TestBadArguments(t *testing.T) {
 	}
 	if stats := client.Stats(); stats.Queued != 0 || stats.QueuedBytes != 0 {
 		t.Errorf("rejected messages are queued: %+v", stats)
+	}
+}
+
+func TestRunRejectsAPolicyThatIsNil(t *testing.T) {
+	client, err := resock.New("ws://127.0.0.1:1", resock.WithBackoffPolicy(func() backoff.BackOff { return nil }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var option *resock.OptionError
+	if err := client.Run(context.Background()); !errors.As(err, &option) || option.Option != "WithBackoffPolicy" {
+		t.Errorf("Run: %v, want an OptionError", err)
 	}
 }

@@ -99,7 +99,7 @@ func DefaultRetryPolicy(f Failure) Decision {
 	case f.Status >= 300 && f.Status <= 499 && !temporaryStatus(f.Status):
 		return Decision{Action: ActionRetrySlow, After: floor(f.RetryAfter), Rule: "refused"}
 	case f.Status != 0:
-		return Decision{After: floor(f.RetryAfter), Rule: "temporary status"}
+		return Decision{After: floor(f.RetryAfter), Rule: "status"}
 	case f.Phase == PhaseTLS && badCertificate(f.Err):
 		return Decision{Action: ActionRetrySlow, Rule: "certificate"}
 	case f.Phase == 0:

@@ -72,6 +72,9 @@ func newLoop(ctx context.Context, c *Client) *loop {
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = policy()
 		l.schedule.Verbatim = true
+		if l.backoff == nil {
+			c.stop(&OptionError{"WithBackoffPolicy", nil, "its function returned nil"}, StatusNormalClosure, "", false)
+		}
 	} else {
 		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}

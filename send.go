@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -392,7 +393,7 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session == s {
-		o.beats = append(o.beats, outbound{typ: typ, data: data, beat: true})
+		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), beat: true})
 		o.start()
 	}
 }

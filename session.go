@@ -184,6 +184,9 @@ func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, erro
 	if err != nil {
 		return nil, err // what was read is part of a message, and so nothing
 	}
+	if int64(len(data)) > r.limit { // coder/websocket lets one inflated byte too many through
+		return nil, &ProtocolError{websocket.StatusMessageTooBig, errors.New("message exceeds the read limit")}
+	}
 	if typ == MessageText && r.flate && !utf8.Valid(data) {
 		return nil, &ProtocolError{websocket.StatusInvalidFramePayloadData, errors.New("text is not valid UTF-8")}
 	}
@@ -261,7 +264,7 @@ func (s *session) violation(err error) *ProtocolError {
 	r := &s.wire.wireReader
 	var violation *ProtocolError
 	switch sent, _ := s.wire.closed(); {
-	case r.violation != nil:
+	case r.violation != nil && sent == 0: // else coder/websocket closed for what came before
 		return r.violation
 	case errors.As(err, &violation):
 		return violation
@@ -289,6 +292,9 @@ func (s *session) reject(e ending) {
 	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
 	defer deadline.Stop()
 	s.wire.linger = min(lingerAfterFailure, s.client.config.closeTimeout)
+	if r := &s.wire.wireReader; r.err == nil {
+		r.err = errTransport // Close shall not read on
+	}
 	var protocol *ProtocolError
 	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
 		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))

@@ -48,7 +48,8 @@ var (
 // only when it has finished the frame before. What it would let through and RFC
 // 6455 forbids is stopped here.
 //
-// All fields belong to the reading goroutine, but those marked atomic.
+// All fields belong to the reading goroutine, but for those marked atomic and
+// those that setUp sets once.
 type wireReader struct {
 	clock
 	life liveness
@@ -238,7 +239,7 @@ func (r *wireReader) scanData(h frameHeader, b []byte) bool {
 		r.slow.deflated = h.rsv() != 0
 	}
 	// The size of a compressed message is known, and limited, only beyond.
-	if !r.slow.deflated && h.length > r.limit-r.slow.size || h.length > math.MaxInt64-maxFrameHeader {
+	if !r.slow.deflated && h.length > r.limit-r.slow.size || h.length > math.MaxInt-maxFrameHeader {
 		r.violate(websocket.StatusMessageTooBig, "message exceeds the read limit")
 		return true
 	}

@@ -37,6 +37,7 @@ type wireWriter struct {
 	mu       sync.Mutex
 	flushed  sync.Cond // busy fell
 	buf      []byte    // to go out
+	pongs    int       // bytes of pongs in buf
 	busy     bool      // somebody flushes
 	relief   bool      // a goroutine flushes control frames
 	control  uint64    // end of the last of them, in appended
@@ -78,8 +79,11 @@ func (w *wireWriter) Write(p []byte) (int, error) {
 			return 0, errFraming
 		}
 		opcode = h.opcode()
-		if opcode == opPong && len(w.buf) > maxFlush {
-			return len(p), nil // a peer that pings and does not read gets no more
+		if opcode == opPong {
+			if w.pongs > maxFlush {
+				return len(p), nil // a peer that pings and does not read gets no more
+			}
+			w.pongs += len(p)
 		}
 		w.begin(h, p)
 	}
@@ -257,7 +261,7 @@ func (w *wireWriter) flushTo(target uint64) bool {
 		}
 		w.busy = true
 		buf := w.buf
-		w.buf = nil
+		w.buf, w.pongs = nil, 0
 		w.mu.Unlock()
 		n, err := w.send(buf)
 		if cap(buf) == largeBuffer {

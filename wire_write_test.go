@@ -229,6 +229,22 @@ func TestPongsAreDropped(t *testing.T) {
 	})
 }
 
+// TestPongBehindALargeMessage: what waits to go out of our own is no reason to
+// drop a pong.
+func TestPongBehindALargeMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{room: -1}
+		w := bareWriter(n)
+		large := strings.Repeat("m", 2*maxFlush)
+		write(t, w, masked(finBit|opBinary, large))
+		write(t, w, masked(finBit|opPong, "still here"))
+		synctest.Wait()
+		taken, _ := n.got()
+		checkSent(t, taken, sentFrame{finBit | opBinary, large}, sentFrame{finBit | opPong, "still here"})
+		w.stopWatch()
+	})
+}
+
 func TestCloseFrameIsFlushed(t *testing.T) {
 	for _, test := range []struct {
 		payload string

@@ -36,24 +36,25 @@ func idle(s spec, p peer) (sample, error) {
 	if err := openMany(t, p, 16, s.Interval); err != nil { // what is paid once
 		return nil, err
 	}
-	memory, goroutines, err := settle()
+	memory, goroutines, err := settle(s.Count)
 	if err != nil {
 		return nil, err
 	}
 	if err := openMany(t, p, s.Count, s.Interval); err != nil {
 		return nil, err
 	}
-	memoryAfter, goroutinesAfter, err := settle()
+	memoryAfter, goroutinesAfter, err := settle(s.Count)
 	return sample{
 		metricResident:   (memoryAfter - memory) / float64(s.Count),
 		metricGoroutines: float64(goroutinesAfter-goroutines) / float64(s.Count),
 	}, err
 }
 
-// settle waits for what dialing left behind to go, and returns what stays.
-func settle() (memory float64, goroutines int, err error) {
+// settle waits for what dialing count connections left behind to go, and returns
+// what stays.
+func settle(count int) (memory float64, goroutines int, err error) {
 	for range 4 { // a stack shrinks by half at each collection
-		time.Sleep(300 * time.Millisecond)
+		time.Sleep(time.Duration(count) * 60 * time.Microsecond)
 		runtime.GC()
 	}
 	debug.FreeOSMemory()

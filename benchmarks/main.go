@@ -6,6 +6,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -41,19 +42,18 @@ func execute(args []string) error {
 	if *only != "" {
 		groups = matching(groups, *only)
 	}
-	r, err := run(groups, *rounds, os.Stderr)
-	if err != nil {
-		return err
+	r, failed := run(groups, *rounds, os.Stderr)
+	if r == nil {
+		return failed
 	}
 	text := report(groups, r, *rounds)
 	fmt.Print(text)
 	if *short || *only != "" {
-		return nil
+		return failed
 	}
-	if err := os.WriteFile("results.md", []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.WriteFile("chart.svg", []byte(chart(r)), 0o644)
+	return errors.Join(failed,
+		os.WriteFile("results.md", []byte(text), 0o644),
+		os.WriteFile("chart.svg", []byte(chart(r)), 0o644))
 }
 
 func matching(groups []group, title string) []group {

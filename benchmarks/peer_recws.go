@@ -7,17 +7,19 @@ import (
 	"github.com/recws-org/recws"
 )
 
-// recwsHandshake is how long a dial of recws takes: it always waits for the
-// whole handshake timeout.
-const recwsHandshake = 100 * time.Millisecond
-
 func recwsDial(t target, keepAlive time.Duration) (*recws.RecConn, error) {
-	conn := &recws.RecConn{KeepAliveTimeout: keepAlive, HandshakeTimeout: recwsHandshake, NonVerbose: true}
+	conn := &recws.RecConn{KeepAliveTimeout: keepAlive, HandshakeTimeout: time.Second, NonVerbose: true}
 	if t.tls() {
 		conn.TLSClientConfig = clientTLS()
 	}
-	conn.Dial(t.url, nil)
-	return conn, conn.GetDialError()
+	go conn.Dial(t.url, nil) // sleeps for the handshake timeout, also when it is done
+	for !conn.IsConnected() {
+		if err := conn.GetDialError(); err != nil {
+			return nil, err
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return conn, nil
 }
 
 func recwsReceive(t target, r *reception) error {

@@ -26,10 +26,10 @@ type column struct {
 
 // metric is how a figure is shown.
 type metric struct {
-	key   string
-	label string
-	unit  float64 // of what is shown, in what is measured
-	plain int     // decimals; -1 means three significant digits
+	key      string
+	label    string
+	unit     float64 // of what is shown, in what is measured
+	decimals int     // -1 means three significant digits
 }
 
 var (

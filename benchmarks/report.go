@@ -87,8 +87,8 @@ func cell(m metric, sorted []float64) string {
 func (m metric) format(value float64) string {
 	value /= m.unit
 	switch {
-	case m.plain >= 0:
-		return fmt.Sprintf("%.*f", m.plain, value)
+	case m.decimals >= 0:
+		return fmt.Sprintf("%.*f", m.decimals, value)
 	case value < 10:
 		return fmt.Sprintf("%.2f", value)
 	case value < 100:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,13 +14,15 @@ type figures map[string][]sample
 type results map[string]map[string]figures
 
 // run takes rounds samples of every measurement. The peers of a column take
-// turns, so that whatever else the machine does meets all of them.
+// turns, so that whatever else the machine does meets all of them. Samples that
+// fail are left out, and are the error.
 func run(groups []group, rounds int, progress io.Writer) (results, error) {
 	server, stop, err := startServer()
 	if err != nil {
 		return nil, err
 	}
 	defer stop()
+	var failed error
 	all := make(results)
 	for _, g := range groups {
 		all[g.title] = make(map[string]figures)
@@ -29,17 +32,16 @@ func run(groups []group, rounds int, progress io.Writer) (results, error) {
 				g.rounds = rounds
 			}
 			figures, err := runColumn(g, c, server)
-			if err != nil {
-				return nil, err
-			}
+			failed = errors.Join(failed, err)
 			all[g.title][c.label] = figures
 		}
 	}
-	return all, nil
+	return all, failed
 }
 
 func runColumn(g group, c column, server addresses) (figures, error) {
 	taken := make(figures)
+	var failed error
 	for round := range g.rounds {
 		for i := range g.peers {
 			name := g.peers[(i+round)%len(g.peers)] // nobody always follows the same one
@@ -53,12 +55,13 @@ func runColumn(g group, c column, server addresses) (figures, error) {
 			}
 			taking, err := sampleInProcess(s)
 			if err != nil {
-				return nil, err
+				failed = errors.Join(failed, err)
+				continue
 			}
 			taken[name] = append(taken[name], taking)
 		}
 	}
-	return taken, nil
+	return taken, failed
 }
 
 // values returns what was measured of a peer, in ascending order; none if it

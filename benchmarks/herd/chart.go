@@ -83,7 +83,7 @@ func attemptsChart(clients int) string {
 		lines = append(lines, l)
 	}
 	return chart(fmt.Sprintf("%d clients lose their server, which is back after 10 s", clients),
-		"attempts per second, logarithmic", 42, float64(clients), true, lines)
+		"attempts per second, logarithmic", 42, 2*float64(clients), true, lines)
 }
 
 // admissionChart shows how a fleet comes back to a server that is full.

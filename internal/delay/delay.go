@@ -54,18 +54,23 @@ func (s Schedule) Draw(w Wish, bound time.Duration, random float64) time.Duratio
 		return max(w.Floor, bound)
 	}
 	spread := w.Spread
-	if spread <= 0 {
+	if !(spread > 0) { // nor a number
 		spread = 1
 	}
-	wait := w.Floor + Scale(min(bound, s.Max), random*spread)
+	wait := min(w.Floor, longest) + Scale(min(bound, s.Max), random*spread)
 	if w.Slow { // over the upper half of the maximum: slow, and still no herd
 		wait = max(wait, Scale(s.Max, (0.5+random/2)*spread))
 	}
 	return wait
 }
 
+// longest is a bound of durations whose sum must not overflow.
+const longest time.Duration = 1 << 61
+
 // Scale multiplies without overflow.
 func Scale(d time.Duration, factor float64) time.Duration {
-	const limit = float64(1 << 62)
-	return time.Duration(min(limit, float64(d)*factor))
+	if product := float64(d) * factor; product < float64(longest) {
+		return time.Duration(product)
+	}
+	return longest // or no number
 }

@@ -34,7 +34,7 @@ func TestDraw(t *testing.T) {
 		{"custom, slow", custom, slow, time.Second, 0, 30 * time.Second},
 		{"custom, slower", custom, slow, time.Hour, 0, time.Hour},
 		{"custom, floor", custom, Wish{Floor: time.Minute}, time.Second, 0, time.Minute},
-		{"no overflow", normal, Wish{Spread: math.MaxFloat64}, max, 1, 1 << 62},
+		{"no overflow", normal, Wish{Spread: math.MaxFloat64}, max, 1, 1 << 61},
 	} {
 		if got := tt.schedule.Draw(tt.wish, tt.bound, tt.random); got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
@@ -57,6 +57,25 @@ func TestBounds(t *testing.T) {
 	for range 200 {
 		if bound := huge.NextBackOff(); bound <= 0 {
 			t.Fatalf("bound %v, want it to stay positive", bound)
+		}
+	}
+}
+
+// No wish of a retry policy, however odd, makes a hot loop.
+func TestDrawNeverOverflows(t *testing.T) {
+	const most = time.Duration(math.MaxInt64)
+	for _, s := range []Schedule{{Max: time.Second}, {Max: most}, {Max: most, Verbatim: true}} {
+		for _, floor := range []time.Duration{0, time.Hour, most} {
+			for _, spread := range []float64{-1, 0, 2, math.MaxFloat64, math.Inf(1), math.NaN()} {
+				for _, random := range []float64{0, 0.5, 0.999} {
+					for _, slow := range []bool{false, true} {
+						w := Wish{Slow: slow, Floor: floor, Spread: spread}
+						if d := s.Draw(w, s.Max, random); d < min(floor, 1<<61) {
+							t.Errorf("%+v.Draw(%+v, random %v) = %v", s, w, random, d)
+						}
+					}
+				}
+			}
 		}
 	}
 }

@@ -1,0 +1,493 @@
+package resock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/delay"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/resocktest"
+)
+
+func TestFault41_CloseAgainstABadPeer(t *testing.T) {
+	for name, misbehave := range map[string]func(*resocktest.Conn){
+		"silent": func(c *resocktest.Conn) { c.IgnoreClose() },
+		"stalled mid-frame": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(binFin, make([]byte, 1000))[:500])
+		},
+		"announces a large frame": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(2, make([]byte, 100_000))[:100])
+		},
+		"streaming": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"not reading": func(c *resocktest.Conn) { c.StopReading() },
+	} {
+		for scheme, start := range map[string]func(testing.TB) *resocktest.Server{"TCP": resocktest.NewMemory, "TLS": resocktest.NewTLSMemory} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t)
+					s.Handle(misbehave)
+					r := startRig(t, s.URL, reach(s), resock.WithWriteTimeout(time.Hour))
+					r.open()
+					if name == "not reading" {
+						for range 500 {
+							r.enqueue(strings.Repeat("x", 1000))
+						}
+					}
+					time.Sleep(100 * time.Millisecond)
+					started := time.Now()
+					_ = r.client.Close(4000, "enough")
+					for {
+						if e, ok := r.next().(resock.CloseEvent); ok {
+							if e.Code != 4000 || e.Reason != "enough" || e.Clean || e.Next != resock.StateClosed {
+								t.Errorf("%+v", e)
+							}
+							break
+						}
+					}
+					<-r.client.Done()
+					if took := time.Since(started); took > time.Second {
+						t.Errorf("closing took %v, the close timeout is 1 s", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestFault42 closes at every place where a client can be; the rig checks the
+// rest.
+func TestFault42_CloseAnywhere(t *testing.T) {
+	untilDone := func(ctx context.Context) { <-ctx.Done() }
+	for name, tt := range map[string]struct {
+		step resocktest.Step
+		opts []resock.Option
+		last resock.Phase // of the last event, a FailEvent, or 0
+	}{
+		"dial":    {resocktest.StallDial(), nil, resock.PhaseTCP},
+		"upgrade": {resocktest.StallUpgrade(), nil, resock.PhaseUpgrade},
+		"backoff": {resocktest.Refuse(), []resock.Option{resock.WithBackoffPolicy(constantly(time.Hour))}, 0},
+		"endpoint": {resocktest.Hold(), []resock.Option{resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			untilDone(ctx)
+			return resock.Endpoint{}, ctx.Err()
+		})}, resock.PhaseEndpoint},
+		"OnOpen": {resocktest.Hold(), []resock.Option{resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			_, _, err := s.Receive(ctx)
+			return err
+		})}, resock.PhaseSetup},
+		"OnOpen, blocked in Send": {resocktest.Serve((*resocktest.Conn).StopReading), []resock.Option{resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			return s.Send(ctx, resock.MessageBinary, make([]byte, 1<<20))
+		})}, resock.PhaseSetup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(tt.step)
+				r := startVirtualRig(t, s, tt.opts...)
+				time.Sleep(time.Second)
+				started := time.Now()
+				_ = r.client.Close(resock.StatusNormalClosure, "")
+				var last resock.Event
+				for event := range r.events {
+					if _, open := event.(resock.OpenEvent); open {
+						t.Error("an Open after Close")
+					}
+					last = event
+				}
+				if took := time.Since(started); took > time.Second {
+					t.Errorf("closing took %v", took)
+				}
+				if fail, ok := last.(resock.FailEvent); tt.last != 0 && (!ok || fail.Phase != tt.last || fail.Next != resock.StateClosed) {
+					t.Errorf("the last event is %T %+v, want a Fail in phase %v", last, last, tt.last)
+				}
+			})
+		})
+	}
+	t.Run("message handler", func(t *testing.T) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
+			var r *rig
+			closing := make(chan struct{})
+			r = startVirtualRig(t, s, resock.WithMessageHandler(func(resock.MessageType, []byte) { <-closing }))
+			r.open()
+			time.Sleep(time.Second)
+			_ = r.client.Close(resock.StatusNormalClosure, "")
+			close(closing) // handlers must return when the client closes
+			r.closed(resock.StatusNormalClosure, "", true)
+		})
+	})
+}
+
+func TestFault43_CloseRaces(t *testing.T) {
+	for seed := range uint64(50) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 43))
+			delay := time.Duration(random.IntN(4)) * time.Millisecond
+			s.Handle(func(c *resocktest.Conn) {
+				time.Sleep(delay)
+				c.Drop()
+			})
+			r := startVirtualRig(t, s)
+			time.Sleep(time.Duration(random.IntN(8)) * time.Millisecond)
+			var closers sync.WaitGroup
+			for i := range 10 {
+				closers.Go(func() { _ = r.client.Close(resock.StatusCode(4000+i), "") })
+			}
+			closers.Wait()
+			final := 0
+			for event := range r.events {
+				switch e := event.(type) {
+				case resock.FailEvent:
+					if e.Next == resock.StateClosed {
+						final++
+					}
+				case resock.CloseEvent:
+					if e.Next == resock.StateClosed {
+						final++
+					}
+				}
+			}
+			if final > 1 {
+				t.Errorf("seed %d: %d final events", seed, final)
+			}
+		})
+	}
+}
+
+func TestFault44_DropDuringSend(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s)
+		c := s.Accept()
+		r.open()
+		c.StopReading()
+		sent := make(chan error, 1)
+		go func() {
+			sent <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		}()
+		synctest.Wait()
+		queued := r.enqueue("behind it")
+		c.Reset()
+		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("the Send: %v, want ErrMaybeSent", err)
+		}
+		if err := <-queued; err != nil {
+			t.Errorf("the message behind it: %v", err)
+		}
+		r.next()
+		r.open()
+	})
+}
+
+// TestFault45 has a companion inside the package, which sees the clocks.
+func TestFault45_WallClockJumps(t *testing.T) {
+	// Delays and the pulse are functions of durations: there is no wall clock to
+	// jump. See TestClockIsMonotonic and the tests of internal/delay.
+	if got := (delay.Schedule{Max: time.Minute}).Draw(delay.Wish{}, time.Second, 0.5); got != 500*time.Millisecond {
+		t.Errorf("a delay of %v", got)
+	}
+}
+
+// TestFault46 stops the process of a client for longer than its heartbeat.
+func TestFault46_ProcessStopped(t *testing.T) {
+	const role = "RESOCK_TEST_STOPPED"
+	if target := os.Getenv(role); target != "" {
+		client, err := resock.New(target, resock.WithHeartbeat(100*time.Millisecond, 200*time.Millisecond), resock.WithBackoff(20*time.Millisecond, 100*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.Run(context.Background())
+		return
+	}
+	checkLeaks(t)
+	s := resocktest.NewServer(t)
+	command := exec.Command(os.Args[0], "-test.run=^TestFault46_ProcessStopped$")
+	command.Env = append(os.Environ(), role+"="+s.URL)
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	}()
+	c := s.Accept()
+	pings := func(c *resocktest.Conn, n int) {
+		for deadline := time.Now().Add(20 * time.Second); len(c.Received().Pings) < n && time.Now().Before(deadline); {
+			<-time.After(5 * time.Millisecond)
+		}
+	}
+	pings(c, 2)
+	_ = command.Process.Signal(syscall.SIGSTOP)
+	<-time.After(time.Second)
+	before := len(s.Attempts())
+	_ = command.Process.Signal(syscall.SIGCONT)
+	<-time.After(500 * time.Millisecond)
+	if attempts := len(s.Attempts()) - before; attempts > 1 {
+		t.Errorf("%d attempts after the process went on, want at most one reconnect", attempts)
+	}
+	conns := s.Conns()
+	last := conns[len(conns)-1]
+	pings(last, len(last.Received().Pings)+1)
+}
+
+func TestFault47_ProxyIdleTimeout(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			time.Sleep(10 * time.Second) // shorter than the heartbeat
+			c.Drop()
+		})
+		r := startVirtualRig(t, s, resock.WithHeartbeat(time.Minute, 10*time.Second))
+		for range 5 {
+			r.open()
+			if fail := r.fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
+				t.Errorf("retry in %v after a stable session", fail.RetryIn)
+			}
+		}
+	})
+}
+
+// TestFault48 simulates a fleet with the library's own delays; the simulation of
+// the benchmarks does so at length.
+func TestFault48_Herd(t *testing.T) {
+	const clients, outage = 10_000, 10 * time.Second
+	peak := func(wait func(bound time.Duration) time.Duration) int {
+		seconds := map[time.Duration]int{}
+		for range clients {
+			bounds, at := delay.Bounds(500*time.Millisecond, 30*time.Second), time.Duration(0)
+			for {
+				at += wait(bounds.NextBackOff())
+				if at >= outage {
+					break
+				}
+			}
+			seconds[at.Truncate(time.Second)]++
+		}
+		most := 0
+		for _, n := range seconds {
+			most = max(most, n)
+		}
+		return most
+	}
+	random := rand.New(rand.NewPCG(4, 8))
+	schedule := delay.Schedule{Max: 30 * time.Second}
+	jittered := peak(func(bound time.Duration) time.Duration {
+		return schedule.Draw(delay.Wish{}, bound, random.Float64())
+	})
+	alone := peak(func(bound time.Duration) time.Duration { return bound })
+	if jittered > alone/5 {
+		t.Errorf("%d attempts in the worst second, %d without jitter: want at most a fifth", jittered, alone)
+	}
+}
+
+func TestFault49_HooksFailOrHang(t *testing.T) {
+	broken := errors.New("broken " + "hook")
+	endpoint := func(hook func(context.Context) error) resock.Option {
+		return resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{}, hook(ctx)
+		})
+	}
+	onOpen := func(hook func(context.Context) error) resock.Option {
+		return resock.WithOnOpen(func(ctx context.Context, _ *resock.Session) error { return hook(ctx) })
+	}
+	for name, tt := range map[string]struct {
+		with  func(func(context.Context) error) resock.Option
+		phase resock.Phase
+	}{
+		"endpoint": {endpoint, resock.PhaseEndpoint},
+		"OnOpen":   {onOpen, resock.PhaseSetup},
+	} {
+		t.Run(name+" fails", func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := startVirtualRig(t, s, tt.with(func(context.Context) error { return broken }))
+				for attempt := 1; attempt <= 3; attempt++ {
+					if fail := r.fail(tt.phase); !errors.Is(fail.Err, broken) || fail.Attempt != attempt || fail.Session != 0 {
+						t.Errorf("%+v", fail)
+					}
+				}
+			})
+		})
+		t.Run(name+" hangs", func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := startVirtualRig(t, s, resock.WithDialTimeout(3*time.Second), tt.with(func(ctx context.Context) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}))
+				if fail := r.fail(tt.phase); fail.Took != 3*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) {
+					t.Errorf("%+v, want the dial timeout", fail)
+				}
+			})
+		})
+	}
+}
+
+// TestFault50 ends the context of Run at every moment of a story that comes by
+// every place where a client waits.
+func TestFault50_CancelAnywhere(t *testing.T) {
+	for moment := range 120 {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(
+				resocktest.Refuse(), resocktest.StallUpgrade(),
+				resocktest.Serve(func(c *resocktest.Conn) { _ = c.Push("one"); time.Sleep(20 * time.Millisecond); c.Drop() }),
+				resocktest.Serve(func(c *resocktest.Conn) { c.StopReading() }),
+				resocktest.Echo(),
+			)
+			client, err := resock.New(s.URL, append(rigOptions(), reach(s),
+				resock.WithDialTimeout(20*time.Millisecond),
+				resock.WithWriteTimeout(20*time.Millisecond),
+				resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+					select {
+					case <-time.After(5 * time.Millisecond):
+					case <-ctx.Done():
+					}
+					return ctx.Err()
+				}))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outcomes := make(chan error, 400)
+			for range 200 {
+				_ = client.Enqueue(resock.MessageText, []byte(strings.Repeat("x", 1000)), resock.WithResult(func(err error) { outcomes <- err }))
+			}
+			events := grammar.Tee(t, client.Subscribe(context.Background()))
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(moment)*2*time.Millisecond+time.Microsecond)
+			defer cancel()
+			go func() {
+				for range events {
+				}
+			}()
+			if err := client.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("moment %d: Run: %v", moment, err)
+			}
+			deadline, _ := ctx.Deadline()
+			if late := time.Since(deadline); late > time.Second {
+				t.Errorf("moment %d: %v until Run returned", moment, late)
+			}
+			if len(outcomes) != 200 {
+				t.Errorf("moment %d: %d outcomes of 200 messages", moment, len(outcomes))
+			}
+			if client.State() != resock.StateClosed || client.Err() == nil {
+				t.Errorf("moment %d: state %v, error %v", moment, client.State(), client.Err())
+			}
+		})
+	}
+}
+
+func TestFault51_SubscribersComeAndGo(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s)
+		c := s.Accept()
+		r.open()
+
+		for _, opts := range [][]resock.SubscribeOption{nil, {resock.WithBuffer(0)}, {resock.WithOverflow(resock.OverflowDropOldest)}} {
+			ctx, leave := context.WithCancel(context.Background())
+			late := (&grammar.Checker{Late: true, Cut: true}).Tee(t, r.client.Subscribe(ctx, opts...))
+			if open, ok := (<-late).(resock.OpenEvent); !ok || open.Session != 1 {
+				t.Errorf("a late subscriber starts with %+v, want the session's Open", open)
+			}
+			_ = c.Push("for both")
+			r.message("for both")
+			if message, ok := (<-late).(resock.MessageEvent); !ok || string(message.Data) != "for both" {
+				t.Errorf("then it gets %+v", message)
+			}
+			leave()
+			if _, more := <-late; more {
+				t.Error("an event after the subscriber had left")
+			}
+		}
+
+		// One that does not read delays the others until it leaves.
+		ctx, leave := context.WithCancel(context.Background())
+		lazy := r.client.Subscribe(ctx, resock.WithBuffer(1))
+		for i := range 10 {
+			_ = c.Push(fmt.Sprint(i))
+		}
+		time.Sleep(time.Minute)
+		if r.client.Stats().BlockedSince.IsZero() {
+			t.Error("BlockedSince does not tell of it")
+		}
+		leave()
+		for i := range 10 {
+			r.message(fmt.Sprint(i))
+		}
+		for range lazy { // closed
+		}
+		if !r.client.Stats().BlockedSince.IsZero() {
+			t.Error("BlockedSince tells of one that has left")
+		}
+	})
+}
+
+// TestFault52 races everything that an application can ask for.
+func TestFault52_ControlRaces(t *testing.T) {
+	for seed := range uint64(100) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 52))
+			s.Handle(func(c *resocktest.Conn) {
+				for c.Push("push") == nil {
+					time.Sleep(7 * time.Millisecond)
+				}
+			})
+			r := startVirtualRig(t, s)
+			var sent atomic.Int64
+			for range 100 {
+				switch random.IntN(8) {
+				case 0:
+					r.client.Suspend()
+				case 1, 2:
+					r.client.Resume()
+				case 3:
+					r.client.Reconnect()
+				case 4:
+					for _, c := range s.Conns() {
+						c.Drop()
+					}
+				case 5:
+					r.outcomes.Add(1)
+					if r.client.Enqueue(resock.MessageText, []byte("q"), resock.WithResult(func(error) { r.outcomes.Done() })) != nil {
+						r.outcomes.Done()
+					}
+				case 6:
+					r.outcomes.Go(func() {
+						ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+						defer cancel()
+						if r.client.Send(ctx, resock.MessageText, []byte("s")) == nil {
+							sent.Add(1)
+						}
+					})
+				}
+				for range random.IntN(4) {
+					select {
+					case <-r.events:
+					case <-time.After(time.Millisecond):
+					}
+				}
+			}
+			r.client.Resume()
+			for open := false; !open; {
+				open = r.client.WaitOpen(t.Context()) == nil
+			}
+		})
+	}
+}
+
+// constantly is a policy without growth or jitter.
+func constantly(d time.Duration) func() backoff.BackOff {
+	return func() backoff.BackOff { return backoff.NewConstantBackOff(d) }
+}

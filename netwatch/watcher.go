@@ -1,0 +1,178 @@
+package netwatch
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	settleFor = 100 * time.Millisecond // from the first hint of a burst to the look
+	pollEvery = 3 * time.Second        // without netlink, and while offline
+)
+
+var process = &Watcher{
+	look:  look,
+	hints: openNetlink,
+}
+
+// Default returns the watcher of this process, for resock.WithNetwork. It works
+// only while somebody is subscribed to it: there is nothing to close.
+func Default() *Watcher { return process }
+
+// Watcher watches the network interfaces of this machine. Its methods may be
+// called concurrently.
+type Watcher struct {
+	look  func() snapshot
+	hints func() (*hints, error)
+
+	current atomic.Pointer[snapshot] // while watching, else nil
+
+	mu          sync.Mutex
+	subscribers map[*subscriber]struct{}
+	run         *run // nil while there is no subscriber
+}
+
+type subscriber struct{ changed func() }
+
+// run is the time from the first subscription to the end of the last.
+type run struct {
+	quit chan struct{} // closed when it shall end
+	done chan struct{} // closed when it has
+}
+
+// hints tells of moments at which the network may have changed. A nil *hints
+// never does.
+type hints struct {
+	moments chan struct{} // with room for one; closed when there will be none any more
+	routes  atomic.Uint64 // changes of default routes so far, which no snapshot shows
+	close   func()        // returns when nothing of it runs any more
+}
+
+// Online reports whether the machine is online. It answers from memory while
+// somebody is subscribed, and looks otherwise.
+func (w *Watcher) Online() bool {
+	if s := w.current.Load(); s != nil {
+		return s.online
+	}
+	return w.look().online
+}
+
+// OnChange subscribes changed: it is called on a goroutine of the watcher, after
+// every change and never twice at the same time. It must not block, and it must
+// not call OnChange or stop.
+//
+// stop ends the subscription. When it returned, changed is not called any more.
+// Further calls do nothing.
+func (w *Watcher) OnChange(changed func()) (stop func()) {
+	s := &subscriber{changed}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.run == nil {
+		w.start()
+	}
+	if w.subscribers == nil {
+		w.subscribers = make(map[*subscriber]struct{})
+	}
+	w.subscribers[s] = struct{}{}
+	return func() { w.leave(s) }
+}
+
+// start begins to watch; mu is held.
+func (w *Watcher) start() {
+	hints, err := w.hints()
+	if err != nil {
+		hints = nil
+	}
+	// Looking comes second, so that no change falls between the two.
+	s := w.take(hints)
+	w.current.Store(&s)
+	w.run = &run{quit: make(chan struct{}), done: make(chan struct{})}
+	go w.watch(w.run, hints, s)
+}
+
+func (w *Watcher) leave(s *subscriber) {
+	w.mu.Lock()
+	delete(w.subscribers, s)
+	r := w.run
+	if r == nil || len(w.subscribers) > 0 {
+		w.mu.Unlock()
+		return
+	}
+	w.run = nil
+	w.current.Store(nil)
+	close(r.quit)
+	w.mu.Unlock()
+	<-r.done
+}
+
+// watch reports changes until the run ends.
+func (w *Watcher) watch(r *run, h *hints, last snapshot) {
+	defer close(r.done)
+	defer func() { h.stop() }()
+	for {
+		var poll <-chan time.Time
+		if h == nil || !last.online {
+			poll = time.After(pollEvery)
+		}
+		select {
+		case <-r.quit:
+			return
+		case <-poll:
+		case _, more := <-h.channel():
+			if !more {
+				h.stop()
+				h = nil
+			}
+			select {
+			case <-r.quit:
+				return
+			case <-time.After(settleFor):
+			}
+		}
+		now := w.take(h)
+		if now != last && !w.report(r, now) {
+			return
+		}
+		last = now
+	}
+}
+
+// report notes a change and tells the subscribers. It reports false when the run
+// has ended.
+func (w *Watcher) report(r *run, now snapshot) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.run != r {
+		return false
+	}
+	w.current.Store(&now)
+	for s := range w.subscribers {
+		s.changed()
+	}
+	return true
+}
+
+// take looks at the network.
+func (w *Watcher) take(h *hints) snapshot {
+	if h == nil {
+		return w.look()
+	}
+	routes := h.routes.Load()
+	s := w.look()
+	s.routes = routes
+	return s
+}
+
+func (h *hints) channel() <-chan struct{} {
+	if h == nil {
+		return nil
+	}
+	return h.moments
+}
+
+func (h *hints) stop() {
+	if h != nil {
+		h.close()
+	}
+}

@@ -1,0 +1,116 @@
+package resocktest
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math"
+)
+
+// The first byte of a frame (RFC 6455, section 5.2).
+const (
+	finBit  = 0x80
+	rsvBits = 0x70
+
+	opContinuation = 0x0
+	opText         = 0x1
+	opBinary       = 0x2
+	opClose        = 0x8
+	opPing         = 0x9
+	opPong         = 0xA
+
+	maskBit = 0x80
+)
+
+// Frame returns a frame for [Conn.Raw]. Its first byte is given: FIN (0x80),
+// RSV1 to RSV3 (0x40, 0x20, 0x10) and the opcode. The length is encoded as RFC
+// 6455 wants it, and the payload is not masked.
+func Frame(first byte, payload []byte) []byte {
+	frame := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		frame = append(frame, byte(n))
+	case n <= math.MaxUint16:
+		frame = binary.BigEndian.AppendUint16(append(frame, 126), uint16(n))
+	default:
+		frame = binary.BigEndian.AppendUint64(append(frame, 127), uint64(n))
+	}
+	return append(frame, payload...)
+}
+
+// maxPayload bounds a frame of the client, so that nonsense in its length takes
+// no memory.
+const maxPayload = 256 << 20
+
+var (
+	errUnmasked = errors.New("resocktest: the client sent a frame without a mask")
+	errTooLong  = errors.New("resocktest: the client sent a frame of more than 256 MiB")
+	errOpcode   = errors.New("resocktest: the client sent an unknown opcode")
+	errSequence = errors.New("resocktest: the client sent a frame that continues nothing, or not what it should")
+	errControl  = errors.New("resocktest: the client sent a fragmented or long control frame")
+)
+
+// frame is what the client sent.
+type frame struct {
+	first   byte
+	payload []byte
+}
+
+func (f frame) fin() bool    { return f.first&finBit != 0 }
+func (f frame) opcode() byte { return f.first & 0xF }
+
+// readFrame reads a frame of the client.
+func readFrame(r *bufio.Reader) (f frame, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return f, err
+	}
+	if head[1]&maskBit == 0 {
+		return f, errUnmasked
+	}
+	length, err := readLength(r, head[1]&^maskBit)
+	if err != nil {
+		return f, unexpected(err)
+	}
+	f.first = head[0]
+	if f.opcode() >= opClose && (!f.fin() || length > 125) {
+		return f, errControl
+	}
+	var mask [4]byte
+	if _, err := io.ReadFull(r, mask[:]); err != nil {
+		return f, unexpected(err)
+	}
+	f.payload = make([]byte, length)
+	if _, err := io.ReadFull(r, f.payload); err != nil {
+		return f, unexpected(err)
+	}
+	for i := range f.payload {
+		f.payload[i] ^= mask[i%4]
+	}
+	return f, nil
+}
+
+func readLength(r io.Reader, short byte) (uint64, error) {
+	var b [8]byte
+	size := map[byte]int{126: 2, 127: 8}[short]
+	if size == 0 {
+		return uint64(short), nil
+	}
+	if _, err := io.ReadFull(r, b[8-size:]); err != nil {
+		return 0, err
+	}
+	length := binary.BigEndian.Uint64(b[:])
+	if length > maxPayload {
+		return 0, errTooLong
+	}
+	return length, nil
+}
+
+// unexpected is what the end of the stream is in the middle of a frame.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

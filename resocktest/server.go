@@ -1,0 +1,322 @@
+package resocktest
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Server is a WebSocket server that does what a test tells it. All methods may
+// be called concurrently.
+type Server struct {
+	URL string // ws://host:port or wss://host:port
+	// TLS is nil without TLS. It may be changed before the first connection.
+	TLS *tls.Config
+
+	t       testing.TB
+	network network
+	roots   *x509.CertPool
+	arrived *queue[*Conn]
+	closed  chan struct{}
+	tasks   sync.WaitGroup
+
+	listening sync.Mutex // held while the server stops or restarts
+
+	mu       sync.Mutex
+	script   []Step
+	stopped  bool // nobody listens
+	closing  bool // no goroutine starts any more
+	links    map[*link]struct{}
+	conns    []*Conn
+	attempts []Attempt
+}
+
+// Attempt is one attempt of a client to connect.
+type Attempt struct {
+	Time    time.Time
+	Request *http.Request // the upgrade request, or nil if none came
+}
+
+// NewServer returns a server on a TCP port of this machine. It is closed when the
+// test ends. t may be nil, in an example or a program: close the server
+// yourself then, and mind that what would fail the test panics.
+func NewServer(t testing.TB) *Server { return start(t, new(loopback), withoutTLS) }
+
+// NewTLSServer is NewServer with TLS, for a certificate that
+// [Server.Client] trusts.
+func NewTLSServer(t testing.TB) *Server { return start(t, new(loopback), withTLS) }
+
+// NewMemory returns a server that has no socket and is reached only by
+// [Server.Client]. In a bubble of [testing/synctest] everything that waits for
+// it is durably blocked, so that time passes at once. See NewServer for t.
+func NewMemory(t testing.TB) *Server { return start(t, new(memory), withoutTLS) }
+
+// NewTLSMemory is NewMemory with TLS.
+func NewTLSMemory(t testing.TB) *Server { return start(t, new(memory), withTLS) }
+
+func start(t testing.TB, n network, secure func(*Server) error) *Server {
+	s := &Server{
+		t:       t,
+		network: n,
+		arrived: newQueue[*Conn](),
+		closed:  make(chan struct{}),
+		script:  []Step{Hold()},
+		links:   make(map[*link]struct{}),
+	}
+	if err := n.listen(s.accept); err != nil {
+		s.fatalf("resocktest: %v", err)
+	}
+	if err := secure(s); err != nil {
+		s.fatalf("resocktest: %v", err)
+	}
+	if t != nil {
+		t.Cleanup(s.Close)
+	}
+	return s
+}
+
+func withoutTLS(s *Server) error {
+	s.URL = "ws://" + s.network.host()
+	return nil
+}
+
+func withTLS(s *Server) error {
+	certificate, roots, err := newCertificate()
+	s.URL = "wss://" + s.network.host()
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
+	s.roots = roots
+	return err
+}
+
+func (s *Server) fatalf(format string, args ...any) {
+	if s.t == nil {
+		panic(fmt.Sprintf(format, args...))
+	}
+	s.t.Helper()
+	s.t.Fatalf(format, args...)
+}
+
+// CertPool returns what a client has to trust, and nil without TLS.
+func (s *Server) CertPool() *x509.CertPool { return s.roots }
+
+// Client returns a new HTTP client whose transport, a [*http.Transport], connects
+// to this server whatever the URL's host is, trusts its certificate, and leaves
+// no goroutine behind.
+func (s *Server) Client() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext:       s.dial,
+		TLSClientConfig:   &tls.Config{RootCAs: s.roots},
+		DisableKeepAlives: true,
+	}}
+}
+
+// Script sets what happens to the next connections, one step for each. The last
+// step repeats. Until Script is called, it is [Hold].
+func (s *Server) Script(steps ...Step) {
+	if len(steps) == 0 {
+		steps = []Step{Hold()}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.script = slices.Clone(steps)
+}
+
+// Handle upgrades all connections from now on and calls handler for each: it is
+// Script with the one step [Serve].
+func (s *Server) Handle(handler func(*Conn)) { s.Script(Serve(handler)) }
+
+// Accept waits for the next upgraded connection, whether the test holds it or a
+// step serves it. The client may not have read the response yet, or reject it.
+// Accept fails the test if no connection comes: within 30 seconds, or within
+// a day of the virtual time of [NewMemory]. Like Fatal it must be called by the
+// goroutine of the test.
+func (s *Server) Accept() *Conn {
+	patience := time.NewTimer(s.network.patience())
+	defer patience.Stop()
+	for {
+		c, ok, more := s.arrived.pop()
+		if ok {
+			return c
+		}
+		select {
+		case <-more:
+		case <-s.closed:
+			s.fatalf("resocktest: Accept: the server is closed")
+		case <-patience.C:
+			s.fatalf("resocktest: Accept: no connection came")
+		}
+	}
+}
+
+// Conns returns all connections that were upgraded so far.
+func (s *Server) Conns() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.conns)
+}
+
+// Attempts returns all attempts to connect so far. Attempts at a stopped server
+// are among them if the client dials by [Server.Client].
+func (s *Server) Attempts() []Attempt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.attempts)
+}
+
+// Stop makes the server go away, as the end of its process does: all connections
+// are dropped, and new ones refused until [Server.Restart]. The script stays
+// where it is.
+func (s *Server) Stop() {
+	s.listening.Lock()
+	defer s.listening.Unlock()
+	s.mu.Lock()
+	stopped := s.stopped
+	s.stopped = true
+	s.mu.Unlock()
+	if stopped {
+		return
+	}
+	s.network.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.links {
+		_ = l.Close()
+	}
+}
+
+// Restart makes a stopped server listen again, on the same address.
+func (s *Server) Restart() {
+	s.listening.Lock()
+	defer s.listening.Unlock()
+	s.mu.Lock()
+	restart := s.stopped && !s.closing
+	if restart {
+		s.stopped = false
+	}
+	s.mu.Unlock()
+	if !restart {
+		return
+	}
+	if err := s.network.listen(s.accept); err != nil {
+		s.fatalf("resocktest: Restart: %v", err)
+	}
+}
+
+// Close ends the server and all connections, and waits for all its goroutines,
+// the handlers among them.
+func (s *Server) Close() {
+	s.mu.Lock()
+	if !s.closing {
+		s.closing = true
+		close(s.closed)
+	}
+	s.mu.Unlock()
+	s.Stop()
+	s.tasks.Wait()
+}
+
+// dial is how a Client connects.
+func (s *Server) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	if step, ok := s.takeDialStep(); ok {
+		return nil, step.dial(ctx, s.closed)
+	}
+	conn, err := s.network.dial(ctx)
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.note()
+	}
+	return conn, err
+}
+
+// takeDialStep takes the next step if it takes the place of connecting.
+func (s *Server) takeDialStep() (Step, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped || s.script[0].dial == nil {
+		return Step{}, false
+	}
+	s.note()
+	return s.take(), true
+}
+
+// take takes the next step; the mutex is held.
+func (s *Server) take() Step {
+	step := s.script[0]
+	if len(s.script) > 1 {
+		s.script = s.script[1:]
+	}
+	return step
+}
+
+// note counts an attempt and returns its index; the mutex is held.
+func (s *Server) note() int {
+	s.attempts = append(s.attempts, Attempt{Time: time.Now()})
+	return len(s.attempts) - 1
+}
+
+func (s *Server) noteRequest(attempt int, request *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts[attempt].Request = request
+}
+
+// accept serves a new connection on a goroutine of its own.
+func (s *Server) accept(socket socket) {
+	l := newLink(socket)
+	s.mu.Lock()
+	if s.stopped {
+		s.note()
+		s.mu.Unlock()
+		_ = l.Close()
+		return
+	}
+	s.links[l] = struct{}{}
+	step, attempt := s.take(), s.note()
+	s.mu.Unlock()
+
+	started := s.spawn(func() {
+		defer s.release(l)
+		step.serve(&visit{server: s, attempt: attempt, link: l, stream: l})
+	})
+	if !started {
+		s.release(l)
+	}
+}
+
+// release closes and forgets a connection.
+func (s *Server) release(l *link) {
+	_ = l.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.links, l)
+}
+
+// opened takes note of an upgraded connection.
+func (s *Server) opened(c *Conn) {
+	s.mu.Lock()
+	s.conns = append(s.conns, c)
+	s.mu.Unlock()
+	s.arrived.push(c)
+}
+
+// spawn runs f on a goroutine that Close waits for. It reports false, and does
+// nothing, when the server is closing.
+func (s *Server) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.tasks.Go(f)
+	return true
+}
