@@ -35,6 +35,8 @@ func TestAllocsReceive(t *testing.T) {
 		most float64
 	}{
 		{16, 1.1}, // the event; the payloads share blocks
+		{128, 1.1},
+		{1 << 10, 1.1},
 		{16 << 10, 2.05},
 	} {
 		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
@@ -99,7 +101,7 @@ func TestAllocsEnqueue(t *testing.T) {
 	sent := make(chan error, 1)
 	result := resock.WithResult(func(err error) { sent <- err })
 	const times = 1000
-	allocations(t, 1.1, times, func() {
+	allocations(t, 0.2, times, func() {
 		for range times - 1 {
 			if err := client.Enqueue(resock.MessageBinary, data); err != nil {
 				t.Fatal(err)
@@ -137,5 +139,5 @@ func TestAllocsHeartbeat(t *testing.T) {
 		}
 	})
 	openClient(t, server, resock.WithHeartbeat(2*time.Millisecond, time.Minute))
-	allocations(t, 3, times, func() { <-beaten })
+	allocations(t, 1, times, func() { <-beaten })
 }

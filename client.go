@@ -50,6 +50,7 @@ type Client struct {
 	closing   bool // Close was called, or the context of Run ended
 	suspend   bool // Suspend was called
 	reconnect bool // Reconnect was called
+	resumed   bool // Resume was called before the loop saw the Suspend
 	deadline  *time.Timer
 	loopback  bool // the target needs no network
 	state     State
@@ -97,6 +98,7 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.outbox.idle.L = &c.outbox.mu
+	c.outbox.queue.spare = &queues
 	c.noteTarget(url)
 	return c, nil
 }
@@ -129,6 +131,13 @@ func (c *Client) Run(ctx context.Context) error {
 	} else if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, canceled)()
 	}
+	c.loop(ctx)
+	c.finish()
+	return c.Err()
+}
+
+// loop runs the state machine, while the network is watched.
+func (c *Client) loop(ctx context.Context) {
 	if network := c.config.network; network != nil {
 		if stop := network.OnChange(c.networkChanged); stop != nil {
 			defer stop()
@@ -139,8 +148,6 @@ func (c *Client) Run(ctx context.Context) error {
 	if l.giveUp != nil {
 		c.stop(l.giveUp, StatusNormalClosure, "", false)
 	}
-	c.finish()
-	return c.Err()
 }
 
 // finish closes everything for good.
@@ -263,8 +270,18 @@ func (c *Client) Resume() {
 	defer c.mu.Unlock()
 	if c.suspend {
 		c.suspend = false
+		c.resumed = c.state == StateWaiting
 		notify(c.wake)
 	}
+}
+
+// takeResumed reports whether Suspend and Resume were called in StateWaiting.
+func (c *Client) takeResumed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	resumed := c.resumed
+	c.resumed = false
+	return resumed
 }
 
 // intent is what the application asked for.
@@ -286,7 +303,7 @@ func (c *Client) setState(state State) {
 	from := c.state
 	if state != from {
 		c.state, c.since = state, time.Now()
-		c.reconnect = false
+		c.reconnect, c.resumed = false, false
 		if c.changed != nil {
 			close(c.changed)
 			c.changed = nil
@@ -359,7 +376,7 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
 		c.mu.Lock()
 		state, err := c.state, c.err
-		if c.changed == nil {
+		if c.changed == nil && state != StateOpen && state != StateClosed {
 			c.changed = make(chan struct{})
 		}
 		changed := c.changed

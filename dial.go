@@ -33,7 +33,7 @@ type Attempt struct {
 	N        int           // from 1
 	Session  uint64        // the last one opened, or 0
 	Downtime time.Duration // since it ended, or 0
-	Err      error         // why the last attempt or session ended, or nil
+	Err      error         // why the last attempt or session ended; nil if the application ended it
 }
 
 // maxResponseHeader bounds the response to the upgrade, unless the application's
@@ -215,6 +215,8 @@ func traced(base *http.Transport) *http.Transport {
 	}
 	own := base.Clone()
 	own.DisableKeepAlives = true
+	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
+	own.Protocols.SetHTTP1(true)
 	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
 	// They serve one request and are garbage after it.
 	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)

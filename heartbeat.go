@@ -221,7 +221,7 @@ func (h *heartbeat) check() {
 	case v == verdictBeat && beat != nil:
 		s.beat(beat())
 	case v == verdictBeat:
-		s.wire.ping()
+		s.wire.pingWait() // the timer of the next look runs already
 	}
 }
 
@@ -240,7 +240,8 @@ func (h *heartbeat) probe() {
 	}
 	h.pulse.probe(now, r.life.reads.Load(), patience)
 	since, waiting := r.life.silentSince()
-	h.arm(h.pulse.wake(now, since, waiting) - now)
+	h.pulse.due = h.pulse.wake(now, since, waiting)
+	h.arm(h.pulse.due - now)
 	h.session.wire.ping()
 }
 

@@ -274,7 +274,8 @@ func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 // is none the client does not dial and counts no attempt ([StateOffline]); it
 // dials when the network is back, after a random part of the initial backoff. When
 // the network changes while a session is open, the connection is probed at once.
-// Loopback addresses are dialed in any case. Defaults to none.
+// Loopback addresses are dialed in any case; with [WithEndpoint], the URL of the
+// last attempt tells, and before the first the one given to [New]. Defaults to none.
 func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
 }
@@ -416,19 +417,26 @@ func WithoutMessages() SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.messages = false })
 }
 
-// EnqueueOption configures one message of [Client.Enqueue].
-type EnqueueOption interface {
-	applyEnqueue(*outbound)
+// enqueueOptions are what the options of Enqueue set.
+type enqueueOptions struct {
+	ttl     time.Duration
+	expires bool // ttl was set
+	result  func(error)
 }
 
-type enqueueFunc func(*outbound)
+// EnqueueOption configures one message of [Client.Enqueue].
+type EnqueueOption interface {
+	applyEnqueue(*enqueueOptions)
+}
 
-func (f enqueueFunc) applyEnqueue(m *outbound) { f(m) }
+type enqueueFunc func(*enqueueOptions)
+
+func (f enqueueFunc) applyEnqueue(o *enqueueOptions) { f(o) }
 
 // WithTTL gives a message up with [ErrExpired] when it could not be sent within
 // d. Defaults to no limit; d must be positive.
 func WithTTL(d time.Duration) EnqueueOption {
-	return enqueueFunc(func(m *outbound) { m.ttl, m.hasTTL = d, true })
+	return enqueueFunc(func(o *enqueueOptions) { o.ttl, o.expires = d, true })
 }
 
 // WithResult reports the outcome of a message: nil once it was handed to the
@@ -436,5 +444,5 @@ func WithTTL(d time.Duration) EnqueueOption {
 // exactly once, on any goroutine, and must not block; it is never called when
 // Enqueue itself returned an error.
 func WithResult(done func(error)) EnqueueOption {
-	return enqueueFunc(func(m *outbound) { m.result = done })
+	return enqueueFunc(func(o *enqueueOptions) { o.result = done })
 }

@@ -123,11 +123,14 @@ func (l *loop) connect() step {
 		err, canceled = &DialError{Phase: PhaseUpgrade, Err: context.Canceled}, true
 	}
 
-	l.lastErr = err
 	f := dialFailure(err, l.failures+1)
 	event := FailEvent{Attempt: f.Attempt, Phase: f.Phase, Err: err, Took: time.Since(began)}
-	next := l.stopped()
-	if !canceled {
+	var next step
+	if canceled {
+		l.lastErr = nil
+		next = l.stopped()
+	} else {
+		l.lastErr = err
 		next = l.after(f, false)
 	}
 	l.failed(event, next)
@@ -206,6 +209,7 @@ func (l *loop) close(s *session, err error) step {
 	var next step
 	if e.requested {
 		l.requested = true
+		l.lastErr = nil
 		next = l.stopped()
 	} else {
 		next = l.after(f, stable)
@@ -320,6 +324,9 @@ func (l *loop) wait(d time.Duration) step {
 		if next, ok := l.held(); ok {
 			return next
 		}
+		if l.c.takeResumed() {
+			return l.resume()
+		}
 		if soonest := l.soonest(); l.c.takeReconnect() && soonest.Before(until) {
 			until = soonest
 		}
@@ -354,12 +361,17 @@ func (l *loop) suspended() step {
 			return step{state: StateClosed}
 		}
 		if !suspended {
-			l.reset()
-			l.requested = false
-			return step{state: StateConnecting}
+			return l.resume()
 		}
 		<-l.c.wake
 	}
+}
+
+// resume dials at once, with a fresh backoff and count of attempts.
+func (l *loop) resume() step {
+	l.reset()
+	l.requested = false
+	return step{state: StateConnecting}
 }
 
 // sleep waits for d. It reports whether something woke it before.

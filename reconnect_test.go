@@ -148,8 +148,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 		client.Reconnect()
 		await[resock.CloseEvent](t, events)
 		await[resock.OpenEvent](t, events)
-		var closed interface{ Error() string }
-		if len(told) != 3 || told[0] != nil || errors.Is(told[2], told[1]) || !errors.As(told[2], &closed) {
+		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
 		}
 	})

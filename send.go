@@ -37,13 +37,20 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 		return err
 	}
 	m := outbound{typ: typ}
-	for _, opt := range opts {
-		if opt != nil {
-			opt.applyEnqueue(&m)
+	if len(opts) > 0 {
+		var options enqueueOptions
+		for _, opt := range opts {
+			if opt != nil {
+				opt.applyEnqueue(&options)
+			}
 		}
-	}
-	if m.hasTTL && m.ttl <= 0 {
-		return &OptionError{"WithTTL", m.ttl, "must be positive"}
+		if options.expires && options.ttl <= 0 {
+			return &OptionError{"WithTTL", options.ttl, "must be positive"}
+		}
+		if options.expires {
+			m.expiry = c.outbox.now() + min(options.ttl, math.MaxInt64/2)
+		}
+		m.result = options.result
 	}
 	return c.outbox.enqueue(m, data)
 }
@@ -66,15 +73,16 @@ func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionErr
 
 // outbound is one message on its way out.
 type outbound struct {
-	typ    MessageType
 	data   []byte
-	ttl    time.Duration
-	hasTTL bool
+	typ    MessageType
 	expiry time.Duration // of the outbox's clock, or 0
 	result func(error)   // of Enqueue, or nil
-	waiter *waiter       // of Send, or nil
-	beat   bool          // of the heartbeat: worth nothing on another connection
+	waiter *waiter       // of Send, or nil; beatWaiter for the heartbeat
 }
+
+// beatWaiter marks messages of the heartbeat: on another connection they are worth
+// nothing, and nobody waits for them.
+var beatWaiter = new(waiter)
 
 // waiter is a Send that waits for the outcome of its message.
 type waiter struct {
@@ -87,6 +95,7 @@ func newWaiter(ctx context.Context) *waiter { return &waiter{ctx, make(chan erro
 // settle reports the outcome, exactly once per message.
 func (m *outbound) settle(err error) {
 	switch {
+	case m.waiter == beatWaiter:
 	case m.waiter != nil:
 		m.waiter.outcome <- err
 	case m.result != nil:
@@ -123,12 +132,23 @@ type outbox struct {
 	flight []flight // of the holder of the token
 }
 
-// flight is a message that was written into the wire but perhaps not to the
-// network yet: bytes start to end of the stream.
+// Memory for bursts, all zero. It is shared by all clients: an idle one holds none.
+var (
+	queues  = sync.Pool{New: func() any { items := make([]outbound, burst); return &items }}
+	flights = sync.Pool{New: func() any { items := make([]flight, 0, burst/2); return &items }}
+)
+
+// flight is a message that was taken from the queue and whose outcome is open:
+// bytes start to end of the stream, once it is written.
 type flight struct {
 	outbound
 	start, end uint64
 }
+
+// untouched reports whether the network has nothing of a message, of which it took
+// the stream up to written. When the closing handshake refused the message, its
+// place is empty, and the close frame may already stand behind it.
+func untouched(start, end, written uint64) bool { return start == end || start >= written }
 
 func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := ctx.Err(); err != nil {
@@ -209,8 +229,7 @@ func (o *outbox) enqueue(m outbound, data []byte) error {
 		return ErrQueueFull
 	}
 	m.data = o.copy(data)
-	if m.hasTTL {
-		m.expiry = o.now() + min(m.ttl, math.MaxInt64/2)
+	if m.expiry != 0 {
 		o.sweepBy(m.expiry)
 	}
 	o.count++
@@ -264,47 +283,46 @@ func (o *outbox) drain(s *session) {
 }
 
 // load writes messages into the wire, up to one flush of them.
-func (o *outbox) load(s *session) (err error) {
-	var size uint64
-	for size < maxFlush && err == nil {
-		m, ok := o.next(s)
-		if !ok {
-			return nil
-		}
-		var start, end uint64
-		start, end, err = s.write(m.typ, m.data)
-		size += end - start
-		o.flight = append(o.flight, flight{m, start, end})
+func (o *outbox) load(s *session) error {
+	if o.flight == nil {
+		o.flight = *flights.Get().(*[]flight)
 	}
-	return err
+	for _, m := range o.take(s) {
+		m.settle(ErrExpired)
+	}
+	return s.writeAll(o.flight)
 }
 
-// next takes the next message for session s: beats first.
-func (o *outbox) next(s *session) (m outbound, ok bool) {
+// take moves messages for session s into flight, beats first, as many as one
+// flush holds. It returns the expired ones that it met.
+func (o *outbox) take(s *session) (expired []outbound) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session != s {
-		return m, false
+		return nil
 	}
-	if len(o.beats) > 0 {
-		m = o.beats[0]
-		o.beats = o.beats[1:]
-		return m, true
+	size := 0
+	for _, m := range o.beats {
+		size += maskedSize(len(m.data))
+		o.flight = append(o.flight, flight{outbound: m})
 	}
+	o.beats = nil
 	for o.queue.len > 0 {
-		m = o.queue.popFront()
+		// What does not fit into the buffer of the wire would move all of it.
+		next := maskedSize(len(o.queue.at(0).data))
+		if size > 0 && size+next > maxFlush {
+			break
+		}
+		m := o.queue.popFront()
 		o.forget(&m)
-		if m.expiry == 0 || m.expiry > o.now() {
-			return m, true
+		if m.expiry != 0 && m.expiry <= o.now() {
+			expired = append(expired, m)
+			continue
 		}
-		o.mu.Unlock()
-		m.settle(ErrExpired)
-		o.mu.Lock()
-		if o.session != s {
-			return m, false
-		}
+		size += next
+		o.flight = append(o.flight, flight{outbound: m})
 	}
-	return m, false
+	return expired
 }
 
 // forget takes m out of the count.
@@ -337,7 +355,7 @@ func (o *outbox) land(s *session, err error) {
 	s.writeFailed(err)
 	written := s.wire.writtenBytes()
 	tried := len(flight)
-	for tried > 0 && flight[tried-1].start >= written {
+	for tried > 0 && untouched(flight[tried-1].start, flight[tried-1].end, written) {
 		tried--
 	}
 	o.requeue(flight[tried:])
@@ -360,7 +378,7 @@ func (o *outbox) requeue(unsent []flight) {
 	for i := len(unsent) - 1; i >= 0; i-- {
 		m := unsent[i].outbound
 		switch {
-		case m.beat:
+		case m.waiter == beatWaiter:
 			continue
 		case m.waiter == nil:
 			o.count++
@@ -380,8 +398,10 @@ func (o *outbox) requeue(unsent []flight) {
 func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if cap(o.flight) > 16 {
-		o.flight = nil // a burst's memory is not kept
+	if cap(o.flight) > 16 { // a burst's memory is not kept
+		spare := o.flight
+		flights.Put(&spare)
+		o.flight = nil
 	}
 	o.token = false
 	o.idle.Broadcast()
@@ -393,7 +413,7 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session == s {
-		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), beat: true})
+		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), waiter: beatWaiter})
 		o.start()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -141,10 +142,28 @@ func (s *session) shut(code StatusCode, reason string, flush bool) {
 // Only the holder of the outbox's token may call it, or OnOpen. Its context
 // must never end: that would close the connection.
 func (s *session) write(typ MessageType, data []byte) (start, end uint64, err error) {
-	s.wire.mark()
-	err = s.conn.Write(context.Background(), typ, data)
-	start, end = s.wire.frame()
-	return start, end, err
+	m := [1]flight{{outbound: outbound{typ: typ, data: data}}}
+	err = s.writeAll(m[:])
+	return m[0].start, m[0].end, err
+}
+
+// writeAll is write for several messages. After an error, the rest of them was
+// not written.
+func (s *session) writeAll(all []flight) (err error) {
+	if !s.wire.flate && s.wire.writeMessages(all) {
+		return nil
+	}
+	for i := range all {
+		m := &all[i]
+		if err != nil {
+			m.start, m.end = math.MaxUint64, math.MaxUint64
+			continue
+		}
+		s.wire.mark()
+		err = s.conn.Write(context.Background(), m.typ, m.data)
+		m.start, m.end = s.wire.frame()
+	}
+	return err
 }
 
 // beat sends what the application wants as a heartbeat.
@@ -160,9 +179,9 @@ func (s *session) beat(typ MessageType, data []byte) {
 func (s *session) read() error {
 	r := &s.wire.wireReader
 	for {
-		r.inside.Store(true)
+		r.inside = true
 		typ, reader, err := s.conn.Reader(context.Background())
-		r.inside.Store(false)
+		r.inside = false
 		if err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	}
 	switch written := s.session.wire.writtenBytes(); {
 	case err == nil:
-	case start >= written:
+	case untouched(start, end, written):
 		return notSent(err)
 	case end > written:
 		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"sync"
-	"sync/atomic"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -48,8 +47,7 @@ var (
 // only when it has finished the frame before. What it would let through and RFC
 // 6455 forbids is stopped here.
 //
-// All fields belong to the reading goroutine, but for those marked atomic and
-// those that setUp sets once.
+// All fields but life belong to the reading goroutine: OnOpen's, then that of Run.
 type wireReader struct {
 	clock
 	life liveness
@@ -62,7 +60,7 @@ type wireReader struct {
 	deliver  func(MessageType, []byte) bool
 	onPong   func(payload []byte)
 	counters *counters
-	inside   atomic.Bool // the reading goroutine asks coder/websocket for a message
+	inside   bool // the session asks coder/websocket for a message: the fast lane may deliver
 
 	buf    []byte // buf[r:w] is received and not handled
 	r, w   int
@@ -109,7 +107,7 @@ func (r *wireReader) Read(p []byte) (int, error) {
 	}
 	// When the reading goroutine is not the one that waits, OnOpen receives
 	// messages itself, or what follows a violation is discarded.
-	r.fast = r.inside.Load() && r.closeCode == 0
+	r.fast = r.inside && r.closeCode == 0
 	for {
 		if r.err != nil {
 			return 0, r.err
@@ -371,15 +369,12 @@ func (r *wireReader) carve(payload []byte) []byte {
 // fill reads more bytes into the buffer.
 func (r *wireReader) fill() {
 	r.block = nil
-	if r.r == r.w {
-		r.r, r.w = 0, 0
-		r.fit(0)
-	} else if r.r > 0 || r.w == len(r.buf) {
-		r.w = copy(r.buf, r.buf[r.r:r.w])
-		r.r = 0
-		if r.full || r.w == len(r.buf) {
-			r.fit(r.w)
-		}
+	r.w = copy(r.buf, r.buf[r.r:r.w])
+	r.r = 0
+	// Part of a frame is nearly always left, so it must not keep a buffer that
+	// has become too small.
+	if r.w == 0 || r.full || r.w == len(r.buf) {
+		r.fit(r.w)
 	}
 	n := r.read(r.buf[r.w:])
 	r.w += n

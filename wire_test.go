@@ -399,7 +399,7 @@ func TestReadWithinBounds(t *testing.T) {
 // bareReader is a wireReader without coder/websocket.
 func bareReader(src io.Reader, keep bool, deliver func(MessageType, []byte)) *wireReader {
 	r := &wireReader{src: src, limit: 1 << 20, keep: keep, counters: &counters{}}
-	r.inside.Store(true)
+	r.inside = true
 	r.deliver = func(typ MessageType, data []byte) bool { deliver(typ, data); return true }
 	r.onPong = func([]byte) {}
 	return r
@@ -636,7 +636,7 @@ func TestReadCounts(t *testing.T) {
 func TestFastLaneClosed(t *testing.T) {
 	stream := join(frame(finBit|opText, "one"), frame(finBit|opBinary, "two"))
 	r := bareReader(&script{in: stream, end: io.EOF}, true, func(MessageType, []byte) { t.Error("delivered") })
-	r.inside.Store(false)
+	r.inside = false
 	if passed, _ := drain(r); !bytes.Equal(passed, stream) {
 		t.Errorf("passed on %q", passed)
 	}

@@ -1,6 +1,7 @@
 package resock
 
 import (
+	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -64,7 +65,15 @@ type wireWriter struct {
 func (w *wireWriter) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil {
+	h, ok := parseFrameHeader(p)
+	pong := w.left == 0 && ok && h.opcode() == opPong
+	switch {
+	case pong && (w.err != nil || w.pongs > maxFlush):
+		// A peer that pings and does not read gets no more. Nor can a broken
+		// network take it, but what it still holds is read: coder/websocket does
+		// not read on when it cannot answer.
+		return len(p), nil
+	case w.err != nil:
 		return 0, w.err
 	}
 	if w.sealed {
@@ -74,15 +83,11 @@ func (w *wireWriter) Write(p []byte) (int, error) {
 	}
 	var opcode byte = opContinuation
 	if w.left == 0 {
-		h, ok := parseFrameHeader(p)
 		if !ok {
 			return 0, errFraming
 		}
 		opcode = h.opcode()
-		if opcode == opPong {
-			if w.pongs > maxFlush {
-				return len(p), nil // a peer that pings and does not read gets no more
-			}
+		if pong {
 			w.pongs += len(p)
 		}
 		w.begin(h, p)
@@ -126,6 +131,68 @@ func (w *wireWriter) begin(h frameHeader, p []byte) {
 	}
 }
 
+// writeMessages writes each message in one frame, as coder/websocket would, but
+// without its locks, which cost more than the rest, and notes its place in the
+// stream. It reports false, and does nothing, when coder/websocket is in the
+// middle of a frame, has closed, or has to say why writing fails.
+func (w *wireWriter) writeMessages(all []flight) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil || w.left > 0 || w.closeCode != 0 {
+		return false
+	}
+	for i := range all {
+		m := &all[i]
+		m.start, m.end = w.appended, w.appended+uint64(maskedSize(len(m.data)))
+		w.buf = appendFrame(slices.Grow(w.borrow(), maxFrameHeader+len(m.data)), byte(m.typ), m.data)
+		w.appended = m.end
+	}
+	return true
+}
+
+// maskedSize is the size of a masked frame.
+func maskedSize(payload int) int {
+	switch {
+	case payload < 126:
+		return 6 + payload
+	case payload <= math.MaxUint16:
+		return 8 + payload
+	}
+	return maxFrameHeader + payload
+}
+
+// appendFrame appends a whole masked frame.
+func appendFrame(b []byte, opcode byte, payload []byte) []byte {
+	b = append(b, finBit|opcode)
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, maskBit|byte(n))
+	case n <= math.MaxUint16:
+		b = binary.BigEndian.AppendUint16(append(b, maskBit|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, maskBit|127), uint64(n))
+	}
+	key := rand.Uint32() // of a ChaCha8 generator with a seed of the system's
+	b = binary.LittleEndian.AppendUint32(b, key)
+	return appendMasked(b, payload, key)
+}
+
+// appendMasked appends payload, masked (RFC 6455, section 5.3).
+func appendMasked(b, payload []byte, key uint32) []byte {
+	at := len(b)
+	b = b[:at+len(payload)]
+	var keys [128]byte
+	n := min(len(keys), (len(payload)+3)&^3)
+	for i := 0; i < n; i += 4 {
+		binary.LittleEndian.PutUint32(keys[i:], key)
+	}
+	for len(payload) > 0 {
+		n := subtle.XORBytes(b[at:], payload, keys[:n])
+		at, payload = at+n, payload[n:]
+	}
+	return b
+}
+
 // borrow makes sure that there is a buffer.
 func (w *wireWriter) borrow() []byte {
 	if w.buf == nil {
@@ -164,19 +231,40 @@ func (w *wireWriter) writtenBytes() uint64 {
 	return w.written
 }
 
-// ping sends an empty ping, after the frame under way.
+// ping sends an empty ping, after the frame under way. It does not wait.
 func (w *wireWriter) ping() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.err != nil || w.closeCode != 0 {
+	if w.putPing() {
+		w.relieve()
+	}
+}
+
+// pingWait is ping for a goroutine that may wait for the network.
+func (w *wireWriter) pingWait() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.putPing() {
 		return
+	}
+	w.control = w.appended
+	if !w.relief {
+		w.relief = true
+		w.flushControl()
+	}
+}
+
+// putPing reports whether the ping is to be flushed now.
+func (w *wireWriter) putPing() bool {
+	if w.err != nil || w.closeCode != 0 {
+		return false
 	}
 	if w.left > 0 {
 		w.pingDue = true
-		return
+		return false
 	}
 	w.appendPing()
-	w.relieve()
+	return true
 }
 
 func (w *wireWriter) appendPing() {
@@ -195,14 +283,8 @@ func (w *wireWriter) sendClose(code StatusCode, reason string) {
 	if w.err != nil || w.closeCode != 0 {
 		return
 	}
-	frame := []byte{finBit | opClose, maskBit | byte(2+len(reason))}
-	frame = binary.LittleEndian.AppendUint32(frame, rand.Uint32())
-	frame = binary.BigEndian.AppendUint16(frame, uint16(code))
-	frame = append(frame, reason...)
-	key, payload := frame[2:6], frame[6:]
-	for i := range payload {
-		payload[i] ^= key[i%4]
-	}
+	payload := append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)
+	frame := appendFrame(make([]byte, 0, maxFrameHeader+len(payload)), opClose, payload)
 	w.append(frame)
 	w.closeCode, w.closeEnd, w.sealed = code, w.appended, true
 	w.flushTo(w.appended)
@@ -230,11 +312,17 @@ func (w *wireWriter) relieve() {
 	w.spawn(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		for w.flushTo(w.control) && w.written < w.control {
-			// more of them came meanwhile
-		}
-		w.relief = false
+		w.flushControl()
 	})
+}
+
+// flushControl flushes control frames, and those that come meanwhile. The caller
+// is the one who does; mu is held.
+func (w *wireWriter) flushControl() {
+	for w.flushTo(w.control) && w.written < w.control {
+		// more of them came meanwhile
+	}
+	w.relief = false
 }
 
 // flush returns when the network has taken all that was written before, or has

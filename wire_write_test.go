@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -458,5 +459,24 @@ func TestPingFlood(t *testing.T) {
 	}
 	if pings == 0 || messages != 200 { // pings during one frame are one
 		t.Errorf("%d pings, %d messages", pings, messages)
+	}
+}
+
+// What a broken network still holds is read, although no ping in it can be
+// answered.
+func TestPongForABrokenNetwork(t *testing.T) {
+	src := &script{in: join(frame(finBit|opPing, "ping"), frame(finBit|opText, "last words")), end: io.EOF}
+	s := wiredSession(t, setting{limit: 100}, src)
+	collected := collect(t, s)
+	s.wire.wireWriter.err = io.ErrClosedPipe
+	e := s.finish(s.read())
+	if got := collected(); len(got) != 1 || got[0].data != "last words" {
+		t.Errorf("read %v", got)
+	}
+	if e.phase != PhaseRead {
+		t.Errorf("ended by %v: %v", e.phase, e.err)
+	}
+	if written := src.written(); len(written) != 0 {
+		t.Errorf("written: % x", written)
 	}
 }

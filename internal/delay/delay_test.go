@@ -27,6 +27,7 @@ func TestDraw(t *testing.T) {
 		{"a floor is the least", normal, Wish{Floor: time.Minute}, 8 * time.Second, 0, time.Minute},
 		{"slow, lowest", normal, slow, time.Second, 0, 15 * time.Second},
 		{"slow, highest", normal, slow, time.Second, 1, max},
+		{"slow, spread", normal, Wish{Slow: true, Spread: 2}, time.Second, 0.5, 45 * time.Second},
 		{"slow with a floor", normal, Wish{Slow: true, Floor: time.Hour}, 2 * time.Second, 0.5, time.Hour + time.Second},
 		{"slow with a low floor", normal, Wish{Slow: true, Floor: time.Second}, 2 * time.Second, 0, 15 * time.Second},
 		{"custom, verbatim", custom, Wish{}, time.Hour, 0.3, time.Hour},
@@ -52,6 +53,9 @@ func TestBounds(t *testing.T) {
 			}
 		}
 		b.Reset()
+	}
+	if got := Bounds(20*time.Millisecond, time.Second).NextBackOff(); got != 20*time.Millisecond {
+		t.Errorf("the first bound is %v", got)
 	}
 	huge := Bounds(time.Hour, math.MaxInt64)
 	for range 200 {

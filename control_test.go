@@ -1,0 +1,1344 @@
+package resock_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/resock/resock"
+)
+
+// controlBubble runs test inside a synctest bubble, with a network in memory.
+func controlBubble(t *testing.T, test func(t *testing.T, m *memory)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{hosts: make(map[string]http.Handler), accept: make(chan net.Conn), closed: make(chan struct{})}
+		server := &http.Server{Handler: http.HandlerFunc(m.serve)}
+		go func() { _ = server.Serve(m) }()
+		t.Cleanup(func() {
+			_ = server.Close()
+			m.reset()
+		})
+		test(t, m)
+	})
+}
+
+// memory is a network of named hosts: sockets would keep the time of a bubble
+// from passing.
+type memory struct {
+	accept chan net.Conn
+	close  sync.Once
+	closed chan struct{}
+
+	mu     sync.Mutex
+	hosts  map[string]http.Handler // others refuse connections
+	blocks bool                    // dialing hangs
+	dials  int
+	pipes  []*stream
+}
+
+// host makes name a host. A nil handler takes it down.
+func (m *memory) host(name string, handler http.Handler) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.hosts, name)
+	if handler != nil {
+		m.hosts[name] = handler
+	}
+}
+
+func (m *memory) block(blocks bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blocks = blocks
+}
+
+func (m *memory) dialed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.dials
+}
+
+// cut makes every open connection swallow what is written to it.
+func (m *memory) cut() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.pipes {
+		s.change(func() { s.cut = true })
+	}
+}
+
+// reset frees servers that a cut connection keeps waiting.
+func (m *memory) reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.pipes {
+		s.change(func() { s.left = true })
+	}
+}
+
+func (m *memory) options() resock.Option {
+	transport := &http.Transport{DialContext: m.dial}
+	return resock.WithDialOptions(&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+}
+
+func (m *memory) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	m.mu.Lock()
+	m.dials++
+	host, _, _ := net.SplitHostPort(address)
+	known, blocks := m.hosts[host] != nil, m.blocks
+	client, server := newStream(), newStream()
+	m.pipes = append(m.pipes, client, server)
+	m.mu.Unlock()
+	switch {
+	case blocks:
+		<-ctx.Done()
+		return nil, ctx.Err()
+	case !known:
+		return nil, syscall.ECONNREFUSED
+	}
+	select {
+	case m.accept <- &controlPipe{in: server, out: client}:
+		return &controlPipe{in: client, out: server}, nil
+	case <-m.closed: // net/http may dial longer than the client runs
+		return nil, net.ErrClosed
+	}
+}
+
+func (m *memory) serve(w http.ResponseWriter, r *http.Request) {
+	name := r.Host
+	if host, _, err := net.SplitHostPort(name); err == nil {
+		name = host
+	}
+	m.mu.Lock()
+	handler := m.hosts[strings.Trim(name, "[]")]
+	m.mu.Unlock()
+	handler.ServeHTTP(w, r)
+}
+
+func (m *memory) Accept() (net.Conn, error) {
+	select {
+	case conn := <-m.accept:
+		return conn, nil
+	case <-m.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (m *memory) Close() error {
+	m.close.Do(func() { close(m.closed) })
+	return nil
+}
+
+func (m *memory) Addr() net.Addr { return memoryAddr{} }
+
+type memoryAddr struct{}
+
+func (memoryAddr) Network() string { return "memory" }
+func (memoryAddr) String() string  { return "memory" }
+
+// controlPipe is one end of a connection in memory. Writing never blocks.
+type controlPipe struct{ in, out *stream }
+
+func (p *controlPipe) Read(b []byte) (int, error)         { return p.in.read(b) }
+func (p *controlPipe) Write(b []byte) (int, error)        { return p.out.write(b) }
+func (p *controlPipe) LocalAddr() net.Addr                { return memoryAddr{} }
+func (p *controlPipe) RemoteAddr() net.Addr               { return memoryAddr{} }
+func (p *controlPipe) SetWriteDeadline(t time.Time) error { return nil }
+
+func (p *controlPipe) Close() error {
+	p.in.change(func() { p.in.left = true })
+	p.out.change(func() { p.out.ended = true })
+	return nil
+}
+
+func (p *controlPipe) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
+
+func (p *controlPipe) SetReadDeadline(t time.Time) error {
+	p.in.change(func() {
+		p.in.deadline = t
+		if !t.IsZero() {
+			time.AfterFunc(time.Until(t), func() { p.in.change(func() {}) })
+		}
+	})
+	return nil
+}
+
+// stream is one direction of a pipe.
+type stream struct {
+	mu       sync.Mutex
+	changed  sync.Cond
+	buffer   bytes.Buffer
+	deadline time.Time // for reading
+	ended    bool      // by the writer
+	left     bool      // by the reader
+	cut      bool      // nothing arrives any more
+}
+
+func newStream() *stream {
+	s := new(stream)
+	s.changed.L = &s.mu
+	return s
+}
+
+func (s *stream) change(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+	s.changed.Broadcast()
+}
+
+func (s *stream) read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.left:
+			return 0, net.ErrClosed
+		case !s.deadline.IsZero() && !time.Now().Before(s.deadline):
+			return 0, os.ErrDeadlineExceeded
+		case s.buffer.Len() > 0:
+			return s.buffer.Read(p)
+		case s.ended && !s.cut:
+			return 0, io.EOF
+		}
+		s.changed.Wait()
+	}
+}
+
+func (s *stream) write(p []byte) (n int, err error) {
+	s.change(func() {
+		switch {
+		case s.ended:
+			err = net.ErrClosed
+		case s.cut:
+			n = len(p)
+		case s.left:
+			err = syscall.EPIPE
+		default:
+			n, err = s.buffer.Write(p)
+		}
+	})
+	return n, err
+}
+
+// session is a handler that accepts connections and hands them to f.
+func session(f func(ctx context.Context, conn *websocket.Conn)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.CloseNow()
+		f(r.Context(), conn)
+	})
+}
+
+// controlListen is a server that says nothing.
+var controlListen = session(func(ctx context.Context, conn *websocket.Conn) {
+	for {
+		if _, _, err := conn.Read(ctx); err != nil {
+			return
+		}
+	}
+})
+
+// controlFeed is a server that hands all that it reads to a channel.
+func controlFeed(received chan<- string) http.Handler {
+	return session(func(ctx context.Context, conn *websocket.Conn) {
+		for {
+			_, data, err := conn.Read(ctx)
+			if err != nil {
+				return
+			}
+			received <- string(data)
+		}
+	})
+}
+
+// running is a client that runs until the end of the test.
+type running struct {
+	*resock.Client
+	t        *testing.T
+	events   <-chan resock.Event
+	returned chan struct{} // closed when Run has
+}
+
+func start(t *testing.T, url string, opts ...resock.Option) *running {
+	t.Helper()
+	r := prepare(t, url, opts...)
+	r.run()
+	return r
+}
+
+// prepare is start without Run.
+func prepare(t *testing.T, url string, opts ...resock.Option) *running {
+	t.Helper()
+	client, err := resock.New(url, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &running{client, t, client.Subscribe(context.Background()), make(chan struct{})}
+}
+
+func (r *running) run() {
+	go func() {
+		defer close(r.returned)
+		_ = r.Run(context.Background()) // see Err
+	}()
+	r.t.Cleanup(func() {
+		_ = r.Close(resock.StatusNormalClosure, "")
+		for range r.events {
+		}
+		<-r.returned
+	})
+}
+
+// next returns the next event, which must be an E. In a controlBubble an hour is short.
+func next[E resock.Event](r *running) E {
+	r.t.Helper()
+	select {
+	case event := <-r.events:
+		if e, ok := event.(E); ok {
+			return e
+		}
+		r.t.Fatalf("got %#v, want a %T", event, *new(E))
+	case <-time.After(time.Hour):
+		r.t.Fatalf("no event in state %v, want a %T", r.State(), *new(E))
+	}
+	panic("unreachable")
+}
+
+// quiet lets d pass in a controlBubble, without an event.
+func (r *running) quiet(d time.Duration) {
+	r.t.Helper()
+	select {
+	case event := <-r.events:
+		r.t.Fatalf("got %#v, want no event for %v", event, d)
+	case <-time.After(d):
+	}
+	synctest.Wait()
+}
+
+// is waits until all is quiet, and checks the state.
+func (r *running) is(want resock.State) {
+	r.t.Helper()
+	synctest.Wait()
+	if state := r.State(); state != want {
+		r.t.Fatalf("state %v, want %v", state, want)
+	}
+}
+
+// within checks how long ago began is.
+func within(t *testing.T, began time.Time, low, high time.Duration) {
+	t.Helper()
+	if took := time.Since(began); took < low || took > high {
+		t.Errorf("took %v, want %v to %v", took, low, high)
+	}
+}
+
+// fakeNetwork is a resock.Network that a test changes.
+type fakeNetwork struct {
+	mu          sync.Mutex
+	offline     bool
+	subscribers []func()
+	stopped     int
+}
+
+func (n *fakeNetwork) Online() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.offline
+}
+
+func (n *fakeNetwork) OnChange(changed func()) (stop func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.subscribers = append(n.subscribers, changed)
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.stopped++
+	}
+}
+
+// set changes the network and tells of it.
+func (n *fakeNetwork) set(online bool) {
+	n.mu.Lock()
+	n.offline = !online
+	subscribers := slices.Clone(n.subscribers)
+	n.mu.Unlock()
+	for _, changed := range subscribers {
+		changed()
+	}
+}
+
+var errTest = errors.New("of the test")
+
+// TestStaleToken: a 401 becomes a success, since every attempt asks for a token.
+func TestStaleToken(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer fresh" {
+			http.Error(w, "stale", http.StatusUnauthorized)
+			return
+		}
+		controlListen.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	url := "ws" + strings.TrimPrefix(server.URL, "http")
+
+	var attempts []resock.Attempt
+	client := start(t, url, resock.WithBackoff(time.Millisecond, 10*time.Millisecond),
+		resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			attempts = append(attempts, a)
+			token := "sEcReT"
+			var dial *resock.DialError
+			if errors.As(a.Err, &dial) && dial.Status == http.StatusUnauthorized {
+				token = "fresh"
+			}
+			return resock.Endpoint{Header: http.Header{"Authorization": {"Bearer " + token}}}, nil
+		}))
+	fail := next[resock.FailEvent](client)
+	var dial *resock.DialError
+	if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
+		t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
+	}
+	if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
+		t.Errorf("%+v", fail)
+	}
+	if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
+		t.Errorf("%+v", open)
+	}
+	if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
+		t.Errorf("attempts %+v", attempts)
+	}
+}
+
+// failover is an endpoint hook that goes to the next host after a failed attempt.
+func failover(hosts ...string) resock.Option {
+	current := 0
+	return resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		var dial *resock.DialError
+		if errors.As(a.Err, &dial) {
+			current = (current + 1) % len(hosts)
+		}
+		return resock.Endpoint{URL: "ws://" + hosts[current] + "/"}, nil
+	})
+}
+
+func TestFailoverAndBack(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		drop := make(chan struct{})
+		serve := session(func(ctx context.Context, conn *websocket.Conn) { <-drop })
+		m.host("a", serve)
+		client := start(t, "", m.options(), failover("a", "b"))
+		from := func(host string) {
+			t.Helper()
+			if open := next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
+				t.Errorf("open at %s, want %s", open.URL, host)
+			}
+		}
+		from("a")
+		for _, turn := range [][2]string{{"a", "b"}, {"b", "a"}} {
+			dead, alive := turn[0], turn[1]
+			m.host(dead, nil)
+			m.host(alive, serve)
+			drop <- struct{}{}
+			if lost := next[resock.FailEvent](client); lost.Session == 0 {
+				t.Errorf("%+v, want the end of a session", lost)
+			}
+			if refused := next[resock.FailEvent](client); refused.Phase != resock.PhaseTCP || !errors.Is(refused.Err, syscall.ECONNREFUSED) {
+				t.Errorf("%+v, want a refused connection", refused)
+			}
+			from(alive)
+		}
+		close(drop)
+	})
+}
+
+// TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
+// its end.
+func TestAttemptErrAfterSuspend(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		var last resock.Attempt
+		client := start(t, "ws://a/", m.options(), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			last = a
+			return resock.Endpoint{}, nil
+		}))
+		next[resock.FailEvent](client)
+		m.host("a", controlListen)
+		next[resock.OpenEvent](client)
+		client.Suspend()
+		next[resock.CloseEvent](client)
+		client.Resume()
+		next[resock.OpenEvent](client)
+		if last.Err != nil || last.Session != 1 {
+			t.Errorf("told %+v, want session 1 and no error", last)
+		}
+	})
+}
+
+func TestEndpointError(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		answers := []struct {
+			endpoint resock.Endpoint
+			err      error
+		}{
+			{err: fmt.Errorf("no token: %w", errTest)},
+			{endpoint: resock.Endpoint{URL: "https://a/?token=sEcReT"}},
+			{endpoint: resock.Endpoint{URL: "ws://a:b/?token=sEcReT"}},
+			{endpoint: resock.Endpoint{URL: "ws://a/"}},
+		}
+		client := start(t, "", m.options(), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			answer := answers[a.N-1]
+			return answer.endpoint, answer.err
+		}))
+		for i := range 3 {
+			fail := next[resock.FailEvent](client)
+			var dial *resock.DialError
+			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateWaiting || fail.Attempt != i+1 || !errors.As(fail.Err, &dial) {
+				t.Errorf("%+v", fail)
+			}
+			if is := errors.Is(fail.Err, errTest); is != (i == 0) {
+				t.Errorf("%d: %v", i, fail.Err)
+			}
+			if strings.Contains(fail.Err.Error(), "sEcReT") {
+				t.Errorf("a secret in %v", fail.Err)
+			}
+		}
+		if open := next[resock.OpenEvent](client); open.Attempt != 4 {
+			t.Errorf("%+v", open)
+		}
+		if m.dialed() != 1 {
+			t.Errorf("%d dials, want 1", m.dialed())
+		}
+	})
+}
+
+func TestEndpointHangs(t *testing.T) {
+	hang := resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+		<-ctx.Done()
+		return resock.Endpoint{}, ctx.Err()
+	})
+	t.Run("until the dial timeout", func(t *testing.T) {
+		controlBubble(t, func(t *testing.T, m *memory) {
+			client := start(t, "ws://a/", m.options(), hang, resock.WithDialTimeout(3*time.Second))
+			fail := next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took != 3*time.Second {
+				t.Errorf("%+v", fail)
+			}
+		})
+	})
+	t.Run("until Close", func(t *testing.T) {
+		controlBubble(t, func(t *testing.T, m *memory) {
+			began := time.Now()
+			client := start(t, "ws://a/", m.options(), hang)
+			client.is(resock.StateConnecting)
+			_ = client.Close(resock.StatusNormalClosure, "")
+			fail := next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateClosed {
+				t.Errorf("%+v", fail)
+			}
+			<-client.Done()
+			within(t, began, 0, 0)
+			if err := client.Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestHeadersStayHome: no header of one endpoint reaches another.
+func TestHeadersStayHome(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		got := make(chan http.Header, 1)
+		refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			got <- r.Header
+			w.Header().Set("Location", "ws://elsewhere/")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		})
+		for _, name := range []string{"a", "b", "c", "d", "e"} {
+			m.host(name, refuse)
+		}
+		m.host("elsewhere", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			t.Errorf("a redirect was followed, with %v", r.Header)
+		}))
+		const secret, common = "X-Secret", "X-Common"
+		steps := []struct {
+			endpoint                       resock.Endpoint
+			secret, common, authentication string
+		}{
+			{resock.Endpoint{URL: "ws://a/", Header: http.Header{secret: {"a"}, "Authorization": {"Bearer a"}}}, "a", "", "Bearer a"},
+			{resock.Endpoint{URL: "ws://user:pass@b/", Header: http.Header{secret: {"b"}}}, "b", "", "Basic dXNlcjpwYXNz"},
+			{resock.Endpoint{URL: "ws://c/"}, "", "all", ""},
+			{resock.Endpoint{URL: "ws://d/", Header: http.Header{}}, "", "", ""},
+			{resock.Endpoint{URL: "ws://e/"}, "", "all", ""},
+		}
+		given := &websocket.DialOptions{
+			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: m.dial}},
+			HTTPHeader: http.Header{common: {"all"}},
+		}
+		client := start(t, "", resock.WithDialOptions(given), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			return steps[min(a.N, len(steps))-1].endpoint, nil
+		}))
+		given.HTTPHeader.Set(secret, "set after New")
+		for _, step := range steps {
+			header := <-got
+			if header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
+				t.Errorf("%s got %v", step.endpoint.URL, header)
+			}
+			fail := next[resock.FailEvent](client)
+			if strings.Contains(fmt.Sprint(fail), "pass") {
+				t.Errorf("a password in %v", fail)
+			}
+			if n := len(step.endpoint.Header); step.secret == "" && n != 0 {
+				t.Errorf("the application's header was changed: %v", step.endpoint.Header)
+			}
+		}
+		_ = client.Close(resock.StatusNormalClosure, "")
+	})
+}
+
+// TestRegistration: what OnOpen does not receive is delivered after the OpenEvent,
+// and what was queued goes out after OnOpen.
+func TestRegistration(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		received := make(chan string, 64)
+		m.host("a", session(func(ctx context.Context, conn *websocket.Conn) {
+			for i := 0; ; i++ {
+				_, data, err := conn.Read(ctx)
+				if err != nil {
+					return
+				}
+				received <- string(data)
+				if i > 0 {
+					continue
+				}
+				time.Sleep(time.Second)
+				for _, text := range []string{"welcome", "one", "two", "three"} {
+					_ = conn.Write(ctx, websocket.MessageText, []byte(text))
+				}
+			}
+		}))
+		r := prepare(t, "ws://a/", m.options(), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			if s.Header().Get("Sec-Websocket-Accept") == "" {
+				t.Error("no header of the response")
+			}
+			if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
+				return err
+			}
+			_, data, err := s.Receive(ctx)
+			if string(data) != "welcome" {
+				t.Errorf("received %q, %v", data, err)
+			}
+			return err
+		}))
+		sent := make(chan error, 1)
+		enqueue := func(text string) {
+			t.Helper()
+			if err := r.Enqueue(resock.MessageText, []byte(text)); err != nil {
+				t.Error(err)
+			}
+		}
+		enqueue("before")
+		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("waiting")) }()
+		synctest.Wait()
+		r.run()
+		for session := uint64(1); session <= 3; session++ {
+			r.is(resock.StateConnecting) // inside OnOpen
+			enqueue("during")
+			if open := next[resock.OpenEvent](r); open.Session != session {
+				t.Errorf("%+v", open)
+			}
+			for _, want := range []string{"one", "two", "three"} {
+				if message := next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
+					t.Errorf("message %q of session %d, want %q", message.Data, message.Session, want)
+				}
+			}
+			want := []string{fmt.Sprint("register ", session), "before", "waiting", "during"}
+			if session > 1 {
+				want = []string{want[0], "between", "during"}
+			}
+			for _, want := range want {
+				if got := <-received; got != want {
+					t.Errorf("session %d: the server got %q, want %q", session, got, want)
+				}
+			}
+			r.Suspend()
+			if event := next[resock.CloseEvent](r); !event.Clean {
+				t.Errorf("%+v", event)
+			}
+			enqueue("between")
+			if session < 3 {
+				r.Resume()
+			}
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOnOpenError(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		calls := 0
+		client := start(t, "ws://a/", m.options(), resock.WithBackoff(time.Second, time.Hour),
+			resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+				if s.ID() != 1 {
+					t.Errorf("session %d", s.ID())
+				}
+				if calls++; calls <= 6 {
+					return errTest
+				}
+				return nil
+			}))
+		for i := range 6 {
+			fail := next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Attempt != i+1 || !errors.Is(fail.Err, errTest) {
+				t.Errorf("%+v", fail)
+			}
+			if fail.Next != resock.StateWaiting || fail.RetryIn > time.Second<<i {
+				t.Errorf("next %v in %v", fail.Next, fail.RetryIn)
+			}
+		}
+		if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 7 {
+			t.Errorf("%+v", open)
+		}
+		if stats := client.Stats(); stats.Opens != 1 || stats.Attempts != 7 || stats.Fails != 6 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+func TestOnOpenGivesUp(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		client := start(t, "ws://a/", m.options(), resock.WithMaxAttempts(2),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { return errTest }))
+		next[resock.FailEvent](client)
+		if fail := next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-client.Done()
+		var giveUp *resock.GiveUpError
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Attempts != 2 || !errors.Is(err, errTest) {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+// TestReceiveFails: an error of Receive fails the attempt, whatever the hook
+// makes of it.
+func TestReceiveFails(t *testing.T) {
+	ignore := func(ctx context.Context, s *resock.Session) {
+		if _, _, err := s.Receive(ctx); err == nil {
+			panic("received something")
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		server http.Handler
+		hook   func(context.Context, *resock.Session)
+		took   time.Duration
+		is     error
+		code   resock.StatusCode
+	}{
+		{"its context ends", controlListen, func(ctx context.Context, s *resock.Session) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			ignore(ctx, s)
+		}, time.Second, context.DeadlineExceeded, -1},
+		{"the dial timeout", controlListen, ignore, 10 * time.Second, context.DeadlineExceeded, -1},
+		{"the server leaves", session(func(context.Context, *websocket.Conn) {}), ignore, 0, nil, -1},
+		{"the server closes", session(func(_ context.Context, conn *websocket.Conn) {
+			_ = conn.Close(websocket.StatusPolicyViolation, "who are you?")
+		}), ignore, 0, nil, resock.StatusPolicyViolation},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			controlBubble(t, func(t *testing.T, m *memory) {
+				m.host("a", test.server)
+				failures := make(chan resock.Failure, 1)
+				client := start(t, "ws://a/", m.options(),
+					resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+						test.hook(ctx, s)
+						return nil
+					}),
+					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+						failures <- f
+						return resock.Decision{Action: resock.ActionStop}
+					}))
+				fail := next[resock.FailEvent](client)
+				if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Took != test.took {
+					t.Errorf("%+v", fail)
+				}
+				if test.is != nil && !errors.Is(fail.Err, test.is) {
+					t.Errorf("failed by %v, want %v", fail.Err, test.is)
+				}
+				if f := <-failures; f.Code != test.code || f.Phase != resock.PhaseSetup {
+					t.Errorf("the policy was told %+v", f)
+				}
+			})
+		})
+	}
+}
+
+// TestDefaultRetryPolicy goes through every phase, status and close code.
+func TestDefaultRetryPolicy(t *testing.T) {
+	check := func(f resock.Failure, action resock.Action, after time.Duration, spread float64) {
+		t.Helper()
+		d := resock.DefaultRetryPolicy(f)
+		if d.Action != action || d.After != after || max(d.Spread, 1) != spread || d.Rule == "" {
+			t.Errorf("%+v for %+v, want action %d after %v, spread %v", d, f, action, after, spread)
+		}
+	}
+	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
+	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
+		for _, attempt := range []int{1, 2, 1000000} {
+			check(resock.Failure{Phase: phase, Err: errTest, Code: -1, Attempt: attempt}, retry, 0, 1)
+		}
+	}
+	for status := 100; status <= 599; status++ {
+		action := retry
+		if status >= 300 && status <= 499 && status != 408 && status != 425 && status != 429 {
+			action = slow
+		}
+		for given, want := range map[time.Duration]time.Duration{
+			0: 0, 7 * time.Second: 7 * time.Second, time.Hour: 5 * time.Minute, -time.Second: 0,
+		} {
+			check(resock.Failure{Phase: resock.PhaseUpgrade, Status: status, RetryAfter: given, Code: -1}, action, want, 1)
+		}
+	}
+	for code := resock.StatusCode(0); code <= 5000; code++ {
+		for _, phase := range []resock.Phase{0, resock.PhaseProtocol, resock.PhaseSetup} {
+			for repeats := 0; repeats <= 7; repeats++ {
+				action, spread := retry, 1.0
+				switch code {
+				case 1012, 1013:
+					spread = 2
+				case 1008:
+					action = slow
+				case 1002, 1003, 1007, 1009, 1010:
+					switch {
+					case repeats >= 5:
+						action = stop
+					case repeats >= 2:
+						action = slow
+					}
+				}
+				check(resock.Failure{Phase: phase, Code: code, Repeats: repeats}, action, 0, spread)
+			}
+		}
+	}
+}
+
+// TestRetryPolicyDecides: a policy's own decision is what happens.
+func TestRetryPolicyDecides(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		client := start(t, "ws://a/", m.options(), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			if f.Phase != resock.PhaseTCP {
+				t.Errorf("%+v", f)
+			}
+			d := resock.DefaultRetryPolicy(f)
+			switch f.Attempt {
+			case 1:
+				d.After = time.Minute
+			case 2:
+				d.Action = resock.ActionRetrySlow
+			case 3:
+				d.Action, d.Rule = resock.ActionStop, "three is enough"
+			}
+			return d
+		}))
+		if fail := next[resock.FailEvent](client); fail.RetryIn < time.Minute || fail.RetryIn > time.Minute+500*time.Millisecond {
+			t.Errorf("retry in %v, want 1 min and some jitter", fail.RetryIn)
+		}
+		if fail := next[resock.FailEvent](client); fail.RetryIn < 15*time.Second || fail.RetryIn > 30*time.Second {
+			t.Errorf("retry in %v, want 15 s to 30 s", fail.RetryIn)
+		}
+		if fail := next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-client.Done()
+		var giveUp *resock.GiveUpError
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "three is enough" {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+// twice calls f again, which must change nothing.
+func twice(f func()) {
+	f()
+	f()
+}
+
+func TestSuspendIdle(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		r := prepare(t, "ws://a/", m.options())
+		r.Resume() // no-op
+		twice(r.Suspend)
+		r.is(resock.StateIdle)
+		r.run()
+		r.quiet(time.Hour)
+		r.is(resock.StateSuspended)
+		if m.dialed() != 0 {
+			t.Error("dialed while suspended")
+		}
+		began := time.Now()
+		twice(r.Resume)
+		if open := next[resock.OpenEvent](r); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendConnecting(t *testing.T) {
+	for _, where := range []string{"dial", "hook"} {
+		t.Run(where, func(t *testing.T) {
+			controlBubble(t, func(t *testing.T, m *memory) {
+				m.host("a", controlListen)
+				m.block(where == "dial")
+				hang := where == "hook"
+				client := start(t, "ws://a/", m.options(), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+					if hang {
+						_, _, err := s.Receive(ctx)
+						return err
+					}
+					return nil
+				}))
+				client.is(resock.StateConnecting)
+				began := time.Now()
+				twice(client.Suspend)
+				if fail := next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
+					t.Errorf("%+v", fail)
+				}
+				within(t, began, 0, 0)
+				client.quiet(time.Hour)
+				client.is(resock.StateSuspended)
+				m.block(false)
+				hang = false
+				began = time.Now()
+				twice(client.Resume)
+				if open := next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
+					t.Errorf("%+v", open)
+				}
+				within(t, began, 0, 0)
+			})
+		})
+	}
+}
+
+func TestSuspendOpen(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		received := make(chan string, 1)
+		m.host("a", controlFeed(received))
+		client := start(t, "ws://a/", m.options())
+		next[resock.OpenEvent](client)
+		client.Resume() // no-op
+		client.is(resock.StateOpen)
+		twice(client.Suspend)
+		if event := next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
+			t.Errorf("%+v", event)
+		}
+		if err := client.Enqueue(resock.MessageText, []byte("later")); err != nil {
+			t.Error(err)
+		}
+		client.quiet(time.Hour)
+		client.is(resock.StateSuspended)
+		began := time.Now()
+		twice(client.Resume)
+		if open := next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
+			t.Errorf("%+v", open)
+		}
+		if text := <-received; text != "later" {
+			t.Errorf("received %q", text)
+		}
+		within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendWaiting(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		client := start(t, "ws://a/", m.options(), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+			return resock.Decision{After: 10 * time.Hour}
+		}))
+		next[resock.FailEvent](client)
+		client.is(resock.StateWaiting)
+		twice(client.Suspend)
+		client.is(resock.StateSuspended)
+		client.quiet(20 * time.Minute)
+		began := time.Now()
+		twice(client.Resume)
+		if fail := next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Resume, want 1", fail.Attempt)
+		}
+		within(t, began, 0, 0)
+
+		// A Resume right behind the Suspend does no less.
+		client.is(resock.StateWaiting)
+		client.Suspend()
+		client.Resume()
+		if fail := next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Suspend and Resume, want 1", fail.Attempt)
+		}
+		within(t, began, 0, 0)
+		client.is(resock.StateWaiting)
+		if dials := m.dialed(); dials != 3 {
+			t.Errorf("%d dials, want 3", dials)
+		}
+
+		// Without a Suspend it does nothing.
+		client.Resume()
+		client.quiet(time.Hour)
+		client.is(resock.StateWaiting)
+	})
+}
+
+func TestSuspendOffline(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		network := &fakeNetwork{offline: true}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network))
+		client.is(resock.StateOffline)
+		twice(client.Suspend)
+		client.is(resock.StateSuspended)
+		network.set(true)
+		client.quiet(time.Minute)
+		client.is(resock.StateSuspended)
+		network.set(false)
+		twice(client.Resume)
+		client.is(resock.StateOffline)
+		client.quiet(time.Minute)
+		if m.dialed() != 0 {
+			t.Error("dialed without a network")
+		}
+		network.set(true)
+		next[resock.OpenEvent](client)
+	})
+}
+
+func TestSuspendClosed(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		client := start(t, "ws://a/", m.options())
+		next[resock.OpenEvent](client)
+		client.Suspend()
+		next[resock.CloseEvent](client)
+		client.is(resock.StateSuspended)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		if event, more := <-client.events; more {
+			t.Errorf("%#v after a Close while suspended", event)
+		}
+		<-client.Done()
+		twice(client.Suspend)
+		twice(client.Resume)
+		client.is(resock.StateClosed)
+		if m.dialed() != 1 {
+			t.Errorf("%d dials", m.dialed())
+		}
+	})
+}
+
+func TestMaxSessionAge(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		client := start(t, "ws://a/", m.options(), resock.WithMaxSessionAge(10*time.Minute),
+			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+				t.Errorf("asked about %+v, which is no failure", f)
+				return resock.Decision{}
+			}))
+		ages := make(map[time.Duration]bool)
+		for session := uint64(1); session <= 5; session++ {
+			if open := next[resock.OpenEvent](client); open.Session != session || open.Attempt != 1 {
+				t.Errorf("%+v", open)
+			}
+			event := next[resock.CloseEvent](client)
+			if event.Code != 1000 || !event.Clean || event.Next != resock.StateConnecting || event.RetryIn != 0 {
+				t.Errorf("%+v", event)
+			}
+			if event.Took < 9*time.Minute || event.Took > 10*time.Minute {
+				t.Errorf("session %d lived for %v", session, event.Took)
+			}
+			ages[event.Took] = true
+		}
+		if len(ages) < 2 {
+			t.Error("every session lived equally long")
+		}
+	})
+}
+
+// gate is a dial limiter that lets an attempt pass for every token.
+type gate struct {
+	tokens chan error
+	asked  chan struct{}
+}
+
+func (g *gate) Wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case err := <-g.tokens:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestDialLimiter(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		g := &gate{make(chan error), make(chan struct{}, 10)}
+		client := start(t, "ws://a/", m.options(), resock.WithDialLimiter(g))
+		<-g.asked
+		client.quiet(30 * time.Minute) // far longer than the dial timeout
+		client.is(resock.StateConnecting)
+		if attempts := client.Stats().Attempts; attempts != 0 || m.dialed() != 0 {
+			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, m.dialed())
+		}
+		g.tokens <- errTest
+		if fail := next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, errTest) {
+			t.Errorf("%+v", fail)
+		}
+		<-g.asked
+		g.tokens <- nil
+		next[resock.OpenEvent](client)
+
+		// A second client shares it, and is freed from it by Close and Suspend.
+		other := start(t, "ws://a/", m.options(), resock.WithDialLimiter(g))
+		<-g.asked
+		other.Suspend()
+		if fail := next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
+			t.Errorf("%+v", fail)
+		}
+		other.Resume()
+		<-g.asked
+		_ = other.Close(resock.StatusNormalClosure, "")
+		if fail := next[resock.FailEvent](other); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-other.Done()
+		if m.dialed() != 1 {
+			t.Errorf("%d dials, want 1", m.dialed())
+		}
+	})
+}
+
+func TestOfflineFromTheStart(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		network := &fakeNetwork{offline: true}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network))
+		client.quiet(time.Hour / 2)
+		network.set(false) // a change to no better
+		client.quiet(time.Hour / 2)
+		client.is(resock.StateOffline)
+		if stats := client.Stats(); stats.Attempts != 0 || m.dialed() != 0 {
+			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, m.dialed())
+		}
+		began := time.Now()
+		network.set(true)
+		if open := next[resock.OpenEvent](client); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		within(t, began, 0, 500*time.Millisecond)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.returned
+		if len(network.subscribers) != 1 || network.stopped != 1 {
+			t.Errorf("%d subscriptions, %d of them ended", len(network.subscribers), network.stopped)
+		}
+	})
+}
+
+func TestOfflineWhileWaiting(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			return resock.Decision{After: time.Minute}
+		}))
+		if fail := next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+			t.Errorf("%+v", fail)
+		}
+		network.set(false)
+		client.is(resock.StateOffline)
+		client.quiet(10 * time.Second)
+		began := time.Now()
+		network.set(true)
+		client.is(resock.StateWaiting)
+		// Offline was no attempt, and what the server asked for still holds.
+		if fail := next[resock.FailEvent](client); fail.Attempt != 2 {
+			t.Errorf("attempt %d, want 2", fail.Attempt)
+		}
+		within(t, began, 49*time.Second, 51*time.Second)
+
+		m.block(true) // and lost during an attempt
+		began = time.Now()
+		client.quiet(time.Minute + time.Second)
+		client.is(resock.StateConnecting)
+		network.set(false)
+		if fail := next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+			t.Errorf("%+v", fail)
+		}
+		within(t, began, time.Minute, 71*time.Second)
+	})
+}
+
+// TestNetworkLostWhileOpen: the probe finds the dead connection, and the client
+// waits for the network.
+func TestNetworkLostWhileOpen(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
+		next[resock.OpenEvent](client)
+		client.quiet(time.Minute - time.Second)
+		m.cut()
+		began := time.Now()
+		network.set(false)
+		fail := next[resock.FailEvent](client)
+		if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) || fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+			t.Errorf("%+v", fail)
+		}
+		within(t, began, 5*time.Second, 5*time.Second)
+		client.quiet(time.Minute)
+		began = time.Now()
+		network.set(true)
+		if open := next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		within(t, began, 0, 500*time.Millisecond)
+	})
+}
+
+// TestProbe: a change of the network finds a dead connection within the heartbeat
+// timeout, whenever the next beat is due.
+func TestProbe(t *testing.T) {
+	text := func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }
+	heartbeats := map[string][]resock.Option{
+		"15 s":                  {resock.WithHeartbeat(15*time.Second, 10*time.Second)},
+		"1 h":                   {resock.WithHeartbeat(time.Hour, 10*time.Second)},
+		"none":                  {resock.WithHeartbeat(0, 0)}, // a probe has a timeout of its own: 10 s
+		"beats without answers": {resock.WithHeartbeat(15*time.Second, 0), resock.WithHeartbeatMessage(text)},
+	}
+	for name, heartbeat := range heartbeats {
+		t.Run(name, func(t *testing.T) {
+			for after := time.Duration(0); after < 40*time.Second; after += 1300 * time.Millisecond {
+				controlBubble(t, func(t *testing.T, m *memory) {
+					m.host("a", controlListen)
+					network := &fakeNetwork{}
+					client := start(t, "ws://a/", append(heartbeat, m.options(), resock.WithNetwork(network))...)
+					next[resock.OpenEvent](client)
+					client.quiet(after)
+					m.cut()
+					began := time.Now()
+					network.set(true)
+					if fail := next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
+						t.Errorf("%+v", fail)
+					}
+					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // looks are at least 1 ms apart
+						t.Errorf("change after %v: dead connection found after %v, want 10 s", after, took)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestProbeFlapping: changes that never end do not put off the verdict.
+func TestProbeFlapping(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
+		next[resock.OpenEvent](client)
+		m.cut()
+		began := time.Now()
+		for range 10 {
+			network.set(true)
+			select {
+			case <-client.events:
+				within(t, began, 10*time.Second, 10*time.Second)
+				return
+			case <-time.After(3 * time.Second):
+			}
+		}
+		t.Error("a dead connection lives on")
+	})
+}
+
+// TestProbeBesideBeats: the server gets the messages that it asked for at their
+// time, however often the network changes.
+func TestProbeBesideBeats(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		received := make(chan string, 100)
+		m.host("a", controlFeed(received))
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
+		next[resock.OpenEvent](client)
+		for range 100 {
+			network.set(true)
+			client.quiet(time.Second)
+		}
+		if beats := len(received); beats < 9 || beats > 11 {
+			t.Errorf("%d beats in 100 s, want one per 10 s", beats)
+		}
+	})
+}
+
+// TestProbeHealthy: changes do no harm to a connection that is well.
+func TestProbeHealthy(t *testing.T) {
+	controlBubble(t, func(t *testing.T, m *memory) {
+		m.host("a", controlListen)
+		network := &fakeNetwork{}
+		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
+		next[resock.OpenEvent](client)
+		for range 20 {
+			out := client.Stats().BytesOut
+			network.set(true)
+			client.quiet(7 * time.Second)
+			if sent := client.Stats().BytesOut - out; sent != 6 {
+				t.Errorf("%d bytes sent, want those of one ping", sent)
+			}
+		}
+		client.quiet(time.Hour / 2)
+		client.is(resock.StateOpen)
+	})
+}
+
+// TestLoopbackNeedsNoNetwork: a target on this machine is never held back.
+func TestLoopbackNeedsNoNetwork(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
+		t.Run(host, func(t *testing.T) {
+			controlBubble(t, func(t *testing.T, m *memory) {
+				m.host(strings.Trim(host, "[]"), controlListen)
+				network := &fakeNetwork{offline: true}
+				client := start(t, "ws://"+host+":8080/", m.options(), resock.WithNetwork(network))
+				began := time.Now()
+				next[resock.OpenEvent](client)
+				network.set(false)
+				client.quiet(time.Minute)
+				client.Reconnect()
+				next[resock.CloseEvent](client)
+				next[resock.OpenEvent](client)
+				within(t, began, time.Minute, time.Minute)
+			})
+		})
+	}
+}
