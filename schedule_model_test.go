@@ -15,7 +15,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// opening is one session, as the first subscriber saw it.
+// opening is one session, as the subscribers saw it.
 type opening struct {
 	open     resock.OpenEvent
 	end      resock.Event // nil if it was cut off
@@ -136,37 +136,35 @@ func (m *model) checkAttempts() {
 	}
 }
 
-// collectSessions learns from the first subscriber what sessions there were.
+// collectSessions learns from the subscribers what sessions there were: from the
+// first one, or from another if the first missed the end.
 func (m *model) collectSessions() {
 	peers := map[int]*serverSide{}
 	for _, p := range m.peers {
 		peers[p.dial] = p
 	}
-	var last *opening
-	for _, event := range m.readers[0].events {
-		switch e := event.(type) {
-		case resock.OpenEvent:
-			last = &opening{open: e, endAt: m.doneAt, peer: peers[dialOf(e.URL)], consumed: m.consumed[e.Session]}
-			if last.peer == nil {
-				m.t.Errorf("the server knows nothing of session %d, %s", e.Session, e.URL)
-				last.peer = new(serverSide)
-			}
-			last.messages = last.consumed
-			if m.byPath[last.peer.dial] != nil {
-				m.t.Errorf("session %d is on a connection that another one had", e.Session)
-			}
-			m.byPath[last.peer.dial] = last
-			m.sessions = append(m.sessions, last)
-		case resock.FailEvent:
-			if e.Session != 0 && last != nil {
-				last.end, last.endAt = e, e.Time
-			}
-		case resock.CloseEvent:
-			if last != nil {
-				last.end, last.endAt = e, e.Time
+	for _, r := range m.readers {
+		for _, event := range r.events {
+			if open, ok := event.(resock.OpenEvent); ok && open.Session == uint64(len(m.sessions)+1) {
+				m.opened(open, peers[dialOf(open.URL)])
+			} else if o := m.ended(event); o != nil {
+				o.end, o.endAt = event, timeOf(event)
 			}
 		}
 	}
+}
+
+func (m *model) opened(e resock.OpenEvent, p *serverSide) {
+	if p == nil {
+		m.t.Fatalf("the server knows nothing of session %d, %s", e.Session, e.URL)
+	}
+	if m.byPath[p.dial] != nil {
+		m.t.Errorf("session %d is on a connection that another one had", e.Session)
+	}
+	consumed := m.consumed[e.Session]
+	o := &opening{open: e, endAt: m.doneAt, peer: p, consumed: consumed, messages: consumed}
+	m.byPath[p.dial] = o
+	m.sessions = append(m.sessions, o)
 }
 
 // countMessages learns how many messages were delivered in each session: as many
@@ -351,10 +349,8 @@ func (m *model) checkSessions() {
 				}
 			}
 		case resock.CloseEvent:
-			// An answer to the server's close frame has its code. The client itself
-			// closes with 1000, 1001 or 4999.
-			sent := o.peer.conn.Received().Close
-			all = o.peer.code > 1001 && e.Code == o.peer.code && sent != nil && sent.Code == e.Code
+			// The client itself closes with 1000, 1001 or 4999.
+			all = o.peer.code > 1001 && e.Code == o.peer.code && !(m.aborted && e.Next == resock.StateClosed)
 		}
 		if someone := len(m.handled) > 0 || !m.handler; all && someone && o.messages != o.peer.pushed {
 			m.t.Errorf("session %d: %d of %d messages delivered before %s", o.open.Session, o.messages, o.peer.pushed, identity(o.end))

@@ -811,3 +811,38 @@ func TestLateSendIsNoWriteFailure(t *testing.T) {
 		t.Errorf("%d messages wait for the next session", messages)
 	}
 }
+
+// A text too large for any buffer is checked to its end.
+func TestLargeTextUnfinished(t *testing.T) {
+	stream := frame(finBit|opText, strings.Repeat("x", 200_000)+"\xe2\x82")
+	r := bareReader(&script{in: stream, end: io.EOF}, true, func(MessageType, []byte) { t.Error("delivered") })
+	if _, err := drain(r); r.violation == nil || err != error(r.violation) || r.violation.Code != websocket.StatusInvalidFramePayloadData {
+		t.Errorf("read: %v", err)
+	}
+}
+
+// Counters are up to date while the reader waits, and an error that came with
+// bytes is the last word of the transport.
+func TestReadWaits(t *testing.T) {
+	calls := 0
+	var r *wireReader
+	r = bareReader(readFunc(func(p []byte) (int, error) {
+		switch calls++; calls {
+		case 1:
+			return copy(p, join(frame(finBit|opText, "one"), frame(finBit|opText, "two"))), nil
+		case 2:
+			if in, bytes := r.counters.messagesIn.Load(), r.counters.bytesIn.Load(); in != 2 || bytes != 10 {
+				t.Errorf("%d messages of %d bytes counted", in, bytes)
+			}
+			return copy(p, frame(finBit|opText, "three")), io.ErrClosedPipe
+		}
+		t.Error("read after an error")
+		return 0, io.EOF
+	}), true, func(MessageType, []byte) {})
+	if _, err := drain(r); err != errTransport || r.srcErr != io.ErrClosedPipe {
+		t.Errorf("%v, by %v", err, r.srcErr)
+	}
+	if r.messages+r.counters.messagesIn.Load() != 3 {
+		t.Error("what came with the error is lost")
+	}
+}
