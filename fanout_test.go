@@ -241,6 +241,7 @@ func TestBlockedLog(t *testing.T) {
 			time.Sleep(block.time)
 			f.unblock()
 			time.Sleep(time.Hour)
+			synctest.Wait() // and see what the timer's goroutine wrote
 			if n := strings.Count(log.String(), "blocks delivery"); n != block.entries {
 				t.Errorf("after %v of blocking: %d entries, want %d", block.time, n, block.entries)
 			}

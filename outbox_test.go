@@ -177,10 +177,12 @@ func TestSweep(t *testing.T) {
 			}
 		}
 		time.Sleep(450 * time.Millisecond)
+		synctest.Wait() // and see what the timer's goroutine wrote
 		if messages, bytes := client.outbox.size(); messages != 3 || bytes != 12 {
 			t.Errorf("%d messages of %d bytes are left", messages, bytes)
 		}
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		for i, ttl := range lives {
 			if took[i] < ttl || took[i] > ttl+sweepEvery {
 				t.Errorf("message %d of %v expired after %v", i, ttl, took[i])
