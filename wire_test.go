@@ -842,6 +842,9 @@ func TestReadWaits(t *testing.T) {
 			if in, bytes := r.counters.messagesIn.Load(), r.counters.bytesIn.Load(); in != 2 || bytes != 10 {
 				t.Errorf("%d messages of %d bytes counted", in, bytes)
 			}
+			if r.block != nil {
+				t.Error("memory for messages is kept while there are none")
+			}
 			return copy(p, frame(finBit|opText, "three")), io.ErrClosedPipe
 		}
 		t.Error("read after an error")
