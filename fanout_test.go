@@ -181,6 +181,9 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 			t.Errorf("%s: still blocked", name)
 		}
 	}
+	closed := &subscriber{fanout: newFanout(), ctx: context.Background(), ch: make(chan Event, 1)}
+	closed.close()
+	closed.send(said("under way"))
 	if aborted.message(said("x")) {
 		t.Error("delivery goes on after an abort")
 	}
