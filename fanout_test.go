@@ -175,6 +175,7 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 		got := heard(<-s.ch)
 		s.send(said("three"))
 		s.close()
+		s.send(said("under way"))
 		wantHeard(t, append(got, heard(rest(s.ch)...)...), "one")
 		if s.fanout.blockedSince.Load() != 0 {
 			t.Errorf("%s: still blocked", name)
@@ -186,6 +187,42 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 	if !newFanout().message(said("x")) {
 		t.Error("delivery does not go on")
 	}
+}
+
+// A late subscriber that leaves without its OpenEvent frees the others.
+func TestLateUnbufferedLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		f.lifecycle(OpenEvent{})
+		ctx, leave := context.WithCancel(t.Context())
+		late := f.subscribe(ctx, subscription{messages: true})
+		var delivery sync.WaitGroup
+		delivery.Go(func() { f.message(said("x")) })
+		synctest.Wait()
+		if f.blockedSince.Load() == 0 {
+			t.Error("nobody is told")
+		}
+		leave()
+		delivery.Wait()
+		if f.blockedSince.Load() != 0 {
+			t.Error("delivered, and still blocked")
+		}
+		rest(late)
+	})
+}
+
+func TestDropOldestNeverBlocks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		slow := f.subscribe(t.Context(), subscription{buffer: 2, messages: true, overflow: OverflowDropOldest})
+		for _, text := range []string{"a", "b", "c", "d", "e"} {
+			f.message(said(text))
+			synctest.Wait() // the first is with the pump now
+		}
+		wantHeard(t, heard(<-slow, <-slow, <-slow), "a", "d after 2", "e")
+		f.finish()
+		rest(slow)
+	})
 }
 
 // The log tells of every subscriber that blocks for long, once.

@@ -60,8 +60,12 @@ func TestLandBetween(t *testing.T) {
 		o.flight = append(o.flight, flight{outbound{data: []byte("x"), result: func(err error) { outcomes[i] = err }}, uint64(10 * i), uint64(10*i + 10)})
 	}
 	s.wire.written = 20
+	s.wire.wireWriter.err = io.ErrClosedPipe
 	o.token = true
-	o.land(s, net.ErrClosed)
+	o.land(s, io.ErrClosedPipe)
+	if s.ending == nil || s.ending.phase != PhaseWrite {
+		t.Errorf("the session ends by %+v", s.ending)
+	}
 	if got := outcomes[:2]; got[0] != nil || got[1] != nil {
 		t.Errorf("what was written has the outcomes %v", got)
 	}
@@ -154,7 +158,7 @@ func TestSweep(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		lives := []time.Duration{500, 100, 300, 0, 305, 200, 400, 100, 1000, 50}
+		lives := []time.Duration{500, 100, 300, 0, 305, 200, 400, 100, 50, 1000}
 		for i := range lives {
 			lives[i] *= time.Millisecond
 		}
@@ -287,6 +291,67 @@ func TestReleaseGivesABurstsMemoryBack(t *testing.T) {
 		o.release()
 		if kept := o.flight != nil; kept != (room == 16) || o.token {
 			t.Errorf("room for %d: kept %t", room, kept)
+		}
+	}
+}
+
+// A flush holds what fits into the buffer of the wire, beats first, and nothing
+// that has expired.
+func TestTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
+		o := &s.client.outbox
+		o.session = s
+		o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
+		time.Sleep(time.Second)
+		large, now := make([]byte, 30<<10), o.now()
+		for _, m := range []outbound{
+			{data: large}, {data: large}, {data: large},
+			{expiry: now - 1}, {expiry: now}, {expiry: now + 1, data: []byte("in time")},
+			{data: make([]byte, 100<<10)}, {data: []byte("last")},
+		} {
+			o.count++
+			o.bytes += len(m.data)
+			o.queue.pushBack(m)
+		}
+		expired := 0
+		for _, want := range []int{2, 3, 1, 1, 0} { // beat and large; two large ones and the small one; the largest; the last
+			o.flight = nil
+			expired += len(o.take(s))
+			if len(o.flight) != want {
+				t.Errorf("%d messages taken, want %d", len(o.flight), want)
+			}
+		}
+		if expired != 2 {
+			t.Errorf("%d expired", expired)
+		}
+		if messages, bytes := o.size(); messages != 0 || bytes != 0 {
+			t.Errorf("%d messages of %d bytes are left", messages, bytes)
+		}
+	})
+}
+
+// What was queued while somebody wrote is sent after it, and not kept alive.
+func TestReleaseGoesOn(t *testing.T) {
+	src := &script{end: io.EOF}
+	s := wiredSession(t, setting{limit: 100}, src)
+	o := &s.client.outbox
+	o.session, o.token = s, true
+	outcome := make(chan error, 1)
+	if err := o.enqueue(outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
+		t.Fatal(err)
+	}
+	o.release()
+	if err := <-outcome; err != nil {
+		t.Error(err)
+	}
+	o.join()
+	if sent := sentFrames(t, src.written()); len(sent) != 1 || sent[0].payload != "next" {
+		t.Errorf("sent %v", sent)
+	}
+	for _, f := range o.flight[:cap(o.flight)] {
+		if f.data != nil {
+			t.Error("a message is kept alive")
 		}
 	}
 }

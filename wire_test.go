@@ -221,6 +221,14 @@ func TestRingMemory(t *testing.T) {
 	if len(given) == 0 {
 		t.Error("the memory of a burst is not given back")
 	}
+	pool := new(sync.Pool)
+	r := ring[int]{items: make([]int, 2*burst), spare: pool}
+	r.drop()
+	if pool.Get() != nil {
+		t.Error("memory of another size is given back")
+	}
+	own := ring[int]{items: make([]int, burst)}
+	own.drop()
 }
 
 // mixed is a stream with every kind of frame that a server may send, and what
@@ -833,6 +841,9 @@ func TestReadWaits(t *testing.T) {
 		case 2:
 			if in, bytes := r.counters.messagesIn.Load(), r.counters.bytesIn.Load(); in != 2 || bytes != 10 {
 				t.Errorf("%d messages of %d bytes counted", in, bytes)
+			}
+			if r.block != nil {
+				t.Error("memory for messages is kept while there are none")
 			}
 			return copy(p, frame(finBit|opText, "three")), io.ErrClosedPipe
 		}
