@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -97,7 +98,7 @@ func TestRunTwice(t *testing.T) {
 func TestCloseBeforeRun(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		outcome := make(chan error, 1)
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithResult(func(err error) { outcome <- err })); err != nil {
 			t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // controlBubble runs test inside a synctest bubble, with a network in memory.
@@ -292,7 +293,7 @@ func prepare(t *testing.T, url string, opts ...resock.Option) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &running{client, t, client.Subscribe(context.Background()), make(chan struct{})}
+	return &running{client, t, grammar.Tee(t, client.Subscribe(context.Background())), make(chan struct{})}
 }
 
 func (r *running) run() {

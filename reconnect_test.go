@@ -12,6 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // A stable session restarts the count of attempts and the backoff, also when
@@ -23,7 +24,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.FailEvent](t, events)
@@ -73,7 +74,7 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		lost := await[resock.FailEvent](t, events)
@@ -96,7 +97,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 			p.frame(0x83, "") // a reserved opcode
 			time.Sleep(10 * time.Second)
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for range 5 {
@@ -116,7 +117,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 func TestReconnectNeverDelays(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		go client.Run(t.Context())
 		fail := await[resock.FailEvent](t, events)
 		client.Reconnect()
@@ -141,7 +142,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.OpenEvent](t, events)
@@ -161,7 +162,7 @@ func TestConnectingIsAnswered(t *testing.T) {
 			p.upgrade()
 			p.echoClose(nil)
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		client.Reconnect()
@@ -185,7 +186,7 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
 		bubble(t, func(t *testing.T) {
 			client := newClient(t, resock.WithMaxAttempts(1), inMemory(func(n int, p *peer) {}))
-			events := client.Subscribe(t.Context())
+			events := grammar.Tee(t, client.Subscribe(t.Context()))
 			go client.Run(t.Context())
 			for range events {
 			}

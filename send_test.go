@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // A Send whose message comes back unsent from a lost connection is waiting
@@ -117,7 +118,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 				p.close(resock.StatusServiceRestart)
 				io.Copy(io.Discard, p)
 			}))
-			events := client.Subscribe(t.Context())
+			events := grammar.Tee(t, client.Subscribe(t.Context()))
 			go client.Run(context.Background())
 			await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -149,7 +150,7 @@ func TestSuspendWhileSending(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-			events := client.Subscribe(t.Context())
+			events := grammar.Tee(t, client.Subscribe(t.Context()))
 			go client.Run(context.Background())
 			await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/netwatch"
 	"golang.org/x/sys/unix"
 )
@@ -145,7 +146,7 @@ func start(t *testing.T, url string, opts ...resock.Option) (*resock.Client, <-c
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := client.Subscribe(context.Background())
+	events := grammar.Tee(t, client.Subscribe(context.Background()))
 	go client.Run(context.Background())
 	t.Cleanup(func() {
 		client.Close(resock.StatusNormalClosure, "")
