@@ -44,9 +44,12 @@ func (tr *trial) check() {
 		received: map[int]int{},
 		byPath:   map[int]*opening{},
 	}
-	if last := len(tr.readers[0].events) - 1; m.gaveUp() != nil && last >= 0 {
-		m.endedAt = timeOf(tr.readers[0].events[last])
-	} else if !tr.byClose && tr.ranAt.After(tr.stopped) {
+	switch last := tr.lastEvent(); {
+	case m.gaveUp() != nil && last != nil && nextOf(last) == resock.StateClosed:
+		m.endedAt = timeOf(last)
+	case m.gaveUp() != nil: // the last event was discarded
+		m.endedAt = tr.doneAt.Add(-tr.closeIn)
+	case !tr.byClose && tr.ranAt.After(tr.stopped):
 		m.endedAt = tr.ranAt // a context that ended before is looked at then
 	}
 	m.aborted = tr.doneAt.Sub(m.endedAt) >= tr.closeIn
@@ -291,6 +294,26 @@ func (m *model) checkLife(name string, r *reader, life []string) {
 	case !r.left && len(life) != len(all[from:]):
 		m.t.Errorf("%s missed the end:\n%s", name, strings.Join(all[from+len(life):], "\n"))
 	}
+}
+
+// lastEvent returns the last event of the first subscriber, or nil.
+func (tr *trial) lastEvent() resock.Event {
+	events := tr.readers[0].events
+	if len(events) == 0 {
+		return nil
+	}
+	return events[len(events)-1]
+}
+
+// nextOf returns the state that an event announces, or 0.
+func nextOf(event resock.Event) resock.State {
+	switch e := event.(type) {
+	case resock.FailEvent:
+		return e.Next
+	case resock.CloseEvent:
+		return e.Next
+	}
+	return 0
 }
 
 func timeOf(event resock.Event) time.Time {
