@@ -16,7 +16,7 @@ type results map[string]map[string]figures
 // run takes rounds samples of every measurement. The peers of a column take
 // turns, so that whatever else the machine does meets all of them. Samples that
 // fail are left out, and are the error.
-func run(groups []group, rounds int, progress io.Writer) (results, error) {
+func run(groups []group, rounds int, profiles string, progress io.Writer) (results, error) {
 	server, stop, err := startServer()
 	if err != nil {
 		return nil, err
@@ -30,6 +30,9 @@ func run(groups []group, rounds int, progress io.Writer) (results, error) {
 			fmt.Fprintf(progress, "%s, %s\n", g.title, c.label)
 			if g.rounds == 0 || g.rounds > rounds {
 				g.rounds = rounds
+			}
+			if c.spec.Profiles = profiles; profiles != "" {
+				c.spec.Count *= 10 // a profile takes a sample every 10 ms
 			}
 			figures, err := runColumn(g, c, server)
 			failed = errors.Join(failed, err)

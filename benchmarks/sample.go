@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime/pprof"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -20,6 +23,7 @@ type spec struct {
 	Goroutines int           // that send
 	Interval   time.Duration // of the heartbeat; 0 means none
 	Server     addresses
+	Profiles   string // directory for a CPU profile, or empty
 }
 
 // sample is what was measured, by metric.
@@ -61,11 +65,42 @@ func takeSample(asked string) error {
 	if measure == nil {
 		return fmt.Errorf("no measure %q", s.Measure)
 	}
+	stop, err := s.profile()
+	if err != nil {
+		return err
+	}
 	result, err := measure(s, p)
+	stop()
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
+}
+
+// profile writes a CPU profile until stop is called.
+func (s spec) profile() (stop func(), err error) {
+	if s.Profiles == "" {
+		return func() {}, nil
+	}
+	name := fmt.Sprintf("%s-%s-%s-%d-%d.pprof", s.Measure, s.Peer, s.Variant, s.Size, s.Goroutines)
+	file, err := os.Create(filepath.Join(s.Profiles, strings.Map(inFileName, name)))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close() // what is missing, its reader notices
+	}, nil
+}
+
+func inFileName(r rune) rune {
+	if r == '/' || r == ' ' || r == ',' {
+		return '_'
+	}
+	return r
 }
 
 // target is where a peer dials.
