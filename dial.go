@@ -125,6 +125,7 @@ func (s *session) setUp(header http.Header) {
 	r.counters = &s.client.counters
 	r.keep = config.handler == nil
 	r.deliver = s.deliver
+	r.rest = s.client.events.letGo
 	r.onPong = s.pong
 
 	w := &s.wire.wireWriter

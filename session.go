@@ -190,7 +190,9 @@ func (s *session) read() error {
 			return err
 		}
 		s.client.counters.messagesIn.Add(1)
-		if !r.deliver(typ, data) {
+		goesOn := r.deliver(typ, data)
+		r.rest()
+		if !goesOn {
 			return errAborted
 		}
 	}

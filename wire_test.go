@@ -445,7 +445,7 @@ func TestReadWithinBounds(t *testing.T) {
 
 // bareReader is a wireReader without coder/websocket.
 func bareReader(src io.Reader, keep bool, deliver func(MessageType, []byte)) *wireReader {
-	r := &wireReader{src: src, limit: 1 << 20, keep: keep, counters: &counters{}}
+	r := &wireReader{src: src, limit: 1 << 20, keep: keep, counters: &counters{}, rest: func() {}}
 	r.inside = true
 	r.deliver = func(typ MessageType, data []byte) bool { deliver(typ, data); return true }
 	r.onPong = func([]byte) {}
