@@ -138,18 +138,19 @@ func (s *session) shut(code StatusCode, reason string, flush bool) {
 	})
 }
 
-// write writes one message into the wire and tells its place in the stream.
+// write writes one message into the wire and notes its place in the stream.
 // Only the holder of the outbox's token may call it, or OnOpen. Its context
 // must never end: that would close the connection.
-func (s *session) write(typ MessageType, data []byte) (start, end uint64, err error) {
-	m := [1]flight{{outbound: outbound{typ: typ, data: data}}}
-	err = s.writeAll(m[:])
-	return m[0].start, m[0].end, err
+func (s *session) write(m *outbound) error {
+	one := [1]outbound{*m}
+	err := s.writeAll(one[:])
+	*m = one[0]
+	return err
 }
 
 // writeAll is write for several messages. After an error, the rest of them was
 // not written.
-func (s *session) writeAll(all []flight) (err error) {
+func (s *session) writeAll(all []outbound) (err error) {
 	if !s.wire.flate && s.wire.writeMessages(all) {
 		return nil
 	}

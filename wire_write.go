@@ -135,7 +135,7 @@ func (w *wireWriter) begin(h frameHeader, p []byte) {
 // without its locks, which cost more than the rest, and notes its place in the
 // stream. It reports false, and does nothing, when coder/websocket is in the
 // middle of a frame, has closed, or has to say why writing fails.
-func (w *wireWriter) writeMessages(all []flight) bool {
+func (w *wireWriter) writeMessages(all []outbound) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil || w.left > 0 || w.closeCode != 0 {

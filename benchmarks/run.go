@@ -31,9 +31,7 @@ func run(groups []group, rounds int, profiles string, progress io.Writer) (resul
 			if g.rounds == 0 || g.rounds > rounds {
 				g.rounds = rounds
 			}
-			if c.spec.Profiles = profiles; profiles != "" {
-				c.spec.Count *= 10 // a profile takes a sample every 10 ms
-			}
+			c.spec.Profiles = profiles
 			figures, err := runColumn(g, c, server)
 			failed = errors.Join(failed, err)
 			all[g.title][c.label] = figures
@@ -55,6 +53,9 @@ func runColumn(g group, c column, server addresses) (figures, error) {
 			s.Peer, s.Server = name, server
 			if count := c.count[name]; count > 0 {
 				s.Count = count
+			}
+			if s.Profiles != "" {
+				s.Count *= 10 // a profile takes a sample every 10 ms
 			}
 			taking, err := sampleInProcess(s)
 			if err != nil {
