@@ -45,9 +45,9 @@ func (b *batch) fits(n int) bool {
 	return len(b.items) == 0 || len(b.items) < maxBatch && b.size+maskedSize(n) <= maxFlush
 }
 
-func (b *batch) add(m outbound) {
-	b.items = append(b.items, m)
-	b.weigh(&m)
+func (b *batch) add(m *outbound) {
+	b.items = append(b.items, *m)
+	b.weigh(m)
 }
 
 // weigh counts an item.

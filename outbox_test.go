@@ -13,8 +13,8 @@ import (
 
 func batchOf(all ...outbound) *batch {
 	b := new(batch)
-	for _, m := range all {
-		b.add(m)
+	for i := range all {
+		b.add(&all[i])
 	}
 	return b
 }
@@ -159,7 +159,7 @@ func TestBatchCopies(t *testing.T) {
 func TestBatchRecycled(t *testing.T) {
 	b := new(batch)
 	for range 100 {
-		b.add(outbound{data: b.copy([]byte("text")), result: func(error) {}, expiry: 1})
+		b.add(&outbound{data: b.copy([]byte("text")), result: func(error) {}, expiry: 1})
 	}
 	items, block := b.items, b.block
 	b.recycle()
@@ -257,7 +257,7 @@ func TestFlushWaits(t *testing.T) {
 			o := &s.client.outbox
 			o.session, o.token = s, tt.token
 			for range tt.queued {
-				o.tail(0).add(outbound{})
+				o.tail(0).add(&outbound{})
 			}
 			o.flush(wiredSession(t, setting{limit: 100}, &script{end: io.EOF}))
 			done := make(chan struct{})
@@ -323,7 +323,7 @@ func TestTake(t *testing.T) {
 		queued = append(queued, nil)
 	}
 	for _, data := range queued {
-		if err := o.enqueue(outbound{typ: MessageBinary}, data); err != nil {
+		if err := o.enqueue(&outbound{typ: MessageBinary}, data); err != nil {
 			t.Fatal(err)
 		}
 		o.token = true // nobody drains
@@ -367,7 +367,7 @@ func TestReleaseGoesOn(t *testing.T) {
 	o := &s.client.outbox
 	o.session, o.token = s, true
 	outcome := make(chan error, 1)
-	if err := o.enqueue(outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
+	if err := o.enqueue(&outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
 		t.Fatal(err)
 	}
 	o.release()

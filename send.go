@@ -52,7 +52,7 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 		}
 		m.result = options.result
 	}
-	return c.outbox.enqueue(m, data)
+	return c.outbox.enqueue(&m, data)
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -154,7 +154,7 @@ func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 		return o.wait(m.waiter) // what was not written waits for the next session
 	}
 	m.waiter = newWaiter(ctx)
-	o.tail(len(data)).add(m)
+	o.tail(len(data)).add(&m)
 	o.start()
 	o.mu.Unlock()
 	return o.wait(m.waiter)
@@ -174,7 +174,7 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	}
 	m.waiter = newWaiter(ctx)
 	b := newBatch()
-	b.add(*m)
+	b.add(m)
 	o.land(s, b, err)
 	o.release()
 	return false
@@ -204,7 +204,7 @@ func (o *outbox) wait(w *waiter) error {
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-func (o *outbox) enqueue(m outbound, data []byte) error {
+func (o *outbox) enqueue(m *outbound, data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -278,8 +278,8 @@ func (o *outbox) take(s *session) *batch {
 	}
 	if len(o.beats) > 0 {
 		b := newBatch()
-		for _, m := range o.beats {
-			b.add(m)
+		for i := range o.beats {
+			b.add(&o.beats[i])
 		}
 		o.beats = nil
 		return b

@@ -761,7 +761,7 @@ func TestLateSendIsNoWriteFailure(t *testing.T) {
 	err := s.read()
 	o := &s.client.outbox
 	o.attach(s)
-	if queued := o.enqueue(outbound{typ: MessageText}, []byte("late")); queued != nil {
+	if queued := o.enqueue(&outbound{typ: MessageText}, []byte("late")); queued != nil {
 		t.Fatal(queued)
 	}
 	o.flush(s)
