@@ -655,3 +655,34 @@ func TestFault40_DataAndCloseTogether(t *testing.T) {
 		r.closed(1000, "bye", true)
 	})
 }
+
+// The application's hook decides which pings are answered, may keep their payload,
+// and may take its time.
+func TestOnPingReceived(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var seen [][]byte
+		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+			HTTPClient: s.Client(),
+			OnPingReceived: func(_ context.Context, payload []byte) bool {
+				seen = append(seen, payload)
+				time.Sleep(6 * time.Second)
+				return string(payload) != "no"
+			},
+		}))
+		c := s.Accept()
+		r.open()
+		for _, payload := range []string{"one", "no", "two"} {
+			_ = c.Ping(payload)
+		}
+		_ = c.Push("still here")
+		r.message("still here")
+		synctest.Wait()
+		var pongs []string
+		for _, pong := range c.Received().Pongs {
+			pongs = append(pongs, string(pong.Payload))
+		}
+		if got, asked := fmt.Sprint(pongs), fmt.Sprintf("%s", seen); got != "[one two]" || asked != "[one no two]" {
+			t.Errorf("pongs %v after pings %s", got, asked)
+		}
+	})
+}

@@ -59,6 +59,7 @@ type wireReader struct {
 	keep     bool  // messages outlive the call of deliver
 	deliver  func(MessageType, []byte) bool
 	rest     func() // called when what was received is delivered
+	onPing   func(payload []byte) (answer bool)
 	onPong   func(payload []byte)
 	counters *counters
 	inside   bool // the session asks coder/websocket for a message: the fast lane may deliver
@@ -229,6 +230,11 @@ func (r *wireReader) scanControl(h frameHeader, b []byte) bool {
 		r.r += end
 		r.onPong(payload)
 		return true
+	case opPing:
+		if !r.onPing(payload) {
+			r.r += end
+			return true
+		}
 	case opClose:
 		if !r.scanClose(payload) {
 			return true

@@ -402,6 +402,7 @@ func bareReader(src io.Reader, keep bool, deliver func(MessageType, []byte)) *wi
 	r.inside = true
 	r.deliver = func(typ MessageType, data []byte) bool { deliver(typ, data); return true }
 	r.onPong = func([]byte) {}
+	r.onPing = func([]byte) bool { return true }
 	return r
 }
 
