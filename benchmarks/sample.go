@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type spec struct {
 	Count      int           // of messages, round trips, dials or clients
 	Goroutines int           // that send
 	Interval   time.Duration // of the heartbeat; 0 means none
+	Processors int           // GOMAXPROCS, or 0 for the default
 	Server     addresses
 	Profiles   string // directory for a CPU profile, or empty
 }
@@ -61,6 +63,7 @@ func takeSample(asked string) error {
 	if err := json.Unmarshal([]byte(asked), &s); err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(s.Processors) // 0 changes nothing
 	measure, p := measures[s.Measure], peers[s.Peer]
 	if measure == nil {
 		return fmt.Errorf("no measure %q", s.Measure)
