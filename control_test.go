@@ -293,7 +293,7 @@ func prepare(t *testing.T, url string, opts ...resock.Option) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &running{client, t, grammar.Tee(t, client.Subscribe(context.Background())), make(chan struct{})}
+	return &running{client, t, grammar.Tee(t, client), make(chan struct{})}
 }
 
 func (r *running) run() {
