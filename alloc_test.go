@@ -40,14 +40,14 @@ func TestAllocsReceive(t *testing.T) {
 		{16 << 10, 2.05},
 	} {
 		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
-			client, events := openClient(t, rawServer(t, flood(test.size)))
+			client, next := openClient(t, rawServer(t, flood(test.size)))
 			if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
 				t.Fatal(err)
 			}
 			const times = 2000
 			allocations(t, test.most, times, func() {
 				for range times {
-					if _, ok := (<-events).(resock.MessageEvent); !ok {
+					if _, ok := next().(resock.MessageEvent); !ok {
 						t.Fatal("not a message")
 					}
 				}
