@@ -196,15 +196,6 @@ func TestFault44_DropDuringSend(t *testing.T) {
 	})
 }
 
-// TestFault45 has a companion inside the package, which sees the clocks.
-func TestFault45_WallClockJumps(t *testing.T) {
-	// Delays and the pulse are functions of durations: there is no wall clock to
-	// jump. See TestClockIsMonotonic and the tests of internal/delay.
-	if got := (delay.Schedule{Max: time.Minute}).Draw(delay.Wish{}, time.Second, 0.5); got != 500*time.Millisecond {
-		t.Errorf("a delay of %v", got)
-	}
-}
-
 // TestFault46 stops the process of a client for longer than its heartbeat.
 func TestFault46_ProcessStopped(t *testing.T) {
 	const role = "RESOCK_TEST_STOPPED"
