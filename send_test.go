@@ -104,6 +104,30 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 	})
 }
 
+// While a result function takes its time, other messages expire. They are told
+// after it, and all before the client is done.
+func TestSlowResultIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t)
+		var told []string
+		enqueue := func(text string, ttl, takes time.Duration) {
+			client.Enqueue(resock.MessageText, []byte(text), resock.WithTTL(ttl), resock.WithResult(func(error) {
+				time.Sleep(takes)
+				told = append(told, text)
+			}))
+		}
+		enqueue("slow", time.Second, time.Minute)
+		enqueue("behind it", time.Second, 0)
+		enqueue("meanwhile", 2*time.Second, 0)
+		time.Sleep(3 * time.Second)
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		if want := []string{"slow", "behind it", "meanwhile"}; !slices.Equal(told, want) {
+			t.Errorf("results of %q, want of %q", told, want)
+		}
+	})
+}
+
 // A server that closes while the client sends is a close with its code, and no
 // failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
