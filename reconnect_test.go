@@ -24,7 +24,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.FailEvent](t, events)
@@ -74,7 +74,7 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		lost := await[resock.FailEvent](t, events)
@@ -97,7 +97,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 			p.frame(0x83, "") // a reserved opcode
 			time.Sleep(10 * time.Second)
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for range 5 {
@@ -117,7 +117,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 func TestReconnectNeverDelays(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		fail := await[resock.FailEvent](t, events)
 		client.Reconnect()
@@ -142,7 +142,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.OpenEvent](t, events)
@@ -162,7 +162,7 @@ func TestConnectingIsAnswered(t *testing.T) {
 			p.upgrade()
 			p.echoClose(nil)
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		client.Reconnect()
@@ -186,7 +186,7 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
 		bubble(t, func(t *testing.T) {
 			client := newClient(t, resock.WithMaxAttempts(1), inMemory(func(n int, p *peer) {}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
 			for range events {
 			}
