@@ -311,6 +311,28 @@ func TestRequeue(t *testing.T) {
 	}
 }
 
+// Every Send whose context ends looks through the whole queue, and so does the sweeper,
+// with all other senders waiting: it costs nothing for what stays.
+func TestLookingThroughTheQueue(t *testing.T) {
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	for range 1000 {
+		if err := client.Enqueue(MessageText, []byte("x"), WithTTL(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if allocations := testing.AllocsPerRun(10, o.sweep); allocations > 10 {
+		t.Errorf("%.0f allocations", allocations)
+	}
+	if messages, bytes := o.size(); messages != 1000 || bytes != 1000 {
+		t.Errorf("%d messages of %d bytes are left", messages, bytes)
+	}
+	o.finish()
+}
+
 // A batch holds what fits into the buffer of the wire; beats go first.
 func TestTake(t *testing.T) {
 	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})

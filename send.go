@@ -339,8 +339,11 @@ func (o *outbox) land(s *session, b *batch, err error) {
 func (o *outbox) requeue(b *batch, tried int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	b.items = slices.Delete(b.items, 0, tried)
 	b.remove(func(m *outbound) bool {
+		if tried > 0 {
+			tried--
+			return true
+		}
 		if m.waiter == nil || m.waiter == beatWaiter || m.waiter.ctx.Err() == nil {
 			return m.waiter == beatWaiter
 		}
