@@ -365,6 +365,29 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// What another client's burst grew to is not held by one message that waits for a
+// session.
+func TestBatchOfOneThatWaits(t *testing.T) {
+	for range 100 { // a pool of one would forget at random under the race detector
+		b := new(batch)
+		for range maxBatch {
+			b.add(&outbound{data: b.copy(make([]byte, 100))})
+		}
+		b.recycle()
+	}
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	if err := client.Enqueue(MessageText, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if b := *o.queue.at(0); cap(b.items) > 8 || len(b.block) > minBlock {
+		t.Errorf("room for %d messages and %d bytes", cap(b.items), len(b.block))
+	}
+}
+
 // Nothing that has expired is sent.
 func TestExpire(t *testing.T) {
 	const now = time.Hour

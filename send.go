@@ -230,7 +230,10 @@ func (o *outbox) tail(n int) *batch {
 	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).fits(n) {
 		return *o.queue.at(last)
 	}
-	b := newBatch()
+	b := new(batch) // grows as needed: while the client is down it may stay for long
+	if o.session != nil || o.queue.len > 0 {
+		b = newBatch()
+	}
 	o.queue.pushBack(b)
 	return b
 }
