@@ -1,7 +1,6 @@
 package resock
 
 import (
-	"slices"
 	"sync"
 	"time"
 )
@@ -78,7 +77,21 @@ func (b *batch) copy(data []byte) []byte {
 
 // remove removes the items for which drop is true.
 func (b *batch) remove(drop func(*outbound) bool) {
-	b.items = slices.DeleteFunc(b.items, func(m outbound) bool { return drop(&m) })
+	kept := 0
+	for i := range b.items {
+		if drop(&b.items[i]) {
+			continue
+		}
+		if kept < i {
+			b.items[kept] = b.items[i]
+		}
+		kept++
+	}
+	if kept == len(b.items) {
+		return
+	}
+	clear(b.items[kept:])
+	b.items = b.items[:kept]
 	b.size, b.count, b.bytes, b.watched, b.timed = 0, 0, 0, false, false
 	for i := range b.items {
 		b.weigh(&b.items[i])

@@ -151,7 +151,11 @@ func (s *session) deliver(typ MessageType, data []byte) bool {
 // ping takes a ping's payload from the reader. It reports whether to answer.
 func (s *session) ping(payload []byte) bool {
 	hook := s.client.config.dial.OnPingReceived
-	return hook == nil || hook(context.Background(), append([]byte(nil), payload...))
+	if hook == nil {
+		return true
+	}
+	s.client.events.letGo() // it may take its time, and subscribers leave meanwhile
+	return hook(context.Background(), append([]byte(nil), payload...))
 }
 
 // pong takes a pong's payload from the reader.
@@ -160,6 +164,7 @@ func (s *session) pong(payload []byte) {
 		s.client.counters.roundTrip.Store(int64(roundTrip))
 	}
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
+		s.client.events.letGo()
 		hook(context.Background(), append([]byte(nil), payload...))
 	}
 }

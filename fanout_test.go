@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -250,6 +251,32 @@ func TestLeavingDuringDelivery(t *testing.T) {
 		f.finish()
 		wantHeard(t, heard(rest(stays)...), "a", "b", "c")
 	})
+}
+
+// A hook for pings or pongs may take its time, also between two messages of a read.
+func TestLeavingDuringAHook(t *testing.T) {
+	for _, opcode := range []byte{opPing, opPong} {
+		src := &script{in: join(frame(finBit|opText, "x"), frame(finBit|opcode, ""), frame(finBit|opText, "y")), end: io.EOF}
+		s := wiredSession(t, setting{limit: 100}, src)
+		ctx, leave := context.WithCancel(t.Context())
+		leaves, stays := s.client.Subscribe(ctx), s.client.Subscribe(context.Background())
+		hook := func() {
+			leave()
+			ended := make(chan []string)
+			go func() { ended <- heard(rest(leaves)...) }()
+			select {
+			case got := <-ended:
+				wantHeard(t, got, "x")
+			case <-time.After(5 * time.Second):
+				t.Errorf("opcode %#x: who leaves during the hook waits for its end", opcode)
+			}
+		}
+		s.client.config.dial.OnPingReceived = func(context.Context, []byte) bool { hook(); return true }
+		s.client.config.dial.OnPongReceived = func(context.Context, []byte) { hook() }
+		s.finish(s.read())
+		s.client.events.finish()
+		wantHeard(t, heard(rest(stays)...), "x", "y")
+	}
 }
 
 func TestDropOldestNeverBlocks(t *testing.T) {

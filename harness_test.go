@@ -251,8 +251,8 @@ func collect(t testing.TB, s *session) func() []message {
 	var kept []MessageEvent
 	var copied []message
 	r.deliver = func(typ MessageType, data []byte) bool {
-		if len(data) != cap(data) {
-			t.Errorf("a message of %d bytes has room for %d", len(data), cap(data))
+		if data == nil || len(data) != cap(data) {
+			t.Errorf("a message of %d bytes has room for %d (nil: %t)", len(data), cap(data), data == nil)
 		}
 		if r.keep {
 			kept = append(kept, MessageEvent{Type: typ, Data: data})

@@ -311,11 +311,33 @@ func TestRequeue(t *testing.T) {
 	}
 }
 
+// Every Send whose context ends looks through the whole queue, and so does the sweeper,
+// with all other senders waiting: it costs nothing for what stays.
+func TestLookingThroughTheQueue(t *testing.T) {
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	for range 1000 {
+		if err := client.Enqueue(MessageText, []byte("x"), WithTTL(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if allocations := testing.AllocsPerRun(10, o.sweep); allocations > 10 {
+		t.Errorf("%.0f allocations", allocations)
+	}
+	if messages, bytes := o.size(); messages != 1000 || bytes != 1000 {
+		t.Errorf("%d messages of %d bytes are left", messages, bytes)
+	}
+	o.finish()
+}
+
 // A batch holds what fits into the buffer of the wire; beats go first.
 func TestTake(t *testing.T) {
 	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
 	o := &s.client.outbox
-	o.session = s
+	o.session, o.token = s, true // nobody drains
 	o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
 	large := make([]byte, 30<<10)
 	queued := [][]byte{large, large, large, []byte("small"), make([]byte, 100<<10), []byte("last")}
@@ -326,7 +348,6 @@ func TestTake(t *testing.T) {
 		if err := o.enqueue(&outbound{typ: MessageBinary}, data); err != nil {
 			t.Fatal(err)
 		}
-		o.token = true // nobody drains
 	}
 	taken := 0
 	for _, want := range []int{1, 2, 2, 1, maxBatch, 1} { // the beat; two large ones; another and the small one; the largest; the others
@@ -341,6 +362,29 @@ func TestTake(t *testing.T) {
 	}
 	if messages, bytes := o.size(); messages != 0 || bytes != 0 {
 		t.Errorf("%d messages of %d bytes are left", messages, bytes)
+	}
+}
+
+// What another client's burst grew to is not held by one message that waits for a
+// session.
+func TestBatchOfOneThatWaits(t *testing.T) {
+	for range 100 { // a pool of one would forget at random under the race detector
+		b := new(batch)
+		for range maxBatch {
+			b.add(&outbound{data: b.copy(make([]byte, 100))})
+		}
+		b.recycle()
+	}
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	if err := client.Enqueue(MessageText, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if b := *o.queue.at(0); cap(b.items) > 8 || len(b.block) > minBlock {
+		t.Errorf("room for %d messages and %d bytes", cap(b.items), len(b.block))
 	}
 }
 

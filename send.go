@@ -230,7 +230,10 @@ func (o *outbox) tail(n int) *batch {
 	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).fits(n) {
 		return *o.queue.at(last)
 	}
-	b := newBatch()
+	b := new(batch) // grows as needed: while the client is down it may stay for long
+	if o.session != nil || o.queue.len > 0 {
+		b = newBatch()
+	}
 	o.queue.pushBack(b)
 	return b
 }
@@ -339,8 +342,11 @@ func (o *outbox) land(s *session, b *batch, err error) {
 func (o *outbox) requeue(b *batch, tried int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	b.items = slices.Delete(b.items, 0, tried)
 	b.remove(func(m *outbound) bool {
+		if tried > 0 {
+			tried--
+			return true
+		}
 		if m.waiter == nil || m.waiter == beatWaiter || m.waiter.ctx.Err() == nil {
 			return m.waiter == beatWaiter
 		}

@@ -400,8 +400,8 @@ func (r *wireReader) carve(n int) []byte {
 		return append([]byte(nil), r.buf[r.r:r.r+n]...)
 	}
 	at := r.r - r.blockAt
-	if at < 0 || at+n > len(r.block) {
-		r.block = append([]byte(nil), r.buf[r.r:min(r.w, r.r+blockSize)]...)
+	if r.block == nil || at < 0 || at+n > len(r.block) {
+		r.block = append([]byte{}, r.buf[r.r:min(r.w, r.r+blockSize)]...)
 		r.blockAt, at = r.r, 0
 	}
 	return r.block[at : at+n : at+n]
