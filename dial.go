@@ -43,13 +43,9 @@ const maxResponseHeader = 256 << 10
 // handshakeBuffer is the size of net/http's buffers for the upgrade.
 const handshakeBuffer = 1 << 10
 
-// dial makes one attempt, OnOpen included. It runs on a goroutine of its own,
-// whose deep stack goes with it.
+// dial makes one attempt, OnOpen included, until ctx ends.
 func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session, error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.config.dialTimeout)
-	defer cancel()
-
 	endpoint := Endpoint{URL: c.config.url}
 	if c.config.endpoint != nil {
 		var err error
