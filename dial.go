@@ -61,9 +61,9 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	}
 	c.noteTarget(endpoint.URL)
 
-	t := &tracer{ctx: ctx, phase: PhaseTCP}
-	request := httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
-	conn, response, err := websocket.Dial(request, endpoint.URL, c.dialOptions(endpoint, t))
+	t := &tracer{phase: PhaseTCP}
+	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
+	conn, response, err := websocket.Dial(t.ctx, endpoint.URL, c.dialOptions(endpoint, t))
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
@@ -164,7 +164,7 @@ func (s *session) pong(payload []byte) {
 // dialed, so that none outlives a failure. (net/http goes on dialing after the
 // request was cancelled, for the sake of later requests.)
 type tracer struct {
-	ctx context.Context
+	ctx context.Context // of the request
 
 	mu       sync.Mutex
 	over     bool
@@ -247,12 +247,9 @@ func plainDialer(transport *http.Transport) dialFunc {
 // tracedDial ties dial to the attempt: it ends with it, and its connection is
 // known.
 func tracedDial(dial dialFunc) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		t := ctx.Value(tracerKey{}).(*tracer)
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(t.ctx, cancel)()
-		conn, err := dial(ctx, network, address)
+	return func(detached context.Context, network, address string) (net.Conn, error) {
+		t := detached.Value(tracerKey{}).(*tracer)
+		conn, err := dial(t.ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
