@@ -67,7 +67,8 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	s := &session{client: c, id: id, conn: conn, wire: t.upgraded(), started: started}
+	s := t.upgraded()
+	s.client, s.id, s.conn, s.started = c, id, conn, started
 	s.event = OpenEvent{
 		Session:     id,
 		URL:         redactURL(endpoint.URL),
@@ -170,8 +171,8 @@ type tracer struct {
 	over     bool
 	phase    Phase
 	conns    []net.Conn
-	wire     *wire
-	location string // of a redirect
+	session  *session // once there was a 101 response
+	location string   // of a redirect
 }
 
 func (t *tracer) reached(phase Phase) {
@@ -282,8 +283,9 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	u.t.mu.Lock()
 	defer u.t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
-		u.t.wire = newWire(body, u.t.raw())
-		response.Body = u.t.wire
+		u.t.session = new(session)
+		u.t.session.wire.lay(body, u.t.raw())
+		response.Body = &u.t.session.wire
 	}
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
@@ -306,11 +308,11 @@ func (t *tracer) raw() net.Conn {
 }
 
 // upgraded ends watching after a success.
-func (t *tracer) upgraded() *wire {
+func (t *tracer) upgraded() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	return t.wire
+	return t.session
 }
 
 func (t *tracer) remote() string {
