@@ -46,24 +46,26 @@ const handshakeBuffer = 1 << 10
 // dial makes one attempt, OnOpen included, until ctx ends.
 func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session, error) {
 	started := time.Now()
-	endpoint := Endpoint{URL: c.config.url}
+	target := c.config.target
+	opts := c.config.dial
 	if c.config.endpoint != nil {
-		var err error
-		if endpoint, err = c.config.endpoint(ctx, attempt); err != nil {
+		endpoint, err := c.config.endpoint(ctx, attempt)
+		if err != nil {
 			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
 		}
-		if endpoint.URL == "" {
-			endpoint.URL = c.config.url
+		var fault string
+		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
+			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(fault)}
 		}
-		if reason := badURL(endpoint.URL); reason != "" {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(reason)}
+		c.noteTarget(target)
+		if endpoint.Header != nil {
+			opts.HTTPHeader = endpoint.Header
 		}
 	}
-	c.noteTarget(endpoint.URL)
 
 	t := &tracer{phase: PhaseTCP}
 	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
-	conn, response, err := websocket.Dial(t.ctx, endpoint.URL, c.dialOptions(endpoint, t))
+	conn, response, err := websocket.Dial(t.ctx, target.url, safe(opts))
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
@@ -71,7 +73,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	s.client, s.id, s.conn, s.started = c, id, conn, started
 	s.event = OpenEvent{
 		Session:     id,
-		URL:         redactURL(endpoint.URL),
+		URL:         target.redacted,
 		Subprotocol: conn.Subprotocol(),
 		Attempt:     attempt.N,
 		Downtime:    attempt.Downtime,
@@ -88,17 +90,13 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	return s, nil
 }
 
-// dialOptions returns the application's options, made safe, for one attempt.
-func (c *Client) dialOptions(endpoint Endpoint, t *tracer) *websocket.DialOptions {
-	opts := c.config.dial
-	if endpoint.Header != nil {
-		opts.HTTPHeader = endpoint.Header
-	}
+// safe returns options for one attempt that is traced.
+func safe(opts websocket.DialOptions) *websocket.DialOptions {
 	client := http.Client{}
 	if opts.HTTPClient != nil {
 		client = *opts.HTTPClient
 	}
-	client.Transport = t.wrap(client.Transport)
+	client.Transport = traced(client.Transport)
 	opts.HTTPClient = &client
 	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
 	// gives a ping and its hook 5 s together.
@@ -190,29 +188,33 @@ func (t *tracer) hooks() *httptrace.ClientTrace {
 	}
 }
 
-// wrap returns a transport that dials by way of the tracer in the request's
-// context.
-func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	if transport, ok := base.(*http.Transport); ok {
-		base = traced(transport)
-	}
-	return &upgrader{base, t}
-}
-
 // defaultTransport is the traced http.DefaultTransport, which most clients share.
 // The transport of an application is copied for each attempt, since it may have
 // changed.
-var defaultTransport atomic.Pointer[struct{ base, traced *http.Transport }]
+var defaultTransport atomic.Pointer[upgrader]
 
-// traced returns a copy of base that keeps no connection and dials by way of the
-// tracer in the request's context.
-func traced(base *http.Transport) *http.Transport {
-	if known := defaultTransport.Load(); known != nil && known.base == base {
-		return known.traced
+// traced returns base under the tracer in the request's context.
+func traced(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		base = http.DefaultTransport
 	}
+	transport, ok := base.(*http.Transport)
+	if !ok {
+		return &upgrader{transport: base}
+	}
+	if known := defaultTransport.Load(); known != nil && known.base == base {
+		return known
+	}
+	u := &upgrader{base, tracedTransport(transport)}
+	if base == http.DefaultTransport {
+		defaultTransport.Store(u)
+	}
+	return u
+}
+
+// tracedTransport returns a copy of base that keeps no connection and dials by way
+// of the tracer in the request's context.
+func tracedTransport(base *http.Transport) *http.Transport {
 	own := base.Clone()
 	own.DisableKeepAlives = true
 	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
@@ -224,9 +226,6 @@ func traced(base *http.Transport) *http.Transport {
 	own.DialContext = tracedDial(plainDialer(own))
 	if own.DialTLSContext != nil {
 		own.DialTLSContext = tracedDial(own.DialTLSContext)
-	}
-	if base == http.DefaultTransport {
-		defaultTransport.Store(&struct{ base, traced *http.Transport }{base, own})
 	}
 	return own
 }
@@ -271,25 +270,26 @@ type tracerKey struct{}
 // upgrader puts the wire under coder/websocket and hides redirects from
 // net/http, which would follow them with all credentials.
 type upgrader struct {
-	base http.RoundTripper
-	t    *tracer
+	base      http.RoundTripper // the application's
+	transport http.RoundTripper // made of it
 }
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := u.base.RoundTrip(request)
+	response, err := u.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
-	u.t.mu.Lock()
-	defer u.t.mu.Unlock()
+	t := request.Context().Value(tracerKey{}).(*tracer)
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
-		u.t.session = new(session)
-		u.t.session.wire.lay(body, u.t.raw())
-		response.Body = &u.t.session.wire
+		t.session = new(session)
+		t.session.wire.lay(body, t.raw())
+		response.Body = &t.session.wire
 	}
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
-			u.t.location = redactURL(location.String())
+			t.location = redactURL(location.String())
 		}
 		response.Header.Del("Location")
 	}
