@@ -137,7 +137,8 @@ func (c *Client) loop(ctx context.Context) {
 			defer stop()
 		}
 	}
-	l := newLoop(ctx, c)
+	var l loop
+	l.begin(ctx, c)
 	l.run()
 	if l.giveUp != nil {
 		c.stop(l.giveUp, StatusNormalClosure, "", false)

@@ -67,10 +67,14 @@ type loop struct {
 	giveUp    *GiveUpError
 }
 
-func newLoop(ctx context.Context, c *Client) loop {
+// begin makes the loop ready to run.
+func (l *loop) begin(ctx context.Context, c *Client) {
+	l.c = c
 	// The end of the context of Run closes the client, and not what it does: else
 	// it would look like a failure.
-	l := loop{c: c, ctx: context.WithoutCancel(ctx), schedule: delay.Schedule{Max: c.config.backoffMax}, code: unknownPeerCode}
+	l.ctx = context.WithoutCancel(ctx)
+	l.code = unknownPeerCode
+	l.schedule.Max = c.config.backoffMax
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = policy()
 		l.schedule.Verbatim = true
@@ -80,7 +84,6 @@ func newLoop(ctx context.Context, c *Client) loop {
 	} else {
 		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
-	return l
 }
 
 // run goes from state to state until the client is closed.
