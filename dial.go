@@ -63,9 +63,8 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 		}
 	}
 
-	t := &tracer{phase: PhaseTCP}
-	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
-	conn, response, err := websocket.Dial(t.ctx, target.url, safe(opts))
+	t := newTracer(ctx, opts)
+	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
@@ -88,20 +87,6 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 		}
 	}
 	return s, nil
-}
-
-// safe returns options for one attempt that is traced.
-func safe(opts websocket.DialOptions) *websocket.DialOptions {
-	client := http.Client{}
-	if opts.HTTPClient != nil {
-		client = *opts.HTTPClient
-	}
-	client.Transport = traced(client.Transport)
-	opts.HTTPClient = &client
-	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
-	// gives a ping and its hook 5 s together.
-	opts.OnPingReceived, opts.OnPongReceived = nil, nil
-	return &opts
 }
 
 // setUp makes the wire of a new connection ready to be read and written.
@@ -171,21 +156,40 @@ type tracer struct {
 	conns    []net.Conn
 	session  *session // once there was a 101 response
 	location string   // of a redirect
+
+	// What the request is made with stands here to be one piece of garbage: pieces
+	// of many sizes leave holes among what stays.
+	opts   websocket.DialOptions
+	client http.Client
+	hooks  httptrace.ClientTrace
+}
+
+// newTracer returns the tracer of an attempt with the application's options, which
+// it makes safe.
+func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
+	t := &tracer{phase: PhaseTCP, opts: opts}
+	if opts.HTTPClient != nil {
+		t.client = *opts.HTTPClient
+	}
+	t.client.Transport = traced(t.client.Transport)
+	t.opts.HTTPClient = &t.client
+	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
+	// gives a ping and its hook 5 s together.
+	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil
+	t.hooks = httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
+		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
+		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
+		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
+	}
+	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), &t.hooks)
+	return t
 }
 
 func (t *tracer) reached(phase Phase) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.phase = phase
-}
-
-func (t *tracer) hooks() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
-		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
-		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
-		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
-	}
 }
 
 // defaultTransport is the traced http.DefaultTransport, which most clients share.
