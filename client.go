@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,30 +73,27 @@ type counters struct {
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
 // that cannot work is an [*OptionError].
 func New(url string, opts ...Option) (*Client, error) {
-	config := defaults()
-	config.url = url
+	c := &Client{config: defaults(), since: time.Now()}
+	config := &c.config
+	config.target.url = url
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, &OptionError{"Option", nil, "must not be nil"}
 		}
-		opt.apply(&config)
+		opt.apply(config)
 	}
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{
-		config: config,
-		wake:   make(chan struct{}, 1),
-		done:   make(chan struct{}),
-		since:  time.Now(),
-	}
+	c.loopback = config.target.loopback
+	c.wake = make(chan struct{}, 1)
+	c.done = make(chan struct{})
 	c.events.log = config.log
 	c.events.abort = make(chan struct{})
 	c.outbox.clock = clock{time.Now()}
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.outbox.idle.L = &c.outbox.mu
-	c.noteTarget(url)
 	return c, nil
 }
 
@@ -142,7 +137,8 @@ func (c *Client) loop(ctx context.Context) {
 			defer stop()
 		}
 	}
-	l := newLoop(ctx, c)
+	var l loop
+	l.begin(ctx, c)
 	l.run()
 	if l.giveUp != nil {
 		c.stop(l.giveUp, StatusNormalClosure, "", false)
@@ -480,14 +476,9 @@ func (c *Client) networkChanged() {
 	notify(c.wake)
 }
 
-// noteTarget notes whether the target is on this machine.
-func (c *Client) noteTarget(target string) {
-	loopback := false
-	if u, err := url.Parse(target); err == nil {
-		address, err := netip.ParseAddr(u.Hostname())
-		loopback = u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	}
+// noteTarget notes whether the target of an attempt is on this machine.
+func (c *Client) noteTarget(t target) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.loopback = loopback
+	c.loopback = t.loopback
 }

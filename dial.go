@@ -43,38 +43,36 @@ const maxResponseHeader = 256 << 10
 // handshakeBuffer is the size of net/http's buffers for the upgrade.
 const handshakeBuffer = 1 << 10
 
-// dial makes one attempt, OnOpen included. It runs on a goroutine of its own,
-// whose deep stack goes with it.
+// dial makes one attempt, OnOpen included, until ctx ends.
 func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session, error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.config.dialTimeout)
-	defer cancel()
-
-	endpoint := Endpoint{URL: c.config.url}
+	target := c.config.target
+	opts := c.config.dial
 	if c.config.endpoint != nil {
-		var err error
-		if endpoint, err = c.config.endpoint(ctx, attempt); err != nil {
+		endpoint, err := c.config.endpoint(ctx, attempt)
+		if err != nil {
 			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
 		}
-		if endpoint.URL == "" {
-			endpoint.URL = c.config.url
+		var fault string
+		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
+			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(fault)}
 		}
-		if reason := badURL(endpoint.URL); reason != "" {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(reason)}
+		c.noteTarget(target)
+		if endpoint.Header != nil {
+			opts.HTTPHeader = endpoint.Header
 		}
 	}
-	c.noteTarget(endpoint.URL)
 
-	t := &tracer{ctx: ctx, phase: PhaseTCP}
-	request := httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), t.hooks())
-	conn, response, err := websocket.Dial(request, endpoint.URL, c.dialOptions(endpoint, t))
+	t := newTracer(ctx, opts)
+	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	s := &session{client: c, id: id, conn: conn, wire: t.upgraded(), started: started}
+	s := t.upgraded()
+	s.client, s.id, s.conn, s.started = c, id, conn, started
 	s.event = OpenEvent{
 		Session:     id,
-		URL:         redactURL(endpoint.URL),
+		URL:         target.redacted,
 		Subprotocol: conn.Subprotocol(),
 		Attempt:     attempt.N,
 		Downtime:    attempt.Downtime,
@@ -89,24 +87,6 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 		}
 	}
 	return s, nil
-}
-
-// dialOptions returns the application's options, made safe, for one attempt.
-func (c *Client) dialOptions(endpoint Endpoint, t *tracer) *websocket.DialOptions {
-	opts := c.config.dial
-	if endpoint.Header != nil {
-		opts.HTTPHeader = endpoint.Header
-	}
-	client := http.Client{}
-	if opts.HTTPClient != nil {
-		client = *opts.HTTPClient
-	}
-	client.Transport = t.wrap(client.Transport)
-	opts.HTTPClient = &client
-	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
-	// gives a ping and its hook 5 s together.
-	opts.OnPingReceived, opts.OnPongReceived = nil, nil
-	return &opts
 }
 
 // setUp makes the wire of a new connection ready to be read and written.
@@ -173,14 +153,42 @@ func (s *session) pong(payload []byte) {
 // dialed, so that none outlives a failure. (net/http goes on dialing after the
 // request was cancelled, for the sake of later requests.)
 type tracer struct {
-	ctx context.Context
+	ctx context.Context // of the request
 
 	mu       sync.Mutex
 	over     bool
 	phase    Phase
 	conns    []net.Conn
-	wire     *wire
-	location string // of a redirect
+	session  *session // once there was a 101 response
+	location string   // of a redirect
+
+	// What the request is made with stands here to be one piece of garbage: pieces
+	// of many sizes leave holes among what stays.
+	opts   websocket.DialOptions
+	client http.Client
+	hooks  httptrace.ClientTrace
+}
+
+// newTracer returns the tracer of an attempt with the application's options, which
+// it makes safe.
+func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
+	t := &tracer{phase: PhaseTCP, opts: opts}
+	if opts.HTTPClient != nil {
+		t.client = *opts.HTTPClient
+	}
+	t.client.Transport = traced(t.client.Transport)
+	t.opts.HTTPClient = &t.client
+	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
+	// gives a ping and its hook 5 s together.
+	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil
+	t.hooks = httptrace.ClientTrace{
+		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
+		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
+		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
+		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
+	}
+	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), &t.hooks)
+	return t
 }
 
 func (t *tracer) reached(phase Phase) {
@@ -189,38 +197,33 @@ func (t *tracer) reached(phase Phase) {
 	t.phase = phase
 }
 
-func (t *tracer) hooks() *httptrace.ClientTrace {
-	return &httptrace.ClientTrace{
-		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
-		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
-		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
-		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
-	}
-}
-
-// wrap returns a transport that dials by way of the tracer in the request's
-// context.
-func (t *tracer) wrap(base http.RoundTripper) http.RoundTripper {
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	if transport, ok := base.(*http.Transport); ok {
-		base = traced(transport)
-	}
-	return &upgrader{base, t}
-}
-
 // defaultTransport is the traced http.DefaultTransport, which most clients share.
 // The transport of an application is copied for each attempt, since it may have
 // changed.
-var defaultTransport atomic.Pointer[struct{ base, traced *http.Transport }]
+var defaultTransport atomic.Pointer[upgrader]
 
-// traced returns a copy of base that keeps no connection and dials by way of the
-// tracer in the request's context.
-func traced(base *http.Transport) *http.Transport {
-	if known := defaultTransport.Load(); known != nil && known.base == base {
-		return known.traced
+// traced returns base under the tracer in the request's context.
+func traced(base http.RoundTripper) http.RoundTripper {
+	if base == nil {
+		base = http.DefaultTransport
 	}
+	transport, ok := base.(*http.Transport)
+	if !ok {
+		return &upgrader{transport: base}
+	}
+	if known := defaultTransport.Load(); known != nil && known.base == base {
+		return known
+	}
+	u := &upgrader{base, tracedTransport(transport)}
+	if base == http.DefaultTransport {
+		defaultTransport.Store(u)
+	}
+	return u
+}
+
+// tracedTransport returns a copy of base that keeps no connection and dials by way
+// of the tracer in the request's context.
+func tracedTransport(base *http.Transport) *http.Transport {
 	own := base.Clone()
 	own.DisableKeepAlives = true
 	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
@@ -232,9 +235,6 @@ func traced(base *http.Transport) *http.Transport {
 	own.DialContext = tracedDial(plainDialer(own))
 	if own.DialTLSContext != nil {
 		own.DialTLSContext = tracedDial(own.DialTLSContext)
-	}
-	if base == http.DefaultTransport {
-		defaultTransport.Store(&struct{ base, traced *http.Transport }{base, own})
 	}
 	return own
 }
@@ -256,12 +256,9 @@ func plainDialer(transport *http.Transport) dialFunc {
 // tracedDial ties dial to the attempt: it ends with it, and its connection is
 // known.
 func tracedDial(dial dialFunc) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		t := ctx.Value(tracerKey{}).(*tracer)
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		defer context.AfterFunc(t.ctx, cancel)()
-		conn, err := dial(ctx, network, address)
+	return func(detached context.Context, network, address string) (net.Conn, error) {
+		t := detached.Value(tracerKey{}).(*tracer)
+		conn, err := dial(t.ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
@@ -282,24 +279,26 @@ type tracerKey struct{}
 // upgrader puts the wire under coder/websocket and hides redirects from
 // net/http, which would follow them with all credentials.
 type upgrader struct {
-	base http.RoundTripper
-	t    *tracer
+	base      http.RoundTripper // the application's
+	transport http.RoundTripper // made of it
 }
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
-	response, err := u.base.RoundTrip(request)
+	response, err := u.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
-	u.t.mu.Lock()
-	defer u.t.mu.Unlock()
+	t := request.Context().Value(tracerKey{}).(*tracer)
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
-		u.t.wire = newWire(body, u.t.raw())
-		response.Body = u.t.wire
+		t.session = new(session)
+		t.session.wire.lay(body, t.raw())
+		response.Body = &t.session.wire
 	}
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
-			u.t.location = redactURL(location.String())
+			t.location = redactURL(location.String())
 		}
 		response.Header.Del("Location")
 	}
@@ -318,11 +317,11 @@ func (t *tracer) raw() net.Conn {
 }
 
 // upgraded ends watching after a success.
-func (t *tracer) upgraded() *wire {
+func (t *tracer) upgraded() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	return t.wire
+	return t.session
 }
 
 func (t *tracer) remote() string {

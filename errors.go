@@ -124,8 +124,16 @@ func redact(err error) error {
 // redactURL removes what may be secret from a URL: userinfo, query and fragment.
 func redactURL(raw string) string {
 	u, err := url.Parse(raw)
-	if err != nil || u.Opaque != "" {
+	if err != nil {
 		return "redacted" // without a structure, all of it is suspect
+	}
+	return redacted(u)
+}
+
+// redacted is redactURL for a parsed URL, which it changes.
+func redacted(u *url.URL) string {
+	if u.Opaque != "" {
+		return "redacted"
 	}
 	if u.User != nil {
 		u.User = url.User("redacted")

@@ -237,9 +237,10 @@ func wiredSession(t testing.TB, set setting, src io.ReadWriteCloser) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWire(src, nil)
-	conn, header := set.dial(t, w)
-	s := &session{client: client, id: 1, conn: conn, wire: w}
+	s := &session{client: client, id: 1}
+	s.wire.lay(src, nil)
+	conn, header := set.dial(t, &s.wire)
+	s.conn = conn
 	s.setUp(header)
 	return s
 }

@@ -23,7 +23,7 @@ import (
 // TestIdleMemory measures what an open client with a heartbeat and a default
 // subscriber adds to the resident memory of a process of its own.
 func TestIdleMemory(t *testing.T) {
-	const role, most = "RESOCK_TEST_IDLE", 22.0
+	const role, most = "RESOCK_TEST_IDLE", 21.0
 	if target := os.Getenv(role); target != "" {
 		idle(t, target)
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 
 // config is what the options set.
 type config struct {
-	url      string
+	target   target
 	dial     websocket.DialOptions
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
@@ -46,6 +47,8 @@ type config struct {
 	nilOption string // the name of an option that was given nil
 }
 
+var silence = slog.New(slog.DiscardHandler)
+
 func defaults() config {
 	return config{
 		dialTimeout:  10 * time.Second,
@@ -64,7 +67,7 @@ func defaults() config {
 		queueMessages: 1024,
 		queueBytes:    8 << 20,
 
-		log: slog.New(slog.DiscardHandler),
+		log: silence,
 	}
 }
 
@@ -286,7 +289,7 @@ func WithNetwork(n Network) Option {
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) {
 		if l == nil {
-			l = slog.New(slog.DiscardHandler)
+			l = silence
 		}
 		c.log = l
 	})
@@ -297,7 +300,7 @@ func (c *config) validate() error {
 	if c.nilOption != "" {
 		return &OptionError{c.nilOption, nil, "must not be nil"}
 	}
-	if err := c.validateURL(); err != nil {
+	if err := c.validateTarget(); err != nil {
 		return err
 	}
 	for _, d := range []struct {
@@ -355,32 +358,42 @@ func (c *config) validate() error {
 	return nil
 }
 
-func (c *config) validateURL() error {
-	if c.url == "" && c.endpoint != nil {
+func (c *config) validateTarget() error {
+	raw, fault := c.target.url, ""
+	if raw == "" && c.endpoint != nil {
 		return nil // every attempt asks the endpoint hook
 	}
-	if reason := badURL(c.url); reason != "" {
-		return &OptionError{"New", redactURL(c.url), reason}
+	if c.target, fault = parseTarget(raw); fault != "" {
+		return &OptionError{"New", redactURL(raw), fault}
 	}
 	return nil
 }
 
-// badURL says why raw cannot be dialed, or returns the empty string.
-func badURL(raw string) string {
+// target is where to dial.
+type target struct {
+	url      string
+	redacted string
+	loopback bool // on this machine: it needs no network
+}
+
+// parseTarget also says why raw cannot be dialed, if that is so.
+func parseTarget(raw string) (t target, fault string) {
 	u, err := url.Parse(raw)
 	switch {
 	case raw == "":
-		return "the URL is empty"
+		return t, "the URL is empty"
 	case err != nil:
-		return "the URL cannot be parsed"
+		return t, "the URL cannot be parsed"
 	case u.Scheme != "ws" && u.Scheme != "wss":
-		return "the URL's scheme must be ws or wss"
+		return t, "the URL's scheme must be ws or wss"
 	case u.Hostname() == "":
-		return "the URL has no host"
+		return t, "the URL has no host"
 	case u.Fragment != "":
-		return "a WebSocket URL has no fragment (RFC 6455, section 3)"
+		return t, "a WebSocket URL has no fragment (RFC 6455, section 3)"
 	}
-	return ""
+	address, err := netip.ParseAddr(u.Hostname())
+	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
+	return target{url: raw, redacted: redacted(u), loopback: loopback}, ""
 }
 
 // subscription is what the options of Subscribe set.

@@ -67,8 +67,14 @@ type loop struct {
 	giveUp    *GiveUpError
 }
 
-func newLoop(ctx context.Context, c *Client) *loop {
-	l := &loop{c: c, ctx: ctx, schedule: delay.Schedule{Max: c.config.backoffMax}, code: unknownPeerCode}
+// begin makes the loop ready to run.
+func (l *loop) begin(ctx context.Context, c *Client) {
+	l.c = c
+	// The end of the context of Run closes the client, and not what it does: else
+	// it would look like a failure.
+	l.ctx = context.WithoutCancel(ctx)
+	l.code = unknownPeerCode
+	l.schedule.Max = c.config.backoffMax
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = policy()
 		l.schedule.Verbatim = true
@@ -78,7 +84,6 @@ func newLoop(ctx context.Context, c *Client) *loop {
 	} else {
 		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
-	return l
 }
 
 // run goes from state to state until the client is closed.
@@ -137,36 +142,48 @@ func (l *loop) connect() step {
 	return next
 }
 
-// dial runs one attempt on a goroutine of its own, and cancels it when the
-// application wants no connection any more. That is the only way: if the context
-// of Run ended it directly, its end would look like a failure.
+// dial makes one attempt, which fails when the application wants no connection
+// any more.
 func (l *loop) dial() (s *session, err error, canceled bool) {
 	if !l.pace() {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: context.Canceled}, true
 	}
 	l.requested = false
 	l.dialedAt = time.Now()
+	c, id := l.c, l.sessions+1
 	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(l.ctx))
+	if limiter := c.config.limiter; limiter != nil {
+		ctx, cancel := context.WithCancel(l.ctx)
+		canceled = c.await(cancel, func() { err = limiter.Wait(ctx) })
+		if err == nil && canceled {
+			err = context.Canceled
+		}
+		if err != nil {
+			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}, canceled
+		}
+	}
+	c.counters.attempts.Add(1)
+	ctx, cancel := context.WithTimeout(l.ctx, c.config.dialTimeout)
+	canceled = c.await(cancel, func() { s, err = c.dial(ctx, attempt, id) })
+	return s, err, canceled
+}
+
+// await runs f on a goroutine of its own, whose deep stack goes with it, and
+// returns when f has. It calls cancel when the application wants no connection any
+// more, which it reports, and in the end.
+func (c *Client) await(cancel context.CancelFunc, f func()) (canceled bool) {
 	defer cancel()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if limiter := l.c.config.limiter; limiter != nil {
-			if err = limiter.Wait(ctx); err != nil {
-				err = &DialError{Phase: PhaseEndpoint, Err: redact(err)}
-				return
-			}
-		}
-		l.c.counters.attempts.Add(1)
-		s, err = l.c.dial(ctx, attempt, l.sessions+1)
+		f()
 	}()
 	for {
 		select {
 		case <-done:
-			return s, err, canceled
-		case <-l.c.wake:
-			if !l.c.wanted() {
+			return canceled
+		case <-c.wake:
+			if !c.wanted() {
 				canceled = true
 				cancel()
 			}

@@ -24,7 +24,7 @@ type session struct {
 	client  *Client
 	id      uint64
 	conn    *websocket.Conn
-	wire    *wire
+	wire    wire
 	heart   heartbeat
 	age     *time.Timer
 	event   OpenEvent

@@ -30,11 +30,11 @@ type clock struct{ epoch time.Time }
 
 func (c clock) now() time.Duration { return time.Since(c.epoch) }
 
-// newWire returns the wire over the body of a 101 response. Until it is set up
-// by a session it is silent: a response that coder/websocket refuses has no
-// body to wait for.
-func newWire(body io.ReadWriteCloser, raw net.Conn) *wire {
-	w := &wire{body: body, raw: raw}
+// lay lays the wire over the body of a 101 response. Until it is set up by a
+// session it is silent: a response that coder/websocket refuses has no body to
+// wait for.
+func (w *wire) lay(body io.ReadWriteCloser, raw net.Conn) {
+	w.body, w.raw = body, raw
 	w.wireReader.clock = clock{time.Now()}
 	w.wireWriter.clock = w.wireReader.clock
 	w.wireReader.src = body
@@ -42,7 +42,6 @@ func newWire(body io.ReadWriteCloser, raw net.Conn) *wire {
 	w.wireReader.err = io.EOF
 	w.wireWriter.dst = body
 	w.wireWriter.flushed.L = &w.wireWriter.mu
-	return w
 }
 
 // Close is how coder/websocket closes the connection. After a violation, what

@@ -646,7 +646,8 @@ func TestFastLaneClosed(t *testing.T) {
 // TestNewWireIsSilent: coder/websocket reads the body of a response that it
 // refuses.
 func TestNewWireIsSilent(t *testing.T) {
-	w := newWire(&script{in: mixed, end: errEnd}, nil)
+	var w wire
+	w.lay(&script{in: mixed, end: errEnd}, nil)
 	if n, err := w.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 		t.Errorf("got %d, %v", n, err)
 	}
