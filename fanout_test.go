@@ -259,7 +259,8 @@ func TestLeavingDuringAHook(t *testing.T) {
 		src := &script{in: join(frame(finBit|opText, "x"), frame(finBit|opcode, ""), frame(finBit|opText, "y")), end: io.EOF}
 		s := wiredSession(t, setting{limit: 100}, src)
 		ctx, leave := context.WithCancel(t.Context())
-		leaves, stays := s.client.Subscribe(ctx), s.client.Subscribe(context.Background())
+		f, all := &s.client.events, subscription{buffer: 10, messages: true}
+		leaves, stays := f.subscribe(ctx, all), f.subscribe(context.Background(), all)
 		hook := func() {
 			leave()
 			ended := make(chan []string)
@@ -274,7 +275,7 @@ func TestLeavingDuringAHook(t *testing.T) {
 		s.client.config.dial.OnPingReceived = func(context.Context, []byte) bool { hook(); return true }
 		s.client.config.dial.OnPongReceived = func(context.Context, []byte) { hook() }
 		s.finish(s.read())
-		s.client.events.finish()
+		f.finish()
 		wantHeard(t, heard(rest(stays)...), "x", "y")
 	}
 }
