@@ -25,7 +25,7 @@ import (
 	"github.com/resock/resock/internal/grammar"
 )
 
-var loadClients = flag.Int("resock.clients", 200, "clients of TestManyClients")
+var loadClients = flag.Int("resock.clients", 200, "clients of TestManyClients; each takes a file descriptor here, and one of the server's process")
 
 const (
 	loadRounds   = 10
