@@ -205,7 +205,9 @@ func (c *Checker) Tee(t testing.TB, in <-chan resock.Event) <-chan resock.Event 
 			select {
 			case event, ok := <-in:
 				if !ok {
-					c.report(t, c.End())
+					if t.Context().Err() == nil { // else it may be the subscriber's own end
+						c.report(t, c.End())
+					}
 					return
 				}
 				c.report(t, c.Event(event))
