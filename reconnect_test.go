@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
@@ -594,4 +595,131 @@ level=DEBUG msg=state from=connecting to=closed
 			t.Errorf("log:\n%swant:\n%s", log.String(), want)
 		}
 	})
+}
+
+// Resume dials at once, also when Reconnect had asked for an attempt before,
+// which was held back.
+func TestResumeIsNotHeldBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(_ int, p *peer) {
+			if p.upgrade() {
+				p.echoClose(nil)
+			}
+		}))
+		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		go client.Run(t.Context())
+		first := await[resock.OpenEvent](t, events)
+		client.Reconnect()
+		await[resock.CloseEvent](t, events)
+		client.Suspend()
+		await[resock.FailEvent](t, events)
+		client.Resume()
+		if open := await[resock.OpenEvent](t, events); !open.Time.Equal(first.Time) {
+			t.Errorf("resumed after %v", open.Time.Sub(first.Time))
+		}
+	})
+}
+
+// The state is never behind the events: who receives one finds the client in
+// the state that it names, or a later one.
+func TestStateIsNotBehindTheEvents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, inMemory(func(int, *peer) {}))
+		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
+		go client.Run(t.Context())
+		synctest.Wait() // the failure waits to be received
+		if state := client.State(); state != resock.StateWaiting {
+			t.Errorf("the state is %v", state)
+		}
+		await[resock.FailEvent](t, events)
+	})
+}
+
+// A subscriber that does not read keeps a client that gives up for no longer than
+// the close timeout.
+func TestGivingUpIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithMaxAttempts(1), resock.WithCloseTimeout(3*time.Second), inMemory(func(int, *peer) {}))
+		client.Subscribe(t.Context(), resock.WithBuffer(0))
+		began := time.Now()
+		var giveUp *resock.GiveUpError
+		if err := client.Run(t.Context()); !errors.As(err, &giveUp) {
+			t.Errorf("Run returned %v", err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A retry policy is told what the server said, during the registration and later.
+func TestFailureTellsWhatTheServerSaid(t *testing.T) {
+	register := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		_, _, err := s.Receive(ctx)
+		return err
+	})
+	closes := func(p *peer) {
+		p.frame(0x88, "\x03\xf0who are you?")
+		p.echoClose(nil)
+	}
+	violates := func(p *peer) { p.frame(0x83, "") } // a reserved opcode
+	for _, tt := range []struct {
+		name   string
+		option resock.Option
+		server func(*peer)
+		phase  resock.Phase
+		code   resock.StatusCode
+		reason string
+	}{
+		{"close while registering", register, closes, resock.PhaseSetup, 1008, "who are you?"},
+		{"close", resock.WithStableAfter(0), closes, 0, 1008, "who are you?"},
+		{"violation while registering", register, violates, resock.PhaseProtocol, 1002, ""},
+		{"violation", resock.WithStableAfter(0), violates, resock.PhaseProtocol, 1002, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var told resock.Failure
+				client := newClient(t, tt.option, inMemory(func(_ int, p *peer) { p.upgrade(); tt.server(p) }),
+					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+						told = f
+						return resock.Decision{Action: resock.ActionStop}
+					}))
+				err := client.Run(t.Context())
+				if told.Phase != tt.phase || told.Code != tt.code || told.Reason != tt.reason {
+					t.Errorf("told %+v", told)
+				}
+				if tt.reason != "" && websocket.CloseStatus(err) != tt.code {
+					t.Errorf("Run returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A server that does not answer the close frame is waited for as long as the
+// close timeout says.
+func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
+	for name, tt := range map[string]struct {
+		act  func(*resock.Client)
+		next resock.State
+	}{
+		"Suspend":   {(*resock.Client).Suspend, resock.StateSuspended},
+		"Reconnect": {(*resock.Client).Reconnect, resock.StateConnecting},
+	} {
+		bubble(t, func(t *testing.T) {
+			client := newClient(t, resock.WithCloseTimeout(3*time.Second), inMemory(func(_ int, p *peer) {
+				p.upgrade()
+				_, _ = io.Copy(io.Discard, p)
+			}))
+			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			go client.Run(t.Context())
+			await[resock.OpenEvent](t, events)
+			began := time.Now()
+			tt.act(client)
+			end := await[resock.CloseEvent](t, events)
+			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
+				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
+			}
+		})
+	}
 }
