@@ -480,3 +480,44 @@ func TestPongForABrokenNetwork(t *testing.T) {
 		t.Errorf("written: % x", written)
 	}
 }
+
+// TestWriteSizes: whatever way and size a message has, its place in the stream is
+// where it is.
+func TestWriteSizes(t *testing.T) {
+	for _, extension := range []string{"", deflateExtension} {
+		for _, size := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
+			s := wiredSession(t, setting{limit: 1, extension: extension}, &script{})
+			payload := strings.Repeat("p", size)
+			for range 2 {
+				before := uint64(len(s.wire.pending()))
+				start, end, err := s.write(MessageBinary, []byte(payload))
+				if after := uint64(len(s.wire.pending())); start != before || end != after || err != nil {
+					t.Errorf("%q, %d bytes: from %d to %d, %v; want %d to %d", extension, size, start, end, err, before, after)
+				}
+			}
+			if frames := sentFrames(t, s.wire.pending()); extension == "" && !slices.Equal(frames, slices.Repeat([]sentFrame{{finBit | opBinary, payload}}, 2)) {
+				t.Errorf("%d bytes: sent %v", size, frames)
+			}
+		}
+	}
+}
+
+// TestChunkIsNoHeader: the rest of a message may look like a pong, and is not
+// dropped as one.
+func TestChunkIsNoHeader(t *testing.T) {
+	n := &network{room: -1}
+	w := bareWriter(n)
+	w.spawn = func(func()) {} // nobody flushes
+	pong := masked(finBit|opPong, strings.Repeat("x", 125))
+	for range 2 * maxFlush / len(pong) {
+		write(t, w, pong)
+	}
+	pongs := len(w.buf)
+	message := masked(finBit|opBinary, strings.Repeat("m", 100)+string(pong))
+	write(t, w, message[:len(message)-len(pong)])
+	copy(message[len(message)-len(pong):], pong)
+	write(t, w, message[len(message)-len(pong):])
+	if !bytes.Equal(w.buf[pongs:], message) {
+		t.Errorf("of %d bytes, %d will be sent", len(message), len(w.buf)-pongs)
+	}
+}
