@@ -13,8 +13,8 @@ import (
 
 // allocations fails the test if f, which does something times times, allocates
 // more than most for each. These are counts and not times, so they hold on any
-// machine; a little is left for what happens once in a while, such as a pool
-// that the garbage collector emptied.
+// machine. AllocsPerRun rounds down, to none if there is not one in each run: that
+// is for what happens once in a while, as when the garbage collector empties a pool.
 func allocations(t *testing.T, most float64, times int, f func()) {
 	t.Helper()
 	if got := testing.AllocsPerRun(20, f) / float64(times); got > most {
@@ -40,14 +40,14 @@ func TestAllocsReceive(t *testing.T) {
 		{16 << 10, 2.05},
 	} {
 		t.Run(fmt.Sprint(test.size), func(t *testing.T) {
-			client, events := openClient(t, rawServer(t, flood(test.size)))
+			client, next := openClient(t, rawServer(t, flood(test.size)))
 			if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
 				t.Fatal(err)
 			}
 			const times = 2000
 			allocations(t, test.most, times, func() {
 				for range times {
-					if _, ok := (<-events).(resock.MessageEvent); !ok {
+					if _, ok := next().(resock.MessageEvent); !ok {
 						t.Fatal("not a message")
 					}
 				}
@@ -75,7 +75,7 @@ func TestAllocsHandler(t *testing.T) {
 			if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
 				t.Fatal(err)
 			}
-			allocations(t, 0.02, times, func() { <-done })
+			allocations(t, 0, times, func() { <-done })
 		})
 	}
 }
@@ -85,7 +85,7 @@ func TestAllocsSend(t *testing.T) {
 	client, _ := openClient(t, rawServer(t, discard))
 	data := make([]byte, 128)
 	const times = 100
-	allocations(t, 0.1, times, func() {
+	allocations(t, 0, times, func() {
 		for range times {
 			if err := client.Send(context.Background(), resock.MessageBinary, data); err != nil {
 				t.Fatal(err)
@@ -101,7 +101,7 @@ func TestAllocsEnqueue(t *testing.T) {
 	sent := make(chan error, 1)
 	result := resock.WithResult(func(err error) { sent <- err })
 	const times = 1000
-	allocations(t, 0.2, times, func() {
+	allocations(t, 0.03, times, func() {
 		for range times - 1 {
 			if err := client.Enqueue(resock.MessageBinary, data); err != nil {
 				t.Fatal(err)
@@ -121,11 +121,12 @@ func TestAllocsHeartbeat(t *testing.T) {
 	const times = 20
 	beaten := make(chan struct{})
 	server := rawServer(t, func(conn net.Conn, in *bufio.Reader) {
+		pong := []byte{0x8A, 0}
 		for n := 1; ; n++ {
 			if _, err := in.Discard(2 + 4); err != nil { // an empty ping, masked
 				return
 			}
-			if _, err := conn.Write([]byte{0x8A, 0}); err != nil {
+			if _, err := conn.Write(pong); err != nil {
 				return
 			}
 			if n%times != 0 {
@@ -139,5 +140,5 @@ func TestAllocsHeartbeat(t *testing.T) {
 		}
 	})
 	openClient(t, server, resock.WithHeartbeat(2*time.Millisecond, time.Minute))
-	allocations(t, 1, times, func() { <-beaten })
+	allocations(t, 0, times, func() { <-beaten })
 }

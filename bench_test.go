@@ -15,6 +15,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // BenchmarkReceive compares the channel of a subscriber with a bare read loop
@@ -28,14 +29,14 @@ func BenchmarkReceive(b *testing.B) {
 }
 
 func receiveEvents(b *testing.B, size int) {
-	client, events := openClient(b, rawServer(b, flood(size)))
+	client, next := openClient(b, rawServer(b, flood(size)))
 	if err := client.Send(b.Context(), resock.MessageText, []byte("go")); err != nil {
 		b.Fatal(err)
 	}
 	b.SetBytes(int64(size))
 	b.ReportAllocs()
 	for b.Loop() {
-		if message, ok := (<-events).(resock.MessageEvent); !ok || len(message.Data) != size {
+		if message, ok := next().(resock.MessageEvent); !ok || len(message.Data) != size {
 			b.Fatal("not a whole message")
 		}
 	}
@@ -60,10 +61,10 @@ func receiveBare(b *testing.B, size int) {
 	}
 }
 
-// openClient returns a client with an open session, and what follows its
-// OpenEvent on a channel with a buffer of 256. The client ends with the test,
-// without waiting long for a server that does not listen.
-func openClient(tb testing.TB, url string, opts ...resock.Option) (*resock.Client, <-chan resock.Event) {
+// openClient returns a client with an open session, and what reads and checks the
+// events that follow its OpenEvent, from a buffer of 256. The client ends with the
+// test, without waiting long for a server that does not listen.
+func openClient(tb testing.TB, url string, opts ...resock.Option) (client *resock.Client, next func() resock.Event) {
 	tb.Helper()
 	client, err := resock.New(url, append(opts, resock.WithCloseTimeout(50*time.Millisecond))...)
 	if err != nil {
@@ -72,14 +73,23 @@ func openClient(tb testing.TB, url string, opts ...resock.Option) (*resock.Clien
 	ctx := context.Background()
 	events := client.Subscribe(ctx, resock.WithBuffer(256))
 	go client.Run(ctx)
+	checker := &grammar.Checker{Cut: true}
 	tb.Cleanup(func() {
 		_ = client.Close(resock.StatusNormalClosure, "")
-		<-client.Done()
+		for range checker.All(tb, events) {
+		}
 	})
-	if event, ok := (<-events).(resock.OpenEvent); !ok {
+	next = func() resock.Event {
+		event := <-events
+		if err := checker.Event(event); err != nil {
+			tb.Fatal(err)
+		}
+		return event
+	}
+	if event, ok := next().(resock.OpenEvent); !ok {
 		tb.Fatal("not open:", event)
 	}
-	return client, events
+	return client, next
 }
 
 // rawServer returns the URL of a server that does the opening handshake by hand

@@ -118,10 +118,7 @@ func chaos(t *testing.T, seed uint64) {
 		stops := d.roll(6) == 0
 		running.Go(func() {
 			defer leave()
-			for event := range events {
-				if err := checker.Event(event); err != nil {
-					t.Error(err)
-				}
+			for range checker.All(t, events) {
 				if d.roll(10) == 0 {
 					d.pause(50 * time.Millisecond)
 				}
@@ -131,9 +128,6 @@ func chaos(t *testing.T, seed uint64) {
 				if leaves && d.roll(20) == 0 {
 					leave()
 				}
-			}
-			if err := checker.End(); err != nil {
-				t.Error(err)
 			}
 		})
 	}

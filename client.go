@@ -98,7 +98,6 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.outbox.idle.L = &c.outbox.mu
-	c.outbox.queue.spare = &queues
 	c.noteTarget(url)
 	return c, nil
 }

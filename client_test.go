@@ -98,7 +98,7 @@ func TestRunTwice(t *testing.T) {
 func TestCloseBeforeRun(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		outcome := make(chan error, 1)
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithResult(func(err error) { outcome <- err })); err != nil {
 			t.Fatal(err)
@@ -114,8 +114,8 @@ func TestCloseBeforeRun(t *testing.T) {
 		if err := client.Run(t.Context()); err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if _, more := <-client.Subscribe(t.Context()); more {
-			t.Error("a subscription of a closed client has an event")
+		for event := range new(grammar.Checker).All(t, client.Subscribe(t.Context())) {
+			t.Errorf("a subscription of a closed client has the event %+v", event)
 		}
 		if err := client.Send(t.Context(), resock.MessageText, nil); !errors.Is(err, resock.ErrClosed) || !errors.Is(err, resock.ErrNotSent) {
 			t.Errorf("Send: %v", err)

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // Until its own close frame the server may send whatever it likes: messages whole
@@ -42,7 +43,7 @@ func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
 				afterClose = append(afterClose, opcode)
 			}
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
 		await[resock.OpenEvent](t, events)
 		if err := client.Close(1000, ""); err != nil {

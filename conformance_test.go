@@ -491,7 +491,7 @@ func (c conformance) run(t *testing.T, extension string) {
 		t.Fatal(err)
 	}
 	echoed := make(chan struct{})
-	events := client.Subscribe(context.Background())
+	events := CheckedEvents(t, client)
 	var got []message
 	var last Event
 	go func() {

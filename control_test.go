@@ -1,15 +1,11 @@
 package resock_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,255 +17,8 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/resocktest"
 )
-
-// controlBubble runs test inside a synctest bubble, with a network in memory.
-func controlBubble(t *testing.T, test func(t *testing.T, m *memory)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		m := &memory{hosts: make(map[string]http.Handler), accept: make(chan net.Conn), closed: make(chan struct{})}
-		server := &http.Server{Handler: http.HandlerFunc(m.serve)}
-		go func() { _ = server.Serve(m) }()
-		t.Cleanup(func() {
-			_ = server.Close()
-			m.reset()
-		})
-		test(t, m)
-	})
-}
-
-// memory is a network of named hosts: sockets would keep the time of a bubble
-// from passing.
-type memory struct {
-	accept chan net.Conn
-	close  sync.Once
-	closed chan struct{}
-
-	mu     sync.Mutex
-	hosts  map[string]http.Handler // others refuse connections
-	blocks bool                    // dialing hangs
-	dials  int
-	pipes  []*stream
-}
-
-// host makes name a host. A nil handler takes it down.
-func (m *memory) host(name string, handler http.Handler) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.hosts, name)
-	if handler != nil {
-		m.hosts[name] = handler
-	}
-}
-
-func (m *memory) block(blocks bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.blocks = blocks
-}
-
-func (m *memory) dialed() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.dials
-}
-
-// cut makes every open connection swallow what is written to it.
-func (m *memory) cut() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range m.pipes {
-		s.change(func() { s.cut = true })
-	}
-}
-
-// reset frees servers that a cut connection keeps waiting.
-func (m *memory) reset() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range m.pipes {
-		s.change(func() { s.left = true })
-	}
-}
-
-func (m *memory) options() resock.Option {
-	transport := &http.Transport{DialContext: m.dial}
-	return resock.WithDialOptions(&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
-}
-
-func (m *memory) dial(ctx context.Context, _, address string) (net.Conn, error) {
-	m.mu.Lock()
-	m.dials++
-	host, _, _ := net.SplitHostPort(address)
-	known, blocks := m.hosts[host] != nil, m.blocks
-	client, server := newStream(), newStream()
-	m.pipes = append(m.pipes, client, server)
-	m.mu.Unlock()
-	switch {
-	case blocks:
-		<-ctx.Done()
-		return nil, ctx.Err()
-	case !known:
-		return nil, syscall.ECONNREFUSED
-	}
-	select {
-	case m.accept <- &controlPipe{in: server, out: client}:
-		return &controlPipe{in: client, out: server}, nil
-	case <-m.closed: // net/http may dial longer than the client runs
-		return nil, net.ErrClosed
-	}
-}
-
-func (m *memory) serve(w http.ResponseWriter, r *http.Request) {
-	name := r.Host
-	if host, _, err := net.SplitHostPort(name); err == nil {
-		name = host
-	}
-	m.mu.Lock()
-	handler := m.hosts[strings.Trim(name, "[]")]
-	m.mu.Unlock()
-	handler.ServeHTTP(w, r)
-}
-
-func (m *memory) Accept() (net.Conn, error) {
-	select {
-	case conn := <-m.accept:
-		return conn, nil
-	case <-m.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (m *memory) Close() error {
-	m.close.Do(func() { close(m.closed) })
-	return nil
-}
-
-func (m *memory) Addr() net.Addr { return memoryAddr{} }
-
-type memoryAddr struct{}
-
-func (memoryAddr) Network() string { return "memory" }
-func (memoryAddr) String() string  { return "memory" }
-
-// controlPipe is one end of a connection in memory. Writing never blocks.
-type controlPipe struct{ in, out *stream }
-
-func (p *controlPipe) Read(b []byte) (int, error)         { return p.in.read(b) }
-func (p *controlPipe) Write(b []byte) (int, error)        { return p.out.write(b) }
-func (p *controlPipe) LocalAddr() net.Addr                { return memoryAddr{} }
-func (p *controlPipe) RemoteAddr() net.Addr               { return memoryAddr{} }
-func (p *controlPipe) SetWriteDeadline(t time.Time) error { return nil }
-
-func (p *controlPipe) Close() error {
-	p.in.change(func() { p.in.left = true })
-	p.out.change(func() { p.out.ended = true })
-	return nil
-}
-
-func (p *controlPipe) SetDeadline(t time.Time) error { return p.SetReadDeadline(t) }
-
-func (p *controlPipe) SetReadDeadline(t time.Time) error {
-	p.in.change(func() {
-		p.in.deadline = t
-		if !t.IsZero() {
-			time.AfterFunc(time.Until(t), func() { p.in.change(func() {}) })
-		}
-	})
-	return nil
-}
-
-// stream is one direction of a pipe.
-type stream struct {
-	mu       sync.Mutex
-	changed  sync.Cond
-	buffer   bytes.Buffer
-	deadline time.Time // for reading
-	ended    bool      // by the writer
-	left     bool      // by the reader
-	cut      bool      // nothing arrives any more
-}
-
-func newStream() *stream {
-	s := new(stream)
-	s.changed.L = &s.mu
-	return s
-}
-
-func (s *stream) change(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f()
-	s.changed.Broadcast()
-}
-
-func (s *stream) read(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for {
-		switch {
-		case s.left:
-			return 0, net.ErrClosed
-		case !s.deadline.IsZero() && !time.Now().Before(s.deadline):
-			return 0, os.ErrDeadlineExceeded
-		case s.buffer.Len() > 0:
-			return s.buffer.Read(p)
-		case s.ended && !s.cut:
-			return 0, io.EOF
-		}
-		s.changed.Wait()
-	}
-}
-
-func (s *stream) write(p []byte) (n int, err error) {
-	s.change(func() {
-		switch {
-		case s.ended:
-			err = net.ErrClosed
-		case s.cut:
-			n = len(p)
-		case s.left:
-			err = syscall.EPIPE
-		default:
-			n, err = s.buffer.Write(p)
-		}
-	})
-	return n, err
-}
-
-// session is a handler that accepts connections and hands them to f.
-func session(f func(ctx context.Context, conn *websocket.Conn)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := websocket.Accept(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer conn.CloseNow()
-		f(r.Context(), conn)
-	})
-}
-
-// controlListen is a server that says nothing.
-var controlListen = session(func(ctx context.Context, conn *websocket.Conn) {
-	for {
-		if _, _, err := conn.Read(ctx); err != nil {
-			return
-		}
-	}
-})
-
-// controlFeed is a server that hands all that it reads to a channel.
-func controlFeed(received chan<- string) http.Handler {
-	return session(func(ctx context.Context, conn *websocket.Conn) {
-		for {
-			_, data, err := conn.Read(ctx)
-			if err != nil {
-				return
-			}
-			received <- string(data)
-		}
-	})
-}
 
 // running is a client that runs until the end of the test.
 type running struct {
@@ -293,7 +42,7 @@ func prepare(t *testing.T, url string, opts ...resock.Option) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &running{client, t, grammar.Tee(t, client.Subscribe(context.Background())), make(chan struct{})}
+	return &running{client, t, grammar.Tee(t, client), make(chan struct{})}
 }
 
 func (r *running) run() {
@@ -309,7 +58,7 @@ func (r *running) run() {
 	})
 }
 
-// next returns the next event, which must be an E. In a controlBubble an hour is short.
+// next returns the next event, which must be an E. In virtual time an hour is short.
 func next[E resock.Event](r *running) E {
 	r.t.Helper()
 	select {
@@ -324,7 +73,7 @@ func next[E resock.Event](r *running) E {
 	panic("unreachable")
 }
 
-// quiet lets d pass in a controlBubble, without an event.
+// quiet lets d of virtual time pass, without an event.
 func (r *running) quiet(d time.Duration) {
 	r.t.Helper()
 	select {
@@ -392,41 +141,39 @@ var errTest = errors.New("of the test")
 
 // TestStaleToken: a 401 becomes a success, since every attempt asks for a token.
 func TestStaleToken(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer fresh" {
-			http.Error(w, "stale", http.StatusUnauthorized)
-			return
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusUnauthorized, nil, "stale\n"), resocktest.Hold())
+		var attempts []resock.Attempt
+		client := start(t, s.URL, reach(s),
+			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				attempts = append(attempts, a)
+				token := "sEcReT"
+				var dial *resock.DialError
+				if errors.As(a.Err, &dial) && dial.Status == http.StatusUnauthorized {
+					token = "fresh"
+				}
+				return resock.Endpoint{Header: http.Header{"Authorization": {"Bearer " + token}}}, nil
+			}))
+		fail := next[resock.FailEvent](client)
+		var dial *resock.DialError
+		if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
+			t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
 		}
-		controlListen.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	url := "ws" + strings.TrimPrefix(server.URL, "http")
-
-	var attempts []resock.Attempt
-	client := start(t, url, resock.WithBackoff(time.Millisecond, 10*time.Millisecond),
-		resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
-			attempts = append(attempts, a)
-			token := "sEcReT"
-			var dial *resock.DialError
-			if errors.As(a.Err, &dial) && dial.Status == http.StatusUnauthorized {
-				token = "fresh"
+		if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
+			t.Errorf("%+v", fail)
+		}
+		if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
+			t.Errorf("%+v", open)
+		}
+		if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
+			t.Errorf("attempts %+v", attempts)
+		}
+		for i, want := range []string{"Bearer sEcReT", "Bearer fresh"} {
+			if got := s.Attempts()[i].Request.Header.Get("Authorization"); got != want {
+				t.Errorf("attempt %d came with %q, want %q", i+1, got, want)
 			}
-			return resock.Endpoint{Header: http.Header{"Authorization": {"Bearer " + token}}}, nil
-		}))
-	fail := next[resock.FailEvent](client)
-	var dial *resock.DialError
-	if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
-		t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
-	}
-	if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
-		t.Errorf("%+v", fail)
-	}
-	if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
-		t.Errorf("%+v", open)
-	}
-	if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
-		t.Errorf("attempts %+v", attempts)
-	}
+		}
+	})
 }
 
 // failover is an endpoint hook that goes to the next host after a failed attempt.
@@ -442,11 +189,16 @@ func failover(hosts ...string) resock.Option {
 }
 
 func TestFailoverAndBack(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		drop := make(chan struct{})
-		serve := session(func(ctx context.Context, conn *websocket.Conn) { <-drop })
-		m.host("a", serve)
-		client := start(t, "", m.options(), failover("a", "b"))
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		hosts := map[string]*resocktest.Server{"a": s, "b": resocktest.NewMemory(t)}
+		hosts["b"].Stop()
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, _ := net.SplitHostPort(address)
+			return hosts[host].Client().Transport.(*http.Transport).DialContext(ctx, network, address)
+		}
+		client := start(t, "", failover("a", "b"), resock.WithDialOptions(&websocket.DialOptions{
+			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}},
+		}))
 		from := func(host string) {
 			t.Helper()
 			if open := next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
@@ -456,9 +208,8 @@ func TestFailoverAndBack(t *testing.T) {
 		from("a")
 		for _, turn := range [][2]string{{"a", "b"}, {"b", "a"}} {
 			dead, alive := turn[0], turn[1]
-			m.host(dead, nil)
-			m.host(alive, serve)
-			drop <- struct{}{}
+			hosts[alive].Restart()
+			hosts[dead].Stop()
 			if lost := next[resock.FailEvent](client); lost.Session == 0 {
 				t.Errorf("%+v, want the end of a session", lost)
 			}
@@ -467,21 +218,21 @@ func TestFailoverAndBack(t *testing.T) {
 			}
 			from(alive)
 		}
-		close(drop)
 	})
 }
 
 // TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
 // its end.
 func TestAttemptErrAfterSuspend(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
 		var last resock.Attempt
-		client := start(t, "ws://a/", m.options(), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		client := start(t, "ws://a/", reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			last = a
 			return resock.Endpoint{}, nil
 		}))
 		next[resock.FailEvent](client)
-		m.host("a", controlListen)
+		s.Restart()
 		next[resock.OpenEvent](client)
 		client.Suspend()
 		next[resock.CloseEvent](client)
@@ -494,8 +245,7 @@ func TestAttemptErrAfterSuspend(t *testing.T) {
 }
 
 func TestEndpointError(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		answers := []struct {
 			endpoint resock.Endpoint
 			err      error
@@ -505,7 +255,7 @@ func TestEndpointError(t *testing.T) {
 			{endpoint: resock.Endpoint{URL: "ws://a:b/?token=sEcReT"}},
 			{endpoint: resock.Endpoint{URL: "ws://a/"}},
 		}
-		client := start(t, "", m.options(), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		client := start(t, "", reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			answer := answers[a.N-1]
 			return answer.endpoint, answer.err
 		}))
@@ -525,8 +275,8 @@ func TestEndpointError(t *testing.T) {
 		if open := next[resock.OpenEvent](client); open.Attempt != 4 {
 			t.Errorf("%+v", open)
 		}
-		if m.dialed() != 1 {
-			t.Errorf("%d dials, want 1", m.dialed())
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials, want 1", len(s.Attempts()))
 		}
 	})
 }
@@ -537,8 +287,8 @@ func TestEndpointHangs(t *testing.T) {
 		return resock.Endpoint{}, ctx.Err()
 	})
 	t.Run("until the dial timeout", func(t *testing.T) {
-		controlBubble(t, func(t *testing.T, m *memory) {
-			client := start(t, "ws://a/", m.options(), hang, resock.WithDialTimeout(3*time.Second))
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := start(t, "ws://a/", reach(s), hang, resock.WithDialTimeout(3*time.Second))
 			fail := next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took != 3*time.Second {
 				t.Errorf("%+v", fail)
@@ -546,9 +296,9 @@ func TestEndpointHangs(t *testing.T) {
 		})
 	})
 	t.Run("until Close", func(t *testing.T) {
-		controlBubble(t, func(t *testing.T, m *memory) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
 			began := time.Now()
-			client := start(t, "ws://a/", m.options(), hang)
+			client := start(t, "ws://a/", reach(s), hang)
 			client.is(resock.StateConnecting)
 			_ = client.Close(resock.StatusNormalClosure, "")
 			fail := next[resock.FailEvent](client)
@@ -566,19 +316,8 @@ func TestEndpointHangs(t *testing.T) {
 
 // TestHeadersStayHome: no header of one endpoint reaches another.
 func TestHeadersStayHome(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		got := make(chan http.Header, 1)
-		refuse := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			got <- r.Header
-			w.Header().Set("Location", "ws://elsewhere/")
-			w.WriteHeader(http.StatusTemporaryRedirect)
-		})
-		for _, name := range []string{"a", "b", "c", "d", "e"} {
-			m.host(name, refuse)
-		}
-		m.host("elsewhere", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			t.Errorf("a redirect was followed, with %v", r.Header)
-		}))
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusTemporaryRedirect, http.Header{"Location": {"ws://elsewhere/"}}, ""))
 		const secret, common = "X-Secret", "X-Common"
 		steps := []struct {
 			endpoint                       resock.Endpoint
@@ -591,19 +330,18 @@ func TestHeadersStayHome(t *testing.T) {
 			{resock.Endpoint{URL: "ws://e/"}, "", "all", ""},
 		}
 		given := &websocket.DialOptions{
-			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: m.dial}},
+			HTTPClient: s.Client(),
 			HTTPHeader: http.Header{common: {"all"}},
 		}
 		client := start(t, "", resock.WithDialOptions(given), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			return steps[min(a.N, len(steps))-1].endpoint, nil
 		}))
 		given.HTTPHeader.Set(secret, "set after New")
-		for _, step := range steps {
-			header := <-got
-			if header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
+		for i, step := range steps {
+			fail := next[resock.FailEvent](client)
+			if header := s.Attempts()[i].Request.Header; header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
 				t.Errorf("%s got %v", step.endpoint.URL, header)
 			}
-			fail := next[resock.FailEvent](client)
 			if strings.Contains(fmt.Sprint(fail), "pass") {
 				t.Errorf("a password in %v", fail)
 			}
@@ -612,31 +350,37 @@ func TestHeadersStayHome(t *testing.T) {
 			}
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		for _, attempt := range s.Attempts() {
+			if request := attempt.Request; request.Host == "elsewhere" {
+				t.Errorf("a redirect was followed, with %v", request.Header)
+			}
+		}
 	})
 }
 
 // TestRegistration: what OnOpen does not receive is delivered after the OpenEvent,
 // and what was queued goes out after OnOpen.
 func TestRegistration(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		received := make(chan string, 64)
-		m.host("a", session(func(ctx context.Context, conn *websocket.Conn) {
+		s.Handle(func(c *resocktest.Conn) {
 			for i := 0; ; i++ {
-				_, data, err := conn.Read(ctx)
+				message, err := c.Read()
 				if err != nil {
 					return
 				}
-				received <- string(data)
+				received <- string(message.Data)
 				if i > 0 {
 					continue
 				}
 				time.Sleep(time.Second)
 				for _, text := range []string{"welcome", "one", "two", "three"} {
-					_ = conn.Write(ctx, websocket.MessageText, []byte(text))
+					_ = c.Push(text)
 				}
 			}
-		}))
-		r := prepare(t, "ws://a/", m.options(), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		})
+		r := prepare(t, "ws://a/", reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 			if s.Header().Get("Sec-Websocket-Accept") == "" {
 				t.Error("no header of the response")
 			}
@@ -696,10 +440,9 @@ func TestRegistration(t *testing.T) {
 }
 
 func TestOnOpenError(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		calls := 0
-		client := start(t, "ws://a/", m.options(), resock.WithBackoff(time.Second, time.Hour),
+		client := start(t, "ws://a/", reach(s), resock.WithBackoff(time.Second, time.Hour),
 			resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 				if s.ID() != 1 {
 					t.Errorf("session %d", s.ID())
@@ -728,9 +471,8 @@ func TestOnOpenError(t *testing.T) {
 }
 
 func TestOnOpenGivesUp(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
-		client := start(t, "ws://a/", m.options(), resock.WithMaxAttempts(2),
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := start(t, "ws://a/", reach(s), resock.WithMaxAttempts(2),
 			resock.WithOnOpen(func(context.Context, *resock.Session) error { return errTest }))
 		next[resock.FailEvent](client)
 		if fail := next[resock.FailEvent](client); fail.Next != resock.StateClosed {
@@ -754,28 +496,28 @@ func TestReceiveFails(t *testing.T) {
 	}
 	for _, test := range []struct {
 		name   string
-		server http.Handler
+		server resocktest.Step
 		hook   func(context.Context, *resock.Session)
 		took   time.Duration
 		is     error
 		code   resock.StatusCode
 	}{
-		{"its context ends", controlListen, func(ctx context.Context, s *resock.Session) {
+		{"its context ends", resocktest.Hold(), func(ctx context.Context, s *resock.Session) {
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
 			ignore(ctx, s)
 		}, time.Second, context.DeadlineExceeded, -1},
-		{"the dial timeout", controlListen, ignore, 10 * time.Second, context.DeadlineExceeded, -1},
-		{"the server leaves", session(func(context.Context, *websocket.Conn) {}), ignore, 0, nil, -1},
-		{"the server closes", session(func(_ context.Context, conn *websocket.Conn) {
-			_ = conn.Close(websocket.StatusPolicyViolation, "who are you?")
+		{"the dial timeout", resocktest.Hold(), ignore, 10 * time.Second, context.DeadlineExceeded, -1},
+		{"the server leaves", resocktest.Serve((*resocktest.Conn).Drop), ignore, 0, nil, -1},
+		{"the server closes", resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Close(resock.StatusPolicyViolation, "who are you?")
 		}), ignore, 0, nil, resock.StatusPolicyViolation},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			controlBubble(t, func(t *testing.T, m *memory) {
-				m.host("a", test.server)
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(test.server)
 				failures := make(chan resock.Failure, 1)
-				client := start(t, "ws://a/", m.options(),
+				client := start(t, "ws://a/", reach(s),
 					resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 						test.hook(ctx, s)
 						return nil
@@ -850,8 +592,9 @@ func TestDefaultRetryPolicy(t *testing.T) {
 
 // TestRetryPolicyDecides: a policy's own decision is what happens.
 func TestRetryPolicyDecides(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		client := start(t, "ws://a/", m.options(), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := start(t, "ws://a/", reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			if f.Phase != resock.PhaseTCP {
 				t.Errorf("%+v", f)
 			}
@@ -890,16 +633,15 @@ func twice(f func()) {
 }
 
 func TestSuspendIdle(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
-		r := prepare(t, "ws://a/", m.options())
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := prepare(t, "ws://a/", reach(s))
 		r.Resume() // no-op
 		twice(r.Suspend)
 		r.is(resock.StateIdle)
 		r.run()
 		r.quiet(time.Hour)
 		r.is(resock.StateSuspended)
-		if m.dialed() != 0 {
+		if len(s.Attempts()) != 0 {
 			t.Error("dialed while suspended")
 		}
 		began := time.Now()
@@ -914,11 +656,12 @@ func TestSuspendIdle(t *testing.T) {
 func TestSuspendConnecting(t *testing.T) {
 	for _, where := range []string{"dial", "hook"} {
 		t.Run(where, func(t *testing.T) {
-			controlBubble(t, func(t *testing.T, m *memory) {
-				m.host("a", controlListen)
-				m.block(where == "dial")
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
 				hang := where == "hook"
-				client := start(t, "ws://a/", m.options(), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+				if !hang {
+					s.Script(resocktest.StallDial())
+				}
+				client := start(t, "ws://a/", reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 					if hang {
 						_, _, err := s.Receive(ctx)
 						return err
@@ -934,7 +677,7 @@ func TestSuspendConnecting(t *testing.T) {
 				within(t, began, 0, 0)
 				client.quiet(time.Hour)
 				client.is(resock.StateSuspended)
-				m.block(false)
+				s.Script(resocktest.Hold())
 				hang = false
 				began = time.Now()
 				twice(client.Resume)
@@ -948,11 +691,10 @@ func TestSuspendConnecting(t *testing.T) {
 }
 
 func TestSuspendOpen(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		received := make(chan string, 1)
-		m.host("a", controlFeed(received))
-		client := start(t, "ws://a/", m.options())
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := start(t, "ws://a/", reach(s))
 		next[resock.OpenEvent](client)
+		s.Accept()
 		client.Resume() // no-op
 		client.is(resock.StateOpen)
 		twice(client.Suspend)
@@ -969,16 +711,17 @@ func TestSuspendOpen(t *testing.T) {
 		if open := next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
 			t.Errorf("%+v", open)
 		}
-		if text := <-received; text != "later" {
-			t.Errorf("received %q", text)
+		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
+			t.Errorf("received %q, %v", message.Data, err)
 		}
 		within(t, began, 0, 0)
 	})
 }
 
 func TestSuspendWaiting(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		client := start(t, "ws://a/", m.options(), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := start(t, "ws://a/", reach(s), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
 			return resock.Decision{After: 10 * time.Hour}
 		}))
 		next[resock.FailEvent](client)
@@ -1002,7 +745,7 @@ func TestSuspendWaiting(t *testing.T) {
 		}
 		within(t, began, 0, 0)
 		client.is(resock.StateWaiting)
-		if dials := m.dialed(); dials != 3 {
+		if dials := len(s.Attempts()); dials != 3 {
 			t.Errorf("%d dials, want 3", dials)
 		}
 
@@ -1014,10 +757,9 @@ func TestSuspendWaiting(t *testing.T) {
 }
 
 func TestSuspendOffline(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{offline: true}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network))
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network))
 		client.is(resock.StateOffline)
 		twice(client.Suspend)
 		client.is(resock.StateSuspended)
@@ -1028,7 +770,7 @@ func TestSuspendOffline(t *testing.T) {
 		twice(client.Resume)
 		client.is(resock.StateOffline)
 		client.quiet(time.Minute)
-		if m.dialed() != 0 {
+		if len(s.Attempts()) != 0 {
 			t.Error("dialed without a network")
 		}
 		network.set(true)
@@ -1037,9 +779,8 @@ func TestSuspendOffline(t *testing.T) {
 }
 
 func TestSuspendClosed(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
-		client := start(t, "ws://a/", m.options())
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := start(t, "ws://a/", reach(s))
 		next[resock.OpenEvent](client)
 		client.Suspend()
 		next[resock.CloseEvent](client)
@@ -1052,16 +793,15 @@ func TestSuspendClosed(t *testing.T) {
 		twice(client.Suspend)
 		twice(client.Resume)
 		client.is(resock.StateClosed)
-		if m.dialed() != 1 {
-			t.Errorf("%d dials", m.dialed())
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials", len(s.Attempts()))
 		}
 	})
 }
 
 func TestMaxSessionAge(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
-		client := start(t, "ws://a/", m.options(), resock.WithMaxSessionAge(10*time.Minute),
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := start(t, "ws://a/", reach(s), resock.WithMaxSessionAge(10*time.Minute),
 			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 				t.Errorf("asked about %+v, which is no failure", f)
 				return resock.Decision{}
@@ -1103,15 +843,14 @@ func (g *gate) Wait(ctx context.Context) error {
 }
 
 func TestDialLimiter(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		g := &gate{make(chan error), make(chan struct{}, 10)}
-		client := start(t, "ws://a/", m.options(), resock.WithDialLimiter(g))
+		client := start(t, "ws://a/", reach(s), resock.WithDialLimiter(g))
 		<-g.asked
 		client.quiet(30 * time.Minute) // far longer than the dial timeout
 		client.is(resock.StateConnecting)
-		if attempts := client.Stats().Attempts; attempts != 0 || m.dialed() != 0 {
-			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, m.dialed())
+		if attempts := client.Stats().Attempts; attempts != 0 || len(s.Attempts()) != 0 {
+			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, len(s.Attempts()))
 		}
 		g.tokens <- errTest
 		if fail := next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, errTest) {
@@ -1122,7 +861,7 @@ func TestDialLimiter(t *testing.T) {
 		next[resock.OpenEvent](client)
 
 		// A second client shares it, and is freed from it by Close and Suspend.
-		other := start(t, "ws://a/", m.options(), resock.WithDialLimiter(g))
+		other := start(t, "ws://a/", reach(s), resock.WithDialLimiter(g))
 		<-g.asked
 		other.Suspend()
 		if fail := next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
@@ -1135,23 +874,22 @@ func TestDialLimiter(t *testing.T) {
 			t.Errorf("%+v", fail)
 		}
 		<-other.Done()
-		if m.dialed() != 1 {
-			t.Errorf("%d dials, want 1", m.dialed())
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials, want 1", len(s.Attempts()))
 		}
 	})
 }
 
 func TestOfflineFromTheStart(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{offline: true}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network))
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network))
 		client.quiet(time.Hour / 2)
 		network.set(false) // a change to no better
 		client.quiet(time.Hour / 2)
 		client.is(resock.StateOffline)
-		if stats := client.Stats(); stats.Attempts != 0 || m.dialed() != 0 {
-			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, m.dialed())
+		if stats := client.Stats(); stats.Attempts != 0 || len(s.Attempts()) != 0 {
+			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, len(s.Attempts()))
 		}
 		began := time.Now()
 		network.set(true)
@@ -1168,9 +906,10 @@ func TestOfflineFromTheStart(t *testing.T) {
 }
 
 func TestOfflineWhileWaiting(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
 		network := &fakeNetwork{}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			return resock.Decision{After: time.Minute}
 		}))
 		if fail := next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
@@ -1188,7 +927,8 @@ func TestOfflineWhileWaiting(t *testing.T) {
 		}
 		within(t, began, 49*time.Second, 51*time.Second)
 
-		m.block(true) // and lost during an attempt
+		s.Script(resocktest.StallDial()) // and lost during an attempt
+		s.Restart()
 		began = time.Now()
 		client.quiet(time.Minute + time.Second)
 		client.is(resock.StateConnecting)
@@ -1203,13 +943,12 @@ func TestOfflineWhileWaiting(t *testing.T) {
 // TestNetworkLostWhileOpen: the probe finds the dead connection, and the client
 // waits for the network.
 func TestNetworkLostWhileOpen(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
 		next[resock.OpenEvent](client)
 		client.quiet(time.Minute - time.Second)
-		m.cut()
+		s.Accept().StopReading()
 		began := time.Now()
 		network.set(false)
 		fail := next[resock.FailEvent](client)
@@ -1240,13 +979,12 @@ func TestProbe(t *testing.T) {
 	for name, heartbeat := range heartbeats {
 		t.Run(name, func(t *testing.T) {
 			for after := time.Duration(0); after < 40*time.Second; after += 1300 * time.Millisecond {
-				controlBubble(t, func(t *testing.T, m *memory) {
-					m.host("a", controlListen)
+				virtual(t, func(t *testing.T, s *resocktest.Server) {
 					network := &fakeNetwork{}
-					client := start(t, "ws://a/", append(heartbeat, m.options(), resock.WithNetwork(network))...)
+					client := start(t, "ws://a/", append(heartbeat, reach(s), resock.WithNetwork(network))...)
 					next[resock.OpenEvent](client)
 					client.quiet(after)
-					m.cut()
+					s.Accept().StopReading()
 					began := time.Now()
 					network.set(true)
 					if fail := next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
@@ -1263,12 +1001,11 @@ func TestProbe(t *testing.T) {
 
 // TestProbeFlapping: changes that never end do not put off the verdict.
 func TestProbeFlapping(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
 		next[resock.OpenEvent](client)
-		m.cut()
+		s.Accept().StopReading()
 		began := time.Now()
 		for range 10 {
 			network.set(true)
@@ -1286,18 +1023,16 @@ func TestProbeFlapping(t *testing.T) {
 // TestProbeBesideBeats: the server gets the messages that it asked for at their
 // time, however often the network changes.
 func TestProbeBesideBeats(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		received := make(chan string, 100)
-		m.host("a", controlFeed(received))
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
 		next[resock.OpenEvent](client)
 		for range 100 {
 			network.set(true)
 			client.quiet(time.Second)
 		}
-		if beats := len(received); beats < 9 || beats > 11 {
+		if beats := len(s.Accept().Received().Messages); beats < 9 || beats > 11 {
 			t.Errorf("%d beats in 100 s, want one per 10 s", beats)
 		}
 	})
@@ -1305,10 +1040,9 @@ func TestProbeBesideBeats(t *testing.T) {
 
 // TestProbeHealthy: changes do no harm to a connection that is well.
 func TestProbeHealthy(t *testing.T) {
-	controlBubble(t, func(t *testing.T, m *memory) {
-		m.host("a", controlListen)
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := &fakeNetwork{}
-		client := start(t, "ws://a/", m.options(), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
+		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
 		next[resock.OpenEvent](client)
 		for range 20 {
 			out := client.Stats().BytesOut
@@ -1327,10 +1061,9 @@ func TestProbeHealthy(t *testing.T) {
 func TestLoopbackNeedsNoNetwork(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
 		t.Run(host, func(t *testing.T) {
-			controlBubble(t, func(t *testing.T, m *memory) {
-				m.host(strings.Trim(host, "[]"), controlListen)
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
 				network := &fakeNetwork{offline: true}
-				client := start(t, "ws://"+host+":8080/", m.options(), resock.WithNetwork(network))
+				client := start(t, "ws://"+host+":8080/", reach(s), resock.WithNetwork(network))
 				began := time.Now()
 				next[resock.OpenEvent](client)
 				network.set(false)

@@ -103,13 +103,9 @@ func (c *Client) dialOptions(endpoint Endpoint, t *tracer) *websocket.DialOption
 	}
 	client.Transport = t.wrap(client.Transport)
 	opts.HTTPClient = &client
-	if hook := opts.OnPingReceived; hook != nil {
-		// coder/websocket reuses the payload.
-		opts.OnPingReceived = func(ctx context.Context, payload []byte) bool {
-			return hook(ctx, append([]byte(nil), payload...))
-		}
-	}
-	opts.OnPongReceived = nil // the wire calls it
+	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
+	// gives a ping and its hook 5 s together.
+	opts.OnPingReceived, opts.OnPongReceived = nil, nil
 	return &opts
 }
 
@@ -125,7 +121,8 @@ func (s *session) setUp(header http.Header) {
 	r.counters = &s.client.counters
 	r.keep = config.handler == nil
 	r.deliver = s.deliver
-	r.onPong = s.pong
+	r.rest = s.client.events.letGo
+	r.onPing, r.onPong = s.ping, s.pong
 
 	w := &s.wire.wireWriter
 	w.timeout = config.writeTimeout
@@ -149,6 +146,12 @@ func (s *session) deliver(typ MessageType, data []byte) bool {
 		return !s.client.events.aborted()
 	}
 	return s.client.events.message(MessageEvent{Session: s.id, Type: typ, Data: data})
+}
+
+// ping takes a ping's payload from the reader. It reports whether to answer.
+func (s *session) ping(payload []byte) bool {
+	hook := s.client.config.dial.OnPingReceived
+	return hook == nil || hook(context.Background(), append([]byte(nil), payload...))
 }
 
 // pong takes a pong's payload from the reader.

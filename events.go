@@ -113,6 +113,10 @@ type fanout struct {
 	blockedSince atomic.Int64 // Unix nanoseconds, or 0
 	blockedTimer *time.Timer  // of the goroutine of Run
 
+	sending sync.Mutex // held by who sends to a channel, unless it waits, and by who closes one
+	holding bool       // by the goroutine of Run
+	paused  bool       // it waits for a subscriber, and holds again then
+
 	mu     sync.Mutex
 	list   atomic.Pointer[[]*subscriber] // replaced, never changed, under mu
 	open   *OpenEvent                    // of the open session
@@ -172,13 +176,17 @@ func (f *fanout) lifecycle(event Event) {
 	}
 	list := f.subscribers()
 	f.mu.Unlock()
+	f.hold()
+	defer f.letGo()
 	for _, s := range list {
 		s.send(event)
 	}
 }
 
-// message delivers a message. It reports whether delivery goes on.
+// message delivers a message. It reports whether delivery goes on. Until letGo, no
+// subscriber leaves: one lock serves all messages of a read.
 func (f *fanout) message(event MessageEvent) bool {
+	f.hold()
 	var boxed Event // once, for all subscribers
 	for _, s := range f.subscribers() {
 		if !s.messages {
@@ -190,6 +198,20 @@ func (f *fanout) message(event MessageEvent) bool {
 		s.send(boxed)
 	}
 	return !f.aborted()
+}
+
+func (f *fanout) hold() {
+	if !f.holding {
+		f.sending.Lock()
+		f.holding = true
+	}
+}
+
+func (f *fanout) letGo() {
+	if f.holding {
+		f.holding = false
+		f.sending.Unlock()
+	}
 }
 
 func (f *fanout) aborted() bool {
@@ -222,10 +244,11 @@ type subscriber struct {
 	stop     func() bool   // forgets ctx
 	taken    chan struct{} // closed when the first event was taken or discarded; nil if nobody waits for that
 
-	mu    sync.Mutex // held by who sends to ch and who closes it
-	ch    chan Event
-	ended bool // nothing more is sent
-	gone  bool // ch is closed
+	ch      chan Event
+	ended   bool // nothing more is sent
+	waiting bool // the goroutine of Run waits for the consumer
+	leaving bool // and closes ch then
+	gone    bool // ch is closed
 }
 
 // first makes event the first one of a new subscriber.
@@ -244,6 +267,7 @@ func (s *subscriber) first(event Event) {
 	}
 }
 
+// send delivers event; the goroutine of Run holds the channels.
 func (s *subscriber) send(event Event) {
 	if s.drop != nil {
 		s.drop.push(event, s)
@@ -252,14 +276,17 @@ func (s *subscriber) send(event Event) {
 	if s.taken != nil {
 		s.waitTaken()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.ended || s.try(event) {
 		return
 	}
+	s.waiting = true
 	s.fanout.block()
 	s.wait(event)
 	s.fanout.unblock()
+	s.waiting = false
+	if s.leaving {
+		s.shut()
+	}
 }
 
 // waitTaken waits for a late subscriber to take its first event. It waits for a
@@ -319,8 +346,16 @@ func (s *subscriber) close() {
 	if s.taken != nil {
 		<-s.taken
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.fanout.sending.Lock()
+	defer s.fanout.sending.Unlock()
+	if s.waiting {
+		s.leaving = true
+		return
+	}
+	s.shut()
+}
+
+func (s *subscriber) shut() {
 	s.ended = true
 	if !s.gone {
 		s.gone = true
@@ -328,8 +363,11 @@ func (s *subscriber) close() {
 	}
 }
 
-// block notes that a subscriber makes delivery wait from now on.
+// block notes that a subscriber makes delivery wait from now on. Others may leave
+// meanwhile.
 func (f *fanout) block() {
+	f.paused = f.holding
+	f.letGo()
 	f.blockedSince.Store(time.Now().UnixNano())
 	if !f.log.Enabled(context.Background(), slog.LevelWarn) {
 		return
@@ -348,6 +386,9 @@ func (f *fanout) unblock() {
 	f.blockedSince.Store(0)
 	if f.blockedTimer != nil {
 		f.blockedTimer.Stop()
+	}
+	if f.paused {
+		f.hold()
 	}
 }
 

@@ -4,11 +4,13 @@ import (
 	"context"
 	"io"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // A server that does not answer the close frame does not take the CloseEvent
@@ -20,7 +22,7 @@ func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 				p.upgrade()
 				io.Copy(io.Discard, p)
 			}))
-			events := client.Subscribe(t.Context(), resock.WithOverflow(overflow))
+			events := grammar.Tee(t, client, resock.WithOverflow(overflow))
 			go client.Run(context.Background())
 			await[resock.OpenEvent](t, events)
 			client.Close(resock.StatusNormalClosure, "")
@@ -46,7 +48,7 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 				p.text(s)
 			}
 		}))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
 		await[resock.OpenEvent](t, events)
 
@@ -69,7 +71,7 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 		say <- "two"
 		<-done
 		await[resock.MessageEvent](t, events)
-		if event, ok := <-late; ok {
+		for event := range (&grammar.Checker{Late: true}).All(t, late) {
 			t.Errorf("after leaving: %+v", event)
 		}
 	})
@@ -90,11 +92,10 @@ func TestDropOldestCountsExactly(t *testing.T) {
 				}
 			}
 		}))
-		events := client.Subscribe(t.Context(), resock.WithOverflow(resock.OverflowDropOldest), resock.WithBuffer(7))
+		events := client.Subscribe(context.Background(), resock.WithOverflow(resock.OverflowDropOldest), resock.WithBuffer(7))
 		go client.Run(context.Background())
-		seen, session, last := 0, uint64(0), -1
-		for session < 3 || last < messages-1 {
-			event := <-events
+		seen, session := 0, uint64(0)
+		for event := range new(grammar.Checker).All(t, events) {
 			switch e := event.(type) {
 			case resock.OpenEvent:
 				session = e.Session
@@ -104,7 +105,9 @@ func TestDropOldestCountsExactly(t *testing.T) {
 				if e.Session != session || at != seen+int(e.Lost) {
 					t.Fatalf("message %d of session %d (in %d) after %d seen, %d lost", i, e.Session, session, seen, e.Lost)
 				}
-				seen, last = at+1, i
+				if seen = at + 1; seen == 3*messages {
+					client.Close(resock.StatusNormalClosure, "")
+				}
 				time.Sleep(10 * time.Microsecond)
 			}
 		}
@@ -135,11 +138,11 @@ func TestCloseDuringDelivery(t *testing.T) {
 				close(release)
 				io.Copy(io.Discard, p)
 			}))
-		events := client.Subscribe(t.Context())
+		events := client.Subscribe(context.Background())
 		client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
-		if closed := await[resock.CloseEvent](t, events); !closed.Clean {
-			t.Errorf("%+v", closed)
+		seen := slices.Collect(new(grammar.Checker).All(t, events))
+		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
+			t.Errorf("%+v", seen)
 		}
 	}
 }

@@ -19,6 +19,15 @@ func newFanout() *fanout {
 
 func said(text string) MessageEvent { return MessageEvent{Session: 1, Data: []byte(text)} }
 
+// deliver delivers what came by one read.
+func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
+	defer f.letGo()
+	for _, event := range events {
+		goesOn = f.message(event)
+	}
+	return goesOn
+}
+
 // heard names events; a message by its text, with the number of those lost
 // before it.
 func heard(events ...Event) (names []string) {
@@ -79,7 +88,7 @@ func TestWithoutMessages(t *testing.T) {
 	f := newFanout()
 	silent := f.subscribe(context.Background(), subscription{buffer: 10})
 	f.lifecycle(OpenEvent{})
-	f.message(said("not for everybody"))
+	deliver(f, said("not for everybody"))
 	f.lifecycle(CloseEvent{})
 	f.finish()
 	wantHeard(t, heard(rest(silent)...), "open", "close")
@@ -100,7 +109,7 @@ func TestLeaving(t *testing.T) {
 		if n := len(f.subscribers()); n != 1 {
 			t.Errorf("%d subscribers, want the one that stays", n)
 		}
-		f.message(said("x"))
+		deliver(f, said("x"))
 		f.finish()
 		wantHeard(t, heard(rest(stays)...), "x")
 	})
@@ -143,7 +152,7 @@ func TestLateUnbuffered(t *testing.T) {
 		ctx, leave := context.WithCancel(context.Background())
 		late := f.subscribe(ctx, subscription{messages: true})
 		var delivery sync.WaitGroup
-		delivery.Go(func() { f.message(said("x")) })
+		delivery.Go(func() { deliver(f, said("x")) })
 		wantHeard(t, heard(<-late, <-late), "open", "x")
 		delivery.Wait()
 		if f.blockedSince.Load() != 0 {
@@ -170,12 +179,17 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 		"aborted": {fanout: aborted, ctx: context.Background()},
 	} {
 		s.ch = make(chan Event, 1)
-		s.send(said("one"))
-		s.send(said("discarded"))
+		send := func(text string) {
+			s.fanout.hold()
+			defer s.fanout.letGo()
+			s.send(said(text))
+		}
+		send("one")
+		send("discarded")
 		got := heard(<-s.ch)
-		s.send(said("three"))
+		send("three")
 		s.close()
-		s.send(said("under way"))
+		send("under way")
 		wantHeard(t, append(got, heard(rest(s.ch)...)...), "one")
 		if s.fanout.blockedSince.Load() != 0 {
 			t.Errorf("%s: still blocked", name)
@@ -184,10 +198,10 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 	closed := &subscriber{fanout: newFanout(), ctx: context.Background(), ch: make(chan Event, 1)}
 	closed.close()
 	closed.send(said("under way"))
-	if aborted.message(said("x")) {
+	if deliver(aborted, said("x")) {
 		t.Error("delivery goes on after an abort")
 	}
-	if !newFanout().message(said("x")) {
+	if !deliver(newFanout(), said("x")) {
 		t.Error("delivery does not go on")
 	}
 }
@@ -200,7 +214,7 @@ func TestLateUnbufferedLeaves(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		late := f.subscribe(ctx, subscription{messages: true})
 		var delivery sync.WaitGroup
-		delivery.Go(func() { f.message(said("x")) })
+		delivery.Go(func() { deliver(f, said("x")) })
 		synctest.Wait()
 		if f.blockedSince.Load() == 0 {
 			t.Error("nobody is told")
@@ -214,12 +228,36 @@ func TestLateUnbufferedLeaves(t *testing.T) {
 	})
 }
 
+// Whoever delivery waits for, the others may leave, and so may that one: at once,
+// though one lock serves all messages of a read.
+func TestLeavingDuringDelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		slowly, leaveSlowly := context.WithCancel(t.Context())
+		slow := f.subscribe(slowly, subscription{messages: true})
+		ctx, leave := context.WithCancel(t.Context())
+		other := f.subscribe(ctx, subscription{buffer: 1, messages: true})
+		stays := f.subscribe(context.Background(), subscription{buffer: 3, messages: true})
+		var delivery sync.WaitGroup
+		delivery.Go(func() { deliver(f, said("a"), said("b"), said("c")) })
+		wantHeard(t, heard(<-slow), "a")
+		synctest.Wait() // delivery waits for slow to take b
+		leave()
+		wantHeard(t, heard(rest(other)...), "a")
+		leaveSlowly()
+		wantHeard(t, heard(rest(slow)...))
+		delivery.Wait()
+		f.finish()
+		wantHeard(t, heard(rest(stays)...), "a", "b", "c")
+	})
+}
+
 func TestDropOldestNeverBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
 		slow := f.subscribe(t.Context(), subscription{buffer: 2, messages: true, overflow: OverflowDropOldest})
 		for _, text := range []string{"a", "b", "c", "d", "e"} {
-			f.message(said(text))
+			deliver(f, said(text))
 			synctest.Wait() // the first is with the pump now
 		}
 		wantHeard(t, heard(<-slow, <-slow, <-slow), "a", "d after 2", "e")

@@ -196,15 +196,6 @@ func TestFault44_DropDuringSend(t *testing.T) {
 	})
 }
 
-// TestFault45 has a companion inside the package, which sees the clocks.
-func TestFault45_WallClockJumps(t *testing.T) {
-	// Delays and the pulse are functions of durations: there is no wall clock to
-	// jump. See TestClockIsMonotonic and the tests of internal/delay.
-	if got := (delay.Schedule{Max: time.Minute}).Draw(delay.Wish{}, time.Second, 0.5); got != 500*time.Millisecond {
-		t.Errorf("a delay of %v", got)
-	}
-}
-
 // TestFault46 stops the process of a client for longer than its heartbeat.
 func TestFault46_ProcessStopped(t *testing.T) {
 	const role = "RESOCK_TEST_STOPPED"
@@ -365,7 +356,7 @@ func TestFault50_CancelAnywhere(t *testing.T) {
 			for range 200 {
 				_ = client.Enqueue(resock.MessageText, []byte(strings.Repeat("x", 1000)), resock.WithResult(func(err error) { outcomes <- err }))
 			}
-			events := grammar.Tee(t, client.Subscribe(context.Background()))
+			events := grammar.Tee(t, client)
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(moment)*2*time.Millisecond+time.Microsecond)
 			defer cancel()
 			go func() {
@@ -397,7 +388,7 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 
 		for _, opts := range [][]resock.SubscribeOption{nil, {resock.WithBuffer(0)}, {resock.WithOverflow(resock.OverflowDropOldest)}} {
 			ctx, leave := context.WithCancel(context.Background())
-			late := (&grammar.Checker{Late: true, Cut: true}).Tee(t, r.client.Subscribe(ctx, opts...))
+			late := (&grammar.Checker{Late: true, Cut: true}).Tee(ctx, t, r.client, opts...)
 			if open, ok := (<-late).(resock.OpenEvent); !ok || open.Session != 1 {
 				t.Errorf("a late subscriber starts with %+v, want the session's Open", open)
 			}
@@ -426,7 +417,7 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 		for i := range 10 {
 			r.message(fmt.Sprint(i))
 		}
-		for range lazy { // closed
+		for range (&grammar.Checker{Late: true, Cut: true}).All(t, lazy) { // to the end
 		}
 		if !r.client.Stats().BlockedSince.IsZero() {
 			t.Error("BlockedSince tells of one that has left")

@@ -19,6 +19,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -340,7 +341,7 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				events := client.Subscribe(t.Context(), opts...)
+				events := client.Subscribe(context.Background(), opts...)
 				done := make(chan error, 1)
 				go func() { done <- client.Run(context.Background()) }()
 				time.Sleep(time.Minute)
@@ -352,7 +353,7 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 				if took := time.Since(started); took > time.Second {
 					t.Errorf("closing took %v", took)
 				}
-				for range events { // what was delivered, and the end
+				for range (&grammar.Checker{Cut: true}).All(t, events) { // what was delivered, and the end
 				}
 			})
 		})
@@ -653,5 +654,36 @@ func TestFault40_DataAndCloseTogether(t *testing.T) {
 		r.message("first")
 		r.message("second")
 		r.closed(1000, "bye", true)
+	})
+}
+
+// The application's hook decides which pings are answered, may keep their payload,
+// and may take its time.
+func TestOnPingReceived(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var seen [][]byte
+		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+			HTTPClient: s.Client(),
+			OnPingReceived: func(_ context.Context, payload []byte) bool {
+				seen = append(seen, payload)
+				time.Sleep(6 * time.Second)
+				return string(payload) != "no"
+			},
+		}))
+		c := s.Accept()
+		r.open()
+		for _, payload := range []string{"one", "no", "two"} {
+			_ = c.Ping(payload)
+		}
+		_ = c.Push("still here")
+		r.message("still here")
+		synctest.Wait()
+		var pongs []string
+		for _, pong := range c.Received().Pongs {
+			pongs = append(pongs, string(pong.Payload))
+		}
+		if got, asked := fmt.Sprint(pongs), fmt.Sprintf("%s", seen); got != "[one two]" || asked != "[one no two]" {
+			t.Errorf("pongs %v after pings %s", got, asked)
+		}
 	})
 }

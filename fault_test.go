@@ -65,7 +65,7 @@ func startRig(t *testing.T, target string, opts ...resock.Option) *rig {
 		t.Fatal(err)
 	}
 	r.client = client
-	r.events = grammar.Tee(t, client.Subscribe(context.Background()))
+	r.events = grammar.Tee(t, client)
 	done := make(chan error, 1)
 	go func() { done <- client.Run(context.Background()) }()
 	t.Cleanup(func() {

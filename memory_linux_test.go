@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // TestIdleMemory measures what an open client with a heartbeat and a default
@@ -95,11 +97,12 @@ func idle(t *testing.T, role string) {
 	}
 	n := float64(clients)
 	fmt.Printf("per client: %.2f goroutines, %.1f KiB\n", float64(runtime.NumGoroutine()-goroutines)/n, (resident()-memory)/n)
-	runtime.KeepAlive(subscriptions)
 	for _, client := range all {
 		_ = client.Close(resock.StatusNormalClosure, "")
 	}
-	for _, client := range all {
-		<-client.Done()
+	for _, events := range subscriptions {
+		if n := len(slices.Collect(new(grammar.Checker).All(t, events))); n != 2 {
+			t.Errorf("%d events, want an open and a close", n)
+		}
 	}
 }

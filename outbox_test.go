@@ -11,6 +11,14 @@ import (
 	"time"
 )
 
+func batchOf(all ...outbound) *batch {
+	b := new(batch)
+	for i := range all {
+		b.add(&all[i])
+	}
+	return b
+}
+
 // A message that the closing handshake refused was not sent, even if the close
 // frame has gone out since.
 func TestRefusedByAClosingHandshake(t *testing.T) {
@@ -24,8 +32,7 @@ func TestRefusedByAClosingHandshake(t *testing.T) {
 		t.Fatal(err)
 	}
 	settled := errors.New("not settled")
-	o.flight = []flight{{outbound{typ: MessageText, data: []byte("x"), result: func(err error) { settled = err }}, start, end}}
-	o.land(s, net.ErrClosed)
+	o.land(s, batchOf(outbound{typ: MessageText, data: []byte("x"), result: func(err error) { settled = err }, start: start, end: end}), net.ErrClosed)
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 {
 		t.Errorf("%d messages of %d bytes wait for the next session, outcome %v", messages, bytes, settled)
 	}
@@ -42,7 +49,8 @@ func TestUntouched(t *testing.T) {
 		{10, 20, 5, true}, {10, 20, 10, true}, {10, 20, 11, false}, {10, 20, 20, false}, {10, 20, 30, false},
 		{10, 10, 30, true}, // refused
 	} {
-		if got := untouched(tt.start, tt.end, tt.written); got != tt.want {
+		m := outbound{start: tt.start, end: tt.end}
+		if got := m.untouched(tt.written); got != tt.want {
 			t.Errorf("bytes %d to %d of %d written: %t", tt.start, tt.end, tt.written, got)
 		}
 	}
@@ -55,14 +63,20 @@ func TestLandBetween(t *testing.T) {
 	o := &s.client.outbox
 	outcomes := make([]error, 5)
 	pending := errors.New("pending")
+	var all []outbound
 	for i := range outcomes {
 		outcomes[i] = pending
-		o.flight = append(o.flight, flight{outbound{data: []byte("x"), result: func(err error) { outcomes[i] = err }}, uint64(10 * i), uint64(10*i + 10)})
+		all = append(all, outbound{
+			data:   []byte("x"),
+			result: func(err error) { outcomes[i] = err },
+			start:  uint64(10 * i),
+			end:    uint64(10*i + 10),
+		})
 	}
 	s.wire.written = 20
 	s.wire.wireWriter.err = io.ErrClosedPipe
 	o.token = true
-	o.land(s, io.ErrClosedPipe)
+	o.land(s, batchOf(all...), io.ErrClosedPipe)
 	if s.ending == nil || s.ending.phase != PhaseWrite {
 		t.Errorf("the session ends by %+v", s.ending)
 	}
@@ -75,20 +89,19 @@ func TestLandBetween(t *testing.T) {
 	if n := s.client.counters.messagesOut.Load(); n != 2 {
 		t.Errorf("%d messages counted", n)
 	}
-	for i, f := range o.flight[:5] {
-		if f.data != nil || f.result != nil {
-			t.Errorf("message %d is kept alive", i)
-		}
-	}
 
 	o.session = s
-	for range 3 {
-		m := o.queue.popFront()
-		o.forget(&m)
-		o.flight = append(o.flight, flight{m, 20, 30})
+	b := o.take(s)
+	for _, m := range b.items[len(b.items):cap(b.items)] {
+		if m.data != nil || m.result != nil {
+			t.Error("a settled message is kept alive")
+		}
+	}
+	for i := range b.items {
+		b.items[i].start, b.items[i].end = 20, 30
 	}
 	s.wire.written = 21
-	o.land(s, net.ErrClosed)
+	o.land(s, b, net.ErrClosed)
 	for i, err := range outcomes[2:] {
 		if err != ErrMaybeSent {
 			t.Errorf("message %d, half written: %v", i, err)
@@ -121,32 +134,42 @@ func TestQueueBounds(t *testing.T) {
 	}
 }
 
-// Copies share blocks up to a size, never bytes, and an empty queue keeps none.
-func TestQueueCopies(t *testing.T) {
-	var o outbox
-	for _, size := range []int{0, 1, 100, 28, 2000, maxCarved - 1, maxCarved, maxCarved + 1, blockSize, 100_000, 1} {
-		data := make([]byte, size)
-		for i := range data {
-			data[i] = byte(i)
-		}
-		own := o.copy(data)
-		want := bytes.Clone(data)
+// Copies of a batch share blocks up to a size, never bytes.
+func TestBatchCopies(t *testing.T) {
+	var b batch
+	type pair struct{ own, want []byte }
+	var all []pair
+	for i, size := range []int{0, 1, 100, 28, 200, 2000, 9000, maxCopy - 1, maxCopy, maxCopy + 1, 100_000, 1, 30_000, 16_000, 16_000, 16_000} {
+		data := bytes.Repeat([]byte{byte(i + 1)}, size)
+		all = append(all, pair{b.copy(data), bytes.Clone(data)})
 		clear(data)
-		for range 20 {
-			o.copy([]byte{7, 7, 7})
-		}
-		if !bytes.Equal(own, want) || cap(own) != len(own) && size <= maxCarved {
-			t.Errorf("a copy of %d bytes has %d, room for %d", size, len(own), cap(own))
+		if len(b.block) > maxBlock {
+			t.Fatalf("a block of %d bytes", len(b.block))
 		}
 	}
-	if len(o.block) == 0 {
-		t.Error("no block is shared")
+	for i, c := range all {
+		if !bytes.Equal(c.own, c.want) || cap(c.own) != len(c.own) && len(c.own) <= maxCopy {
+			t.Errorf("copy %d of %d bytes has %d, room for %d", i, len(c.want), len(c.own), cap(c.own))
+		}
 	}
-	o.queue.pushBack(outbound{})
-	m := o.queue.popFront()
-	o.forget(&m)
-	if o.block != nil || o.grow != 0 {
-		t.Error("an empty queue keeps a block")
+}
+
+// A batch that was sent serves another client, keeps its memory and nothing of what
+// was in it.
+func TestBatchRecycled(t *testing.T) {
+	b := new(batch)
+	for range 100 {
+		b.add(&outbound{data: b.copy([]byte("text")), result: func(error) {}, expiry: 1})
+	}
+	items, block := b.items, b.block
+	b.recycle()
+	for i := range items {
+		if items[i].data != nil || items[i].result != nil {
+			t.Fatalf("item %d is kept alive", i)
+		}
+	}
+	if len(b.items)+b.size+b.count+b.bytes+b.used != 0 || b.watched || b.timed || cap(b.items) != cap(items) || &b.block[0] != &block[0] {
+		t.Errorf("%+v", b)
 	}
 }
 
@@ -234,7 +257,7 @@ func TestFlushWaits(t *testing.T) {
 			o := &s.client.outbox
 			o.session, o.token = s, tt.token
 			for range tt.queued {
-				o.queue.pushBack(outbound{})
+				o.tail(0).add(&outbound{})
 			}
 			o.flush(wiredSession(t, setting{limit: 100}, &script{end: io.EOF}))
 			done := make(chan struct{})
@@ -268,77 +291,83 @@ func TestRequeue(t *testing.T) {
 	gone, leave := context.WithCancel(context.Background())
 	leave()
 	left, waits := newWaiter(gone), newWaiter(context.Background())
+	var all []outbound
 	for _, m := range []outbound{{data: []byte("beat"), waiter: beatWaiter}, {waiter: left}, {waiter: waits}, {data: []byte("x")}} {
-		o.flight = append(o.flight, flight{m, 10, 20})
+		m.start, m.end = 10, 20
+		all = append(all, m)
 	}
-	o.land(s, net.ErrClosed)
+	o.land(s, batchOf(all...), net.ErrClosed)
 	if err := <-left.outcome; !errors.Is(err, ErrNotSent) {
 		t.Errorf("who has left gets %v", err)
 	}
-	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.len != 2 || o.queue.at(0).waiter != waits {
-		t.Errorf("%d messages of %d bytes wait, %d in all", messages, bytes, o.queue.len)
+	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.len != 1 {
+		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.len)
+	}
+	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.count != 1 || again.size != 13 {
+		t.Errorf("%+v", again)
 	}
 	if len(o.beats) != 0 {
 		t.Error("a beat waits for another connection")
 	}
 }
 
-func TestReleaseGivesABurstsMemoryBack(t *testing.T) {
-	var o outbox
-	o.idle.L = &o.mu
-	for _, room := range []int{16, 17, burst / 2} {
-		o.token, o.flight = true, make([]flight, 0, room)
-		o.release()
-		if kept := o.flight != nil; kept != (room == 16) || o.token {
-			t.Errorf("room for %d: kept %t", room, kept)
+// A batch holds what fits into the buffer of the wire; beats go first.
+func TestTake(t *testing.T) {
+	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
+	o := &s.client.outbox
+	o.session = s
+	o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
+	large := make([]byte, 30<<10)
+	queued := [][]byte{large, large, large, []byte("small"), make([]byte, 100<<10), []byte("last")}
+	for range maxBatch {
+		queued = append(queued, nil)
+	}
+	for _, data := range queued {
+		if err := o.enqueue(&outbound{typ: MessageBinary}, data); err != nil {
+			t.Fatal(err)
 		}
+		o.token = true // nobody drains
+	}
+	taken := 0
+	for _, want := range []int{1, 2, 2, 1, maxBatch, 1} { // the beat; two large ones; another and the small one; the largest; the others
+		b := o.take(s)
+		if len(b.items) != want {
+			t.Errorf("%d messages taken, want %d", len(b.items), want)
+		}
+		taken += b.count
+	}
+	if b := o.take(s); b != nil || taken != len(queued) {
+		t.Errorf("%d messages taken, then %+v", taken, b)
+	}
+	if messages, bytes := o.size(); messages != 0 || bytes != 0 {
+		t.Errorf("%d messages of %d bytes are left", messages, bytes)
 	}
 }
 
-// A flush holds what fits into the buffer of the wire, beats first, and nothing
-// that has expired.
-func TestTake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
-		o := &s.client.outbox
-		o.session = s
-		o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
-		time.Sleep(time.Second)
-		large, now := make([]byte, 30<<10), o.now()
-		for _, m := range []outbound{
-			{data: large}, {data: large}, {data: large},
-			{expiry: now - 1}, {expiry: now}, {expiry: now + 1, data: []byte("in time")},
-			{data: make([]byte, 100<<10)}, {data: []byte("last")},
-		} {
-			o.count++
-			o.bytes += len(m.data)
-			o.queue.pushBack(m)
-		}
-		expired := 0
-		for _, want := range []int{2, 3, 1, 1, 0} { // beat and large; two large ones and the small one; the largest; the last
-			o.flight = nil
-			expired += len(o.take(s))
-			if len(o.flight) != want {
-				t.Errorf("%d messages taken, want %d", len(o.flight), want)
-			}
-		}
-		if expired != 2 {
-			t.Errorf("%d expired", expired)
-		}
-		if messages, bytes := o.size(); messages != 0 || bytes != 0 {
-			t.Errorf("%d messages of %d bytes are left", messages, bytes)
-		}
-	})
+// Nothing that has expired is sent.
+func TestExpire(t *testing.T) {
+	const now = time.Hour
+	var outcomes []error
+	result := func(err error) { outcomes = append(outcomes, err) }
+	b := batchOf(outbound{expiry: now - 1, result: result}, outbound{}, outbound{expiry: now, data: []byte("x"), result: result},
+		outbound{expiry: now + 1, data: []byte("in time")})
+	b.expire(now)
+	if len(b.items) != 2 || string(b.items[1].data) != "in time" || b.count != 2 || b.bytes != 7 || !b.timed || b.watched {
+		t.Errorf("left: %+v", b)
+	}
+	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
+		t.Errorf("outcomes %v", outcomes)
+	}
 }
 
-// What was queued while somebody wrote is sent after it, and not kept alive.
+// What was queued while somebody wrote is sent after it.
 func TestReleaseGoesOn(t *testing.T) {
 	src := &script{end: io.EOF}
 	s := wiredSession(t, setting{limit: 100}, src)
 	o := &s.client.outbox
 	o.session, o.token = s, true
 	outcome := make(chan error, 1)
-	if err := o.enqueue(outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
+	if err := o.enqueue(&outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
 		t.Fatal(err)
 	}
 	o.release()
@@ -348,10 +377,5 @@ func TestReleaseGoesOn(t *testing.T) {
 	o.join()
 	if sent := sentFrames(t, src.written()); len(sent) != 1 || sent[0].payload != "next" {
 		t.Errorf("sent %v", sent)
-	}
-	for _, f := range o.flight[:cap(o.flight)] {
-		if f.data != nil {
-			t.Error("a message is kept alive")
-		}
 	}
 }

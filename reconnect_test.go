@@ -26,7 +26,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.FailEvent](t, events)
@@ -76,7 +76,7 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		lost := await[resock.FailEvent](t, events)
@@ -99,7 +99,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 			p.frame(0x83, "") // a reserved opcode
 			time.Sleep(10 * time.Second)
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for range 5 {
@@ -119,7 +119,7 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 func TestReconnectNeverDelays(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		fail := await[resock.FailEvent](t, events)
 		client.Reconnect()
@@ -144,7 +144,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		await[resock.OpenEvent](t, events)
@@ -164,7 +164,7 @@ func TestConnectingIsAnswered(t *testing.T) {
 			p.upgrade()
 			p.echoClose(nil)
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		client.Reconnect()
@@ -188,7 +188,7 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
 		bubble(t, func(t *testing.T) {
 			client := newClient(t, resock.WithMaxAttempts(1), inMemory(func(n int, p *peer) {}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
 			for range events {
 			}
@@ -265,7 +265,7 @@ func TestReconnectEndsTheWait(t *testing.T) {
 				p.upgrade()
 				time.Sleep(10 * time.Second)
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		if open := await[resock.OpenEvent](t, events); open.Took != time.Second {
 			t.Errorf("the attempt took %v", open.Took)
@@ -294,7 +294,7 @@ func TestReconnectHoldsOneAttemptBack(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		first := await[resock.OpenEvent](t, events)
 		client.Reconnect()
@@ -318,7 +318,7 @@ func TestStableAfterIsExact(t *testing.T) {
 				p.upgrade()
 				time.Sleep(uptime)
 			}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
 			await[resock.OpenEvent](t, events)
 			await[resock.FailEvent](t, events)
@@ -367,7 +367,7 @@ func TestRepeatsOfACloseCode(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		for i, end := range ends {
 			await[resock.OpenEvent](t, events)
@@ -393,7 +393,7 @@ func TestAttemptIsNotToldOfASuspend(t *testing.T) {
 					time.Sleep(time.Second)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.FailEvent](t, events)
 		for client.State() != resock.StateConnecting {
@@ -434,7 +434,7 @@ func TestHooksMayStopTheClient(t *testing.T) {
 							}
 							gone <- true
 						}))
-					events := grammar.Tee(t, client.Subscribe(t.Context()))
+					events := grammar.Tee(t, client)
 					go client.Run(t.Context())
 					fail := await[resock.FailEvent](t, events)
 					if fail.Next != resock.StateSuspended || fail.Err == nil {
@@ -484,7 +484,7 @@ func TestContextsEndWithTheAttempt(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		if len(contexts) != 3 {
@@ -505,7 +505,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 			p.upgrade()
 			time.Sleep(time.Second)
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		await[resock.OpenEvent](t, events)
 		var outcome error
@@ -530,7 +530,7 @@ func TestBackoffPolicyGivesUp(t *testing.T) {
 			resock.WithBackoffPolicy(func() backoff.BackOff {
 				return backoff.WithMaxRetries(backoff.NewConstantBackOff(time.Second), 2)
 			}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for _, next := range []resock.State{resock.StateWaiting, resock.StateWaiting, resock.StateClosed} {
@@ -606,7 +606,7 @@ func TestResumeIsNotHeldBack(t *testing.T) {
 				p.echoClose(nil)
 			}
 		}))
-		events := grammar.Tee(t, client.Subscribe(t.Context()))
+		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		first := await[resock.OpenEvent](t, events)
 		client.Reconnect()
@@ -711,7 +711,7 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 				p.upgrade()
 				_, _ = io.Copy(io.Discard, p)
 			}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
 			await[resock.OpenEvent](t, events)
 			began := time.Now()

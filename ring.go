@@ -1,22 +1,15 @@
 package resock
 
-import "sync"
-
 // ring is a double-ended queue on a circular buffer whose length is a power of
 // two. Its zero value is empty.
 type ring[T any] struct {
 	items []T
 	head  int
 	len   int
-	spare *sync.Pool // of *[]T with burst zero items, or nil
 }
 
-// A ring keeps no more than lull items when it becomes empty. What a burst needs
-// beyond comes from the spare ones of all rings.
-const (
-	lull  = 64
-	burst = 1024
-)
+// A ring that becomes empty keeps no more than lull items.
+const lull = 64
 
 // at returns the i-th item from the front.
 func (r *ring[T]) at(i int) *T { return &r.items[(r.head+i)&(len(r.items)-1)] }
@@ -41,7 +34,7 @@ func (r *ring[T]) popFront() T {
 	r.head = (r.head + 1) & (len(r.items) - 1)
 	r.len--
 	if r.len == 0 && len(r.items) > lull {
-		r.drop()
+		r.items, r.head = nil, 0
 	}
 	return item
 }
@@ -66,24 +59,9 @@ func (r *ring[T]) grow() {
 	if r.len < len(r.items) {
 		return
 	}
-	items := r.more(max(8, 2*len(r.items)))
+	items := make([]T, max(8, 2*len(r.items)))
 	for i := range r.len {
 		items[i] = *r.at(i)
 	}
 	r.items, r.head = items, 0
-}
-
-func (r *ring[T]) more(n int) []T {
-	if r.spare != nil && n > lull && n <= burst {
-		return *r.spare.Get().(*[]T)
-	}
-	return make([]T, n)
-}
-
-// drop gives the memory of an empty ring back.
-func (r *ring[T]) drop() {
-	if items := r.items; r.spare != nil && len(items) == burst {
-		r.spare.Put(&items)
-	}
-	r.items, r.head = nil, 0
 }

@@ -100,8 +100,8 @@ func (m *model) checkEnd() {
 	if err := m.client.Send(context.Background(), resock.MessageText, nil); err != resock.ErrClosed {
 		m.t.Errorf("Send on a closed client: %v", err)
 	}
-	if _, open := <-m.client.Subscribe(context.Background()); open {
-		m.t.Error("an event of a closed client")
+	for event := range new(grammar.Checker).All(m.t, m.client.Subscribe(context.Background())) {
+		m.t.Errorf("an event of a closed client: %+v", event)
 	}
 }
 

@@ -52,7 +52,7 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 		}
 		m.result = options.result
 	}
-	return c.outbox.enqueue(m, data)
+	return c.outbox.enqueue(&m, data)
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -78,6 +78,8 @@ type outbound struct {
 	expiry time.Duration // of the outbox's clock, or 0
 	result func(error)   // of Enqueue, or nil
 	waiter *waiter       // of Send, or nil; beatWaiter for the heartbeat
+
+	start, end uint64 // its place in the stream of the wire, once it is written
 }
 
 // beatWaiter marks messages of the heartbeat: on another connection they are worth
@@ -113,8 +115,8 @@ type outbox struct {
 	counters    *counters
 
 	mu      sync.Mutex
-	queue   ring[outbound]
-	count   int // messages of Enqueue in queue, and their bytes
+	queue   ring[*batch] // none is empty
+	count   int          // messages of Enqueue in queue, and their bytes
 	bytes   int
 	session *session // that takes messages, or nil
 	token   bool     // somebody writes
@@ -122,33 +124,15 @@ type outbox struct {
 	closed  bool      // no message is accepted any more
 	idle    sync.Cond // the queue, the session, the token or sweeping changed
 
-	block []byte // for copies of small messages
-	grow  int    // size of the last block
-
 	sweeper  *time.Timer
 	sweepAt  time.Duration // when it fires, or 0
 	sweeping bool
-
-	flight []flight // of the holder of the token
-}
-
-// Memory for bursts, all zero. It is shared by all clients: an idle one holds none.
-var (
-	queues  = sync.Pool{New: func() any { items := make([]outbound, burst); return &items }}
-	flights = sync.Pool{New: func() any { items := make([]flight, 0, burst/2); return &items }}
-)
-
-// flight is a message that was taken from the queue and whose outcome is open:
-// bytes start to end of the stream, once it is written.
-type flight struct {
-	outbound
-	start, end uint64
 }
 
 // untouched reports whether the network has nothing of a message, of which it took
 // the stream up to written. When the closing handshake refused the message, its
 // place is empty, and the close frame may already stand behind it.
-func untouched(start, end, written uint64) bool { return start == end || start >= written }
+func (m *outbound) untouched(written uint64) bool { return m.start == m.end || m.start >= written }
 
 func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := ctx.Err(); err != nil {
@@ -170,7 +154,7 @@ func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 		return o.wait(m.waiter) // what was not written waits for the next session
 	}
 	m.waiter = newWaiter(ctx)
-	o.queue.pushBack(m)
+	o.tail(len(data)).add(&m)
 	o.start()
 	o.mu.Unlock()
 	return o.wait(m.waiter)
@@ -179,7 +163,7 @@ func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 // writeDirect writes the message of a Send that holds the token. It reports
 // false when the outcome comes by m's waiter.
 func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool {
-	start, end, err := s.write(m.typ, m.data)
+	err := s.write(m)
 	if err == nil {
 		err = s.wire.flush()
 	}
@@ -189,8 +173,9 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 		return true
 	}
 	m.waiter = newWaiter(ctx)
-	o.flight = append(o.flight, flight{*m, start, end})
-	o.land(s, err)
+	b := newBatch()
+	b.add(m)
+	o.land(s, b, err)
 	o.release()
 	return false
 }
@@ -204,9 +189,9 @@ func (o *outbox) wait(w *waiter) error {
 	}
 	o.mu.Lock()
 	queued := false
-	o.queue.filter(func(m *outbound) bool {
+	o.remove(func(m *outbound) bool {
 		queued = queued || m.waiter == w
-		return m.waiter != w
+		return m.waiter == w
 	})
 	o.idle.Broadcast()
 	o.mu.Unlock()
@@ -219,7 +204,7 @@ func (o *outbox) wait(w *waiter) error {
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-func (o *outbox) enqueue(m outbound, data []byte) error {
+func (o *outbox) enqueue(m *outbound, data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
@@ -228,31 +213,43 @@ func (o *outbox) enqueue(m outbound, data []byte) error {
 	case o.count >= o.maxMessages || len(data) > o.maxBytes-o.bytes:
 		return ErrQueueFull
 	}
-	m.data = o.copy(data)
 	if m.expiry != 0 {
 		o.sweepBy(m.expiry)
 	}
+	b := o.tail(len(data))
+	m.data = b.copy(data)
+	b.add(m)
 	o.count++
 	o.bytes += len(data)
-	o.queue.pushBack(m)
 	o.start()
 	return nil
 }
 
-// copy carves copies of small messages from a block that grows with the burst.
-func (o *outbox) copy(data []byte) []byte {
-	n := len(data)
-	if n > maxCarved {
-		return append([]byte(nil), data...)
+// tail returns the batch for the next message, of n bytes; mu is held.
+func (o *outbox) tail(n int) *batch {
+	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).fits(n) {
+		return *o.queue.at(last)
 	}
-	if n > len(o.block) {
-		o.grow = min(blockSize, max(n, 2*o.grow))
-		o.block = make([]byte, o.grow)
-	}
-	own := o.block[:n:n]
-	o.block = o.block[n:]
-	copy(own, data)
-	return own
+	b := newBatch()
+	o.queue.pushBack(b)
+	return b
+}
+
+// remove removes the queued messages for which drop is true; mu is held.
+func (o *outbox) remove(drop func(*outbound) bool) {
+	o.queue.filter(func(next **batch) bool {
+		b := *next
+		o.count -= b.count
+		o.bytes -= b.bytes
+		b.remove(drop)
+		o.count += b.count
+		o.bytes += b.bytes
+		left := len(b.items) > 0
+		if !left {
+			b.recycle()
+		}
+		return left
+	})
 }
 
 // start sees that somebody writes what is queued; mu is held.
@@ -266,87 +263,54 @@ func (o *outbox) start() {
 // drain writes what is queued until nothing is left or the session ends.
 // The token is held.
 func (o *outbox) drain(s *session) {
-	for {
-		err := o.load(s)
-		if len(o.flight) == 0 && err == nil {
-			break
-		}
-		if err == nil {
-			err = s.wire.flush()
-		}
-		o.land(s, err)
-		if err != nil {
-			break
-		}
+	for b := o.take(s); b != nil && o.write(s, b); {
+		b = o.take(s)
 	}
 	o.release()
 }
 
-// load writes messages into the wire, up to one flush of them.
-func (o *outbox) load(s *session) error {
-	if o.flight == nil {
-		o.flight = *flights.Get().(*[]flight)
-	}
-	for _, m := range o.take(s) {
-		m.settle(ErrExpired)
-	}
-	return s.writeAll(o.flight)
-}
-
-// take moves messages for session s into flight, beats first, as many as one
-// flush holds. It returns the expired ones that it met.
-func (o *outbox) take(s *session) (expired []outbound) {
+// take takes the next batch for session s, beats first, or nil.
+func (o *outbox) take(s *session) *batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session != s {
 		return nil
 	}
-	size := 0
-	for _, m := range o.beats {
-		size += maskedSize(len(m.data))
-		o.flight = append(o.flight, flight{outbound: m})
-	}
-	o.beats = nil
-	for o.queue.len > 0 {
-		// What does not fit into the buffer of the wire would move all of it.
-		next := maskedSize(len(o.queue.at(0).data))
-		if size > 0 && size+next > maxFlush {
-			break
+	if len(o.beats) > 0 {
+		b := newBatch()
+		for i := range o.beats {
+			b.add(&o.beats[i])
 		}
-		m := o.queue.popFront()
-		o.forget(&m)
-		if m.expiry != 0 && m.expiry <= o.now() {
-			expired = append(expired, m)
-			continue
-		}
-		size += next
-		o.flight = append(o.flight, flight{outbound: m})
-	}
-	return expired
-}
-
-// forget takes m out of the count.
-func (o *outbox) forget(m *outbound) {
-	if m.waiter == nil {
-		o.count--
-		o.bytes -= len(m.data)
+		o.beats = nil
+		return b
 	}
 	if o.queue.len == 0 {
-		o.block, o.grow = nil, 0
+		return nil
 	}
+	b := o.queue.popFront()
+	o.count -= b.count
+	o.bytes -= b.bytes
+	return b
 }
 
-// land settles the messages in flight: sent if the network took all their
-// bytes, back to the front of the queue if it took none, and else unknown.
-func (o *outbox) land(s *session, err error) {
-	flight := o.flight
-	o.flight = flight[:0]
+// write writes a batch and settles it. It reports whether session s takes more.
+func (o *outbox) write(s *session, b *batch) bool {
+	b.expire(o.now())
+	err := s.writeAll(b.items)
 	if err == nil {
-		o.counters.messagesOut.Add(uint64(len(flight)))
-		for i := range flight {
-			flight[i].settle(nil)
-		}
-		clear(flight)
+		err = s.wire.flush()
+	}
+	o.land(s, b, err)
+	return err == nil
+}
+
+// land settles the messages of a batch: sent if the network took all their
+// bytes, back to the front of the queue if it took none, and else unknown.
+func (o *outbox) land(s *session, b *batch, err error) {
+	if err == nil {
+		o.counters.messagesOut.Add(uint64(len(b.items)))
+		b.settle(nil)
+		b.recycle()
 		return
 	}
 	// The session is detached and takes no more bytes before anything is
@@ -354,42 +318,45 @@ func (o *outbox) land(s *session, err error) {
 	o.detach(s)
 	s.writeFailed(err)
 	written := s.wire.writtenBytes()
-	tried := len(flight)
-	for tried > 0 && untouched(flight[tried-1].start, flight[tried-1].end, written) {
+	tried := len(b.items)
+	for tried > 0 && b.items[tried-1].untouched(written) {
 		tried--
 	}
-	o.requeue(flight[tried:])
-	for i := range flight[:tried] {
-		if m := &flight[i]; m.end <= written {
+	begun := slices.Clone(b.items[:tried])
+	o.requeue(b, tried)
+	for i := range begun {
+		if m := &begun[i]; m.end <= written {
 			o.counters.messagesOut.Add(1)
 			m.settle(nil)
 		} else {
 			m.settle(ErrMaybeSent)
 		}
 	}
-	clear(flight)
 }
 
-// requeue puts messages back to the front of the queue, but for those that
-// nobody waits for any more.
-func (o *outbox) requeue(unsent []flight) {
+// requeue puts a batch back to the front of the queue, but for its first tried
+// items and those that nobody waits for any more.
+func (o *outbox) requeue(b *batch, tried int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for i := len(unsent) - 1; i >= 0; i-- {
-		m := unsent[i].outbound
-		switch {
-		case m.waiter == beatWaiter:
-			continue
-		case m.waiter == nil:
-			o.count++
-			o.bytes += len(m.data)
-		case m.waiter.ctx.Err() != nil:
-			m.settle(notSent(m.waiter.ctx.Err()))
-			continue
+	b.items = slices.Delete(b.items, 0, tried)
+	b.remove(func(m *outbound) bool {
+		if m.waiter == nil || m.waiter == beatWaiter || m.waiter.ctx.Err() == nil {
+			return m.waiter == beatWaiter
 		}
-		o.queue.pushFront(m)
-		if m.expiry != 0 {
-			o.sweepBy(m.expiry)
+		m.settle(notSent(m.waiter.ctx.Err()))
+		return true
+	})
+	if len(b.items) == 0 {
+		b.recycle()
+		return
+	}
+	o.queue.pushFront(b)
+	o.count += b.count
+	o.bytes += b.bytes
+	for i := range b.items {
+		if at := b.items[i].expiry; at != 0 {
+			o.sweepBy(at)
 		}
 	}
 }
@@ -398,11 +365,6 @@ func (o *outbox) requeue(unsent []flight) {
 func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if cap(o.flight) > 16 { // a burst's memory is not kept
-		spare := o.flight
-		flights.Put(&spare)
-		o.flight = nil
-	}
 	o.token = false
 	o.idle.Broadcast()
 	o.start()
@@ -474,10 +436,12 @@ func (o *outbox) finish() {
 		o.idle.Wait()
 	}
 	for o.queue.len > 0 {
-		m := o.queue.popFront()
-		o.forget(&m)
+		b := o.queue.popFront()
+		o.count -= b.count
+		o.bytes -= b.bytes
 		o.mu.Unlock()
-		m.settle(ErrClosed)
+		b.settle(ErrClosed)
+		b.recycle()
 		o.mu.Lock()
 	}
 }
@@ -510,20 +474,17 @@ func (o *outbox) sweep() {
 	o.sweeping, o.sweepAt = true, 0
 	var expired []outbound
 	earliest, now := time.Duration(0), o.now()
-	o.queue.filter(func(m *outbound) bool {
+	o.remove(func(m *outbound) bool {
 		switch {
 		case m.expiry == 0:
 		case m.expiry <= now:
 			expired = append(expired, *m)
-			return false
+			return true
 		case earliest == 0 || m.expiry < earliest:
 			earliest = m.expiry
 		}
-		return true
+		return false
 	})
-	for i := range expired {
-		o.forget(&expired[i])
-	}
 	if earliest != 0 {
 		o.sweepBy(earliest)
 	}

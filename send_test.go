@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,30 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 	})
 }
 
+// While a result function takes its time, other messages expire. They are told
+// after it, and all before the client is done.
+func TestSlowResultIsWaitedFor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t)
+		var told []string
+		enqueue := func(text string, ttl, takes time.Duration) {
+			client.Enqueue(resock.MessageText, []byte(text), resock.WithTTL(ttl), resock.WithResult(func(error) {
+				time.Sleep(takes)
+				told = append(told, text)
+			}))
+		}
+		enqueue("slow", time.Second, time.Minute)
+		enqueue("behind it", time.Second, 0)
+		enqueue("meanwhile", 2*time.Second, 0)
+		time.Sleep(3 * time.Second)
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		if want := []string{"slow", "behind it", "meanwhile"}; !slices.Equal(told, want) {
+			t.Errorf("results of %q, want of %q", told, want)
+		}
+	})
+}
+
 // A server that closes while the client sends is a close with its code, and no
 // failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
@@ -118,7 +143,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 				p.close(resock.StatusServiceRestart)
 				io.Copy(io.Discard, p)
 			}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(context.Background())
 			await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -150,7 +175,7 @@ func TestSuspendWhileSending(t *testing.T) {
 					p.echoClose(nil)
 				}
 			}))
-			events := grammar.Tee(t, client.Subscribe(t.Context()))
+			events := grammar.Tee(t, client)
 			go client.Run(context.Background())
 			await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -190,16 +215,16 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 				p.echoClose(func(payload string) { got = append(got, payload) })
 			}
 		}))
-		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
 		outcome := make(chan error, 1)
 		client.Enqueue(resock.MessageText, []byte("hello"), resock.WithResult(func(err error) { outcome <- err }))
 		go client.Run(context.Background())
 		synctest.Wait()
 		client.Close(resock.StatusNormalClosure, "")
 		time.Sleep(time.Second)
-		await[resock.OpenEvent](t, events)
-		if closed := await[resock.CloseEvent](t, events); !closed.Clean {
-			t.Errorf("%+v", closed)
+		seen := slices.Collect(new(grammar.Checker).All(t, events))
+		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
+			t.Errorf("%+v", seen)
 		}
 		if err := <-outcome; err != nil || len(got) != 1 {
 			t.Errorf("outcome %v, the server got %q", err, got)
@@ -215,19 +240,23 @@ func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
 				p.Write([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
 			}
 		}))
-		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
-		synctest.Wait()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		go client.Send(ctx, resock.MessageText, []byte("x"))
-		for range 50 {
+		messages := 0
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.OpenEvent:
+				synctest.Wait()
+				go client.Send(t.Context(), resock.MessageText, []byte("x"))
+			case resock.MessageEvent:
+				messages++
+			default:
+				if closed, ok := e.(resock.CloseEvent); !ok || closed.Code != 4001 || messages != 50 {
+					t.Fatalf("after %d messages: %+v", messages, e)
+				}
+				client.Close(resock.StatusNormalClosure, "")
+			}
 			time.Sleep(time.Millisecond)
-			await[resock.MessageEvent](t, events)
-		}
-		if closed := await[resock.CloseEvent](t, events); closed.Code != 4001 {
-			t.Errorf("%+v", closed)
 		}
 	})
 }

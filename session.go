@@ -32,7 +32,7 @@ type session struct {
 
 	mu       sync.Mutex
 	ending   *ending     // why it ends; the first reason stays
-	deadline *time.Timer // of the closing handshake
+	deadline *time.Timer // when it is killed
 	finished bool        // no goroutine starts any more
 	tasks    sync.WaitGroup
 }
@@ -47,6 +47,8 @@ type ending struct {
 
 	phase Phase // of a failure
 	err   error
+
+	grace time.Duration // until the session is killed, or 0
 }
 
 // spawn runs f on a goroutine that finish joins. Once the session is finished
@@ -85,8 +87,8 @@ func (s *session) end(e ending) bool {
 		return false
 	}
 	s.ending = &e
-	if e.closing {
-		s.deadline = time.AfterFunc(s.client.config.closeTimeout, s.kill)
+	if e.grace > 0 {
+		s.deadline = time.AfterFunc(e.grace, s.kill)
 	}
 	return true
 }
@@ -105,9 +107,7 @@ func (s *session) writeFailed(err error) {
 	code, _ := s.wire.closed()
 	switch {
 	case s.wire.broken():
-		if s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode}) {
-			time.AfterFunc(lingerAfterFailure, s.kill)
-		}
+		s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode, grace: lingerAfterFailure})
 	case code == 0 || !errors.Is(err, net.ErrClosed):
 		s.fail(PhaseWrite, err)
 	}
@@ -124,7 +124,8 @@ func (s *session) kill() {
 // reading goroutine stays the only one that reads. (coder/websocket's Close
 // would discard what it reads, and take the reading goroutine's turns.)
 func (s *session) shut(code StatusCode, reason string, flush bool) {
-	if !s.end(ending{closing: true, requested: true, code: code, reason: reason}) {
+	timeout := s.client.config.closeTimeout
+	if !s.end(ending{closing: true, requested: true, code: code, reason: reason, grace: timeout}) {
 		return
 	}
 	s.spawn(func() {
@@ -138,18 +139,19 @@ func (s *session) shut(code StatusCode, reason string, flush bool) {
 	})
 }
 
-// write writes one message into the wire and tells its place in the stream.
+// write writes one message into the wire and notes its place in the stream.
 // Only the holder of the outbox's token may call it, or OnOpen. Its context
 // must never end: that would close the connection.
-func (s *session) write(typ MessageType, data []byte) (start, end uint64, err error) {
-	m := [1]flight{{outbound: outbound{typ: typ, data: data}}}
-	err = s.writeAll(m[:])
-	return m[0].start, m[0].end, err
+func (s *session) write(m *outbound) error {
+	one := [1]outbound{*m}
+	err := s.writeAll(one[:])
+	*m = one[0]
+	return err
 }
 
 // writeAll is write for several messages. After an error, the rest of them was
 // not written.
-func (s *session) writeAll(all []flight) (err error) {
+func (s *session) writeAll(all []outbound) (err error) {
 	if !s.wire.flate && s.wire.writeMessages(all) {
 		return nil
 	}
@@ -190,7 +192,9 @@ func (s *session) read() error {
 			return err
 		}
 		s.client.counters.messagesIn.Add(1)
-		if !r.deliver(typ, data) {
+		goesOn := r.deliver(typ, data)
+		r.rest()
+		if !goesOn {
 			return errAborted
 		}
 	}

@@ -48,15 +48,16 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	start, end, err := s.session.write(typ, data)
+	m := outbound{typ: typ, data: data}
+	err := s.session.write(&m)
 	if err == nil {
 		err = s.session.wire.flush()
 	}
 	switch written := s.session.wire.writtenBytes(); {
 	case err == nil:
-	case untouched(start, end, written):
+	case m.untouched(written):
 		return notSent(err)
-	case end > written:
+	case m.end > written:
 		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}
 	}
 	s.session.client.counters.messagesOut.Add(1)

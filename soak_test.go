@@ -194,6 +194,10 @@ func testPushes(t *testing.T, duration time.Duration, handler bool, compression 
 			if err := check.Event(event); err != nil {
 				t.Errorf("event grammar: %v", err)
 			}
+		} else if !open {
+			if err := check.End(); err != nil {
+				t.Errorf("event grammar: %v", err)
+			}
 		}
 		switch e := event.(type) {
 		case resock.OpenEvent:

@@ -38,6 +38,7 @@ func newWire(body io.ReadWriteCloser, raw net.Conn) *wire {
 	w.wireReader.clock = clock{time.Now()}
 	w.wireWriter.clock = w.wireReader.clock
 	w.wireReader.src = body
+	w.wireReader.rest = func() {}
 	w.wireReader.err = io.EOF
 	w.wireWriter.dst = body
 	w.wireWriter.flushed.L = &w.wireWriter.mu

@@ -184,53 +184,6 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// What an empty ring keeps, and where the memory of a burst comes from and goes.
-func TestRingMemory(t *testing.T) {
-	for _, tt := range []struct{ most, room, kept int }{
-		{1, 8, 8}, {lull, lull, lull}, {lull + 1, burst, 0}, {burst, burst, 0}, {burst + 1, 2 * burst, 0},
-	} {
-		made := 0
-		pool := &sync.Pool{New: func() any { made++; items := make([]int, burst); return &items }}
-		r := ring[int]{spare: pool}
-		for i := range tt.most {
-			r.pushBack(i)
-		}
-		if len(r.items) != tt.room {
-			t.Errorf("%d items have room for %d, want %d", tt.most, len(r.items), tt.room)
-		}
-		used := made
-		for range tt.most {
-			r.popFront()
-		}
-		if len(r.items) != tt.kept {
-			t.Errorf("after %d items, empty, it keeps %d, want %d", tt.most, len(r.items), tt.kept)
-		}
-		if wants := tt.most > lull; (used > 0) != wants {
-			t.Errorf("%d items took spare memory %d times", tt.most, used)
-		}
-	}
-	var given []*[]int // a pool of one would forget at random under the race detector
-	for range 100 {
-		pool := new(sync.Pool)
-		r := ring[int]{items: make([]int, burst), spare: pool}
-		r.drop()
-		if items, ok := pool.Get().(*[]int); ok {
-			given = append(given, items)
-		}
-	}
-	if len(given) == 0 {
-		t.Error("the memory of a burst is not given back")
-	}
-	pool := new(sync.Pool)
-	r := ring[int]{items: make([]int, 2*burst), spare: pool}
-	r.drop()
-	if pool.Get() != nil {
-		t.Error("memory of another size is given back")
-	}
-	own := ring[int]{items: make([]int, burst)}
-	own.drop()
-}
-
 // mixed is a stream with every kind of frame that a server may send, and what
 // it holds.
 var mixed = join(
@@ -445,10 +398,11 @@ func TestReadWithinBounds(t *testing.T) {
 
 // bareReader is a wireReader without coder/websocket.
 func bareReader(src io.Reader, keep bool, deliver func(MessageType, []byte)) *wireReader {
-	r := &wireReader{src: src, limit: 1 << 20, keep: keep, counters: &counters{}}
+	r := &wireReader{src: src, limit: 1 << 20, keep: keep, counters: &counters{}, rest: func() {}}
 	r.inside = true
 	r.deliver = func(typ MessageType, data []byte) bool { deliver(typ, data); return true }
 	r.onPong = func([]byte) {}
+	r.onPing = func([]byte) bool { return true }
 	return r
 }
 
@@ -821,7 +775,7 @@ func TestLateSendIsNoWriteFailure(t *testing.T) {
 	err := s.read()
 	o := &s.client.outbox
 	o.attach(s)
-	if queued := o.enqueue(outbound{typ: MessageText}, []byte("late")); queued != nil {
+	if queued := o.enqueue(&outbound{typ: MessageText}, []byte("late")); queued != nil {
 		t.Fatal(queued)
 	}
 	o.flush(s)

@@ -1,7 +1,6 @@
 package resock
 
 import (
-	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -135,7 +134,7 @@ func (w *wireWriter) begin(h frameHeader, p []byte) {
 // without its locks, which cost more than the rest, and notes its place in the
 // stream. It reports false, and does nothing, when coder/websocket is in the
 // middle of a frame, has closed, or has to say why writing fails.
-func (w *wireWriter) writeMessages(all []flight) bool {
+func (w *wireWriter) writeMessages(all []outbound) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.err != nil || w.left > 0 || w.closeCode != 0 {
@@ -177,18 +176,26 @@ func appendFrame(b []byte, opcode byte, payload []byte) []byte {
 	return appendMasked(b, payload, key)
 }
 
-// appendMasked appends payload, masked (RFC 6455, section 5.3).
+// appendMasked appends payload, masked (RFC 6455, section 5.3). b has room for it.
 func appendMasked(b, payload []byte, key uint32) []byte {
 	at := len(b)
 	b = b[:at+len(payload)]
-	var keys [128]byte
-	n := min(len(keys), (len(payload)+3)&^3)
-	for i := 0; i < n; i += 4 {
-		binary.LittleEndian.PutUint32(keys[i:], key)
+	dst, key64 := b[at:], uint64(key)<<32|uint64(key)
+	le := binary.LittleEndian
+	for len(payload) >= 32 && len(dst) >= 32 { // the compiler checks no bounds within
+		le.PutUint64(dst, le.Uint64(payload)^key64)
+		le.PutUint64(dst[8:], le.Uint64(payload[8:])^key64)
+		le.PutUint64(dst[16:], le.Uint64(payload[16:])^key64)
+		le.PutUint64(dst[24:], le.Uint64(payload[24:])^key64)
+		dst, payload = dst[32:], payload[32:]
 	}
-	for len(payload) > 0 {
-		n := subtle.XORBytes(b[at:], payload, keys[:n])
-		at, payload = at+n, payload[n:]
+	for len(payload) >= 8 && len(dst) >= 8 {
+		le.PutUint64(dst, le.Uint64(payload)^key64)
+		dst, payload = dst[8:], payload[8:]
+	}
+	for i := range payload {
+		dst[i] = payload[i] ^ byte(key64)
+		key64 >>= 8
 	}
 	return b
 }

@@ -106,7 +106,7 @@ func TestWriteCoalesces(t *testing.T) {
 		s := wiredSession(t, setting{limit: 1}, n)
 		payload := strings.Repeat("p", test.size)
 		for range test.messages {
-			if _, _, err := s.write(MessageBinary, []byte(payload)); err != nil {
+			if _, _, err := put(s, MessageBinary, payload); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -280,6 +280,13 @@ func TestCloseFrameIsFlushed(t *testing.T) {
 	w.stopWatch()
 }
 
+// put writes one message, and tells its place in the stream.
+func put(s *session, typ MessageType, text string) (start, end uint64, err error) {
+	m := outbound{typ: typ, data: []byte(text)}
+	err = s.write(&m)
+	return m.start, m.end, err
+}
+
 // TestWritePositions lets the network fail at every byte of three messages. What
 // their places in the stream say must agree with what it took.
 func TestWritePositions(t *testing.T) {
@@ -294,7 +301,7 @@ func TestWritePositions(t *testing.T) {
 		at := 0
 		var ends []uint64
 		for i, payload := range payloads {
-			start, end, err := s.write(MessageText, []byte(payload))
+			start, end, err := put(s, MessageText, payload)
 			if err != nil || start != uint64(at) || end != uint64(at+sizes[i]) {
 				t.Fatalf("message %d is at %d to %d, %v", i, start, end, err)
 			}
@@ -307,7 +314,7 @@ func TestWritePositions(t *testing.T) {
 		if got := s.wire.writtenBytes(); got != uint64(room) {
 			t.Errorf("room for %d: written %d", room, got)
 		}
-		start, end, err := s.write(MessageText, []byte("after"))
+		start, end, err := put(s, MessageText, "after")
 		if err == nil || start != end || start != ends[2] {
 			t.Errorf("a message after the failure is at %d to %d, %v", start, end, err)
 		}
@@ -490,9 +497,10 @@ func TestWriteSizes(t *testing.T) {
 			payload := strings.Repeat("p", size)
 			for range 2 {
 				before := uint64(len(s.wire.pending()))
-				start, end, err := s.write(MessageBinary, []byte(payload))
-				if after := uint64(len(s.wire.pending())); start != before || end != after || err != nil {
-					t.Errorf("%q, %d bytes: from %d to %d, %v; want %d to %d", extension, size, start, end, err, before, after)
+				m := outbound{typ: MessageBinary, data: []byte(payload)}
+				err := s.write(&m)
+				if after := uint64(len(s.wire.pending())); m.start != before || m.end != after || err != nil {
+					t.Errorf("%q, %d bytes: from %d to %d, %v; want %d to %d", extension, size, m.start, m.end, err, before, after)
 				}
 			}
 			if frames := sentFrames(t, s.wire.pending()); extension == "" && !slices.Equal(frames, slices.Repeat([]sentFrame{{finBit | opBinary, payload}}, 2)) {

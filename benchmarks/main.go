@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -33,22 +34,22 @@ func execute(args []string) error {
 	short := flags.Bool("short", false, "see that everything works: one small round, no files written")
 	rounds := flags.Int("rounds", 7, "samples of each measurement")
 	only := flags.String("only", "", "measure only groups whose title contains this; no files written")
+	peer := flags.String("peer", "", "measure only peers whose name contains this; no files written")
+	profiles := flags.String("profile", "", "write a CPU profile of each sample into this directory; no files written")
 	_ = flags.Parse(args) // exits on errors
 	if *short {
 		*rounds = 1
 	}
 
 	groups := plan(*short)
-	if *only != "" {
-		groups = matching(groups, *only)
-	}
-	r, failed := run(groups, *rounds, os.Stderr)
+	groups = matching(groups, *only, *peer)
+	r, failed := run(groups, *rounds, *profiles, os.Stderr)
 	if r == nil {
 		return failed
 	}
 	text := report(groups, r, *rounds)
 	fmt.Print(text)
-	if *short || *only != "" {
+	if *short || *only+*peer+*profiles != "" {
 		return failed
 	}
 	return errors.Join(failed,
@@ -56,12 +57,19 @@ func execute(args []string) error {
 		os.WriteFile("chart.svg", []byte(chart(r)), 0o644))
 }
 
-func matching(groups []group, title string) []group {
+// matching returns the groups whose title contains title, with the peers whose name
+// contains peer.
+func matching(groups []group, title, peer string) []group {
 	var found []group
 	for _, g := range groups {
-		if strings.Contains(strings.ToLower(g.title), strings.ToLower(title)) {
+		g.peers = slices.DeleteFunc(slices.Clone(g.peers), func(name string) bool { return !contains(name, peer) })
+		if contains(g.title, title) && len(g.peers) > 0 {
 			found = append(found, g)
 		}
 	}
 	return found
+}
+
+func contains(s, part string) bool {
+	return strings.Contains(strings.ToLower(s), strings.ToLower(part))
 }

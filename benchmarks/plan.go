@@ -47,7 +47,7 @@ func plan(short bool) []group {
 		}
 		return count
 	}
-	groups := []group{inboundPlan(), variantsPlan(), outboundPlan(), writesPlan(), echoPlan(), idlePlan(), dialPlan(), heartbeatPlan()}
+	groups := []group{inboundPlan(), oneProcessorPlan(), variantsPlan(), outboundPlan(), writesPlan(), echoPlan(), idlePlan(), dialPlan(), heartbeatPlan()}
 	for _, g := range groups {
 		for i := range g.columns {
 			c := &g.columns[i]
@@ -86,6 +86,21 @@ func inboundPlan() group {
 			received("64 KiB", variantBinary, 64<<10),
 		},
 	}
+}
+
+// oneProcessorPlan tells what receiving costs by itself. With two processors, one of
+// which the server needs, the collector and the scheduler of a client with garbage
+// and a second goroutine spin for the other one.
+func oneProcessorPlan() group {
+	g := inboundPlan()
+	g.title = titleOneProcessor
+	g.note = "The same with GOMAXPROCS=1 in the client: without what the collector and the scheduler spend on spinning for a processor that the server uses."
+	g.metrics = []metric{wall}
+	g.peers = []string{nameHandler, nameChannel, nameGws, nameGorilla}
+	for i := range g.columns {
+		g.columns[i].spec.Processors = 1
+	}
+	return g
 }
 
 func variantsPlan() group {
@@ -130,7 +145,7 @@ func outboundPlan() group {
 		note:    "Messages of 128 B, until the last one was handed to the kernel. Senders that may not write at the same time take turns by a mutex.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   senders,
-		columns: []column{sent("outbound", 1, 60_000, 500_000), sent("outbound", 8, 60_000, 500_000)},
+		columns: []column{sent("outbound", 1, 300_000, 2_000_000), sent("outbound", 8, 300_000, 2_000_000)},
 	}
 }
 

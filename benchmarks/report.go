@@ -9,14 +9,15 @@ import (
 
 // Titles of the groups, by which the targets and the chart find them.
 const (
-	titleInbound   = "Receiving"
-	titleVariants  = "Receiving, other ways"
-	titleOutbound  = "Sending"
-	titleWrites    = "System calls of sending"
-	titleEcho      = "Round trip"
-	titleIdle      = "Idle connections"
-	titleDial      = "Connecting"
-	titleHeartbeat = "Heartbeat"
+	titleInbound      = "Receiving"
+	titleOneProcessor = "Receiving on one processor"
+	titleVariants     = "Receiving, other ways"
+	titleOutbound     = "Sending"
+	titleWrites       = "System calls of sending"
+	titleEcho         = "Round trip"
+	titleIdle         = "Idle connections"
+	titleDial         = "Connecting"
+	titleHeartbeat    = "Heartbeat"
 )
 
 // report writes everything as Markdown.

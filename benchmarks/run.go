@@ -16,7 +16,7 @@ type results map[string]map[string]figures
 // run takes rounds samples of every measurement. The peers of a column take
 // turns, so that whatever else the machine does meets all of them. Samples that
 // fail are left out, and are the error.
-func run(groups []group, rounds int, progress io.Writer) (results, error) {
+func run(groups []group, rounds int, profiles string, progress io.Writer) (results, error) {
 	server, stop, err := startServer()
 	if err != nil {
 		return nil, err
@@ -31,6 +31,7 @@ func run(groups []group, rounds int, progress io.Writer) (results, error) {
 			if g.rounds == 0 || g.rounds > rounds {
 				g.rounds = rounds
 			}
+			c.spec.Profiles = profiles
 			figures, err := runColumn(g, c, server)
 			failed = errors.Join(failed, err)
 			all[g.title][c.label] = figures
@@ -52,6 +53,9 @@ func runColumn(g group, c column, server addresses) (figures, error) {
 			s.Peer, s.Server = name, server
 			if count := c.count[name]; count > 0 {
 				s.Count = count
+			}
+			if s.Profiles != "" {
+				s.Count *= 10 // a profile takes a sample every 10 ms
 			}
 			taking, err := sampleInProcess(s)
 			if err != nil {

@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -19,7 +23,9 @@ type spec struct {
 	Count      int           // of messages, round trips, dials or clients
 	Goroutines int           // that send
 	Interval   time.Duration // of the heartbeat; 0 means none
+	Processors int           // GOMAXPROCS, or 0 for the default
 	Server     addresses
+	Profiles   string // directory for a CPU profile, or empty
 }
 
 // sample is what was measured, by metric.
@@ -57,15 +63,47 @@ func takeSample(asked string) error {
 	if err := json.Unmarshal([]byte(asked), &s); err != nil {
 		return err
 	}
+	runtime.GOMAXPROCS(s.Processors) // 0 changes nothing
 	measure, p := measures[s.Measure], peers[s.Peer]
 	if measure == nil {
 		return fmt.Errorf("no measure %q", s.Measure)
 	}
+	stop, err := s.profile()
+	if err != nil {
+		return err
+	}
 	result, err := measure(s, p)
+	stop()
 	if err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(result)
+}
+
+// profile writes a CPU profile until stop is called.
+func (s spec) profile() (stop func(), err error) {
+	if s.Profiles == "" {
+		return func() {}, nil
+	}
+	name := fmt.Sprintf("%s-%s-%s-%d-%d.pprof", s.Measure, s.Peer, s.Variant, s.Size, s.Goroutines)
+	file, err := os.Create(filepath.Join(s.Profiles, strings.Map(inFileName, name)))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return nil, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = file.Close() // what is missing, its reader notices
+	}, nil
+}
+
+func inFileName(r rune) rune {
+	if r == '/' || r == ' ' || r == ',' {
+		return '_'
+	}
+	return r
 }
 
 // target is where a peer dials.

@@ -64,7 +64,7 @@ func run(t *testing.T, url string, opts ...resock.Option) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{inner, t, grammar.Tee(t, inner.Subscribe(context.Background()))}
+	c := &client{inner, t, grammar.Tee(t, inner)}
 	go c.Run(context.Background()) //nolint:errcheck // Err tells it
 	t.Cleanup(func() {
 		_ = c.Close(resock.StatusNormalClosure, "")

@@ -146,7 +146,7 @@ func start(t *testing.T, url string, opts ...resock.Option) (*resock.Client, <-c
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := grammar.Tee(t, client.Subscribe(context.Background()))
+	events := grammar.Tee(t, client)
 	go client.Run(context.Background())
 	t.Cleanup(func() {
 		client.Close(resock.StatusNormalClosure, "")

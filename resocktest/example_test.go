@@ -12,6 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -121,7 +122,7 @@ func TestExample_silence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := resocktest.NewMemory(t)
 		client := start(t, server, resock.WithHeartbeat(10*time.Second, 5*time.Second))
-		events := client.Subscribe(t.Context())
+		events := grammar.Tee(t, client)
 		server.Accept().StopReading()
 		silent := time.Now()
 

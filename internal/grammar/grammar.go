@@ -8,8 +8,10 @@
 package grammar
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"testing"
 	"time"
@@ -188,44 +190,50 @@ func describe(event resock.Event) string {
 	return fmt.Sprintf("%T", event)
 }
 
-// Tee passes the events of in on and reports a violation as an error of t. It
-// is for a subscriber as the zero [Checker] is. What the test does not read
-// until it ends is not checked.
-func Tee(t testing.TB, in <-chan resock.Event) <-chan resock.Event {
-	return new(Checker).Tee(t, in)
+// Tee subscribes to client, for the length of a test, and passes the events on.
+// It reports violations as errors of t. When the test ends it closes the client
+// and checks what the test has not read, too.
+//
+// A Tee is a subscriber that always reads: it takes one event before the test
+// does. A test that minds reads [Checker.All] of a subscription of its own.
+func Tee(t testing.TB, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
+	return new(Checker).Tee(context.Background(), t, client, opts...)
 }
 
-// Tee is like [Tee], with c as the checker.
-func (c *Checker) Tee(t testing.TB, in <-chan resock.Event) <-chan resock.Event {
-	out, stop := make(chan resock.Event), make(chan struct{})
+// Tee is like [Tee], with c as the checker and a context of the subscriber's own.
+func (c *Checker) Tee(ctx context.Context, t testing.TB, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
+	in := client.Subscribe(ctx, opts...)
+	out, over := make(chan resock.Event), make(chan struct{})
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		defer close(out)
-		for {
+		for event := range c.All(t, in) {
 			select {
-			case event, ok := <-in:
-				if !ok {
-					if t.Context().Err() == nil { // else it may be the subscriber's own end
-						c.report(t, c.End())
-					}
-					return
-				}
-				c.report(t, c.Event(event))
-				select {
-				case out <- event:
-				case <-stop:
-					return
-				}
-			case <-stop:
-				return
+			case out <- event:
+			case <-over:
 			}
 		}
 	})
 	t.Cleanup(func() {
-		close(stop)
+		close(over)
+		_ = client.Close(resock.StatusNormalClosure, "")
 		reader.Wait()
 	})
 	return out
+}
+
+// All is the events of a subscription, taken one by one. It reports violations
+// as errors of t.
+func (c *Checker) All(t testing.TB, in <-chan resock.Event) iter.Seq[resock.Event] {
+	return func(yield func(resock.Event) bool) {
+		for event := range in {
+			c.report(t, c.Event(event))
+			if !yield(event) {
+				return
+			}
+		}
+		c.report(t, c.End())
+	}
 }
 
 func (c *Checker) report(t testing.TB, err error) {

@@ -3,11 +3,15 @@ package grammar
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/resocktest"
 )
 
 var start = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -123,36 +127,63 @@ func (r *recorder) Errorf(format string, args ...any) {
 
 func (r *recorder) Cleanup(f func()) { r.cleanup = f }
 
-func TestTee(t *testing.T) {
-	r := &recorder{TB: t}
-	in := make(chan resock.Event, 3)
-	in <- open(1)
-	in <- message(2) // a violation
-	in <- closed(1)
-	close(in)
-	n := 0
-	for range Tee(r, in) {
-		n++
-	}
-	r.cleanup()
-	if n != 3 {
-		t.Errorf("%d events were passed on, want 3", n)
-	}
-	if len(r.errors) != 1 || !strings.Contains(r.errors[0], "event 2") {
-		t.Errorf("errors %q, want one about event 2", r.errors)
+func TestAll(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		stream []resock.Event
+		want   string
+	}{
+		{"violation", []resock.Event{open(1), message(2), closed(1)}, "event 2"},
+		{"no end", []resock.Event{open(1), message(1)}, "inside session 1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := &recorder{TB: t}
+			in := make(chan resock.Event, len(test.stream))
+			for _, event := range test.stream {
+				in <- event
+			}
+			close(in)
+			if n := len(slices.Collect(new(Checker).All(r, in))); n != len(test.stream) {
+				t.Errorf("%d events were passed on, want %d", n, len(test.stream))
+			}
+			if len(r.errors) != 1 || !strings.Contains(r.errors[0], test.want) {
+				t.Errorf("errors %q, want one with %q", r.errors, test.want)
+			}
+		})
 	}
 }
 
-func TestTeeEndsWithTheTest(t *testing.T) {
-	r := &recorder{TB: t}
-	in := make(chan resock.Event, 1)
-	in <- open(1)
-	out := Tee(r, in) // nobody reads, and in stays open
-	r.cleanup()
-	if event, ok := <-out; ok {
-		t.Errorf("got %v after the test's end", event)
-	}
-	if len(r.errors) != 0 {
-		t.Errorf("errors %q", r.errors)
-	}
+// A Tee checks what the test leaves: here everything, of a client that had been
+// open before, which only a late subscriber may be told.
+func TestTeeChecksToTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := resocktest.NewMemory(t)
+		client, err := resock.New(server.URL, resock.WithDialOptions(&websocket.DialOptions{HTTPClient: server.Client()}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go client.Run(t.Context())
+		server.Accept().Drop()
+		server.Accept()
+		if err := client.WaitOpen(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r, late := &recorder{TB: t}, &recorder{TB: t}
+		unread := Tee(r, client)
+		(&Checker{Late: true}).Tee(t.Context(), late, client)
+		r.cleanup()
+		late.cleanup()
+		if client.State() != resock.StateClosed {
+			t.Error("the client is not closed")
+		}
+		if event, more := <-unread; more {
+			t.Errorf("got %v after the test's end", event)
+		}
+		if len(r.errors) != 1 || !strings.Contains(r.errors[0], "session 1 must follow") {
+			t.Errorf("errors %q, want one about session 2", r.errors)
+		}
+		if len(late.errors) != 0 {
+			t.Errorf("errors of a late subscriber: %q", late.errors)
+		}
+	})
 }
