@@ -316,6 +316,7 @@ func TestTake(t *testing.T) {
 	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
 	o := &s.client.outbox
 	o.session = s
+	o.token = true // nobody drains
 	o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
 	large := make([]byte, 30<<10)
 	queued := [][]byte{large, large, large, []byte("small"), make([]byte, 100<<10), []byte("last")}
@@ -326,7 +327,6 @@ func TestTake(t *testing.T) {
 		if err := o.enqueue(&outbound{typ: MessageBinary}, data); err != nil {
 			t.Fatal(err)
 		}
-		o.token = true // nobody drains
 	}
 	taken := 0
 	for _, want := range []int{1, 2, 2, 1, maxBatch, 1} { // the beat; two large ones; another and the small one; the largest; the others
