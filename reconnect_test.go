@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
@@ -250,5 +252,474 @@ func TestLogHandlerMayCallTheClient(t *testing.T) {
 	case <-done:
 	case <-time.After(10 * time.Second):
 		t.Error("deadlock")
+	}
+}
+
+// A policy of the application's is used verbatim, however long its delays are.
+// Reconnect ends the wait for it.
+func TestReconnectEndsTheWait(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithBackoffPolicy(func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }),
+			inMemory(func(n int, p *peer) {
+				time.Sleep(time.Second)
+				p.upgrade()
+				time.Sleep(10 * time.Second)
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		if open := await[resock.OpenEvent](t, events); open.Took != time.Second {
+			t.Errorf("the attempt took %v", open.Took)
+		}
+		if lost := await[resock.FailEvent](t, events); lost.RetryIn != time.Hour {
+			t.Errorf("RetryIn = %v", lost.RetryIn)
+		}
+		time.Sleep(time.Minute)
+		if down := client.Stats().Downtime; down != time.Minute {
+			t.Errorf("Stats().Downtime = %v while down", down)
+		}
+		client.Reconnect()
+		if open := await[resock.OpenEvent](t, events); open.Downtime != time.Minute+time.Second {
+			t.Errorf("Downtime = %v", open.Downtime)
+		}
+	})
+}
+
+// Only the attempt that Reconnect asks for is held back; those that follow its
+// failure come as soon as the policy says.
+func TestReconnectHoldsOneAttemptBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }),
+			inMemory(func(n int, p *peer) {
+				if (n == 1 || n == 5) && p.upgrade() {
+					p.echoClose(nil)
+				}
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		first := await[resock.OpenEvent](t, events)
+		client.Reconnect()
+		await[resock.CloseEvent](t, events)
+		for range 3 {
+			fail := await[resock.FailEvent](t, events)
+			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
+				t.Errorf("attempt %d failed %v after the first, next is %v", fail.Attempt, waited, fail.Next)
+			}
+		}
+		await[resock.OpenEvent](t, events)
+	})
+}
+
+// A session is stable when it lived as long as WithStableAfter says, and not a
+// moment before.
+func TestStableAfterIsExact(t *testing.T) {
+	for uptime, attempt := range map[time.Duration]int{10*time.Second - 1: 2, 10 * time.Second: 1} {
+		bubble(t, func(t *testing.T) {
+			client := newClient(t, resock.WithStableAfter(10*time.Second), inMemory(func(_ int, p *peer) {
+				p.upgrade()
+				time.Sleep(uptime)
+			}))
+			events := grammar.Tee(t, client)
+			go client.Run(t.Context())
+			await[resock.OpenEvent](t, events)
+			await[resock.FailEvent](t, events)
+			if open := await[resock.OpenEvent](t, events); open.Attempt != attempt {
+				t.Errorf("attempt %d after a session of %v", open.Attempt, uptime)
+			}
+		})
+	}
+}
+
+// Failure.Repeats counts sessions in a row that ended by the same close code,
+// none of them stable.
+func TestRepeatsOfACloseCode(t *testing.T) {
+	type end struct {
+		code    resock.StatusCode // 0: the connection drops
+		stable  bool
+		repeats int
+	}
+	ends := []end{
+		{1002, false, 1},
+		{1002, false, 2},
+		{1002, true, 0},
+		{1002, false, 1},
+		{1003, false, 1},
+		{1003, false, 2},
+		{0, false, 1},
+		{0, false, 1},
+		{1003, false, 1},
+	}
+	bubble(t, func(t *testing.T) {
+		told := make(chan int, len(ends)+1)
+		client := newClient(t,
+			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+				told <- f.Repeats
+				return resock.Decision{}
+			}),
+			inMemory(func(n int, p *peer) {
+				if n > len(ends) || !p.upgrade() {
+					return
+				}
+				if ends[n-1].stable {
+					time.Sleep(10 * time.Second)
+				}
+				if code := ends[n-1].code; code != 0 {
+					p.close(code)
+					p.echoClose(nil)
+				}
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		for i, end := range ends {
+			await[resock.OpenEvent](t, events)
+			<-events
+			if repeats := <-told; repeats != end.repeats {
+				t.Errorf("session %d, %+v: told %d", i+1, end, repeats)
+			}
+		}
+	})
+}
+
+// An attempt that the application itself ended is no failure to the next one.
+func TestAttemptIsNotToldOfASuspend(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var told []error
+		client := newClient(t,
+			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				told = append(told, a.Err)
+				return resock.Endpoint{}, nil
+			}),
+			inMemory(func(n int, p *peer) {
+				if n == 2 {
+					time.Sleep(time.Second)
+				}
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		await[resock.FailEvent](t, events)
+		for client.State() != resock.StateConnecting {
+			time.Sleep(time.Millisecond)
+		}
+		client.Suspend()
+		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended {
+			t.Fatalf("next is %v", fail.Next)
+		}
+		client.Resume()
+		await[resock.FailEvent](t, events)
+		if len(told) != 3 || told[1] == nil || told[2] != nil {
+			t.Errorf("attempts were told %v", told)
+		}
+	})
+}
+
+// Whatever a hook returns after it stopped the client, and whoever is faster: the
+// attempt ends with the state that was asked for, and leaves no connection.
+func TestHooksMayStopTheClient(t *testing.T) {
+	endpoint := func(f func() error) resock.Option {
+		return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, f() })
+	}
+	onOpen := func(f func() error) resock.Option {
+		return resock.WithOnOpen(func(context.Context, *resock.Session) error { return f() })
+	}
+	for name, hook := range map[string]func(func() error) resock.Option{"endpoint": endpoint, "OnOpen": onOpen} {
+		for _, result := range []error{nil, errors.New("no")} {
+			for range 30 {
+				bubble(t, func(t *testing.T) {
+					var client *resock.Client
+					gone := make(chan bool, 1)
+					client = newClient(t,
+						hook(func() error { client.Suspend(); return result }),
+						inMemory(func(_ int, p *peer) {
+							if p.upgrade() {
+								_, _ = io.Copy(io.Discard, p)
+							}
+							gone <- true
+						}))
+					events := grammar.Tee(t, client)
+					go client.Run(t.Context())
+					fail := await[resock.FailEvent](t, events)
+					if fail.Next != resock.StateSuspended || fail.Err == nil {
+						t.Errorf("%s returned %v: next is %v, error %v", name, result, fail.Next, fail.Err)
+					}
+					if name == "OnOpen" {
+						select {
+						case <-gone:
+						case <-time.After(time.Minute):
+							t.Error("a connection is left")
+							client.Close(resock.StatusNormalClosure, "")
+						}
+					}
+				})
+				if t.Failed() {
+					return
+				}
+			}
+		}
+	}
+}
+
+// limiterFunc is a dial limiter.
+type limiterFunc func(context.Context) error
+
+func (f limiterFunc) Wait(ctx context.Context) error { return f(ctx) }
+
+// The contexts of an attempt end with it: what a hook left behind shall stop.
+func TestContextsEndWithTheAttempt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var contexts []context.Context
+		client := newClient(t,
+			resock.WithDialLimiter(limiterFunc(func(ctx context.Context) error {
+				contexts = append(contexts, ctx)
+				return nil
+			})),
+			resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+				contexts = append(contexts, ctx)
+				return resock.Endpoint{}, nil
+			}),
+			resock.WithOnOpen(func(ctx context.Context, _ *resock.Session) error {
+				contexts = append(contexts, ctx)
+				return nil
+			}),
+			inMemory(func(_ int, p *peer) {
+				if p.upgrade() {
+					p.echoClose(nil)
+				}
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		await[resock.OpenEvent](t, events)
+		if len(contexts) != 3 {
+			t.Fatalf("%d hooks were called", len(contexts))
+		}
+		for i, ctx := range contexts {
+			if ctx.Err() == nil {
+				t.Errorf("context %d lives on", i)
+			}
+		}
+	})
+}
+
+// An application may suspend the client while a lost session is taken down.
+func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, inMemoryRoom(1<<10, func(_ int, p *peer) {
+			p.upgrade()
+			time.Sleep(time.Second)
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		await[resock.OpenEvent](t, events)
+		var outcome error
+		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
+			outcome = err
+			time.Sleep(time.Second) // the session's end waits for it
+			client.Suspend()
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
+			t.Errorf("next is %v; the message's outcome is %v", fail.Next, outcome)
+		}
+	})
+}
+
+// A policy of the application's may give up.
+func TestBackoffPolicyGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, inMemory(func(int, *peer) {}),
+			resock.WithBackoffPolicy(func() backoff.BackOff {
+				return backoff.WithMaxRetries(backoff.NewConstantBackOff(time.Second), 2)
+			}))
+		events := grammar.Tee(t, client)
+		done := make(chan error, 1)
+		go func() { done <- client.Run(t.Context()) }()
+		for _, next := range []resock.State{resock.StateWaiting, resock.StateWaiting, resock.StateClosed} {
+			if fail := await[resock.FailEvent](t, events); fail.Next != next {
+				t.Errorf("after attempt %d: %v", fail.Attempt, fail.Next)
+			}
+		}
+		var giveUp *resock.GiveUpError
+		if err := <-done; !errors.As(err, &giveUp) || giveUp.Rule != "backoff policy" || giveUp.Attempts != 3 {
+			t.Errorf("Run returned %v", err)
+		}
+	})
+}
+
+// The log tells a client's life: its states, each end and the rule that decided
+// what followed.
+func TestLog(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log strings.Builder
+		handler := slog.NewTextHandler(&log, &slog.HandlerOptions{
+			Level: slog.LevelDebug,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				switch a.Key {
+				case slog.TimeKey, "took", "in", "err":
+					return slog.Attr{}
+				}
+				return a
+			},
+		})
+		client := newClient(t, resock.WithLogger(slog.New(handler)), resock.WithStableAfter(0), resock.WithMaxAttempts(1),
+			inMemory(func(n int, p *peer) {
+				if n > 2 || !p.upgrade() {
+					return
+				}
+				if n == 1 {
+					p.close(1012)
+					p.echoClose(nil)
+				}
+			}))
+		if err := client.Run(t.Context()); err == nil {
+			t.Error("the attempt limit has not ended Run")
+		}
+		want := strings.TrimLeft(`
+level=DEBUG msg=state from=idle to=connecting
+level=DEBUG msg=state from=connecting to=open
+level=INFO msg=open session=1 url=ws://memory.test/push attempt=1
+level=WARN msg=retry rule="server busy"
+level=INFO msg=close session=1 code=1012 reason="" clean=true next=waiting
+level=DEBUG msg=state from=open to=waiting
+level=DEBUG msg=state from=waiting to=connecting
+level=DEBUG msg=state from=connecting to=open
+level=INFO msg=open session=2 url=ws://memory.test/push attempt=1
+level=WARN msg=retry rule=connection
+level=WARN msg=fail session=2 phase=read next=waiting
+level=DEBUG msg=state from=open to=waiting
+level=DEBUG msg=state from=waiting to=connecting
+level=ERROR msg="give up" rule="attempt limit" attempts=1
+level=WARN msg=fail session=0 phase=upgrade next=closed
+level=DEBUG msg=state from=connecting to=closed
+`, "\n")
+		if log.String() != want {
+			t.Errorf("log:\n%swant:\n%s", log.String(), want)
+		}
+	})
+}
+
+// Resume dials at once, also when Reconnect had asked for an attempt before,
+// which was held back.
+func TestResumeIsNotHeldBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(_ int, p *peer) {
+			if p.upgrade() {
+				p.echoClose(nil)
+			}
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		first := await[resock.OpenEvent](t, events)
+		client.Reconnect()
+		await[resock.CloseEvent](t, events)
+		client.Suspend()
+		await[resock.FailEvent](t, events)
+		client.Resume()
+		if open := await[resock.OpenEvent](t, events); !open.Time.Equal(first.Time) {
+			t.Errorf("resumed after %v", open.Time.Sub(first.Time))
+		}
+	})
+}
+
+// The state is never behind the events: who receives one finds the client in
+// the state that it names, or a later one.
+func TestStateIsNotBehindTheEvents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, inMemory(func(int, *peer) {}))
+		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
+		go client.Run(t.Context())
+		synctest.Wait() // the failure waits to be received
+		if state := client.State(); state != resock.StateWaiting {
+			t.Errorf("the state is %v", state)
+		}
+		await[resock.FailEvent](t, events)
+	})
+}
+
+// A subscriber that does not read keeps a client that gives up for no longer than
+// the close timeout.
+func TestGivingUpIsBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		client := newClient(t, resock.WithMaxAttempts(1), resock.WithCloseTimeout(3*time.Second), inMemory(func(int, *peer) {}))
+		client.Subscribe(t.Context(), resock.WithBuffer(0))
+		began := time.Now()
+		var giveUp *resock.GiveUpError
+		if err := client.Run(t.Context()); !errors.As(err, &giveUp) {
+			t.Errorf("Run returned %v", err)
+		}
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// A retry policy is told what the server said, during the registration and later.
+func TestFailureTellsWhatTheServerSaid(t *testing.T) {
+	register := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		_, _, err := s.Receive(ctx)
+		return err
+	})
+	closes := func(p *peer) {
+		p.frame(0x88, "\x03\xf0who are you?")
+		p.echoClose(nil)
+	}
+	violates := func(p *peer) { p.frame(0x83, "") } // a reserved opcode
+	for _, tt := range []struct {
+		name   string
+		option resock.Option
+		server func(*peer)
+		phase  resock.Phase
+		code   resock.StatusCode
+		reason string
+	}{
+		{"close while registering", register, closes, resock.PhaseSetup, 1008, "who are you?"},
+		{"close", resock.WithStableAfter(0), closes, 0, 1008, "who are you?"},
+		{"violation while registering", register, violates, resock.PhaseProtocol, 1002, ""},
+		{"violation", resock.WithStableAfter(0), violates, resock.PhaseProtocol, 1002, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var told resock.Failure
+				client := newClient(t, tt.option, inMemory(func(_ int, p *peer) { p.upgrade(); tt.server(p) }),
+					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+						told = f
+						return resock.Decision{Action: resock.ActionStop}
+					}))
+				err := client.Run(t.Context())
+				if told.Phase != tt.phase || told.Code != tt.code || told.Reason != tt.reason {
+					t.Errorf("told %+v", told)
+				}
+				if tt.reason != "" && websocket.CloseStatus(err) != tt.code {
+					t.Errorf("Run returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A server that does not answer the close frame is waited for as long as the
+// close timeout says.
+func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
+	for name, tt := range map[string]struct {
+		act  func(*resock.Client)
+		next resock.State
+	}{
+		"Suspend":   {(*resock.Client).Suspend, resock.StateSuspended},
+		"Reconnect": {(*resock.Client).Reconnect, resock.StateConnecting},
+	} {
+		bubble(t, func(t *testing.T) {
+			client := newClient(t, resock.WithCloseTimeout(3*time.Second), inMemory(func(_ int, p *peer) {
+				p.upgrade()
+				_, _ = io.Copy(io.Discard, p)
+			}))
+			events := grammar.Tee(t, client)
+			go client.Run(t.Context())
+			await[resock.OpenEvent](t, events)
+			began := time.Now()
+			tt.act(client)
+			end := await[resock.CloseEvent](t, events)
+			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
+				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
+			}
+		})
 	}
 }

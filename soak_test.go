@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -22,13 +21,7 @@ import (
 	"github.com/resock/resock/internal/grammar"
 )
 
-var (
-	soakClients = flag.Int("resock.clients", 200, "clients of TestManyClients; each takes two file descriptors")
-	soakTime    = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
-)
-
-// soakPatience bounds what must happen.
-const soakPatience = 2 * time.Minute
+var soakTime = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
 
 // farm is a server that can be killed, with its connections, and started again.
 type farm struct {
@@ -42,20 +35,20 @@ type farm struct {
 	tasks sync.WaitGroup
 }
 
-// newFarm returns a farm that is not started. Its port is none of those that
+// unusedAddress returns one where nobody listens. Its port is none of those that
 // the kernel hands out by itself: a dial to such a port, while nobody listens,
 // may connect to itself.
-func newFarm(t *testing.T, handler http.HandlerFunc) *farm {
+func unusedAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
 		if listener, err := net.Listen("tcp", address); err == nil {
 			_ = listener.Close()
-			return &farm{address: address, handler: handler}
+			return address
 		}
 	}
 	t.Fatal("no free port")
-	return nil
+	return ""
 }
 
 func (f *farm) start(t *testing.T) {
@@ -124,225 +117,6 @@ func (c *farmConn) Close() error {
 	return c.Conn.Close()
 }
 
-// usage is what the process holds, once it holds no more than want.
-type usage struct {
-	goroutines int
-	heap       uint64
-}
-
-func (u usage) String() string {
-	return fmt.Sprintf("%d goroutines, %d KiB of heap", u.goroutines, u.heap>>10)
-}
-
-// measure returns the usage, as soon as it is within the limits or when
-// patience ends.
-func measure(limits usage) (u usage, within bool) {
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(20 * time.Millisecond) {
-		runtime.GC()
-		runtime.GC() // the pools are empty after the second
-		var stats runtime.MemStats
-		runtime.ReadMemStats(&stats)
-		u = usage{runtime.NumGoroutine(), stats.HeapAlloc}
-		within = u.goroutines <= limits.goroutines && u.heap <= limits.heap
-		if within || time.Now().After(deadline) {
-			return u, within
-		}
-	}
-}
-
-const (
-	soakRounds   = 10
-	soakMessages = 4 // of a client in a round: two while it is open, two while it is down
-)
-
-// TestManyClients kills the server of many clients ten times. All of them must
-// come back, each message of Enqueue must have its one outcome, and in the end
-// nothing may be left of it all.
-func TestManyClients(t *testing.T) {
-	before, _ := measure(usage{1 << 30, 1 << 60})
-	t.Run("rounds", func(t *testing.T) { testManyClients(t, *soakClients) })
-	// The runtime keeps what describes a goroutine, some hundred bytes, for the next one.
-	slack := 2<<20 + uint64(*soakClients)*4<<10
-	after, ok := measure(usage{before.goroutines, before.heap + slack})
-	t.Logf("before: %v; after: %v", before, after)
-	if !ok {
-		t.Errorf("%v before, %v after", before, after)
-	}
-}
-
-// fleet is the clients of TestManyClients, and what became of their messages.
-type fleet struct {
-	clients  []*resock.Client
-	opened   chan struct{}
-	lost     chan struct{}
-	ended    chan error
-	received []atomic.Int32 // by the server
-	outcomes []atomic.Int32
-	errors   []atomic.Pointer[error] // the outcome, if it is an error
-	accepted int
-}
-
-func testManyClients(t *testing.T, n int) {
-	total := n * soakRounds * soakMessages
-	fl := &fleet{
-		opened:   make(chan struct{}, n),
-		lost:     make(chan struct{}, n),
-		ended:    make(chan error, 2*n),
-		received: make([]atomic.Int32, total),
-		outcomes: make([]atomic.Int32, total),
-		errors:   make([]atomic.Pointer[error], total),
-	}
-	server := newFarm(t, fl.serve)
-	server.start(t)
-	maximum := max(20*time.Millisecond, time.Duration(n)*200*time.Microsecond)
-	var running sync.WaitGroup
-	for range n {
-		c, err := resock.New("ws://"+server.address,
-			resock.WithBackoff(time.Millisecond, maximum),
-			resock.WithDialTimeout(time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
-		fl.clients = append(fl.clients, c)
-		events := c.Subscribe(context.Background())
-		running.Go(func() { fl.ended <- fl.watch(events) })
-		running.Go(func() {
-			if err := c.Run(context.Background()); err != nil {
-				fl.ended <- err
-			}
-		})
-	}
-
-	var open usage
-	for round := range soakRounds {
-		collect(t, fl.opened, n, "clients open in round %d", round)
-		if round == 0 {
-			open, _ = measure(usage{1 << 30, 1 << 60})
-		} else if u, ok := measure(usage{open.goroutines, open.heap + open.heap/2 + 4<<20}); !ok {
-			t.Errorf("with all clients open: %v in round %d, %v in the first one", u, round, open)
-		}
-		fl.enqueue(t, round, 0)
-		server.kill()
-		collect(t, fl.lost, n, "clients lost their session in round %d", round)
-		fl.enqueue(t, round, 1)
-		server.start(t)
-	}
-	collect(t, fl.opened, n, "clients open in the end")
-	t.Logf("%d clients open: %v", n, open)
-
-	for _, c := range fl.clients {
-		if err := c.Close(resock.StatusNormalClosure, ""); err != nil {
-			t.Error(err)
-		}
-	}
-	running.Wait()
-	server.kill()
-	close(fl.ended)
-	for err := range fl.ended {
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	fl.check(t)
-}
-
-// collect receives n tokens.
-func collect(t *testing.T, tokens <-chan struct{}, n int, format string, args ...any) {
-	t.Helper()
-	timeout := time.After(soakPatience)
-	for i := range n {
-		select {
-		case <-tokens:
-		case <-timeout:
-			t.Fatalf("%d of %d %s", i, n, fmt.Sprintf(format, args...))
-		}
-	}
-}
-
-// serve notes every message.
-func (fl *fleet) serve(w http.ResponseWriter, r *http.Request) {
-	conn, err := websocket.Accept(w, r, nil)
-	if err != nil {
-		return
-	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
-	for {
-		_, data, err := conn.Read(context.Background())
-		if err != nil {
-			return
-		}
-		fl.received[binary.BigEndian.Uint64(data)].Add(1)
-	}
-}
-
-// watch reads the events of one client to their end.
-func (fl *fleet) watch(events <-chan resock.Event) error {
-	var checker grammar.Checker
-	for event := range events {
-		if err := checker.Event(event); err != nil {
-			return err
-		}
-		switch e := event.(type) {
-		case resock.OpenEvent:
-			fl.opened <- struct{}{}
-		case resock.FailEvent:
-			if e.Session != 0 {
-				fl.lost <- struct{}{}
-			}
-		}
-	}
-	return checker.End()
-}
-
-// enqueue sends half of the round's messages of each client.
-func (fl *fleet) enqueue(t *testing.T, round, half int) {
-	t.Helper()
-	const each = soakMessages / 2
-	for i, c := range fl.clients {
-		for j := range each {
-			id := (i*soakRounds+round)*soakMessages + half*each + j
-			err := c.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, uint64(id)),
-				resock.WithResult(func(err error) {
-					fl.outcomes[id].Add(1)
-					if err != nil {
-						fl.errors[id].Store(&err)
-					}
-				}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			fl.accepted++
-		}
-	}
-}
-
-// check compares what the clients were told with what the server got.
-func (fl *fleet) check(t *testing.T) {
-	t.Helper()
-	var sent, maybe, received int
-	for id := range fl.accepted {
-		got := fl.received[id].Load()
-		received += int(got)
-		if n := fl.outcomes[id].Load(); n != 1 {
-			t.Errorf("message %d has %d outcomes", id, n)
-		}
-		if got > 1 {
-			t.Errorf("message %d was received %d times", id, got)
-		}
-		switch err := fl.errors[id].Load(); {
-		case err == nil:
-			sent++
-		case errors.Is(*err, resock.ErrMaybeSent):
-			maybe++
-		case !errors.Is(*err, resock.ErrNotSent):
-			t.Errorf("message %d has the outcome %v", id, *err)
-		case got > 0:
-			t.Errorf("message %d was received, and has the outcome %v", id, *err)
-		}
-	}
-	t.Logf("%d messages: %d sent, %d perhaps sent, %d received", fl.accepted, sent, maybe, received)
-}
-
 // TestPushesWithDrops has the server push as fast as it can, over connections
 // that break at random places. Every message must arrive once and in order,
 // since the client resumes where it was.
@@ -369,7 +143,7 @@ func TestPushesWithDrops(t *testing.T) {
 
 func testPushes(t *testing.T, duration time.Duration, handler bool, compression websocket.CompressionMode) {
 	f := feed{t: t, compression: compression}
-	server := newFarm(t, f.serve)
+	server := &farm{address: unusedAddress(t), handler: f.serve}
 	server.wrap = func(conn *net.TCPConn) net.Conn {
 		return &brittle{TCPConn: conn, left: 1000 + rand.IntN(1<<18)}
 	}

@@ -704,10 +704,23 @@ func TestInflatedLimitOfBrokenData(t *testing.T) {
 	deflated := newDeflater(deflateExtension).deflate("0123456789abcdefghij")
 	for cut := range len(deflated) {
 		stream := frame(finBit|rsv1Bit|opBinary, deflated[:cut])
+		read := func(limit int64) outcome {
+			return overWire(t, setting{limit: limit, extension: deflateExtension}, &script{in: stream, end: errEnd})
+		}
+		full := read(1000)
 		for limit := int64(1); limit < 30; limit++ {
-			got := overWire(t, setting{limit: limit, extension: deflateExtension}, &script{in: stream, end: errEnd})
-			if len(got.messages) > 0 && int64(len(got.messages[0].data)) > limit {
-				t.Errorf("limit %d: got %d bytes", limit, len(got.messages[0].data))
+			got := read(limit)
+			switch {
+			case len(full.messages) == 0:
+				if len(got.messages) > 0 {
+					t.Errorf("limit %d: got %v", limit, got)
+				}
+			case int64(len(full.messages[0].data)) > limit:
+				if len(got.messages) > 0 || got.end != endProtocol(1009) {
+					t.Errorf("limit %d, %v: got %v", limit, full.messages, got)
+				}
+			case !slices.Equal(got.messages, full.messages):
+				t.Errorf("limit %d, %v: got %v", limit, full.messages, got)
 			}
 		}
 	}
@@ -811,4 +824,18 @@ func TestReadWaits(t *testing.T) {
 	if r.messages+r.counters.messagesIn.Load() != 3 {
 		t.Error("what came with the error is lost")
 	}
+}
+
+// A session that is finished starts nothing any more, and its end stays.
+func TestFinishedSession(t *testing.T) {
+	s := wiredSession(t, setting{limit: 100}, &script{end: errEnd})
+	if e := s.finish(s.read()); e.phase != PhaseRead {
+		t.Fatalf("it ended by %+v", e)
+	}
+	s.spawned(func() { t.Error("it runs a function") })
+	s.spawn(func() { t.Error("it starts a goroutine") })
+	if s.end(ending{closing: true}) {
+		t.Error("it ends again")
+	}
+	s.tasks.Wait()
 }

@@ -487,3 +487,163 @@ func TestPongForABrokenNetwork(t *testing.T) {
 		t.Errorf("written: % x", written)
 	}
 }
+
+// TestWriteSizes: whatever way and size a message has, its place in the stream is
+// where it is.
+func TestWriteSizes(t *testing.T) {
+	for _, extension := range []string{"", deflateExtension} {
+		for _, size := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
+			s := wiredSession(t, setting{limit: 1, extension: extension}, &script{})
+			payload := strings.Repeat("p", size)
+			for range 2 {
+				before := uint64(len(s.wire.pending()))
+				m := outbound{typ: MessageBinary, data: []byte(payload)}
+				err := s.write(&m)
+				if after := uint64(len(s.wire.pending())); m.start != before || m.end != after || err != nil {
+					t.Errorf("%q, %d bytes: from %d to %d, %v; want %d to %d", extension, size, m.start, m.end, err, before, after)
+				}
+			}
+			if frames := sentFrames(t, s.wire.pending()); extension == "" && !slices.Equal(frames, slices.Repeat([]sentFrame{{finBit | opBinary, payload}}, 2)) {
+				t.Errorf("%d bytes: sent %v", size, frames)
+			}
+		}
+	}
+}
+
+// TestChunkIsNoHeader: the rest of a message may look like a pong, and is not
+// dropped as one.
+func TestChunkIsNoHeader(t *testing.T) {
+	n := &network{room: -1}
+	w := bareWriter(n)
+	w.spawn = func(func()) {} // nobody flushes
+	pong := masked(finBit|opPong, strings.Repeat("x", 125))
+	for range 2 * maxFlush / len(pong) {
+		write(t, w, pong)
+	}
+	pongs := len(w.buf)
+	message := masked(finBit|opBinary, strings.Repeat("m", 100)+string(pong))
+	write(t, w, message[:len(message)-len(pong)])
+	copy(message[len(message)-len(pong):], pong)
+	write(t, w, message[len(message)-len(pong):])
+	if !bytes.Equal(w.buf[pongs:], message) {
+		t.Errorf("of %d bytes, %d will be sent", len(message), len(w.buf)-pongs)
+	}
+}
+
+// TestWrittenBytesWaits: what is being flushed is neither written nor not.
+func TestWrittenBytesWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{room: -1, gate: make(chan struct{})}
+		w := bareWriter(n)
+		message := masked(finBit|opBinary, "message")
+		write(t, w, message)
+		go w.flush()
+		synctest.Wait()
+		written := make(chan uint64, 1)
+		go func() { written <- w.writtenBytes() }()
+		synctest.Wait()
+		if len(written) != 0 {
+			t.Errorf("told %d while the network decides", <-written)
+		}
+		n.gate <- struct{}{}
+		if got := <-written; got != uint64(len(message)) {
+			t.Errorf("%d bytes written of %d", got, len(message))
+		}
+		w.stopWatch()
+	})
+}
+
+// TestOneGoroutineFlushesControlFrames, however many there are: none is started
+// while somebody does it.
+func TestOneGoroutineFlushesControlFrames(t *testing.T) {
+	for name, first := range map[string]func(*wireWriter){
+		"ping":     (*wireWriter).ping,
+		"pingWait": func(w *wireWriter) { go w.pingWait() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &network{room: -1, gate: make(chan struct{})}
+			w := bareWriter(n)
+			started := 0
+			w.spawn = func(f func()) { started++; go f() }
+			first(w)
+			synctest.Wait()
+			before := started
+			for range 100 {
+				w.ping()
+				write(t, w, masked(finBit|opPong, "pong"))
+			}
+			if started != before {
+				t.Errorf("%s: %d goroutines more", name, started-before)
+			}
+			close(n.gate)
+			synctest.Wait()
+			if taken, _ := n.got(); len(sentFrames(t, taken)) != 201 {
+				t.Errorf("%s: sent %d frames", name, len(sentFrames(t, taken)))
+			}
+			w.stopWatch()
+		})
+	}
+}
+
+// TestDuePingIsSentOnce, and masked by a key of its own.
+func TestDuePingIsSentOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{room: -1}
+		w := bareWriter(n)
+		message := masked(finBit|opBinary, "message")
+		write(t, w, message[:10])
+		w.ping()
+		write(t, w, message[10:])
+		write(t, w, message)
+		synctest.Wait()
+		if err := w.flush(); err != nil {
+			t.Error(err)
+		}
+		taken, _ := n.got()
+		checkSent(t, taken, sentFrame{finBit | opBinary, "message"}, sentFrame{finBit | opPing, ""}, sentFrame{finBit | opBinary, "message"})
+		keys := map[string]bool{}
+		for range 10 {
+			w.ping()
+			synctest.Wait()
+			taken, _ = n.got()
+			keys[string(taken[len(taken)-4:])] = true
+		}
+		if len(keys) < 9 {
+			t.Errorf("%d keys of 10 pings", len(keys))
+		}
+		w.stopWatch()
+	})
+}
+
+// TestOneCloseFrame is all that is sent, whoever sends it first, and none when
+// the network is gone.
+func TestOneCloseFrame(t *testing.T) {
+	first := closePayload(1000, "first")
+	for name, send := range map[string]func(w *wireWriter){
+		"coder/websocket": func(w *wireWriter) { write(t, w, masked(finBit|opClose, first)) },
+		"sendClose":       func(w *wireWriter) { w.sendClose(1000, "first") },
+	} {
+		n := &network{room: -1}
+		w := bareWriter(n)
+		send(w)
+		w.sendClose(1001, "second")
+		w.ping()
+		taken, _ := n.got()
+		checkSent(t, taken, sentFrame{finBit | opClose, first})
+		if code, sent := w.closed(); code != 1000 || !sent {
+			t.Errorf("%s: closed by %d, sent: %v", name, code, sent)
+		}
+		w.stopWatch()
+	}
+	n := &network{}
+	w := bareWriter(n)
+	write(t, w, masked(finBit|opBinary, "message"))
+	if err := w.flush(); err != errNetwork {
+		t.Errorf("flush: %v", err)
+	}
+	w.sendClose(1001, "")
+	if code, sent := w.closed(); code != 0 || sent {
+		t.Errorf("closed by %d, sent: %v", code, sent)
+	}
+	w.stopWatch()
+}
