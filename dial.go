@@ -103,6 +103,9 @@ func (s *session) setUp(header http.Header) {
 	r.deliver = s.deliver
 	r.rest = s.client.events.letGo
 	r.onPing, r.onPong = s.ping, s.pong
+	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
+		s.alive, s.die = context.WithCancel(context.Background())
+	}
 
 	w := &s.wire.wireWriter
 	w.timeout = config.writeTimeout
@@ -135,7 +138,7 @@ func (s *session) ping(payload []byte) bool {
 		return true
 	}
 	s.client.events.letGo() // it may take its time, and subscribers leave meanwhile
-	return hook(context.Background(), append([]byte(nil), payload...))
+	return hook(s.alive, append([]byte(nil), payload...))
 }
 
 // pong takes a pong's payload from the reader.
@@ -145,7 +148,7 @@ func (s *session) pong(payload []byte) {
 	}
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
 		s.client.events.letGo()
-		hook(context.Background(), append([]byte(nil), payload...))
+		hook(s.alive, append([]byte(nil), payload...))
 	}
 }
 

@@ -687,3 +687,34 @@ func TestOnPingReceived(t *testing.T) {
 		}
 	})
 }
+
+// The context of a hook ends with the connection: a hook that waits for a consumer
+// which has left does not outlast the close timeout.
+func TestHookWaitsForItsContext(t *testing.T) {
+	for _, ping := range []bool{true, false} {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			entered := make(chan struct{}, 1)
+			wait := func(ctx context.Context, _ []byte) {
+				entered <- struct{}{}
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Hour):
+					t.Error("the context of the hook has not ended")
+				}
+			}
+			r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+				HTTPClient:     s.Client(),
+				OnPingReceived: func(ctx context.Context, payload []byte) bool { wait(ctx, payload); return true },
+				OnPongReceived: wait,
+			}))
+			c := s.Accept()
+			r.open()
+			if ping {
+				_ = c.Ping("")
+			} else {
+				_ = c.Pong("")
+			}
+			<-entered
+		})
+	}
+}

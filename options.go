@@ -101,8 +101,8 @@ func notNil(name string, isNil bool, set func(*config)) Option {
 // Redirects are never followed, whatever the HTTP client says, since they would
 // carry credentials to other hosts: a redirect fails the attempt, and the
 // [DialError] tells its Location. OnPingReceived and OnPongReceived are called
-// on the reading goroutine, with a payload of their own and a context that never
-// ends; OnPongReceived sees the pongs of the heartbeat too.
+// on the reading goroutine, with a payload of their own and a context that ends
+// with the connection; OnPongReceived sees the pongs of the heartbeat too.
 func WithDialOptions(opts *websocket.DialOptions) Option {
 	return optionFunc(func(c *config) {
 		c.dial = websocket.DialOptions{}

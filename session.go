@@ -30,6 +30,9 @@ type session struct {
 	event   OpenEvent
 	started time.Time
 
+	alive context.Context // of the hooks for pings and pongs, nil if there are none
+	die   context.CancelFunc
+
 	mu       sync.Mutex
 	ending   *ending     // why it ends; the first reason stays
 	deadline *time.Timer // when it is killed
@@ -116,6 +119,9 @@ func (s *session) writeFailed(err error) {
 // kill frees everybody who reads from or writes to the connection.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
+	if s.die != nil {
+		s.die()
+	}
 	s.wire.kill()
 }
 
