@@ -454,8 +454,8 @@ func WithTTL(d time.Duration) EnqueueOption {
 
 // WithResult reports the outcome of a message: nil once it was handed to the
 // network, else [ErrMaybeSent], [ErrExpired] or [ErrClosed]. done is called
-// exactly once, on any goroutine, and must not block; it is never called when
-// Enqueue itself returned an error.
+// exactly once, on any goroutine, and must not block, nor call Send, which may
+// wait for it; it is never called when Enqueue itself returned an error.
 func WithResult(done func(error)) EnqueueOption {
 	return enqueueFunc(func(o *enqueueOptions) { o.result = done })
 }

@@ -438,10 +438,11 @@ func (o *outbox) finish() {
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
-	for o.sweeping {
-		o.idle.Wait()
-	}
-	for o.queue.len > 0 {
+	for o.sweeping || o.queue.len > 0 {
+		if o.sweeping {
+			o.idle.Wait()
+			continue
+		}
 		b := o.queue.popFront()
 		o.count -= b.count
 		o.bytes -= b.bytes
