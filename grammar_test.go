@@ -23,8 +23,8 @@ func init() { resock.CheckedEvents = grammar.Tee }
 // than users need.
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
+		"load_test.go: testManyClients": "by fleet.watch, which counts as well",
 		"schedule_test.go: subscribe":   "by checkReader, with all else, when a trial is over",
-		"soak_test.go: testManyClients": "by fleet.watch, which counts as well",
 		"soak_test.go: testPushes":      "by its own loop, which waits for more than events",
 	}
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {

@@ -631,7 +631,12 @@ func TestStateIsNotBehindTheEvents(t *testing.T) {
 		if state := client.State(); state != resock.StateWaiting {
 			t.Errorf("the state is %v", state)
 		}
-		await[resock.FailEvent](t, events)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		for event := range new(grammar.Checker).All(t, events) {
+			if fail, ok := event.(resock.FailEvent); !ok || fail.Next != resock.StateWaiting {
+				t.Errorf("%#v", event)
+			}
+		}
 	})
 }
 
@@ -640,7 +645,7 @@ func TestStateIsNotBehindTheEvents(t *testing.T) {
 func TestGivingUpIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		client := newClient(t, resock.WithMaxAttempts(1), resock.WithCloseTimeout(3*time.Second), inMemory(func(int, *peer) {}))
-		client.Subscribe(t.Context(), resock.WithBuffer(0))
+		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
 		began := time.Now()
 		var giveUp *resock.GiveUpError
 		if err := client.Run(t.Context()); !errors.As(err, &giveUp) {
@@ -648,6 +653,9 @@ func TestGivingUpIsBounded(t *testing.T) {
 		}
 		if took := time.Since(began); took != 3*time.Second {
 			t.Errorf("it took %v", took)
+		}
+		for event := range new(grammar.Checker).All(t, events) {
+			t.Errorf("%#v came after the end", event)
 		}
 	})
 }
