@@ -119,7 +119,7 @@ type fanout struct {
 
 	mu     sync.Mutex
 	list   atomic.Pointer[[]*subscriber] // replaced, never changed, under mu
-	open   *OpenEvent                    // of the open session
+	open   Event                         // of the open session, or nil
 	closed bool
 }
 
@@ -139,7 +139,7 @@ func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event 
 		s.ch = make(chan Event, opts.buffer)
 	}
 	if f.open != nil {
-		s.first(*f.open)
+		s.first(f.open)
 	}
 	if s.drop != nil {
 		go s.pump()
@@ -171,8 +171,8 @@ func (f *fanout) remove(s *subscriber) {
 func (f *fanout) lifecycle(event Event) {
 	f.mu.Lock()
 	f.open = nil
-	if open, ok := event.(OpenEvent); ok {
-		f.open = &open
+	if _, ok := event.(OpenEvent); ok {
+		f.open = event
 	}
 	list := f.subscribers()
 	f.mu.Unlock()
