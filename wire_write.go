@@ -17,6 +17,9 @@ import (
 // maxFlush is the most that one write to the network takes.
 const maxFlush = 64 << 10
 
+// flushBuffers are borrowed for as long as there is something to write.
+var flushBuffers = sync.Pool{New: func() any { return new([maxFlush]byte) }}
+
 var (
 	errWriteTimeout = errors.New("the network took no bytes within the write timeout")
 	errFraming      = errors.New("resock: a frame header came in pieces")
@@ -203,7 +206,7 @@ func appendMasked(b, payload []byte, key uint32) []byte {
 // borrow makes sure that there is a buffer.
 func (w *wireWriter) borrow() []byte {
 	if w.buf == nil {
-		w.buf = largeBuffers.Get().(*[largeBuffer]byte)[:0]
+		w.buf = flushBuffers.Get().(*[maxFlush]byte)[:0]
 	}
 	return w.buf
 }
@@ -359,8 +362,8 @@ func (w *wireWriter) flushTo(target uint64) bool {
 		w.buf, w.pongs = nil, 0
 		w.mu.Unlock()
 		n, err := w.send(buf)
-		if cap(buf) == largeBuffer {
-			largeBuffers.Put((*[largeBuffer]byte)(buf[:largeBuffer]))
+		if cap(buf) == maxFlush {
+			flushBuffers.Put((*[maxFlush]byte)(buf[:maxFlush]))
 		}
 		w.mu.Lock()
 		w.written += uint64(n)
