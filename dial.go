@@ -100,7 +100,10 @@ func (s *session) setUp(header http.Header) {
 	r.flate = strings.Join(header.Values("Sec-WebSocket-Extensions"), "") != ""
 	r.counters = &s.client.counters
 	r.keep = config.handler == nil
-	r.deliver = s.deliver
+	r.deliver = s.publish
+	if config.handler != nil {
+		r.deliver = s.handle
+	}
 	r.rest = s.client.events.letGo
 	r.onPing, r.onPong = s.ping, s.pong
 	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
@@ -122,13 +125,16 @@ func (s *session) setUp(header http.Header) {
 	}
 }
 
-// deliver takes a message from the reader. It reports whether reading goes on.
-func (s *session) deliver(typ MessageType, data []byte) bool {
-	if handler := s.client.config.handler; handler != nil {
-		handler(typ, data)
-		return !s.client.events.aborted()
-	}
+// publish takes a message from the reader, for the subscribers. It reports whether
+// reading goes on.
+func (s *session) publish(typ MessageType, data []byte) bool {
 	return s.client.events.message(MessageEvent{Session: s.id, Type: typ, Data: data})
+}
+
+// handle is publish for a message handler.
+func (s *session) handle(typ MessageType, data []byte) bool {
+	s.client.config.handler(typ, data)
+	return !s.client.events.aborted()
 }
 
 // ping takes a ping's payload from the reader. It reports whether to answer.
