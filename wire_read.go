@@ -64,16 +64,15 @@ type wireReader struct {
 	counters *counters
 	inside   bool // the session asks coder/websocket for a message: the fast lane may deliver
 
-	buf     []byte // buf[r:w] is received and not handled
-	r, w    int
-	full    bool // the last read filled buf
-	last    int  // bytes of the last read
-	inline  [inlineBuffer]byte
-	small   *[smallBuffer]byte
-	large   *[largeBuffer]byte
-	block   []byte // a copy of what begins at blockAt in buf, which messages share
-	blockAt int
-	own     []byte // for large messages that are not kept
+	buf    []byte // buf[r:w] is received and not handled
+	r, w   int
+	full   bool // the last read filled buf
+	last   int  // bytes of the last read
+	inline [inlineBuffer]byte
+	small  *[smallBuffer]byte
+	large  *[largeBuffer]byte
+	block  []byte // for small messages
+	own    []byte // for large messages that are not kept
 
 	pass     int64 // bytes of a slow frame left to pass on
 	passHead int   // of them, header
@@ -207,7 +206,7 @@ func (r *wireReader) scanMessages() {
 		}
 		r.r += size
 		if r.keep {
-			payload = r.carve(n)
+			payload = r.carve(payload)
 		}
 		r.r += n
 		r.hand(typ, payload)
@@ -332,7 +331,7 @@ func (r *wireReader) scanWhole(h frameHeader, b []byte) bool {
 	}
 	r.r += h.size
 	if r.keep {
-		payload = r.carve(length)
+		payload = r.carve(payload)
 	}
 	r.r += length
 	r.hand(typ, payload)
@@ -393,18 +392,19 @@ func (r *wireReader) hand(typ MessageType, data []byte) {
 	}
 }
 
-// carve copies a message of n bytes out of the buffer, together with what follows
-// it: one allocation serves many small messages.
-func (r *wireReader) carve(n int) []byte {
+// carve copies a message out of the buffer, into a block that it shares with
+// its neighbours: one allocation serves many small messages.
+func (r *wireReader) carve(payload []byte) []byte {
+	n := len(payload)
 	if n > maxCarved {
-		return append([]byte(nil), r.buf[r.r:r.r+n]...)
+		return append([]byte(nil), payload...)
 	}
-	at := r.r - r.blockAt
-	if r.block == nil || at < 0 || at+n > len(r.block) {
-		r.block = append([]byte{}, r.buf[r.r:min(r.w, r.r+blockSize)]...)
-		r.blockAt, at = r.r, 0
+	if n > len(r.block) || r.block == nil {
+		r.block = make([]byte, min(blockSize, r.w-r.r))
 	}
-	return r.block[at : at+n : at+n]
+	data := r.block[:n:n]
+	r.block = r.block[copy(data, payload):]
+	return data
 }
 
 // fill reads more bytes into the buffer.

@@ -145,7 +145,7 @@ func outboundPlan() group {
 		note:    "Messages of 128 B, until the last one was handed to the kernel. Senders that may not write at the same time take turns by a mutex.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   senders,
-		columns: []column{sent("outbound", 1, 300_000, 2_000_000), sent("outbound", 8, 300_000, 2_000_000)},
+		columns: []column{sent("outbound", 1, 100_000, 1_000_000), sent("outbound", 8, 100_000, 1_000_000)},
 	}
 }
 
