@@ -49,7 +49,7 @@ func setting(rounds int) string {
 		}
 	}
 	return strings.Join(versions, ", ") + ".\n\n" +
-		fmt.Sprintf("Medians of %d rounds, with the width of the middle half. ", rounds) +
+		fmt.Sprintf("Medians of %d rounds, more where a note says so, with the width of the middle half. ", rounds) +
 		"Client and server are processes of their own, on one machine; every sample has a fresh client process; the peers take turns. " +
 		"Absolute figures move with the machine and whatever else it does: compare within one run only. " +
 		"resock runs with its defaults, so with heartbeat, read limit and write timeout; the peers have what they have by default."

@@ -26,11 +26,14 @@ func run(groups []group, rounds int, profiles string, progress io.Writer) (resul
 	all := make(results)
 	for _, g := range groups {
 		all[g.title] = make(map[string]figures)
+		if g.rounds == 0 || g.rounds > rounds {
+			g.rounds = rounds
+		}
+		if rounds > 1 {
+			g.rounds *= max(1, g.more)
+		}
 		for _, c := range g.columns {
 			fmt.Fprintf(progress, "%s, %s\n", g.title, c.label)
-			if g.rounds == 0 || g.rounds > rounds {
-				g.rounds = rounds
-			}
 			c.spec.Profiles = profiles
 			figures, err := runColumn(g, c, server)
 			failed = errors.Join(failed, err)
