@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -59,7 +60,35 @@ func (r *gobwasReader) read() ([]byte, error) {
 	}
 }
 
-func gobwasReceive(t target, r *reception) error {
+func gobwasReceive(t target, r *reception) error { return gobwasRead(t, r.message) }
+
+// gobwasReceiveChannel hands each message, in memory of its own, to another
+// goroutine by a channel, and does nothing else: the mark for a channel of events.
+func gobwasReceiveChannel(t target, r *reception) error {
+	type event struct { // as large as a resock.MessageEvent
+		session uint64
+		typ     int
+		data    []byte
+		lost    uint64
+	}
+	var failed error
+	events := make(chan any, 256)
+	go func() {
+		defer close(events)
+		failed = gobwasRead(t, func(data []byte) bool {
+			events <- event{data: bytes.Clone(data)}
+			return true
+		})
+	}()
+	for e := range events {
+		if e, ok := e.(event); ok && !r.message(e.data) {
+			return nil // the process ends
+		}
+	}
+	return failed
+}
+
+func gobwasRead(t target, deliver func(data []byte) bool) error {
 	conn, err := gobwasDial(t)
 	if err != nil {
 		return err
@@ -70,7 +99,7 @@ func gobwasReceive(t target, r *reception) error {
 	reader := newGobwasReader(conn)
 	for {
 		data, err := reader.read()
-		if err != nil || !r.message(data) {
+		if err != nil || !deliver(data) {
 			return err
 		}
 	}

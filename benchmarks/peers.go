@@ -34,6 +34,7 @@ const (
 	nameRecws   = "recws"
 	nameGws     = "gws"
 	nameGobwas  = "gobwas/ws"
+	nameMark    = "gobwas/ws, channel"
 )
 
 var peers = map[string]peer{
@@ -46,6 +47,7 @@ var peers = map[string]peer{
 	nameGorilla: {receive: gorillaReceive, connect: gorillaConnect, exchange: gorillaExchange, open: gorillaOpen, reconnect: gorillaReconnect},
 	nameRecws:   {receive: recwsReceive, connect: recwsConnect, exchange: recwsExchange, open: recwsOpen},
 	nameGws:     {receive: gwsReceive, connect: gwsConnect, exchange: gwsExchange, open: gwsOpen},
+	nameMark:    {receive: gobwasReceiveChannel},
 	nameGobwas:  {receive: gobwasReceive, connect: gobwasConnect, exchange: gobwasExchange},
 }
 

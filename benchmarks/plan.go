@@ -76,9 +76,9 @@ func received(label, variant string, size int) column {
 func inboundPlan() group {
 	return group{
 		title:   titleInbound,
-		note:    "Binary messages of one frame. The channel is a subscriber's, with a buffer of 256.",
+		note:    "Binary messages of one frame. The channel is a subscriber's, with a buffer of 256. \"" + nameMark + "\" reads frames with gobwas/ws and hands each one, in memory of its own, to another goroutine by such a channel, without any check, heartbeat or event: the mark for a channel of events.",
 		metrics: []metric{wall, cpu, allocs},
-		peers:   receivers,
+		peers:   append([]string{nameMark}, receivers...),
 		columns: []column{
 			received("16 B", variantBinary, 16),
 			received("128 B", variantBinary, 128),
@@ -97,7 +97,7 @@ func oneProcessorPlan() group {
 	g.title = titleOneProcessor
 	g.note = "The same with GOMAXPROCS=1 in the client: without what the collector and the scheduler spend on spinning for a processor that the server uses."
 	g.metrics = []metric{wall}
-	g.peers = []string{nameHandler, nameChannel, nameGws, nameGorilla}
+	g.peers = []string{nameHandler, nameChannel, nameMark, nameGws, nameGorilla}
 	for i := range g.columns {
 		g.columns[i].spec.Processors = 1
 	}
