@@ -104,7 +104,7 @@ func (s *session) setUp(header http.Header) {
 	if config.handler != nil {
 		r.deliver = s.handle
 	}
-	r.rest = s.client.events.letGo
+	r.rest = s.client.events.rest
 	r.onPing, r.onPong = s.ping, s.pong
 	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
 		s.alive, s.die = context.WithCancel(context.Background())

@@ -3,6 +3,7 @@ package resock
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,7 @@ type fanout struct {
 	sending sync.Mutex // held by who sends to a channel, unless it waits, and by who closes one
 	holding bool       // by the goroutine of Run
 	paused  bool       // it waits for a subscriber, and holds again then
+	burst   int        // messages since the last rest
 
 	mu     sync.Mutex
 	list   atomic.Pointer[[]*subscriber] // replaced, never changed, under mu
@@ -187,6 +189,7 @@ func (f *fanout) lifecycle(event Event) {
 // subscriber leaves: one lock serves all messages of a read.
 func (f *fanout) message(event MessageEvent) bool {
 	f.hold()
+	f.burst++
 	var boxed Event // once, for all subscribers
 	for _, s := range f.subscribers() {
 		if !s.messages {
@@ -212,6 +215,20 @@ func (f *fanout) letGo() {
 		f.holding = false
 		f.sending.Unlock()
 	}
+}
+
+// yieldAfter is how many messages of one read make a burst.
+const yieldAfter = 16
+
+// rest is called when what a read brought is delivered. After a burst, the
+// subscribers run: beside a reader that goes on at once, both would wait for each
+// other at the channel, message by message.
+func (f *fanout) rest() {
+	f.letGo()
+	if f.burst >= yieldAfter {
+		runtime.Gosched()
+	}
+	f.burst = 0
 }
 
 func (f *fanout) aborted() bool {
