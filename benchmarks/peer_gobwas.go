@@ -76,7 +76,7 @@ func gobwasReceiveChannel(t target, r *reception) error {
 	go func() {
 		defer close(events)
 		failed = gobwasRead(t, func(data []byte) bool {
-			events <- event{data: bytes.Clone(data)}
+			events <- event{1, 2, bytes.Clone(data), 0}
 			return true
 		})
 	}()
