@@ -402,6 +402,11 @@ func TestExpire(t *testing.T) {
 	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
 		t.Errorf("outcomes %v", outcomes)
 	}
+	alone := batchOf(outbound{expiry: now, result: result})
+	alone.expire(now)
+	if len(alone.items) != 0 || len(outcomes) != 3 {
+		t.Errorf("left: %+v", alone)
+	}
 }
 
 // What was queued while somebody wrote is sent after it.
