@@ -40,6 +40,8 @@ type Client struct {
 	outbox   outbox
 	counters counters
 
+	machine loop // not on the stack of Run, which a loss would make grow for good
+
 	wake chan struct{} // the goroutine of Run shall look at the intent
 	done chan struct{} // closed when the client is
 
@@ -137,7 +139,7 @@ func (c *Client) loop(ctx context.Context) {
 			defer stop()
 		}
 	}
-	var l loop
+	l := &c.machine
 	l.begin(ctx, c)
 	l.run()
 	if l.giveUp != nil {

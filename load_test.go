@@ -164,8 +164,13 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 
 	started := time.Now()
 	collect(t, fl.opened, n, "clients opened")
-	t.Logf("%d clients opened in %v: %v", n, time.Since(started).Round(time.Millisecond), measure(anyUsage))
-	var first usage // when all came back once
+	took := time.Since(started)
+	first := measure(anyUsage)
+	t.Logf("%d clients opened in %v: %v", n, took.Round(time.Millisecond), first)
+	within := func(u usage) bool {
+		return u.goroutines <= first.goroutines && u.descriptors <= first.descriptors &&
+			u.memory <= first.memory+first.memory/10+1<<20
+	}
 	for round := range loadRounds {
 		fl.enqueue(t, round, 0, 0, n/2)
 		server.kill(t)
@@ -177,17 +182,10 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 		started := time.Now()
 		collect(t, fl.opened, n, "clients came back in round %d", round)
 		took := time.Since(started)
-		within := func(u usage) bool {
-			return round == 0 || u.goroutines <= first.goroutines && u.descriptors <= first.descriptors &&
-				u.memory <= first.memory+first.memory/20+1<<20
-		}
 		u := measure(within)
-		if round == 0 {
-			first = u
-		}
 		t.Logf("round %d: %d clients came back in %v: %v", round, n, took.Round(time.Millisecond), u)
 		if !within(u) {
-			t.Errorf("with all clients open: %v in round %d, %v in the first one", u, round, first)
+			t.Errorf("with all clients open: %v in round %d, %v at first", u, round, first)
 		}
 	}
 
