@@ -3,6 +3,8 @@ package resock
 import (
 	"sync"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // batch is a part of the outbound queue: as much as one write to the network
@@ -20,10 +22,10 @@ type batch struct {
 }
 
 const (
-	maxBatch = 512      // items
-	minBlock = 256      // the first block of a batch
-	maxCopy  = 16 << 10 // a larger message has memory of its own
-	maxBlock = maxFlush // enough for all of a batch
+	maxBatch = 512           // items
+	minBlock = 256           // the first block of a batch
+	maxCopy  = 16 << 10      // a larger message has memory of its own
+	maxBlock = wire.MaxFlush // enough for all of a batch
 )
 
 // batches are empty. They keep what they grew to, and are shared by all clients: an
@@ -41,7 +43,7 @@ func (b *batch) recycle() {
 
 // fits reports whether b takes another message of n bytes.
 func (b *batch) fits(n int) bool {
-	return len(b.items) == 0 || len(b.items) < maxBatch && b.size+maskedSize(n) <= maxFlush
+	return len(b.items) == 0 || len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
 }
 
 func (b *batch) add(m *outbound) {
@@ -51,10 +53,10 @@ func (b *batch) add(m *outbound) {
 
 // weigh counts an item.
 func (b *batch) weigh(m *outbound) {
-	b.size += maskedSize(len(m.data))
+	b.size += wire.FrameSize(len(m.Data))
 	if m.waiter == nil {
 		b.count++
-		b.bytes += len(m.data)
+		b.bytes += len(m.Data)
 	}
 	b.watched = b.watched || m.waiter != nil || m.result != nil
 	b.timed = b.timed || m.expiry != 0

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/wire"
 )
 
 // MessageType is the type of a message: [MessageText] or [MessageBinary].
@@ -36,6 +37,7 @@ const (
 // concurrently.
 type Client struct {
 	config   config
+	wire     wire.Config // of every connection
 	events   fanout
 	outbox   outbox
 	counters counters
@@ -65,11 +67,10 @@ type Client struct {
 
 // counters are read by Stats at any time.
 type counters struct {
-	attempts, opens, fails  atomic.Uint64
-	messagesIn, messagesOut atomic.Uint64
-	bytesIn, bytesOut       atomic.Uint64
-	roundTrip               atomic.Int64
-	sessions                atomic.Uint64
+	wire                   wire.Counters
+	attempts, opens, fails atomic.Uint64
+	messagesOut            atomic.Uint64
+	sessions               atomic.Uint64
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
@@ -84,15 +85,26 @@ func New(url string, opts ...Option) (*Client, error) {
 		}
 		opt.apply(config)
 	}
+	for _, set := range config.over {
+		set(config)
+	}
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
 	c.loopback = config.target.loopback
+	c.wire = wire.Config{
+		ReadLimit:    config.readLimit,
+		WriteTimeout: config.writeTimeout,
+		CloseTimeout: config.closeTimeout,
+		CompressFrom: config.compressFrom(),
+		Borrow:       config.handler != nil,
+		Counters:     &c.counters.wire,
+	}
 	c.wake = make(chan struct{}, 1)
 	c.done = make(chan struct{})
 	c.events.log = config.log
 	c.events.abort = make(chan struct{})
-	c.outbox.clock = clock{time.Now()}
+	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.outbox.idle.L = &c.outbox.mu
@@ -168,10 +180,10 @@ func (c *Client) finish() {
 // A code that may not be sent is an [*OptionError], and nothing happens. A reason
 // that is too long for a close frame is cut.
 func (c *Client) Close(code StatusCode, reason string) error {
-	if !validCloseCode(code) {
+	if !wire.ValidCloseCode(int(code)) {
 		return &OptionError{"Close", int(code), "this close code may not be sent (RFC 6455, section 7.4)"}
 	}
-	c.stop(nil, code, cutReason(reason), true)
+	c.stop(nil, code, wire.CutReason(reason), true)
 	return nil
 }
 
@@ -426,12 +438,12 @@ func (c *Client) Stats() Stats {
 		Attempts:    c.counters.attempts.Load(),
 		Opens:       c.counters.opens.Load(),
 		Fails:       c.counters.fails.Load(),
-		MessagesIn:  c.counters.messagesIn.Load(),
+		MessagesIn:  c.counters.wire.MessagesIn.Load(),
 		MessagesOut: c.counters.messagesOut.Load(),
-		BytesIn:     c.counters.bytesIn.Load(),
-		BytesOut:    c.counters.bytesOut.Load(),
+		BytesIn:     c.counters.wire.BytesIn.Load(),
+		BytesOut:    c.counters.wire.BytesOut.Load(),
 		Dropped:     c.events.dropped.Load(),
-		RoundTrip:   time.Duration(c.counters.roundTrip.Load()),
+		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
 	if blocked := c.events.blockedSince.Load(); blocked != 0 {

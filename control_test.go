@@ -1048,7 +1048,7 @@ func TestProbeHealthy(t *testing.T) {
 			out := client.Stats().BytesOut
 			network.set(true)
 			client.quiet(7 * time.Second)
-			if sent := client.Stats().BytesOut - out; sent != 6 {
+			if sent := client.Stats().BytesOut - out; sent != 10 {
 				t.Errorf("%d bytes sent, want those of one ping", sent)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/wire"
 )
 
 // Endpoint is where and how to dial.
@@ -65,11 +67,14 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 
 	t := newTracer(ctx, opts)
 	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
+	if err == nil {
+		_ = conn.CloseNow() // it gives its buffers back
+		err = t.agreed()
+	}
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	s := t.upgraded()
-	s.client, s.id, s.conn, s.started = c, id, conn, started
+	s := &session{client: c, id: id, started: started}
 	s.event = OpenEvent{
 		Session:     id,
 		URL:         target.redacted,
@@ -77,9 +82,9 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 		Attempt:     attempt.N,
 		Downtime:    attempt.Downtime,
 	}
-	s.setUp(response.Header)
+	s.start(t.upgraded())
 	if c.config.onOpen != nil {
-		if err := s.register(ctx, response.Header, t.remote()); err != nil {
+		if err := s.register(ctx, t.restored(response.Header), t.remote()); err != nil {
 			if e := s.discard(err); e.phase == PhaseProtocol {
 				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
@@ -89,33 +94,9 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	return s, nil
 }
 
-// setUp makes the wire of a new connection ready to be read and written.
-func (s *session) setUp(header http.Header) {
+// start starts the wire of a new connection.
+func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate) {
 	config := &s.client.config
-	s.conn.SetReadLimit(config.readLimit)
-
-	r := &s.wire.wireReader
-	r.err = nil
-	r.limit = config.readLimit
-	r.flate = strings.Join(header.Values("Sec-WebSocket-Extensions"), "") != ""
-	r.counters = &s.client.counters
-	r.keep = config.handler == nil
-	r.deliver = s.publish
-	if config.handler != nil {
-		r.deliver = s.handle
-	}
-	r.rest = s.client.events.rest
-	r.onPing, r.onPong = s.ping, s.pong
-	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
-		s.alive, s.die = context.WithCancel(context.Background())
-	}
-
-	w := &s.wire.wireWriter
-	w.timeout = config.writeTimeout
-	w.stalled = func() { s.fail(PhaseWrite, errWriteTimeout) }
-	w.spawn = s.spawn
-	w.counters = &s.client.counters
-
 	s.heart.session = s
 	s.heart.pulse = pulse{
 		interval: min(config.beatInterval, forever),
@@ -123,39 +104,10 @@ func (s *session) setUp(header http.Header) {
 		idle:     min(config.idleTimeout, forever),
 		message:  config.beatMessage != nil,
 	}
-}
-
-// publish takes a message from the reader, for the subscribers. It reports whether
-// reading goes on.
-func (s *session) publish(typ MessageType, data []byte) bool {
-	return s.client.events.message(MessageEvent{Session: s.id, Type: typ, Data: data})
-}
-
-// handle is publish for a message handler.
-func (s *session) handle(typ MessageType, data []byte) bool {
-	s.client.config.handler(typ, data)
-	return !s.client.events.aborted()
-}
-
-// ping takes a ping's payload from the reader. It reports whether to answer.
-func (s *session) ping(payload []byte) bool {
-	hook := s.client.config.dial.OnPingReceived
-	if hook == nil {
-		return true
+	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
+		s.alive, s.die = context.WithCancel(context.Background())
 	}
-	s.client.events.letGo() // it may take its time, and subscribers leave meanwhile
-	return hook(s.alive, append([]byte(nil), payload...))
-}
-
-// pong takes a pong's payload from the reader.
-func (s *session) pong(payload []byte) {
-	if roundTrip, ok := s.wire.ponged(); ok {
-		s.client.counters.roundTrip.Store(int64(roundTrip))
-	}
-	if hook := s.client.config.dial.OnPongReceived; hook != nil {
-		s.client.events.letGo()
-		hook(s.alive, append([]byte(nil), payload...))
-	}
+	s.wire.Start(body, network, deflate, &s.client.wire, s)
 }
 
 // tracer watches one attempt: how far it got, and every connection that it
@@ -167,9 +119,12 @@ type tracer struct {
 	mu       sync.Mutex
 	over     bool
 	phase    Phase
+	offered  bool // compression
 	conns    []net.Conn
-	session  *session // once there was a 101 response
-	location string   // of a redirect
+	body     io.ReadWriteCloser // of a 101 response
+	accepted []string           // its Sec-WebSocket-Extensions
+	deflate  wire.Deflate       // what they say
+	location string             // of a redirect
 
 	// What the request is made with stands here to be one piece of garbage: pieces
 	// of many sizes leave holes among what stays.
@@ -187,9 +142,16 @@ func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
 	}
 	t.client.Transport = traced(t.client.Transport)
 	t.opts.HTTPClient = &t.client
-	// The wire calls them: coder/websocket reuses their payload, sees no pongs, and
-	// gives a ping and its hook 5 s together.
-	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil
+	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil // the wire's owner calls them
+	if t.offered = opts.CompressionMode != websocket.CompressionDisabled; t.offered {
+		// coder/websocket neither offers nor takes all that the wire can do.
+		t.opts.CompressionMode = websocket.CompressionDisabled
+		t.opts.HTTPHeader = maps.Clone(opts.HTTPHeader)
+		if t.opts.HTTPHeader == nil {
+			t.opts.HTTPHeader = http.Header{}
+		}
+		t.opts.HTTPHeader.Set(extensions, wire.Offer(opts.CompressionMode == websocket.CompressionContextTakeover))
+	}
 	t.hooks = httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
 		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
@@ -285,8 +247,8 @@ func tracedDial(dial dialFunc) dialFunc {
 // tracerKey is where a request's context has its tracer.
 type tracerKey struct{}
 
-// upgrader puts the wire under coder/websocket and hides redirects from
-// net/http, which would follow them with all credentials.
+// upgrader keeps the connection from coder/websocket, and redirects from net/http,
+// which would follow them with all credentials.
 type upgrader struct {
 	base      http.RoundTripper // the application's
 	transport http.RoundTripper // made of it
@@ -301,9 +263,10 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
-		t.session = new(session)
-		t.session.wire.lay(body, t.raw())
-		response.Body = &t.session.wire
+		t.body = body
+		response.Body = inert{}
+		t.accepted = response.Header[extensions]
+		delete(response.Header, extensions)
 	}
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
@@ -314,8 +277,39 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// raw returns the connection beneath TLS, if exactly one is known; mu is held.
-func (t *tracer) raw() net.Conn {
+// extensions is the header, in canonical form, that negotiates extensions.
+const extensions = "Sec-Websocket-Extensions"
+
+// inert is the connection that coder/websocket gets. Its buffers, which it keeps in
+// pools, go on pointing to it.
+type inert struct{}
+
+func (inert) Read([]byte) (int, error)    { return 0, io.EOF }
+func (inert) Write(p []byte) (int, error) { return len(p), nil }
+func (inert) Close() error                { return nil }
+
+// agreed returns what is wrong with the server's answer to the offer of compression.
+func (t *tracer) agreed() (err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.deflate, err = wire.Accept(t.accepted, t.offered); err != nil {
+		return &handshakeError{"Sec-WebSocket-Extensions: " + err.Error()}
+	}
+	return nil
+}
+
+// restored returns the header of the response as it came.
+func (t *tracer) restored(header http.Header) http.Header {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.accepted != nil {
+		header[extensions] = t.accepted
+	}
+	return header
+}
+
+// network returns the connection beneath TLS, if exactly one is known; mu is held.
+func (t *tracer) network() net.Conn {
 	if len(t.conns) != 1 {
 		return nil
 	}
@@ -326,11 +320,11 @@ func (t *tracer) raw() net.Conn {
 }
 
 // upgraded ends watching after a success.
-func (t *tracer) upgraded() *session {
+func (t *tracer) upgraded() (io.ReadWriteCloser, net.Conn, wire.Deflate) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	return t.session
+	return t.body, t.network(), t.deflate
 }
 
 func (t *tracer) remote() string {
@@ -350,6 +344,9 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	for _, conn := range t.conns {
 		_ = conn.Close()
 	}
+	if t.body != nil {
+		_ = t.body.Close()
+	}
 	e := &DialError{Phase: t.phase, Err: dialCause(err, t.ctx)}
 	if response == nil {
 		var dns *net.DNSError
@@ -368,7 +365,9 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	e.Location = t.location
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		e.Phase = PhaseProtocol
-		e.Err = &handshakeError{handshakeFault(err)}
+		if e.Err = err; !errors.As(err, new(*handshakeError)) {
+			e.Err = &handshakeError{handshakeFault(err)}
+		}
 		return e
 	}
 	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
@@ -407,12 +406,12 @@ func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 // handshakeFault names what was wrong. The text of coder/websocket holds header
 // values and the handshake key.
 func handshakeFault(err error) string {
-	for _, header := range []string{"Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Connection", "Upgrade"} {
+	for _, header := range []string{"Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Connection"} {
 		if strings.Contains(err.Error(), header) {
 			return header
 		}
 	}
-	return "Sec-WebSocket-Extensions"
+	return "Upgrade"
 }
 
 // badCertificate reports whether a TLS handshake failed by the certificate.

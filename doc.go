@@ -96,6 +96,7 @@
 // # Advanced
 //
 // [WithMessageHandler] hands messages to a function on the reading goroutine,
-// without a channel and without an allocation. [WithDialOptions] takes everything
-// that coder/websocket does: proxies, TLS, subprotocols, compression.
+// without a channel and without an allocation. [WithHTTPClient] sets proxy, TLS and
+// dialer, [WithCompression] offers permessage-deflate, and [WithDialOptions] takes
+// everything that coder/websocket's Dial does.
 package resock

@@ -3,11 +3,12 @@ package resock
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // Event is an [OpenEvent], a [MessageEvent], a [FailEvent] or a [CloseEvent].
@@ -115,9 +116,6 @@ type fanout struct {
 	blockedTimer *time.Timer  // of the goroutine of Run
 
 	sending sync.Mutex // held by who sends to a channel, unless it waits, and by who closes one
-	holding bool       // by the goroutine of Run
-	paused  bool       // it waits for a subscriber, and holds again then
-	burst   int        // messages since the last rest
 
 	mu     sync.Mutex
 	list   atomic.Pointer[[]*subscriber] // replaced, never changed, under mu
@@ -178,18 +176,27 @@ func (f *fanout) lifecycle(event Event) {
 	}
 	list := f.subscribers()
 	f.mu.Unlock()
-	f.hold()
-	defer f.letGo()
+	f.sending.Lock()
+	defer f.sending.Unlock()
 	for _, s := range list {
 		s.send(event)
 	}
 }
 
-// message delivers a message. It reports whether delivery goes on. Until letGo, no
-// subscriber leaves: one lock serves all messages of a read.
-func (f *fanout) message(event MessageEvent) bool {
-	f.hold()
-	f.burst++
+// messages delivers the messages of a burst. It reports whether delivery goes on.
+func (f *fanout) messages(session uint64, burst []wire.Message) bool {
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	for _, m := range burst {
+		f.message(MessageEvent{Session: session, Type: MessageType(m.Type), Data: m.Data})
+		if f.aborted() {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *fanout) message(event MessageEvent) {
 	var boxed Event // once, for all subscribers
 	for _, s := range f.subscribers() {
 		if !s.messages {
@@ -200,35 +207,6 @@ func (f *fanout) message(event MessageEvent) bool {
 		}
 		s.send(boxed)
 	}
-	return !f.aborted()
-}
-
-func (f *fanout) hold() {
-	if !f.holding {
-		f.sending.Lock()
-		f.holding = true
-	}
-}
-
-func (f *fanout) letGo() {
-	if f.holding {
-		f.holding = false
-		f.sending.Unlock()
-	}
-}
-
-// yieldAfter is how many messages of one read make a burst.
-const yieldAfter = 16
-
-// rest is called when what a read brought is delivered. After a burst, the
-// subscribers run: beside a reader that goes on at once, both would wait for each
-// other at the channel, message by message.
-func (f *fanout) rest() {
-	f.letGo()
-	if f.burst >= yieldAfter {
-		runtime.Gosched()
-	}
-	f.burst = 0
 }
 
 func (f *fanout) aborted() bool {
@@ -284,7 +262,7 @@ func (s *subscriber) first(event Event) {
 	}
 }
 
-// send delivers event; the goroutine of Run holds the channels.
+// send delivers event; sending is held.
 func (s *subscriber) send(event Event) {
 	if s.drop != nil {
 		s.drop.push(event, s)
@@ -383,8 +361,7 @@ func (s *subscriber) shut() {
 // block notes that a subscriber makes delivery wait from now on. Others may leave
 // meanwhile.
 func (f *fanout) block() {
-	f.paused = f.holding
-	f.letGo()
+	f.sending.Unlock()
 	f.blockedSince.Store(time.Now().UnixNano())
 	if !f.log.Enabled(context.Background(), slog.LevelWarn) {
 		return
@@ -404,9 +381,7 @@ func (f *fanout) unblock() {
 	if f.blockedTimer != nil {
 		f.blockedTimer.Stop()
 	}
-	if f.paused {
-		f.hold()
-	}
+	f.sending.Lock()
 }
 
 // dropper is the buffer of an OverflowDropOldest subscriber. The goroutine of

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 func newFanout() *fanout {
@@ -22,11 +23,18 @@ func said(text string) MessageEvent { return MessageEvent{Session: 1, Data: []by
 
 // deliver delivers what came by one read.
 func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
-	defer f.letGo()
+	var burst []wire.Message
 	for _, event := range events {
-		goesOn = f.message(event)
+		burst = append(burst, wire.Message{Type: wire.Text, Data: event.Data})
 	}
-	return goesOn
+	return f.messages(1, burst)
+}
+
+// send delivers an event to one subscriber.
+func send(s *subscriber, event Event) {
+	s.fanout.sending.Lock()
+	defer s.fanout.sending.Unlock()
+	s.send(event)
 }
 
 // heard names events; a message by its text, with the number of those lost
@@ -180,17 +188,12 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 		"aborted": {fanout: aborted, ctx: context.Background()},
 	} {
 		s.ch = make(chan Event, 1)
-		send := func(text string) {
-			s.fanout.hold()
-			defer s.fanout.letGo()
-			s.send(said(text))
-		}
-		send("one")
-		send("discarded")
+		send(s, said("one"))
+		send(s, said("discarded"))
 		got := heard(<-s.ch)
-		send("three")
+		send(s, said("three"))
 		s.close()
-		send("under way")
+		send(s, said("under way"))
 		wantHeard(t, append(got, heard(rest(s.ch)...)...), "one")
 		if s.fanout.blockedSince.Load() != 0 {
 			t.Errorf("%s: still blocked", name)
@@ -198,7 +201,7 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 	}
 	closed := &subscriber{fanout: newFanout(), ctx: context.Background(), ch: make(chan Event, 1)}
 	closed.close()
-	closed.send(said("under way"))
+	send(closed, said("under way"))
 	if deliver(aborted, said("x")) {
 		t.Error("delivery goes on after an abort")
 	}
@@ -255,9 +258,10 @@ func TestLeavingDuringDelivery(t *testing.T) {
 
 // A hook for pings or pongs may take its time, also between two messages of a read.
 func TestLeavingDuringAHook(t *testing.T) {
-	for _, opcode := range []byte{opPing, opPong} {
-		src := &script{in: join(frame(finBit|opText, "x"), frame(finBit|opcode, ""), frame(finBit|opText, "y")), end: io.EOF}
-		s := wiredSession(t, setting{limit: 100}, src)
+	for _, control := range []byte{0x89, 0x8A} { // ping, pong
+		src := silentScript()
+		src.in = slices.Concat(frame(0x81, "x"), frame(control, ""), frame(0x81, "y"))
+		s := wiredSession(t, src)
 		ctx, leave := context.WithCancel(t.Context())
 		f, all := &s.client.events, subscription{buffer: 10, messages: true}
 		leaves, stays := f.subscribe(ctx, all), f.subscribe(context.Background(), all)
@@ -269,12 +273,13 @@ func TestLeavingDuringAHook(t *testing.T) {
 			case got := <-ended:
 				wantHeard(t, got, "x")
 			case <-time.After(5 * time.Second):
-				t.Errorf("opcode %#x: who leaves during the hook waits for its end", opcode)
+				t.Errorf("%#x: who leaves during the hook waits for its end", control)
 			}
 		}
 		s.client.config.dial.OnPingReceived = func(context.Context, []byte) bool { hook(); return true }
 		s.client.config.dial.OnPongReceived = func(context.Context, []byte) { hook() }
-		s.finish(s.read())
+		s.read()
+		s.finish()
 		f.finish()
 		wantHeard(t, heard(rest(stays)...), "x", "y")
 	}
@@ -306,9 +311,11 @@ func TestBlockedLog(t *testing.T) {
 		}{
 			{9 * time.Second, 0}, {9 * time.Second, 0}, {11 * time.Second, 1}, {time.Minute, 2}, {9 * time.Second, 2}, {11 * time.Second, 3},
 		} {
+			f.sending.Lock()
 			f.block()
 			time.Sleep(block.time)
 			f.unblock()
+			f.sending.Unlock()
 			time.Sleep(time.Hour)
 			synctest.Wait() // and see what the timer's goroutine wrote
 			if n := strings.Count(log.String(), "blocks delivery"); n != block.entries {
@@ -351,7 +358,7 @@ func TestDropperKeepsWhatIsNoMessage(t *testing.T) {
 	} {
 		s := dropping(tt.limit)
 		for _, event := range tt.events {
-			s.send(event)
+			send(s, event)
 		}
 		if got := heard(content(s.drop)...); !slices.Equal(got, tt.want) || s.fanout.dropped.Load() != tt.lost {
 			t.Errorf("%s: got %q, %d lost, want %q, %d", tt.name, got, s.fanout.dropped.Load(), tt.want, tt.lost)
@@ -366,8 +373,8 @@ func TestDropperWaitsForRoom(t *testing.T) {
 		var delivery sync.WaitGroup
 		delivery.Go(func() {
 			for range 3 {
-				s.send(OpenEvent{})
-				s.send(CloseEvent{})
+				send(s, OpenEvent{})
+				send(s, CloseEvent{})
 			}
 		})
 		synctest.Wait()
@@ -393,18 +400,18 @@ func TestPump(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := dropping(3)
 		for _, text := range []string{"a", "b", "c"} {
-			s.send(said(text))
+			send(s, said(text))
 		}
 		go s.pump()
 		wantHeard(t, heard(<-s.ch, <-s.ch, <-s.ch), "a", "b", "c")
 
 		for range 4 {
-			s.send(CloseEvent{})
+			send(s, CloseEvent{})
 		}
 		synctest.Wait()
 		close(s.fanout.abort)
-		s.send(CloseEvent{}) // no room
+		send(s, CloseEvent{}) // no room
 		wantHeard(t, heard(rest(s.ch)...))
-		s.send(CloseEvent{})
+		send(s, CloseEvent{})
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -324,16 +325,19 @@ func TestEveryFaultHasATest(t *testing.T) {
 		tests.Write(text)
 	}
 	rows := regexp.MustCompile("(?m)^\\| (\\d+) \\|.*\\| `(TestFault(\\d+)_\\w+)` \\|$").FindAllStringSubmatch(string(table), -1)
-	for i, row := range rows {
-		if row[1] != fmt.Sprint(i+1) || row[3] != fmt.Sprintf("%02d", i+1) {
-			t.Errorf("row %s stands at place %d and names %s", row[1], i+1, row[2])
+	last := 0
+	for _, row := range rows {
+		number, _ := strconv.Atoi(row[1])
+		if number <= last || row[3] != fmt.Sprintf("%02d", number) {
+			t.Errorf("row %s stands behind row %d and names %s", row[1], last, row[2])
 		}
+		last = number
 		if !strings.Contains(tests.String(), "\nfunc "+row[2]+"(") {
 			t.Errorf("row %s: there is no %s", row[1], row[2])
 		}
 	}
-	if len(rows) != 52 {
-		t.Errorf("%d rows, want 52", len(rows))
+	if len(rows) < 52 {
+		t.Errorf("%d rows, want 52 and more", len(rows))
 	}
 	for _, name := range regexp.MustCompile(`(?m)^func (TestFault\d+_\w+)\(`).FindAllStringSubmatch(tests.String(), -1) {
 		if !strings.Contains(string(table), "`"+name[1]+"`") {

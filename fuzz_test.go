@@ -2,15 +2,12 @@ package resock
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"io"
 	"math"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
@@ -42,49 +39,6 @@ func FuzzRetryAfter(f *testing.F) {
 		if err == nil && date.Before(now) && got != 0 {
 			t.Errorf("%q lies in the past: %v", value, got)
 		}
-	})
-}
-
-// FuzzClose: a session answers a close frame as the oracle does, and the
-// application learns the same; whatever reason the application gives fits.
-func FuzzClose(f *testing.F) {
-	for _, payload := range []string{
-		"", "\x03", closePayload(1000, ""), closePayload(1000, "bye"), closePayload(1005, ""), closePayload(4999, strings.Repeat("é", 62)),
-		closePayload(1001, "\xff"), closePayload(5000, ""), closePayload(0, ""), strings.Repeat("r", 200),
-	} {
-		f.Add(payload)
-	}
-	f.Fuzz(func(t *testing.T, payload string) {
-		set := setting{limit: 100}
-		stream := frame(closeFrame, payload)
-		want := predict(set, stream)
-		got := overWire(t, set, &script{in: stream, cut: byBytes, end: io.EOF})
-		if bad := differs(got, want.outcome, false); bad != "" {
-			t.Errorf("%q: %s: got\n%v\nwant\n%v", payload, bad, got, want.outcome)
-		}
-
-		reason := cutReason(payload)
-		if len(reason) > maxReason || !utf8.ValidString(reason) {
-			t.Errorf("%q: cut to %q", payload, reason)
-		}
-		if fits := len(payload) <= maxReason && utf8.ValidString(payload); fits && reason != payload {
-			t.Errorf("%q fits, and yet became %q", payload, reason)
-		}
-
-		n := &network{room: -1}
-		w := bareWriter(n)
-		if len(payload) <= maxControlPayload {
-			write(t, w, masked(closeFrame, payload))
-			code := websocket.StatusNoStatusRcvd
-			if len(payload) >= 2 {
-				code = StatusCode(binary.BigEndian.Uint16([]byte(payload)))
-			}
-			// A close frame with code 0 cannot be sent.
-			if got, sent := w.closed(); code != 0 && (got != code || !sent) {
-				t.Errorf("%q: noted as sent: %d, %v", payload, got, sent)
-			}
-		}
-		w.stopWatch()
 	})
 }
 

@@ -5,32 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 )
-
-// liveness is what the reader tells the heartbeat. Silence counts only while
-// the reader waits for the socket: a slow consumer, or a slow large message,
-// is no sign of a dead server.
-type liveness struct {
-	since atomic.Int64  // when the reader began to wait, plus 1; 0 while it does not
-	reads atomic.Uint64 // that returned bytes
-}
-
-func (l *liveness) waiting(now time.Duration) { l.since.Store(int64(now) + 1) }
-
-func (l *liveness) arrived(n int) {
-	l.since.Store(0)
-	if n > 0 {
-		l.reads.Store(l.reads.Load() + 1) // one writer
-	}
-}
-
-// silentSince reports false while the reader does not wait.
-func (l *liveness) silentSince() (since time.Duration, waiting bool) {
-	v := l.since.Load()
-	return time.Duration(v - 1), v != 0
-}
 
 // pulse decides when to beat and when a server is dead. It is plain state and
 // arithmetic; heartbeat runs it.
@@ -184,9 +160,9 @@ func (h *heartbeat) start() {
 	if h.stopped || h.pulse.interval == 0 && h.pulse.idle == 0 {
 		return
 	}
-	r := &h.session.wire.wireReader
-	now := r.now()
-	h.arm(h.pulse.start(now, r.life.reads.Load(), rand.Float64()) - now)
+	w := &h.session.wire
+	now := w.Now()
+	h.arm(h.pulse.start(now, w.Reads(), rand.Float64()) - now)
 }
 
 func (h *heartbeat) arm(d time.Duration) {
@@ -204,10 +180,10 @@ func (h *heartbeat) check() {
 		h.mu.Unlock()
 		return
 	}
-	r := &h.session.wire.wireReader
-	now := r.now()
-	since, waiting := r.life.silentSince()
-	v, next := h.pulse.look(now, since, waiting, r.life.reads.Load(), rand.Float64())
+	w := &h.session.wire
+	now := w.Now()
+	since, waiting := w.Silence()
+	v, next := h.pulse.look(now, since, waiting, w.Reads(), rand.Float64())
 	h.arm(next - now)
 	idle, patience := h.pulse.idle, h.pulse.patience
 	h.mu.Unlock()
@@ -221,7 +197,7 @@ func (h *heartbeat) check() {
 	case v == verdictBeat && beat != nil:
 		s.beat(beat())
 	case v == verdictBeat:
-		s.wire.pingWait() // the timer of the next look runs already
+		s.wire.PingWait() // the timer of the next look runs already
 	}
 }
 
@@ -232,17 +208,17 @@ func (h *heartbeat) probe() {
 	if h.stopped {
 		return
 	}
-	r := &h.session.wire.wireReader
-	now := r.now()
+	w := &h.session.wire
+	now := w.Now()
 	patience := h.pulse.timeout
 	if patience == 0 {
 		patience = defaultProbe
 	}
-	h.pulse.probe(now, r.life.reads.Load(), patience)
-	since, waiting := r.life.silentSince()
+	h.pulse.probe(now, w.Reads(), patience)
+	since, waiting := w.Silence()
 	h.pulse.due = h.pulse.wake(now, since, waiting)
 	h.arm(h.pulse.due - now)
-	h.session.wire.ping()
+	w.Ping()
 }
 
 // stop ends the heartbeat. A beat under way may still finish.

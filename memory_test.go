@@ -223,7 +223,13 @@ func bubble(t *testing.T, test func(t *testing.T)) {
 // newClient returns a client that is closed, and waited for, when the test ends.
 func newClient(t *testing.T, opts ...resock.Option) *resock.Client {
 	t.Helper()
-	client, err := resock.New("ws://memory.test/push", opts...)
+	return newClientOf(t, "ws://memory.test/push", opts...)
+}
+
+// newClientOf is newClient for any server.
+func newClientOf(t *testing.T, url string, opts ...resock.Option) *resock.Client {
+	t.Helper()
+	client, err := resock.New(url, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}

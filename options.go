@@ -4,8 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -16,6 +20,8 @@ import (
 type config struct {
 	target   target
 	dial     websocket.DialOptions
+	over     []func(*config) // win over dial
+	compress string          // the option that sets compression
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
 	handler  func(MessageType, []byte)
@@ -67,7 +73,8 @@ func defaults() config {
 		queueMessages: 1024,
 		queueBytes:    8 << 20,
 
-		log: silence,
+		compress: "WithDialOptions",
+		log:      silence,
 	}
 }
 
@@ -112,6 +119,52 @@ func WithDialOptions(opts *websocket.DialOptions) Option {
 			c.dial.Subprotocols = append([]string(nil), opts.Subprotocols...)
 		}
 	})
+}
+
+// overDial sets a part of the dial options, and wins over WithDialOptions.
+func overDial(set func(*config)) Option {
+	return optionFunc(func(c *config) { c.over = append(c.over, set) })
+}
+
+// WithHeader sets the header of the upgrade request, in place of the HTTPHeader of
+// [WithDialOptions], whatever the order. It is copied. Defaults to none; nil is none.
+func WithHeader(h http.Header) Option {
+	h = h.Clone()
+	return overDial(func(c *config) { c.dial.HTTPHeader = h })
+}
+
+// WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
+// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. The
+// server's choice is in [OpenEvent]. Each name must be a token, and none be given
+// twice. Defaults to none.
+func WithSubprotocols(names ...string) Option {
+	names = slices.Clone(names)
+	return overDial(func(c *config) { c.dial.Subprotocols = names })
+}
+
+// WithHTTPClient sets the client that makes the upgrade request (proxy, TLS,
+// dialer), in place of the HTTPClient of [WithDialOptions], whatever the order. Its
+// transport is copied for each attempt, its redirect policy is not asked. Defaults to
+// [http.DefaultClient]; nil is the default.
+func WithHTTPClient(client *http.Client) Option {
+	return overDial(func(c *config) { c.dial.HTTPClient = client })
+}
+
+// WithCompression offers permessage-deflate to the server (RFC 7692), in place of
+// the CompressionMode of [WithDialOptions], whatever the order.
+//
+// With websocket.CompressionContextTakeover the server's messages may refer to former
+// ones, which compresses a feed of similar small messages best; it costs up to 32 KiB
+// of memory for each connection. With websocket.CompressionNoContextTakeover the
+// server is asked to compress each message by itself. What the server answers decides.
+//
+// Messages that are sent are compressed each by itself, if they have at least the
+// CompressionThreshold of WithDialOptions, 512 bytes by default. Compressing messages
+// that hold secrets beside what others can choose may tell the secrets by the size.
+//
+// Defaults to websocket.CompressionDisabled.
+func WithCompression(mode websocket.CompressionMode) Option {
+	return overDial(func(c *config) { c.dial.CompressionMode, c.compress = mode, "WithCompression" })
 }
 
 // WithDialTimeout bounds one attempt: endpoint, DNS, TCP, TLS, upgrade and
@@ -295,6 +348,17 @@ func WithLogger(l *slog.Logger) Option {
 	})
 }
 
+// defaultCompressFrom is where compressing begins to be worth it.
+const defaultCompressFrom = 512
+
+// compressFrom is the size from which messages are compressed.
+func (c *config) compressFrom() int {
+	if c.dial.CompressionThreshold > 0 {
+		return c.dial.CompressionThreshold
+	}
+	return defaultCompressFrom
+}
+
 // validate returns the first option that cannot work.
 func (c *config) validate() error {
 	if c.nilOption != "" {
@@ -353,9 +417,33 @@ func (c *config) validate() error {
 	case c.beatInterval == 0 && c.beatMessage != nil:
 		return &OptionError{"WithHeartbeatMessage", "func", "needs the interval of WithHeartbeat"}
 	case c.dial.CompressionMode < websocket.CompressionDisabled || c.dial.CompressionMode > websocket.CompressionNoContextTakeover:
-		return &OptionError{"WithDialOptions", c.dial.CompressionMode, "unknown CompressionMode"}
+		return &OptionError{c.compress, c.dial.CompressionMode, "unknown CompressionMode"}
+	}
+	return c.validateSubprotocols()
+}
+
+// validateSubprotocols by RFC 6455, section 4.1.
+func (c *config) validateSubprotocols() error {
+	names := c.dial.Subprotocols
+	for i, name := range names {
+		switch {
+		case !token(name):
+			return &OptionError{"WithSubprotocols", strconv.Quote(name), "must be a token (RFC 9110, section 5.6.2)"}
+		case slices.Contains(names[:i], name):
+			return &OptionError{"WithSubprotocols", strconv.Quote(name), "must not be given twice"}
+		}
 	}
 	return nil
+}
+
+// token reports whether name is a token (RFC 9110, section 5.6.2).
+func token(name string) bool {
+	for _, r := range name {
+		if r <= ' ' || r >= 0x7F || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) {
+			return false
+		}
+	}
+	return name != ""
 }
 
 func (c *config) validateTarget() error {

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 func batchOf(all ...outbound) *batch {
@@ -22,93 +25,80 @@ func batchOf(all ...outbound) *batch {
 // A message that the closing handshake refused was not sent, even if the close
 // frame has gone out since.
 func TestRefusedByAClosingHandshake(t *testing.T) {
-	src := &script{end: io.EOF}
-	s := wiredSession(t, setting{limit: 100}, src)
+	src := silentScript()
+	s := wiredSession(t, src)
 	o := &s.client.outbox
 	o.token = true
-	s.wire.mark()
-	start, end := s.wire.frame()
-	if _, err := s.wire.Write(masked(finBit|opClose, closePayload(1000, ""))); err != nil {
-		t.Fatal(err)
-	}
+	s.wire.SendClose(1000, "")
 	settled := errors.New("not settled")
-	o.land(s, batchOf(outbound{typ: MessageText, data: []byte("x"), result: func(err error) { settled = err }, start: start, end: end}), net.ErrClosed)
+	m := text("x")
+	m.result = func(err error) { settled = err }
+	b := batchOf(m)
+	err := s.writeAll(b.items)
+	if err != wire.ErrClosing {
+		t.Errorf("got %v", err)
+	}
+	o.land(s, b, err)
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 {
 		t.Errorf("%d messages of %d bytes wait for the next session, outcome %v", messages, bytes, settled)
+	}
+	if s.ending != nil {
+		t.Errorf("the session ends by %+v", s.ending)
 	}
 	if written := src.written(); len(written) != 8 {
 		t.Errorf("written: % x", written)
 	}
 }
 
-func TestUntouched(t *testing.T) {
-	for _, tt := range []struct {
-		start, end, written uint64
-		want                bool
-	}{
-		{10, 20, 5, true}, {10, 20, 10, true}, {10, 20, 11, false}, {10, 20, 20, false}, {10, 20, 30, false},
-		{10, 10, 30, true}, // refused
-	} {
-		m := outbound{start: tt.start, end: tt.end}
-		if got := m.untouched(tt.written); got != tt.want {
-			t.Errorf("bytes %d to %d of %d written: %t", tt.start, tt.end, tt.written, got)
-		}
-	}
-}
-
-// A broken write ends in the middle of a message: before it all are sent, behind
-// it none is.
+// A broken write ends somewhere among five messages of 10 bytes: before it all are
+// sent, behind it none is.
 func TestLandBetween(t *testing.T) {
-	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
-	o := &s.client.outbox
-	outcomes := make([]error, 5)
-	pending := errors.New("pending")
-	var all []outbound
-	for i := range outcomes {
-		outcomes[i] = pending
-		all = append(all, outbound{
-			data:   []byte("x"),
-			result: func(err error) { outcomes[i] = err },
-			start:  uint64(10 * i),
-			end:    uint64(10*i + 10),
-		})
-	}
-	s.wire.written = 20
-	s.wire.wireWriter.err = io.ErrClosedPipe
-	o.token = true
-	o.land(s, batchOf(all...), io.ErrClosedPipe)
-	if s.ending == nil || s.ending.phase != PhaseWrite {
-		t.Errorf("the session ends by %+v", s.ending)
-	}
-	if got := outcomes[:2]; got[0] != nil || got[1] != nil {
-		t.Errorf("what was written has the outcomes %v", got)
-	}
-	if messages, _ := o.size(); messages != 3 {
-		t.Errorf("%d messages wait, want 3: %v", messages, outcomes)
-	}
-	if n := s.client.counters.messagesOut.Load(); n != 2 {
-		t.Errorf("%d messages counted", n)
-	}
-
-	o.session = s
-	b := o.take(s)
-	for _, m := range b.items[len(b.items):cap(b.items)] {
-		if m.data != nil || m.result != nil {
-			t.Error("a settled message is kept alive")
+	const size = 10
+	for room := range 5 * size {
+		s := wiredSession(t, &script{end: io.EOF, room: room})
+		o := &s.client.outbox
+		pending := errors.New("pending")
+		outcomes := []error{pending, pending, pending, pending, pending}
+		var all []outbound
+		for i := range outcomes {
+			m := text("four")
+			m.result = func(err error) { outcomes[i] = err }
+			all = append(all, m)
 		}
-	}
-	for i := range b.items {
-		b.items[i].start, b.items[i].end = 20, 30
-	}
-	s.wire.written = 21
-	o.land(s, b, net.ErrClosed)
-	for i, err := range outcomes[2:] {
-		if err != ErrMaybeSent {
-			t.Errorf("message %d, half written: %v", i, err)
+		o.session, o.token = s, true
+		if o.write(s, batchOf(all...)) {
+			t.Errorf("room for %d: the session takes more", room)
 		}
-	}
-	if o.session != nil {
-		t.Error("the session still takes messages")
+		if s.ending == nil || s.ending.phase != PhaseWrite || o.session != nil {
+			t.Errorf("room for %d: the session ends by %+v", room, s.ending)
+		}
+		sent, begun := room/size, min(1, room%size)
+		for i, got := range outcomes {
+			want := pending
+			switch {
+			case i < sent:
+				want = nil
+			case i < sent+begun:
+				want = ErrMaybeSent
+			}
+			if got != want {
+				t.Errorf("room for %d: message %d: got %v, want %v", room, i, got, want)
+			}
+		}
+		if messages, _ := o.size(); messages != 5-sent-begun {
+			t.Errorf("room for %d: %d messages wait", room, messages)
+		}
+		if n := s.client.counters.messagesOut.Load(); n != uint64(sent) {
+			t.Errorf("room for %d: %d messages counted", room, n)
+		}
+		o.session = s
+		if b := o.take(s); b != nil {
+			for _, m := range b.items[len(b.items):cap(b.items)] {
+				if m.Data != nil || m.result != nil {
+					t.Error("a settled message is kept alive")
+				}
+			}
+		}
 	}
 }
 
@@ -159,12 +149,14 @@ func TestBatchCopies(t *testing.T) {
 func TestBatchRecycled(t *testing.T) {
 	b := new(batch)
 	for range 100 {
-		b.add(&outbound{data: b.copy([]byte("text")), result: func(error) {}, expiry: 1})
+		m := newOutbound(MessageText, b.copy([]byte("text")))
+		m.result, m.expiry = func(error) {}, 1
+		b.add(&m)
 	}
 	items, block := b.items, b.block
 	b.recycle()
 	for i := range items {
-		if items[i].data != nil || items[i].result != nil {
+		if items[i].Data != nil || items[i].result != nil {
 			t.Fatalf("item %d is kept alive", i)
 		}
 	}
@@ -253,13 +245,13 @@ func TestFlushWaits(t *testing.T) {
 		"both":             {1, true, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
+			s := wiredSession(t, silentScript())
 			o := &s.client.outbox
 			o.session, o.token = s, tt.token
 			for range tt.queued {
 				o.tail(0).add(&outbound{})
 			}
-			o.flush(wiredSession(t, setting{limit: 100}, &script{end: io.EOF}))
+			o.flush(wiredSession(t, silentScript()))
 			done := make(chan struct{})
 			go func() {
 				o.flush(s)
@@ -284,16 +276,17 @@ func TestFlushWaits(t *testing.T) {
 // What a lost connection leaves behind goes back to the queue, but for what
 // nobody wants any more.
 func TestRequeue(t *testing.T) {
-	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
+	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
 	o.session = s
-	o.beats = []outbound{{data: []byte("beat"), waiter: beatWaiter}}
+	o.beats = []outbound{{waiter: beatWaiter}}
 	gone, leave := context.WithCancel(context.Background())
 	leave()
 	left, waits := newWaiter(gone), newWaiter(context.Background())
 	var all []outbound
-	for _, m := range []outbound{{data: []byte("beat"), waiter: beatWaiter}, {waiter: left}, {waiter: waits}, {data: []byte("x")}} {
-		m.start, m.end = 10, 20
+	for _, waiter := range []*waiter{beatWaiter, left, waits, nil} {
+		m := text("x")
+		m.waiter = waiter
 		all = append(all, m)
 	}
 	o.land(s, batchOf(all...), net.ErrClosed)
@@ -303,7 +296,7 @@ func TestRequeue(t *testing.T) {
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.len != 1 {
 		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.len)
 	}
-	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.count != 1 || again.size != 13 {
+	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.count != 1 || again.size != 14 {
 		t.Errorf("%+v", again)
 	}
 	if len(o.beats) != 0 {
@@ -335,17 +328,18 @@ func TestLookingThroughTheQueue(t *testing.T) {
 
 // A batch holds what fits into the buffer of the wire; beats go first.
 func TestTake(t *testing.T) {
-	s := wiredSession(t, setting{limit: 100}, &script{end: io.EOF})
+	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
 	o.session, o.token = s, true // nobody drains
-	o.beats = []outbound{{data: make([]byte, 20<<10), waiter: beatWaiter}}
+	o.beats = []outbound{text(strings.Repeat("b", 20<<10))}
+	o.beats[0].waiter = beatWaiter
 	large := make([]byte, 30<<10)
 	queued := [][]byte{large, large, large, []byte("small"), make([]byte, 100<<10), []byte("last")}
 	for range maxBatch {
 		queued = append(queued, nil)
 	}
 	for _, data := range queued {
-		if err := o.enqueue(&outbound{typ: MessageBinary}, data); err != nil {
+		if err := o.enqueue(&outbound{}, data); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -371,7 +365,8 @@ func TestBatchOfOneThatWaits(t *testing.T) {
 	for range 100 { // a pool of one would forget at random under the race detector
 		b := new(batch)
 		for range maxBatch {
-			b.add(&outbound{data: b.copy(make([]byte, 100))})
+			m := newOutbound(MessageText, b.copy(make([]byte, 100)))
+			b.add(&m)
 		}
 		b.recycle()
 	}
@@ -393,10 +388,11 @@ func TestExpire(t *testing.T) {
 	const now = time.Hour
 	var outcomes []error
 	result := func(err error) { outcomes = append(outcomes, err) }
-	b := batchOf(outbound{expiry: now - 1, result: result}, outbound{}, outbound{expiry: now, data: []byte("x"), result: result},
-		outbound{expiry: now + 1, data: []byte("in time")})
+	late, inTime := text("x"), text("in time")
+	late.expiry, late.result, inTime.expiry = now, result, now+1
+	b := batchOf(outbound{expiry: now - 1, result: result}, outbound{}, late, inTime)
 	b.expire(now)
-	if len(b.items) != 2 || string(b.items[1].data) != "in time" || b.count != 2 || b.bytes != 7 || !b.timed || b.watched {
+	if len(b.items) != 2 || string(b.items[1].Data) != "in time" || b.count != 2 || b.bytes != 7 || !b.timed || b.watched {
 		t.Errorf("left: %+v", b)
 	}
 	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
@@ -411,12 +407,14 @@ func TestExpire(t *testing.T) {
 
 // What was queued while somebody wrote is sent after it.
 func TestReleaseGoesOn(t *testing.T) {
-	src := &script{end: io.EOF}
-	s := wiredSession(t, setting{limit: 100}, src)
+	src := silentScript()
+	s := wiredSession(t, src)
 	o := &s.client.outbox
 	o.session, o.token = s, true
 	outcome := make(chan error, 1)
-	if err := o.enqueue(&outbound{typ: MessageText, result: func(err error) { outcome <- err }}, []byte("next")); err != nil {
+	m := text("")
+	m.result = func(err error) { outcome <- err }
+	if err := o.enqueue(&m, []byte("next")); err != nil {
 		t.Fatal(err)
 	}
 	o.release()
@@ -424,7 +422,43 @@ func TestReleaseGoesOn(t *testing.T) {
 		t.Error(err)
 	}
 	o.join()
-	if sent := sentFrames(t, src.written()); len(sent) != 1 || sent[0].payload != "next" {
-		t.Errorf("sent %v", sent)
+	if sent := src.written(); len(sent) != wire.FrameSize(len("next")) {
+		t.Errorf("sent % x", sent)
 	}
+}
+
+// A Send that comes after a close frame was sent does not hide why the session ends.
+func TestLateSendIsNoWriteFailure(t *testing.T) {
+	src := silentScript()
+	src.in = frame(0x83, "") // a reserved opcode
+	s := wiredSession(t, src)
+	s.read()
+	s.wire.Close()
+	o := &s.client.outbox
+	o.attach(s)
+	if queued := o.enqueue(&outbound{}, []byte("late")); queued != nil {
+		t.Fatal(queued)
+	}
+	o.flush(s)
+	if e := s.finish(); e.phase != PhaseProtocol || e.code != StatusProtocolError {
+		t.Errorf("got %v %d: %v", e.phase, e.code, e.err)
+	}
+	if messages, _ := o.size(); messages != 1 {
+		t.Errorf("%d messages wait for the next session", messages)
+	}
+}
+
+// A session that is finished starts nothing any more, and its end stays.
+func TestFinishedSession(t *testing.T) {
+	s := wiredSession(t, silentScript())
+	s.read()
+	if e := s.finish(); e.phase != PhaseRead {
+		t.Fatalf("it ended by %+v", e)
+	}
+	s.spawned(func() { t.Error("it runs a function") })
+	s.spawn(func() { t.Error("it starts a goroutine") })
+	if s.end(ending{closing: true}) {
+		t.Error("it ends again")
+	}
+	s.tasks.Wait()
 }

@@ -136,22 +136,3 @@ func TestRedact(t *testing.T) {
 		}
 	}
 }
-
-func TestCutReason(t *testing.T) {
-	long := make([]byte, 200)
-	for i := range long {
-		long[i] = 'x'
-	}
-	for reason, want := range map[string]int{
-		"":                       0,
-		"short":                  5,
-		string(long):             123,
-		string(long[:122]) + "é": 122,
-		string(long[:121]) + "é": 123,
-		"bad \xff text":          len("bad \uFFFD text"),
-	} {
-		if got := cutReason(reason); len(got) != want {
-			t.Errorf("cutReason of %d bytes: %d bytes, want %d", len(reason), len(got), want)
-		}
-	}
-}

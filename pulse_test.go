@@ -223,19 +223,3 @@ func TestPulseForgivesAStoppedProcessItsIdleTime(t *testing.T) {
 		t.Errorf("verdict %d 10 s later", v)
 	}
 }
-
-// TestClockIsMonotonic: what decides about time counts from a moment with a
-// monotonic reading, and so never sees the wall clock jump.
-func TestClockIsMonotonic(t *testing.T) {
-	client, err := New("ws://127.0.0.1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var w wire
-	w.lay(nil, nil)
-	for name, c := range map[string]clock{"outbox": client.outbox.clock, "wire": w.wireReader.clock} {
-		if c.epoch.Round(0) == c.epoch {
-			t.Errorf("%s: the epoch has no monotonic reading", name)
-		}
-	}
-}

@@ -86,19 +86,46 @@ func (l *loop) begin(ctx context.Context, c *Client) {
 	}
 }
 
-// run goes from state to state until the client is closed.
+// run lives until the client is closed. On the goroutine of Run it only reads: what
+// is on its stack then is what an open client costs. All else needs a deeper one, and
+// runs aside.
 func (l *loop) run() {
+	for aside(l.advance); l.session != nil; aside(l.advance) {
+		l.session.read()
+	}
+}
+
+// aside runs f on a goroutine of its own, whose stack goes with it, and returns when
+// f has.
+func aside(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// advance takes down the session that was read to its end, if there is one, and goes
+// from state to state until the next one is open, or the client is closed.
+func (l *loop) advance() {
 	next := step{state: StateConnecting}
-	for next.state != StateClosed {
+	if l.session != nil {
+		next = l.close(l.session)
+	}
+	for {
 		switch next.state {
+		case StateClosed:
+			return
+		case StateOpen:
+			l.open(l.session)
+			return
 		case StateWaiting:
 			next = l.wait(next.wait)
 		case StateOffline:
 			next = l.offline()
 		case StateSuspended:
 			next = l.suspended()
-		case StateOpen:
-			next = l.live()
 		default:
 			next = l.connect()
 		}
@@ -191,14 +218,6 @@ func (c *Client) await(cancel context.CancelFunc, f func()) (canceled bool) {
 	}
 }
 
-// live lives through a session. While it reads, this is all there is on the
-// stack of the goroutine of Run, which is what an open client costs.
-func (l *loop) live() step {
-	l.open(l.session)
-	err := l.session.read()
-	return l.close(l.session, err)
-}
-
 // open reports a session and lets it begin.
 func (l *loop) open(s *session) {
 	l.c.setState(StateOpen)
@@ -209,9 +228,9 @@ func (l *loop) open(s *session) {
 
 // close takes down a session that read no more, decides what follows and reports
 // both.
-func (l *loop) close(s *session, err error) step {
+func (l *loop) close(s *session) step {
 	uptime := time.Since(s.event.Time) // what closing takes is no health
-	e := s.finish(err)
+	e := s.finish()
 	l.session = nil
 	l.endedAt = time.Now()
 	l.c.ended(l.endedAt)

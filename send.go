@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // Send sends one message and returns nil once it was handed to the network on
@@ -36,7 +38,7 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) er
 	if err := checkMessage("Enqueue", typ, data); err != nil {
 		return err
 	}
-	m := outbound{typ: typ}
+	m := newOutbound(typ, nil)
 	if len(opts) > 0 {
 		var options enqueueOptions
 		for _, opt := range opts {
@@ -73,13 +75,14 @@ func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionErr
 
 // outbound is one message on its way out.
 type outbound struct {
-	data   []byte
-	typ    MessageType
+	wire.Outgoing
 	expiry time.Duration // of the outbox's clock, or 0
 	result func(error)   // of Enqueue, or nil
 	waiter *waiter       // of Send, or nil; beatWaiter for the heartbeat
+}
 
-	start, end uint64 // its place in the stream of the wire, once it is written
+func newOutbound(typ MessageType, data []byte) outbound {
+	return outbound{Outgoing: wire.Outgoing{Type: wire.Type(typ), Data: data}}
 }
 
 // beatWaiter marks messages of the heartbeat: on another connection they are worth
@@ -109,7 +112,7 @@ func (m *outbound) settle(err error) {
 // token: a Send that finds the queue empty and the token free, else a goroutine
 // of the session that drains the queue.
 type outbox struct {
-	clock
+	clock       wire.Clock
 	maxMessages int
 	maxBytes    int
 	counters    *counters
@@ -129,16 +132,13 @@ type outbox struct {
 	sweeping bool
 }
 
-// untouched reports whether the network has nothing of a message, of which it took
-// the stream up to written. When the closing handshake refused the message, its
-// place is empty, and the close frame may already stand behind it.
-func (m *outbound) untouched(written uint64) bool { return m.start == m.end || m.start >= written }
+func (o *outbox) now() time.Duration { return o.clock.Now() }
 
 func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	m := outbound{typ: typ, data: data}
+	m := newOutbound(typ, data)
 	o.mu.Lock()
 	if o.closed {
 		o.mu.Unlock()
@@ -165,7 +165,7 @@ func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
 func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool {
 	err := s.write(m)
 	if err == nil {
-		err = s.wire.flush()
+		err = s.wire.Flush()
 	}
 	if err == nil {
 		o.counters.messagesOut.Add(1)
@@ -217,7 +217,7 @@ func (o *outbox) enqueue(m *outbound, data []byte) error {
 		o.sweepBy(m.expiry)
 	}
 	b := o.tail(len(data))
-	m.data = b.copy(data)
+	m.Data = b.copy(data)
 	b.add(m)
 	o.count++
 	o.bytes += len(data)
@@ -301,7 +301,7 @@ func (o *outbox) write(s *session, b *batch) bool {
 	b.expire(o.now())
 	err := s.writeAll(b.items)
 	if err == nil {
-		err = s.wire.flush()
+		err = s.wire.Flush()
 	}
 	o.land(s, b, err)
 	return err == nil
@@ -320,15 +320,15 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	// requeued: no message meets this connection again.
 	o.detach(s)
 	s.writeFailed(err)
-	written := s.wire.writtenBytes()
+	taken := s.wire.Taken()
 	tried := len(b.items)
-	for tried > 0 && b.items[tried-1].untouched(written) {
+	for tried > 0 && b.items[tried-1].Untouched(taken) {
 		tried--
 	}
 	begun := slices.Clone(b.items[:tried])
 	o.requeue(b, tried)
 	for i := range begun {
-		if m := &begun[i]; m.end <= written {
+		if m := &begun[i]; m.Taken(taken) {
 			o.counters.messagesOut.Add(1)
 			m.settle(nil)
 		} else {
@@ -381,7 +381,9 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.session == s {
-		o.beats = append(o.beats, outbound{typ: typ, data: slices.Clone(data), waiter: beatWaiter})
+		m := newOutbound(typ, slices.Clone(data))
+		m.waiter = beatWaiter
+		o.beats = append(o.beats, m)
 		o.start()
 	}
 }

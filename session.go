@@ -3,18 +3,14 @@ package resock
 import (
 	"context"
 	"errors"
-
-	"io"
-	"math"
 	"math/rand/v2"
-	"net"
-	"strings"
+	"runtime"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock/internal/delay"
+	"github.com/resock/resock/internal/wire"
 )
 
 // session is one open connection. The goroutine of Run reads it and finishes
@@ -23,8 +19,8 @@ import (
 type session struct {
 	client  *Client
 	id      uint64
-	conn    *websocket.Conn
-	wire    wire
+	wire    wire.Conn
+	early   []wire.Message // came during OnOpen, and was not received by it
 	heart   heartbeat
 	age     *time.Timer
 	event   OpenEvent
@@ -107,14 +103,14 @@ func (s *session) fail(phase Phase, err error) {
 // why it left: they are read for a moment. If the connection refuses messages
 // because it is being closed, that goes on.
 func (s *session) writeFailed(err error) {
-	code, _ := s.wire.closed()
-	switch {
-	case s.wire.broken():
+	if s.wire.Broken() {
 		s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode, grace: lingerAfterFailure})
-	case code == 0 || !errors.Is(err, net.ErrClosed):
-		s.fail(PhaseWrite, err)
 	}
 }
+
+// lingerAfterFailure bounds the wait for the last words of a server after a write
+// that failed.
+const lingerAfterFailure = time.Second
 
 // kill frees everybody who reads from or writes to the connection.
 func (s *session) kill() {
@@ -122,13 +118,11 @@ func (s *session) kill() {
 	if s.die != nil {
 		s.die()
 	}
-	s.wire.kill()
+	s.wire.Kill()
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
-// does not wait. Messages are delivered until the server's close frame: the
-// reading goroutine stays the only one that reads. (coder/websocket's Close
-// would discard what it reads, and take the reading goroutine's turns.)
+// does not wait. Messages are delivered until the server's close frame.
 func (s *session) shut(code StatusCode, reason string, flush bool) {
 	timeout := s.client.config.closeTimeout
 	if !s.end(ending{closing: true, requested: true, code: code, reason: reason, grace: timeout}) {
@@ -141,37 +135,19 @@ func (s *session) shut(code StatusCode, reason string, flush bool) {
 		}
 		s.client.outbox.detach(s)
 		s.client.outbox.join() // the close frame is the last one
-		s.wire.sendClose(code, reason)
+		s.wire.SendClose(int(code), reason)
 	})
 }
 
-// write writes one message into the wire and notes its place in the stream.
-// Only the holder of the outbox's token may call it, or OnOpen. Its context
-// must never end: that would close the connection.
+// write writes one message into the wire. Only the holder of the outbox's token
+// may call it, or OnOpen.
 func (s *session) write(m *outbound) error {
-	one := [1]outbound{*m}
-	err := s.writeAll(one[:])
-	*m = one[0]
-	return err
+	return s.wire.Write(&m.Outgoing)
 }
 
-// writeAll is write for several messages. After an error, the rest of them was
-// not written.
-func (s *session) writeAll(all []outbound) (err error) {
-	if !s.wire.flate && s.wire.writeMessages(all) {
-		return nil
-	}
-	for i := range all {
-		m := &all[i]
-		if err != nil {
-			m.start, m.end = math.MaxUint64, math.MaxUint64
-			continue
-		}
-		s.wire.mark()
-		err = s.conn.Write(context.Background(), m.typ, m.data)
-		m.start, m.end = s.wire.frame()
-	}
-	return err
+// writeAll is write for several messages.
+func (s *session) writeAll(all []outbound) error {
+	return s.wire.WriteAll(len(all), func(i int) *wire.Outgoing { return &all[i].Outgoing })
 }
 
 // beat sends what the application wants as a heartbeat.
@@ -183,47 +159,62 @@ func (s *session) beat(typ MessageType, data []byte) {
 	s.client.outbox.beat(s, typ, data)
 }
 
-// read delivers messages until the session ends.
-func (s *session) read() error {
-	r := &s.wire.wireReader
-	for {
-		r.inside = true
-		typ, reader, err := s.conn.Reader(context.Background())
-		r.inside = false
-		if err != nil {
-			return err
-		}
-		data, err := readMessage(typ, reader, r)
-		if err != nil {
-			return err
-		}
-		s.client.counters.messagesIn.Add(1)
-		goesOn := r.deliver(typ, data)
-		r.rest()
-		if !goesOn {
-			return errAborted
-		}
+// Ping implements [wire.Owner].
+func (s *session) Ping(payload []byte) (answer bool) {
+	hook := s.client.config.dial.OnPingReceived
+	return hook == nil || hook(s.alive, append([]byte(nil), payload...))
+}
+
+// Pong implements [wire.Owner].
+func (s *session) Pong(payload []byte) {
+	if hook := s.client.config.dial.OnPongReceived; hook != nil {
+		hook(s.alive, append([]byte(nil), payload...))
 	}
 }
 
-// readMessage reads a message that came by way of coder/websocket: fragmented
-// or compressed, or during OnOpen.
-func readMessage(typ MessageType, reader io.Reader, r *wireReader) ([]byte, error) {
-	data, err := io.ReadAll(reader)
-	if err != nil {
-		return nil, err // what was read is part of a message, and so nothing
+// Stalled implements [wire.Owner].
+func (s *session) Stalled() { s.fail(PhaseWrite, errWriteTimeout) }
+
+// Go implements [wire.Owner].
+func (s *session) Go(f func()) { s.spawn(f) }
+
+var errWriteTimeout = errors.New("the network took no bytes within the write timeout")
+
+// read delivers messages until the session ends, or delivery is aborted.
+func (s *session) read() {
+	burst, err := s.early, error(nil)
+	for s.early = nil; err == nil && s.deliver(burst); {
+		burst, err = s.wire.Next()
 	}
-	if int64(len(data)) > r.limit { // coder/websocket lets one inflated byte too many through
-		return nil, &ProtocolError{websocket.StatusMessageTooBig, errors.New("message exceeds the read limit")}
-	}
-	if typ == MessageText && r.flate && !utf8.Valid(data) {
-		return nil, &ProtocolError{websocket.StatusInvalidFramePayloadData, errors.New("text is not valid UTF-8")}
-	}
-	return data[:len(data):len(data)], nil
 }
 
-// finish takes the session down after read returned err, and tells how it ended.
-func (s *session) finish(err error) ending {
+// yieldAfter is how many messages make a burst after which the subscribers run:
+// beside a reader that goes on at once, both would wait for each other at the
+// channel, message by message.
+const yieldAfter = 16
+
+// deliver hands messages to the handler, or the subscribers. It reports whether
+// delivery goes on.
+func (s *session) deliver(burst []wire.Message) bool {
+	handle, events := s.client.config.handler, &s.client.events
+	if handle == nil {
+		goesOn := events.messages(s.id, burst)
+		if len(burst) >= yieldAfter {
+			runtime.Gosched()
+		}
+		return goesOn
+	}
+	for _, m := range burst {
+		handle(MessageType(m.Type), m.Data)
+		if events.aborted() {
+			return false
+		}
+	}
+	return true
+}
+
+// finish takes the session down after reading ended, and tells how it ended.
+func (s *session) finish() ending {
 	s.heart.stop()
 	if s.age != nil {
 		s.age.Stop()
@@ -234,118 +225,59 @@ func (s *session) finish(err error) ending {
 	known, deadline := s.ending, s.deadline
 	s.mu.Unlock()
 
-	r := &s.wire.wireReader
-	var e ending
-	switch {
-	case known == nil || known.phase == PhaseWrite && r.closeCode != 0:
-		e = s.diagnose(err)
-	default:
-		e = *known
-	}
-	if e.phase == PhaseProtocol {
-		s.reject(e)
-	}
-	if !e.closing || r.closeCode == 0 {
-		s.kill()
-	}
+	s.wire.Close()
+	s.kill()
 	s.tasks.Wait()
 	if deadline != nil {
 		deadline.Stop()
 	}
-	s.kill()
-	_ = s.conn.CloseNow()
 	s.client.outbox.join()
-	s.wire.stopWatch()
-	r.publish()
-	r.buf = nil
-	r.release()
+	s.wire.Release()
+	return s.conclude(known)
+}
 
-	if e.closing {
-		_, sent := s.wire.closed()
-		e.clean = sent && r.closeCode != 0
-		if r.closeCode != 0 {
-			e.code, e.reason = r.closeCode, r.closeReason
-		}
+// conclude tells how the session ended, from the reason that is known, if any, and
+// from what ended reading.
+func (s *session) conclude(known *ending) (e ending) {
+	end := s.wire.End()
+	closed, answered := end.(*wire.Closed)
+	violation, violated := end.(*wire.Violation)
+	switch {
+	case known != nil && !(known.phase == PhaseWrite && answered) && !(known.phase == PhaseSetup && violated):
+		e = *known
+	case violated:
+		e = ending{phase: PhaseProtocol, err: readError(end), code: StatusCode(violation.Code)}
+	case answered:
+		e = ending{closing: true}
+	case end != nil:
+		e = ending{phase: PhaseRead, err: readError(end), code: unknownPeerCode}
+	default: // delivery was aborted
+		e = ending{closing: true, requested: true, code: StatusGoingAway}
+	}
+	if e.closing && answered {
+		e.clean = s.wire.CloseSent()
+		e.code, e.reason = StatusCode(closed.Code), closed.Reason
 	}
 	return e
 }
 
-// diagnose tells why reading ended by itself.
-func (s *session) diagnose(err error) ending {
-	r := &s.wire.wireReader
-	violation := s.violation(err)
-	switch {
-	case violation != nil:
-	case r.closeCode != 0:
-		return ending{closing: true, code: r.closeCode, reason: r.closeReason}
-	case errors.Is(r.err, errAborted) || errors.Is(err, errAborted):
-		return ending{closing: true, requested: true, code: StatusGoingAway}
-	case r.srcErr != nil:
-		return ending{phase: PhaseRead, err: &lostError{"connection lost", r.srcErr}, code: unknownPeerCode}
-	default: // the transport is well, and yet there is no message: it cannot be inflated
-		violation = &ProtocolError{websocket.StatusInvalidFramePayloadData, err}
+// readError is the end of reading as the application sees it.
+func readError(err error) error {
+	switch e := err.(type) {
+	case *wire.Violation:
+		return &ProtocolError{StatusCode(e.Code), errors.New(e.Text)}
+	case *wire.Closed:
+		return &lostError{"closed by the server", websocket.CloseError{Code: StatusCode(e.Code), Reason: e.Reason}}
+	case *wire.Lost:
+		return &lostError{"connection lost", e.Err}
 	}
-	return ending{phase: PhaseProtocol, err: violation, code: violation.Code}
+	return err
 }
 
-// violation returns what the server did wrong, or nil.
-func (s *session) violation(err error) *ProtocolError {
-	r := &s.wire.wireReader
-	var violation *ProtocolError
-	switch sent, _ := s.wire.closed(); {
-	case r.violation != nil && sent == 0: // else coder/websocket closed for what came before
-		return r.violation
-	case errors.As(err, &violation):
-		return violation
-	case sent != 0 && r.closeCode == 0: // coder/websocket found it
-		return &ProtocolError{sent, err}
-	}
-	return nil
-}
-
-// lingerAfterFailure bounds the wait for the last words of a server: after it was
-// sent a close frame for its violation, or when a write failed.
-const lingerAfterFailure = time.Second
-
-// discard takes down a session that never opened, and tells how it ended.
+// discard takes down a session that never opened, since err, and tells how it ended.
 func (s *session) discard(err error) ending {
-	if s.violation(err) == nil {
-		s.fail(PhaseSetup, err)
-	}
-	return s.finish(err)
-}
-
-// reject sends the close frame for a violation, if coder/websocket has not, and
-// closes. It runs on the reading goroutine: coder/websocket's read lock is free.
-func (s *session) reject(e ending) {
-	deadline := time.AfterFunc(s.client.config.closeTimeout, s.kill)
-	defer deadline.Stop()
-	s.wire.linger = min(lingerAfterFailure, s.client.config.closeTimeout)
-	if r := &s.wire.wireReader; r.err == nil {
-		r.err = errTransport // Close shall not read on
-	}
-	var protocol *ProtocolError
-	if sent, _ := s.wire.closed(); sent == 0 && errors.As(e.err, &protocol) {
-		_ = s.conn.Close(e.code, cutReason(protocol.Err.Error()))
-		return
-	}
-	_ = s.conn.CloseNow()
-}
-
-// maxReason is the room for a reason in a close frame (RFC 6455, section 5.5.1).
-const maxReason = maxControlPayload - 2
-
-// cutReason makes reason fit into a close frame, as valid UTF-8.
-func cutReason(reason string) string {
-	reason = strings.ToValidUTF8(reason, "\uFFFD")
-	if len(reason) <= maxReason {
-		return reason
-	}
-	end := maxReason
-	for !utf8.RuneStart(reason[end]) {
-		end--
-	}
-	return reason[:end]
+	s.end(ending{phase: PhaseSetup, err: err, code: unknownPeerCode})
+	return s.finish()
 }
 
 // begin starts what an open session does besides reading.

@@ -1,11 +1,14 @@
 package resock
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // Session is the connection inside [WithOnOpen]. It must not be used after the
@@ -48,16 +51,16 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	m := outbound{typ: typ, data: data}
+	m := newOutbound(typ, data)
 	err := s.session.write(&m)
 	if err == nil {
-		err = s.session.wire.flush()
+		err = s.session.wire.Flush()
 	}
-	switch written := s.session.wire.writtenBytes(); {
+	switch taken := s.session.wire.Taken(); {
 	case err == nil:
-	case m.untouched(written):
+	case m.Untouched(taken):
 		return notSent(err)
-	case m.end > written:
+	case !m.Taken(taken):
 		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}
 	}
 	s.session.client.counters.messagesOut.Add(1)
@@ -72,22 +75,35 @@ func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, er
 	if s.over.Load() {
 		return 0, nil, errSetupOver
 	}
-	typ, reader, err := s.session.conn.Reader(ctx)
-	if err == nil {
-		data, err = readMessage(typ, reader, &s.session.wire.wireReader)
-	}
+	m, err := s.session.receive(ctx)
 	if err != nil {
 		if s.err == nil {
 			s.err = err
 		}
 		return 0, nil, err
 	}
-	s.session.wire.messages++
-	return typ, data, nil
+	return MessageType(m.Type), m.Data, nil
 }
 
-// register runs the OnOpen hook, with the fast lane off: every message goes by
-// way of coder/websocket, which hands out one at a time.
+// receive returns the next message, in memory of its own. The end of ctx kills the
+// session.
+func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
+	stop := context.AfterFunc(ctx, s.kill)
+	for err == nil && len(s.early) == 0 && ctx.Err() == nil {
+		s.early, err = s.wire.Next()
+	}
+	switch {
+	case !stop():
+		return m, ctx.Err()
+	case err != nil:
+		return m, readError(err)
+	}
+	m, s.early = s.early[0], s.early[1:]
+	m.Data = bytes.Clone(m.Data)
+	return m, nil
+}
+
+// register runs the OnOpen hook.
 func (s *session) register(ctx context.Context, header http.Header, remote string) error {
 	setup := &Session{session: s, header: header, remote: remote}
 	stop := context.AfterFunc(ctx, s.kill)

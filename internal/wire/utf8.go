@@ -1,0 +1,40 @@
+package wire
+
+import "unicode/utf8"
+
+// utf8Checker checks text that comes in pieces, and fails at the first byte
+// that no continuation can make valid.
+type utf8Checker struct {
+	tail [utf8.UTFMax]byte // an unfinished sequence
+	n    int
+}
+
+// write reports whether the text up to the end of p can still become valid.
+func (u *utf8Checker) write(p []byte) bool {
+	for u.n > 0 && len(p) > 0 {
+		u.tail[u.n] = p[0]
+		u.n++
+		p = p[1:]
+		if sequence := u.tail[:u.n]; utf8.FullRune(sequence) {
+			if !utf8.Valid(sequence) {
+				return false
+			}
+			u.n = 0
+		}
+	}
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		rest := p[len(p)-i:]
+		if !utf8.RuneStart(rest[0]) {
+			continue
+		}
+		if !utf8.FullRune(rest) {
+			u.n = copy(u.tail[:], rest)
+			p = p[:len(p)-i]
+		}
+		break
+	}
+	return utf8.Valid(p)
+}
+
+// complete reports whether the text may end here.
+func (u *utf8Checker) complete() bool { return u.n == 0 }
