@@ -149,7 +149,7 @@ func (r *reader) carve(payload []byte, more int) []byte {
 
 // scratch is memory for messages larger than the receive buffer, where they are
 // borrowed only, and for the parts of one that comes in many.
-var scratch = sync.Pool{New: func() any { return new([]byte) }}
+var scratch = sync.Pool{New: func() any { return &[]byte{} }} // not nil, which no message is
 
 const maxScratch = 4 << 20 // more is not kept
 

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"compress/flate"
+	"encoding/binary"
 	"io"
 	"sync"
 	"unicode/utf8"
@@ -90,8 +91,10 @@ func (r *reader) inflated(typ Type) {
 		// The rest of the buffer holds more of the same, most likely.
 		left := r.w - r.r
 		data = r.carve(data, left*len(data)/max(1, received-left))
-	case cap(data) == cap(out): // else it has memory of its own
+	case cap(data) == cap(out):
 		i.used += len(data)
+	default: // it has memory of its own, which the next one of a new burst may not need
+		i.used = maxInflated
 	}
 	r.put(typ, data)
 }
@@ -100,7 +103,10 @@ func (r *reader) inflated(typ Type) {
 // when that ends the connection.
 func (r *reader) inflate(z *inflater, data []byte) ([]byte, bool) {
 	s, limit := &z.source, r.c.config.ReadLimit
-	if s.refill(); s.state == sourceTail { // a message without a byte
+	switch s.refill(); {
+	case r.end != nil:
+		return nil, false
+	case s.state == sourceTail: // a message without a byte
 		return data, true
 	}
 	kept := 0 // of data, in the window
@@ -162,9 +168,10 @@ const tail = "\x00\x00\xff\xff"
 // source is what the inflater reads: the payload of a message, and the tail. As an
 // io.ByteReader it is never read ahead of.
 type source struct {
-	r     *reader
-	chunk []byte
-	state sourceState
+	r      *reader
+	chunk  []byte
+	state  sourceState
+	stored int // bytes of the stored block under way that are still to come
 }
 
 type sourceState int
@@ -172,7 +179,7 @@ type sourceState int
 const (
 	sourcePayload sourceState = iota
 	sourceTail                // chunk is the tail
-	sourceBlock               // the tail was taken as the end of a stored block
+	sourceBlock               // the tail was taken as the length of a stored block
 	sourceSpent               // of the tail, something was taken otherwise
 )
 
@@ -211,18 +218,29 @@ func (s *source) ReadByte() (byte, error) {
 	return b, nil
 }
 
-func (s *source) Read(p []byte) (int, error) {
-	if s.refill(); len(s.chunk) == 0 {
-		return 0, io.EOF
-	}
-	if s.state == sourceTail {
-		s.state = sourceSpent
-		if len(p) == len(tail) {
-			s.state = sourceBlock
+// Read fills p. Only stored blocks are read by it: the inflater asks for the four bytes
+// of the length of one, and then for its data.
+func (s *source) Read(p []byte) (n int, err error) {
+	length := s.stored == 0
+	for n < len(p) {
+		if s.refill(); len(s.chunk) == 0 {
+			return n, io.EOF
 		}
+		if s.state == sourceTail {
+			s.state = sourceSpent
+			if length && n == 0 {
+				s.state = sourceBlock
+			}
+		}
+		copied := copy(p[n:], s.chunk)
+		s.chunk = s.chunk[copied:]
+		n += copied
 	}
-	n := copy(p, s.chunk)
-	s.chunk = s.chunk[n:]
+	if length {
+		s.stored = int(binary.LittleEndian.Uint16(p))
+	} else {
+		s.stored -= n
+	}
 	return n, nil
 }
 

@@ -61,15 +61,15 @@ func Accept(values []string, offered bool) (Deflate, error) {
 	case len(extensions) > 1:
 		return Deflate{}, fmt.Errorf("the server uses %d extensions, offered was one", len(extensions))
 	}
-	parts := split(extensions[0], ';')
-	if len(parts) == 0 || parts[0] != extension {
+	name, parameters, _ := strings.Cut(extensions[0], ";")
+	if trim(name) != extension {
 		return Deflate{}, fmt.Errorf("the server uses an extension that was not offered")
 	}
 	d := Deflate{On: true, ServerTakeover: true}
 	seen := map[string]bool{}
-	for _, part := range parts[1:] {
-		name, value, valued := strings.Cut(part, "=")
-		name = strings.TrimSpace(name)
+	for _, parameter := range split(parameters, ';') {
+		name, value, valued := strings.Cut(parameter, "=")
+		name = trim(name)
 		if seen[name] {
 			return Deflate{}, fmt.Errorf("the server gives a parameter of %s twice", extension)
 		}
@@ -96,7 +96,7 @@ func Accept(values []string, offered bool) (Deflate, error) {
 
 // windowBits reads 8 to 15, without leading zeros, quoted or not.
 func windowBits(value string) (bits uint8, ok bool) {
-	value = strings.TrimSpace(value)
+	value = trim(value)
 	if len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {
 		value = value[1 : len(value)-1]
 	}
@@ -104,14 +104,17 @@ func windowBits(value string) (bits uint8, ok bool) {
 	return uint8(n), err == nil && n >= minBits && n <= maxBits && strconv.Itoa(n) == value
 }
 
-// split splits a list, without the empty elements that RFC 9110, section 5.6.1,
-// allows. (No value in it is a quoted string with a separator inside: each is a
+// split splits a list, without the empty elements that RFC 9110, sections 5.6.1 and
+// 5.6.6, allows. (No value in it is a quoted string with a separator inside: each is a
 // token, or wrong.)
 func split(list string, separator byte) (elements []string) {
 	for _, element := range strings.Split(list, string(separator)) {
-		if element = strings.TrimSpace(element); element != "" {
+		if element = trim(element); element != "" {
 			elements = append(elements, element)
 		}
 	}
 	return elements
 }
+
+// trim leaves out the white space of HTTP, which is less than that of Unicode.
+func trim(s string) string { return strings.Trim(s, " \t") }

@@ -217,6 +217,9 @@ const (
 // peek returns the header at the front of the buffer, which is legal, inside a
 // message or outside. It reports false when it is not there yet, or a violation.
 func (r *reader) peek(inside bool) (h header, ok bool) {
+	if r.end != nil { // what follows must not replace it
+		return h, false
+	}
 	b := r.received()
 	if len(b) >= 2 && b[1]&maskBit != 0 {
 		r.violate(codeProtocolError, "masked frame from the server")
@@ -368,7 +371,11 @@ func (r *reader) collect(typ Type) {
 	for {
 		for r.left > 0 {
 			if len(data) == cap(data) {
-				data = grow(data, int64(len(data))+r.left)
+				limit := r.c.config.ReadLimit
+				if r.fin { // else more frames follow, and each would copy it all
+					limit = int64(len(data)) + r.left
+				}
+				data = grow(data, limit)
 			}
 			n := r.take(data[len(data):min(int64(cap(data)), int64(len(data))+r.left)])
 			if r.end != nil {

@@ -1,0 +1,652 @@
+package wire
+
+import (
+	"bytes"
+	"cmp"
+	"compress/flate"
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"io"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"unicode/utf8"
+)
+
+var allMessages = flag.Bool("resock.messages", false, "groups 12 and 13 of the conformance suite send as many messages as in the public list")
+
+// messageCount is how many messages of one size a case has.
+func messageCount(size int) int {
+	if *allMessages {
+		return 1000
+	}
+	return min(50, max(2, 64<<10/size))
+}
+
+// messageSizes are those of the list, and those of the frames: 0 is one frame.
+var messageSizes = []struct{ message, frame int }{
+	{16, 0}, {64, 0}, {256, 0}, {1 << 10, 0}, {4 << 10, 0}, {8 << 10, 0}, {16 << 10, 0}, {32 << 10, 0}, {64 << 10, 0}, {128 << 10, 0},
+	{8 << 10, 256}, {16 << 10, 256}, {32 << 10, 256}, {64 << 10, 256}, {128 << 10, 256},
+	{128 << 10, 1 << 10}, {128 << 10, 4 << 10}, {128 << 10, 32 << 10},
+}
+
+const (
+	serverFresh = "; server_no_context_takeover"
+	clientFresh = "; client_no_context_takeover"
+	serverBits  = "; server_max_window_bits="
+	clientBits  = "; client_max_window_bits="
+)
+
+// agreements are those of groups 13.1 to 13.7. The list tells what is asked of the
+// other side, and the other side asks for the same. Of the offers in the last one
+// the server takes the first.
+var agreements = []string{
+	extension,
+	extension + serverFresh + clientFresh,
+	extension + serverBits + "9" + clientBits + "9",
+	extension + serverBits + "15" + clientBits + "15",
+	extension + serverFresh + clientFresh + serverBits + "9" + clientBits + "9",
+	extension + serverFresh + clientFresh + serverBits + "15" + clientBits + "15",
+	extension + serverFresh + clientFresh + serverBits + "9" + clientBits + "9",
+}
+
+// TestConformanceCompression is groups 12 and 13: texts, sizes, frames and negotiated
+// parameters.
+func TestConformanceCompression(t *testing.T) {
+	count := 0
+	run := func(group string, s func() *sample, extension string) {
+		for i, size := range messageSizes {
+			w, lockstep := wayOf(count), count/len(ways)%2 == 0
+			count++
+			t.Run(numbered(group, i), func(t *testing.T) {
+				t.Parallel() // which makes the messages only when there is time for them
+				compressed(s(), extension, size.message, size.frame, lockstep).run(t, w)
+			})
+		}
+	}
+	for i, s := range samples {
+		run(numbered("12", i), s, extension)
+	}
+	for i, agreed := range agreements {
+		run(numbered("13", i), jsonSample, agreed)
+	}
+	t.Logf("%d cases", count)
+}
+
+// compressed is a case with messages of one size.
+func compressed(s *sample, extension string, size, frameSize int, lockstep bool) conformance {
+	c := conformance{extension: extension, lockstep: lockstep}
+	d := newDeflater(extension)
+	for range messageCount(size) {
+		m := s.next(size)
+		c.want = append(c.want, m)
+		payload := d.deflate(m.data)
+		frames := fragmented(rsv1Bit|byte(m.typ), payload, cmp.Or(frameSize, len(payload)))
+		if lockstep {
+			frames = whole(frames...)
+		}
+		c.pieces = append(c.pieces, frames...)
+	}
+	return c
+}
+
+// TestConformanceWindows is every size of a window.
+func TestConformanceWindows(t *testing.T) {
+	count := 0
+	for bits := minBits; bits <= maxBits; bits++ {
+		for _, fresh := range []string{"", serverFresh, clientFresh, serverFresh + clientFresh} {
+			for _, extension := range []string{
+				fmt.Sprint(extension, fresh, serverBits, bits),
+				fmt.Sprint(extension, fresh, clientBits, bits),
+				fmt.Sprint(extension, fresh, serverBits, bits, clientBits, bits),
+			} {
+				windowed(extension, 1<<bits).start(t, wayOf(count+bits), wayOf(count+bits+2))
+				count++
+			}
+		}
+	}
+	t.Logf("%d cases", count)
+}
+
+// windowed is a case with messages on both sides of the size of a window, and with
+// references as far back as it reaches. Pings between them let the client rest, so
+// that it has to begin afresh with what it remembers.
+func windowed(extension string, window int) conformance {
+	c := conformance{name: "own: " + extension, extension: extension}
+	d := &deflater{fresh: strings.Contains(extension, serverFresh), lz: newLZ(windowBytes(extension, serverBits))}
+	block := string(randomBytes(rand.New(rand.NewPCG(uint64(window), 0)), window))
+	s := jsonSample()
+	text := func(size int) message {
+		m := s.next(size)
+		m.data += strings.Repeat(" ", size-len(m.data))
+		return m
+	}
+	for i, m := range []message{
+		{Binary, block}, {Binary, block}, {Binary, block[:100] + block}, {Text, ""}, {Binary, block[window-200:]},
+		text(window - 1), text(window), text(window + 1), text(compressFrom), text(3*window + 7), text(window / 2),
+		{Binary, block}, text(window),
+	} {
+		c.want = append(c.want, m)
+		c.pieces = append(c.pieces, frame(rsv1Bit|finBit|byte(m.typ), d.deflate(m.data)))
+		if i%3 > 0 {
+			c.pieces, c.pongs = append(c.pieces, frame(pingFrame, "rest")), append(c.pongs, "rest")
+		}
+	}
+	return c
+}
+
+// mixtures are ways to answer the offer of permessage-deflate.
+var mixtures = []string{
+	extension,
+	extension + serverFresh,
+	extension + clientFresh,
+	extension + serverFresh + clientFresh,
+	extension + serverBits + "15",
+	extension + serverBits + "10",
+}
+
+// TestConformanceCompressionMixed: compressed messages and others, with pings
+// between their frames.
+func TestConformanceCompressionMixed(t *testing.T) {
+	count := 0
+	for _, agreed := range mixtures {
+		for _, size := range []struct{ message, frame int }{
+			{16, 0}, {256, 0}, {4 << 10, 0}, {32 << 10, 0}, {128 << 10, 0}, {16, 5}, {8 << 10, 1 << 10}, {16 << 10, 16}, {16 << 10, 256},
+		} {
+			c := mixed(agreed, size.message, size.frame)
+			c.name = fmt.Sprintf("own: %d in %d, %s", size.message, size.frame, agreed)
+			c.start(t, wayOf(count))
+			count++
+		}
+	}
+	t.Logf("%d cases", count)
+}
+
+// mixed is a case with messages of one size. Every other one is compressed.
+func mixed(extension string, size, frameSize int) (c conformance) {
+	c.extension = extension
+	d := newDeflater(extension)
+	random := rand.New(rand.NewPCG(uint64(size), uint64(frameSize)))
+	s := jsonSample()
+	for i := range 6 {
+		m := s.next(size)
+		if i%4 == 3 {
+			m = message{Binary, string(randomBytes(random, size))}
+		}
+		c.want = append(c.want, m)
+		first, payload := byte(m.typ), m.data
+		if i%2 == 0 {
+			first, payload = rsv1Bit|first, d.deflate(payload)
+		}
+		frames := fragmented(first, payload, cmp.Or(frameSize, len(payload)))
+		ping := fmt.Sprint("ping ", i)
+		c.pongs = append(c.pongs, ping)
+		c.pieces = append(c.pieces, slices.Insert(frames, len(frames)/2, frame(pingFrame, ping))...)
+	}
+	return c
+}
+
+// TestConformanceBlocks is the shapes that the blocks of a message can have, those
+// of RFC 7692, section 7.2.3, among them.
+func TestConformanceBlocks(t *testing.T) {
+	const (
+		hello      = "\xf2\x48\xcd\xc9\xc9\x07\x00"
+		again      = "\xf2\x00\x11\x00\x00" // refers to hello
+		stored     = "\x00\x05\x00\xfa\xffHello\x00"
+		final      = "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"
+		twoBlocks  = "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"
+		lastIsBare = "\xf3\x48\xcd\xc9\xc9\x07\x00" // without the block that should follow
+	)
+	of := func(payloads ...string) (pieces [][]byte) {
+		for _, payload := range payloads {
+			pieces = append(pieces, frame(rsv1Bit|textFrame, payload))
+		}
+		return pieces
+	}
+	hellos := func(n int) []message { return slices.Repeat(texts("Hello"), n) }
+	cases := []conformance{
+		{name: "own: one block", pieces: of(hello), want: hellos(1)},
+		{name: "own: two blocks", pieces: of(twoBlocks, hello), want: hellos(2)},
+		{name: "own: stored block", pieces: of(stored, again), want: hellos(2)},
+		{name: "own: window", pieces: of(hello, again, again), want: hellos(3)},
+		{name: "own: final block", pieces: of(final, hello, final), want: hellos(3)},
+		{name: "own: final block and window", pieces: of(final, again, final, again), want: hellos(4)},
+		{name: "own: bare final block", pieces: of(lastIsBare, again, lastIsBare, hello), want: hellos(4)},
+		{name: "own: fragments", pieces: fragmented(rsv1Bit|opText, hello, 3), want: hellos(1)},
+		{name: "own: fragments of a byte", pieces: fragmented(rsv1Bit|opText, final, 1), want: hellos(1)},
+		{name: "own: plain between", pieces: append(of(hello), join(frame(textFrame, "plain"), of(again)[0])), want: texts("Hello", "plain", "Hello")},
+		{name: "own: empty message", pieces: of("\x00", hello, "\x00", again), want: texts("", "Hello", "", "Hello")},
+		{name: "own: many empty blocks", pieces: of(strings.Repeat("\x00\x00\x00\xff\xff", 1000)+hello, again), want: hellos(2)},
+		{name: "own: empty frames", pieces: whole(
+			frame(rsv1Bit|opText, ""), frame(opContinuation, hello), frame(opContinuation, ""), frame(finBit|opContinuation, "")), want: hellos(1)},
+		{name: "own: pings between", pieces: whole(
+			frame(rsv1Bit|opText, hello[:1]), frame(pingFrame, "1"), frame(opContinuation, hello[1:4]), frame(pingFrame, "2"),
+			frame(pongFrame, "3"), frame(opContinuation, hello[4:]), frame(pingFrame, "4"), frame(finBit|opContinuation, "")),
+			want: hellos(1), pongs: []string{"1", "2", "4"}},
+	}
+	for _, fresh := range []string{"", serverFresh} {
+		for _, size := range []int{100, 10_000, 100_000} {
+			cases = append(cases, finals(fresh, size, 0), finals(fresh, size, 100))
+		}
+	}
+	for i, c := range cases {
+		c.extension = cmp.Or(c.extension, extension)
+		c.start(t, waysOf(i, c)...)
+	}
+	t.Logf("%d cases", len(cases))
+}
+
+// finals is a case with final blocks at the end of messages, in their middle, and
+// nowhere.
+func finals(fresh string, size, frameSize int) conformance {
+	c := conformance{name: fmt.Sprintf("own: final blocks%s, %d in %d", fresh, size, frameSize), extension: extension + fresh}
+	z := newLZ(maxWindow)
+	s := jsonSample()
+	for i := range 8 {
+		if fresh != "" {
+			z.forget()
+		}
+		first, second := s.next(size/2).data, s.next(size/2).data
+		payload := z.block(first, i&1 != 0) + z.block(second, i&2 != 0) + z.end()
+		c.want = append(c.want, message{Text, first + second})
+		c.pieces = append(c.pieces, fragmented(rsv1Bit|opText, payload, cmp.Or(frameSize, len(payload)))...)
+	}
+	return c
+}
+
+// TestConformanceCompressionViolations: what is wrong inside of compressed
+// messages, and with their frames.
+func TestConformanceCompressionViolations(t *testing.T) {
+	deflated := func(text string) string { return newDeflater(extension).deflate(text) }
+	bomb := deflated(strings.Repeat("\x00", 2*conformanceLimit))
+	largest := strings.Repeat("\x00", conformanceLimit)
+	noise := string(randomBytes(rand.New(rand.NewPCG(0, 0)), conformanceLimit))
+	hello, bad := frame(textFrame, "before"), frame(rsv1Bit|textFrame, deflated("caf\xe9"))
+	const far = "\xf2\x00\x11\x00\x00" // refers to a message before, by 5 bytes
+	cases := []conformance{
+		{name: "own: invalid text", pieces: whole(bad), fails: 1007},
+		{name: "own: invalid text after data", pieces: whole(hello, bad, hello), want: texts("before"), fails: 1007},
+		{name: "own: invalid text in fragments", pieces: whole(fragmented(rsv1Bit|opText, deflated("caf\xe9 au lait"), 4)...), fails: 1007},
+		{name: "own: text cut in a character", pieces: whole(frame(rsv1Bit|textFrame, deflated("caf\xc3"))), fails: 1007},
+		{name: "own: large invalid text", pieces: whole(frame(rsv1Bit|textFrame, deflated(strings.Repeat("x", 200_000)+"\xff"))), fails: 1007},
+		{name: "own: not to be inflated", pieces: whole(frame(rsv1Bit|textFrame, "\xff\xff\xff\xff")), fails: 1007},
+		{name: "own: cut short", pieces: whole(frame(rsv1Bit|textFrame, deflated("cut short")[:4])), fails: 1007},
+		{name: "own: without its last byte", pieces: whole(frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07")), fails: 1007},
+		{name: "own: reference to nothing", pieces: whole(frame(rsv1Bit|textFrame, far)), fails: 1007},
+		{name: "own: reference to another message without takeover", extension: extension + serverFresh,
+			pieces: whole(frame(rsv1Bit|textFrame, deflated("Hello")), frame(rsv1Bit|textFrame, far)), want: texts("Hello"), fails: 1007},
+		{name: "own: largest", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(largest))), want: binaries(largest)},
+		{name: "own: largest, and larger on its way", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(noise))), want: binaries(noise)},
+		{name: "own: too big by a byte", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(largest+"\x00"))), fails: 1009},
+		{name: "own: bomb in one frame", pieces: whole(frame(rsv1Bit|binaryFrame, bomb)), fails: 1009},
+		{name: "own: bomb", pieces: whole(fragmented(rsv1Bit|opBinary, bomb, 1000)...), fails: 1009},
+		{name: "own: compressed continuation", pieces: whole(frame(rsv1Bit|opText, deflated("a")), frame(rsv1Bit|finBit|opContinuation, "")), fails: 1002},
+		{name: "own: compressed continuation of a plain message", pieces: whole(frame(opText, "a"), frame(rsv1Bit|finBit|opContinuation, "a")), fails: 1002},
+		{name: "own: compressed ping", pieces: whole(frame(rsv1Bit|pingFrame, deflated("a"))), fails: 1002},
+		{name: "own: compressed pong", pieces: whole(frame(rsv1Bit|pongFrame, "")), fails: 1002},
+		{name: "own: compressed close frame", pieces: whole(frame(rsv1Bit|closeFrame, closePayload(1000, ""))), fails: 1002},
+		{name: "own: compressed ping inside", pieces: whole(frame(rsv1Bit|opText, ""), frame(rsv1Bit|pingFrame, "")), fails: 1002},
+		{name: "own: compressed reserved opcode", pieces: whole(frame(rsv1Bit|finBit|3, deflated("a"))), fails: 1002},
+		{name: "own: message inside", pieces: whole(frame(rsv1Bit|opText, ""), frame(rsv1Bit|textFrame, "\x00")), fails: 1002},
+		{name: "own: reserved bit 2", pieces: whole(frame(0x20|rsv1Bit|textFrame, deflated("a"))), fails: 1002},
+		{name: "own: reserved bit 3", pieces: whole(frame(0x10|textFrame, "a")), fails: 1002},
+		{name: "own: empty continuations", pieces: whole(frame(rsv1Bit|opText, "\x00"), bytes.Repeat(frame(opContinuation, ""), maxEmptyFrames)), fails: 1002},
+		{name: "own: plain invalid text", pieces: whole(frame(textFrame, "caf\xe9")), fails: 1007},
+	}
+	for i, c := range cases {
+		c.extension = cmp.Or(c.extension, extension)
+		c.start(t, waysOf(i, c)...)
+	}
+	for name, first := range map[string]byte{"text": rsv1Bit | textFrame, "fragment": rsv1Bit | opBinary} {
+		c := conformance{name: "own: not agreed upon: " + name, pieces: whole(hello, frame(first, deflated("a"))), want: texts("before"), fails: 1002}
+		c.start(t, ways...)
+	}
+	t.Logf("%d cases", len(cases)+2)
+}
+
+// sample is data to cut messages from, one after the other.
+type sample struct {
+	typ    Type
+	data   string // and its beginning once more, of the size of the longest message
+	length int
+	at     int
+}
+
+func newSample(typ Type, data string) *sample {
+	return &sample{typ: typ, data: data + data[:128<<10], length: len(data)}
+}
+
+// next returns a message of the given size, or a little less: text is cut between
+// characters.
+func (s *sample) next(size int) message {
+	end := s.at + size
+	for s.typ == Text && end < len(s.data) && !utf8.RuneStart(s.data[end]) {
+		end--
+	}
+	m := message{s.typ, s.data[s.at:end]}
+	s.at = end % s.length
+	return m
+}
+
+// samples are the data of groups 12.1 to 12.5: of the same kinds as the files in the
+// list, and as large.
+var samples = []func() *sample{jsonSample, pictureSample, novelSample, pageSample, documentSample}
+
+// made makes a sample once, and returns copies of it.
+func made(typ Type, data func(random *rand.Rand) string) func() *sample {
+	once := sync.OnceValue(func() *sample {
+		return newSample(typ, data(rand.New(rand.NewPCG(12, 13))))
+	})
+	return func() *sample {
+		s := *once()
+		return &s
+	}
+}
+
+var (
+	jsonSample = made(Text, func(random *rand.Rand) string { return words(random, 194056) })
+
+	pictureSample = made(Binary, func(random *rand.Rand) string {
+		b := make([]byte, 263222)
+		for i := 1; i < len(b); i++ {
+			b[i] = b[i-1] + byte(random.IntN(5)) - 2
+		}
+		return string(b)
+	})
+
+	novelSample = made(Binary, func(random *rand.Rand) string {
+		words := strings.Fields("und der die nicht ich zu das ist ein in so es sie mir mit dir mich was den auf wie du sich er wir doch nur Mephistopheles Faust Margarete über möcht’ fühl’ Geist Welt Herz süße")
+		var b strings.Builder
+		for b.Len() < 222218 {
+			b.WriteString(words[int(float64(len(words))*random.Float64()*random.Float64())])
+			b.WriteByte(" \n"[random.IntN(8)/7])
+		}
+		return b.String()[:222218]
+	})
+
+	pageSample = made(Text, func(random *rand.Rand) string {
+		var b strings.Builder
+		for b.Len() < 263527 {
+			fmt.Fprintf(&b, "<tr class=\"row-%d\"><td><a href=\"/item/%x\">Größe %d</a></td><td>&nbsp;%d €</td></tr>\n",
+				random.IntN(2), random.Uint32(), random.IntN(100), random.IntN(10_000))
+		}
+		return strings.ToValidUTF8(b.String()[:263527], "?")
+	})
+
+	documentSample = made(Binary, func(random *rand.Rand) string {
+		var b strings.Builder
+		for i := 0; b.Len() < 1042328; i++ {
+			stream := randomBytes(random, random.IntN(20_000))
+			fmt.Fprintf(&b, "%d 0 obj\n<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream\nendobj\n", i, len(stream), stream)
+		}
+		return b.String()[:1042328]
+	})
+)
+
+func words(random *rand.Rand, size int) string {
+	var b strings.Builder
+	for b.Len() < size {
+		fmt.Fprintf(&b, `{"id":%d,"name":"%s"},`, random.IntN(1000), []string{"Käthe", "李", "Ann"}[random.IntN(3)])
+	}
+	return strings.ToValidUTF8(b.String()[:size], "?")
+}
+
+func randomBytes(random *rand.Rand, size int) []byte {
+	b := make([]byte, 0, size+8)
+	for len(b) < size {
+		b = binary.LittleEndian.AppendUint64(b, random.Uint64())
+	}
+	return b[:size]
+}
+
+// windowBytes is the size of the window that a parameter sets.
+func windowBytes(extension, parameter string) int {
+	bits := maxBits
+	if _, value, found := strings.Cut(extension, parameter); found {
+		_, _ = fmt.Sscan(value, &bits)
+	}
+	return 1 << bits
+}
+
+// echoInflater reads what a client echoes: compressed, if that is worth it and the
+// server's window is large enough.
+type echoInflater struct {
+	agreed  string
+	another *deflater // compresses as well as the client
+}
+
+// plain tells why a message must not have come back as it is.
+func (e *echoInflater) plain(echo []byte) error {
+	if e.agreed == "" || len(echo) < compressFrom || outgrows(e.agreed, echo) {
+		return nil
+	}
+	if e.another == nil {
+		e.another = newDeflater(extension + serverFresh)
+	}
+	if deflated := e.another.deflate(string(echo)); len(deflated) < len(echo) {
+		return fmt.Errorf("%d bytes came back plain, of %d", len(echo), len(deflated))
+	}
+	return nil
+}
+
+// inflate inflates what a client compressed. The client never takes a context over,
+// and so each message must be inflated without the window of the one before,
+// whatever was agreed upon. What is not longer than the window does not refer
+// beyond it; the client, which cannot compress with a smaller window, has to send
+// everything else as it is.
+func (e *echoInflater) inflate(payload []byte) (echo []byte, err error) {
+	const ends = tail + "\x01\x00\x00\xff\xff" // and an empty last block
+	echo, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), strings.NewReader(ends))))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("a message cannot be inflated: %v", err)
+	case e.agreed == "":
+		return nil, fmt.Errorf("a compressed message without an agreement")
+	case outgrows(e.agreed, echo):
+		return nil, fmt.Errorf("%d bytes are compressed, with %s", len(echo), e.agreed)
+	case len(echo) < compressFrom || len(payload) >= len(echo):
+		return nil, fmt.Errorf("%d bytes are compressed to %d", len(echo), len(payload))
+	}
+	return echo, nil
+}
+
+// outgrows reports whether a message of the client is longer than the window that
+// the server has for it, where the client's is larger than that.
+func outgrows(agreed string, echo []byte) bool {
+	window := windowBytes(agreed, clientBits)
+	return window < maxWindow && len(echo) > window
+}
+
+// deflater compresses as a server with permessage-deflate (RFC 7692, section 7.2.1).
+type deflater struct {
+	fresh bool // no context takeover
+	out   bytes.Buffer
+	flate *flate.Writer
+	lz    *lz // instead, for smaller windows
+}
+
+func newDeflater(extension string) *deflater {
+	d := &deflater{fresh: strings.Contains(extension, serverFresh)}
+	if window := windowBytes(extension, serverBits); window < maxWindow {
+		d.lz = newLZ(window)
+		return d
+	}
+	d.flate, _ = flate.NewWriter(&d.out, flate.BestSpeed)
+	return d
+}
+
+func (d *deflater) deflate(text string) string {
+	if d.lz != nil {
+		if d.fresh {
+			d.lz.forget()
+		}
+		return d.lz.deflate(text)
+	}
+	if d.fresh {
+		d.flate.Reset(&d.out)
+	}
+	d.out.Reset()
+	_, _ = io.WriteString(d.flate, text)
+	_ = d.flate.Flush()
+	return strings.TrimSuffix(d.out.String(), tail)
+}
+
+// lz compresses with any window (RFC 1951), which compress/flate cannot, and refers
+// as far back as it finds something. Every third message has blocks of
+// compress/flate.
+type lz struct {
+	window   int
+	history  []byte
+	oldest   [1 << 12]int // where 4 bytes stood, by their hash, plus 1
+	messages int
+	flate    *flate.Writer // for every third message
+
+	out     []byte
+	pending uint64 // bits that make no byte yet
+	n       int
+}
+
+func newLZ(window int) *lz { return &lz{window: window} }
+
+// forget ends the context.
+func (z *lz) forget() {
+	z.history = nil
+	z.oldest = [1 << 12]int{}
+}
+
+func (z *lz) deflate(text string) string {
+	z.messages++
+	if z.messages%3 == 0 {
+		return z.pieces(text)
+	}
+	return z.block(text, false) + z.end()
+}
+
+// pieces compresses pieces that are not longer than the window, each for itself.
+func (z *lz) pieces(text string) string {
+	z.history = append(z.history, text...)
+	var out bytes.Buffer
+	if z.flate == nil {
+		z.flate, _ = flate.NewWriter(&out, flate.BestSpeed)
+	}
+	for piece := range slices.Chunk([]byte(text), z.window) {
+		z.flate.Reset(&out)
+		_, _ = z.flate.Write(piece)
+		_ = z.flate.Flush()
+	}
+	if text == "" {
+		return "\x00"
+	}
+	return strings.TrimSuffix(out.String(), tail)
+}
+
+// block returns a block with fixed codes, up to the last whole byte. A final one
+// fills its last byte.
+func (z *lz) block(text string, final bool) string {
+	header := uint64(0b010)
+	if final {
+		header |= 1
+	}
+	z.write(header, 3)
+	at := len(z.history)
+	z.history = append(z.history, text...)
+	for at < len(z.history) {
+		at += z.step(at)
+	}
+	z.literal(256)
+	if final {
+		z.write(0, -z.n&7)
+	}
+	return z.take()
+}
+
+// end returns the end of a message: an empty stored block without its length.
+func (z *lz) end() string {
+	z.write(0, 3)
+	z.write(0, -z.n&7)
+	return z.take()
+}
+
+// step writes one literal, or one reference, and returns how many bytes it stands
+// for.
+func (z *lz) step(at int) int {
+	rest := z.history[at:]
+	if len(rest) < 4 {
+		z.literal(int(rest[0]))
+		return 1
+	}
+	oldest := &z.oldest[binary.LittleEndian.Uint32(rest)*2654435761>>20]
+	from := *oldest - 1
+	if from < 0 || at-from > z.window {
+		*oldest = at + 1
+		z.literal(int(rest[0]))
+		return 1
+	}
+	n := 0
+	for n < min(258, len(rest)) && z.history[from+n] == rest[n] {
+		n++
+	}
+	if n < 3 {
+		z.literal(int(rest[0]))
+		return 1
+	}
+	z.length(n)
+	z.distance(at - from)
+	return n
+}
+
+// literal writes the fixed code of a literal or a length.
+func (z *lz) literal(symbol int) {
+	switch {
+	case symbol < 144:
+		z.code(0x30+symbol, 8)
+	case symbol < 256:
+		z.code(0x190+symbol-144, 9)
+	case symbol < 280:
+		z.code(symbol-256, 7)
+	default:
+		z.code(0xC0+symbol-280, 8)
+	}
+}
+
+func (z *lz) length(n int) {
+	if n == 258 {
+		z.literal(285)
+		return
+	}
+	n -= 3
+	extra := max(0, bits.Len(uint(n))-3)
+	z.literal(257 + 4*extra + n>>extra)
+	z.write(uint64(n&(1<<extra-1)), extra)
+}
+
+func (z *lz) distance(n int) {
+	n--
+	extra := max(0, bits.Len(uint(n))-2)
+	z.code(2*extra+n>>extra, 5)
+	z.write(uint64(n&(1<<extra-1)), extra)
+}
+
+// code writes a code, whose first bit is its highest.
+func (z *lz) code(code, n int) {
+	z.write(bits.Reverse64(uint64(code))>>(64-n), n)
+}
+
+func (z *lz) write(v uint64, n int) {
+	z.pending |= v << z.n
+	for z.n += n; z.n >= 8; z.n -= 8 {
+		z.out = append(z.out, byte(z.pending))
+		z.pending >>= 8
+	}
+}
+
+// take returns the whole bytes.
+func (z *lz) take() string {
+	out := string(z.out)
+	z.out = z.out[:0]
+	return out
+}

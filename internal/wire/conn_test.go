@@ -1,0 +1,513 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// line is a network connection in memory. The server sends what goes into the
+// channel, one piece per read, and hangs up by closing it.
+type line struct {
+	net.Conn // what no test uses
+	server   chan []byte
+	takes    time.Duration // by each write
+	deaf     bool          // writes wait until the line is closed
+
+	rest   []byte // of the piece under way
+	closed chan struct{}
+
+	mu     sync.Mutex
+	closes int
+	out    []byte
+}
+
+// newLine returns a line on which the server has sent pieces.
+func newLine(pieces ...[]byte) *line {
+	l := &line{server: make(chan []byte, len(pieces)+1), closed: make(chan struct{})}
+	for _, piece := range pieces {
+		l.server <- piece
+	}
+	return l
+}
+
+func (l *line) Read(p []byte) (int, error) {
+	if len(l.rest) == 0 {
+		select {
+		case <-l.closed:
+			return 0, net.ErrClosed
+		case piece, ok := <-l.server:
+			if !ok {
+				return 0, io.EOF
+			}
+			l.rest = piece
+		}
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
+
+func (l *line) Write(p []byte) (int, error) {
+	if l.cut() {
+		return 0, net.ErrClosed
+	}
+	if l.deaf {
+		<-l.closed
+	} else if l.takes > 0 {
+		select {
+		case <-l.closed:
+		case <-time.After(l.takes):
+		}
+	}
+	if l.cut() {
+		return 0, net.ErrClosed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.out = append(l.out, p...)
+	return len(p), nil
+}
+
+// cut reports whether the line is closed.
+func (l *line) cut() bool {
+	select {
+	case <-l.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *line) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closes++; l.closes == 1 {
+		close(l.closed)
+	}
+	return nil
+}
+
+func (l *line) written() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Clone(l.out)
+}
+
+// halves is a line that can be closed in one direction.
+type halves struct {
+	*line
+	half bool // it was
+}
+
+func (h *halves) CloseWrite() error {
+	h.half = true
+	return nil
+}
+
+// unknown hides that a line is a network connection.
+type unknown struct{ line *line }
+
+func (b unknown) Read(p []byte) (int, error)  { return b.line.Read(p) }
+func (b unknown) Write(p []byte) (int, error) { return b.line.Write(p) }
+func (b unknown) Close() error                { return b.line.Close() }
+
+func TestErrors(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{&Closed{1001, "bye"}, `closed by the server: 1001 "bye"`},
+		{&Violation{1002, "masked"}, "protocol error 1002: masked"},
+		{&Lost{io.EOF}, "connection lost: EOF"},
+	} {
+		if test.err.Error() != test.want {
+			t.Errorf("got %q", test.err)
+		}
+	}
+	if err := error(&Lost{io.EOF}); !errors.Is(err, io.EOF) {
+		t.Errorf("%v hides its cause", err)
+	}
+}
+
+// TestClose: what is sent at the end of reading.
+func TestClose(t *testing.T) {
+	long := strings.Repeat("r", maxReason)
+	for name, test := range map[string]struct {
+		stream []byte
+		want   []sentFrame
+	}{
+		"a close frame":              {frame(finBit|opClose, closePayload(1001, "bye")), []sentFrame{{finBit | opClose, closePayload(1001, "bye")}}},
+		"a close frame without code": {frame(finBit|opClose, ""), []sentFrame{{finBit | opClose, ""}}},
+		"the longest reason":         {frame(finBit|opClose, closePayload(4000, long)), []sentFrame{{finBit | opClose, closePayload(4000, long)}}},
+		"a violation":                {frame(finBit|opText, "\xff"), []sentFrame{{finBit | opClose, closePayload(1007, notUTF8)}}},
+		"a lost connection":          {nil, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := newLine(test.stream)
+			close(l.server)
+			c, o := start(t, setting{limit: 100}, l)
+			_ = drain(c)
+			c.Close()
+			checkSent(t, l.written(), test.want...)
+			if c.CloseSent() != (test.want != nil) || c.Broken() {
+				t.Errorf("%s: sent: %v, broken: %v", name, c.CloseSent(), c.Broken())
+			}
+			time.Sleep(time.Hour)
+			if l.cut() {
+				t.Errorf("%s: the connection was cut", name)
+			}
+			o.join()
+			c.Release()
+		})
+	}
+}
+
+// TestCloseLingers for a server that was sent a close frame for its violation, so
+// that it can read it.
+func TestCloseLingers(t *testing.T) {
+	violation := frame(finBit|opText, "\xff")
+	more := slices.Repeat([][]byte{make([]byte, 2000)}, 5)
+	for name, test := range map[string]struct {
+		pieces    [][]byte
+		hangsUp   time.Duration // 0: never
+		timeout   time.Duration // of Close
+		want      time.Duration
+		cut, half bool
+	}{
+		"a silent server":                {[][]byte{violation}, 0, closeTimeout, time.Second, true, true},
+		"a server that sends on":         {append([][]byte{violation}, more...), 0, closeTimeout, time.Second, true, true},
+		"a server that hangs up":         {append([][]byte{violation}, more...), 300 * time.Millisecond, closeTimeout, 300 * time.Millisecond, false, true},
+		"a short timeout":                {[][]byte{violation}, 0, 200 * time.Millisecond, 200 * time.Millisecond, true, true},
+		"a server that closes":           {[][]byte{frame(finBit|opClose, "")}, 0, closeTimeout, 0, false, false},
+		"a connection that is lost":      {nil, 1, closeTimeout, 0, false, false},
+		"a server that hung up with it ": {[][]byte{violation}, 1, closeTimeout, 1, false, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &halves{line: newLine(test.pieces...)}
+			c, o := start(t, setting{limit: 100}, h)
+			c.config.CloseTimeout = test.timeout
+			if test.hangsUp > 0 {
+				time.AfterFunc(test.hangsUp, func() { close(h.server) })
+			}
+			_ = drain(c)
+			began := time.Now()
+			c.Close()
+			if took := time.Since(began); took != test.want {
+				t.Errorf("%s: took %v", name, took)
+			}
+			if h.cut() != test.cut || h.half != test.half {
+				t.Errorf("%s: cut: %v, half closed: %v", name, h.cut(), h.half)
+			}
+			if len(h.server)+len(h.rest) > 0 {
+				t.Errorf("%s: %d pieces are not read", name, len(h.server))
+			}
+			time.Sleep(time.Hour)
+			if h.cut() != test.cut {
+				t.Errorf("%s: cut when all was over", name)
+			}
+			o.join()
+			c.Release()
+		})
+	}
+}
+
+// TestCloseIsBounded, on a network that takes nothing, by its timeout.
+func TestCloseIsBounded(t *testing.T) {
+	for name, stream := range map[string][]byte{
+		"a close frame": frame(finBit|opClose, closePayload(1000, "")),
+		"a violation":   frame(finBit|3, ""),
+	} {
+		for _, hidden := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				h := &halves{line: newLine(stream)}
+				h.deaf = true
+				var transport io.ReadWriteCloser = h
+				if hidden {
+					transport = unknown{h.line}
+				}
+				c, o := start(t, setting{limit: 100}, transport)
+				_ = drain(c)
+				began := time.Now()
+				c.Close()
+				if took := time.Since(began); took != closeTimeout {
+					t.Errorf("%s: took %v", name, took)
+				}
+				if c.CloseSent() || !c.Broken() || !h.cut() {
+					t.Errorf("%s: sent: %v, broken: %v, cut: %v", name, c.CloseSent(), c.Broken(), h.cut())
+				}
+				o.join()
+				c.Release()
+			})
+		}
+	}
+}
+
+// TestCloseWaitsForOurOwnCloseFrame, which may be on its way when the server's
+// comes.
+func TestCloseWaitsForOurOwnCloseFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(frame(finBit|opClose, closePayload(1000, "bye")))
+		l.takes = 100 * time.Millisecond
+		c, o := start(t, setting{limit: 100}, l)
+		began := time.Now()
+		o.running.Go(func() { c.SendClose(1000, "bye") })
+		synctest.Wait()
+		if err := drain(c); endOf(err) != endClosed(1000, "bye") || c.CloseSent() {
+			t.Errorf("ended by %v, close frame sent: %v", err, c.CloseSent())
+		}
+		c.Close()
+		if took := time.Since(began); took != l.takes || !c.CloseSent() {
+			t.Errorf("close frame sent: %v, after %v", c.CloseSent(), took)
+		}
+		checkSent(t, l.written(), sentFrame{finBit | opClose, closePayload(1000, "bye")})
+		o.join()
+		c.Release()
+	})
+}
+
+// TestCloseWaitsForWhatIsBeforeTheCloseFrame, too.
+func TestCloseWaitsForWhatIsBeforeTheCloseFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(join(frame(finBit|opPing, "ping"), frame(finBit|opClose, "")))
+		l.takes = 100 * time.Millisecond
+		c, o := start(t, setting{limit: 100}, l)
+		_ = drain(c)
+		synctest.Wait() // the pong is under way
+		c.Close()
+		if !c.CloseSent() {
+			t.Error("the close frame is not sent")
+		}
+		checkSent(t, l.written(), sentFrame{finBit | opPong, "ping"}, sentFrame{finBit | opClose, ""})
+		o.join()
+		c.Release()
+	})
+}
+
+// TestKill cuts a connection, whatever it does.
+func TestKill(t *testing.T) {
+	violation := frame(finBit|3, "")
+	for name, test := range map[string]struct {
+		pieces [][]byte
+		deaf   bool
+		use    func(c *Conn) // until it returns
+		want   string        // the end of reading
+	}{
+		"a reader that waits":           {nil, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader inside of a message":  {[][]byte{frame(opText, "half")}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader inside of a frame":    {[][]byte{head(finBit|opText, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader inside of a large":    {[][]byte{head(finBit|opText, 1<<19)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader inside of a ping":     {[][]byte{head(finBit|opPing, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader that inflates":        {[][]byte{head(finBit|rsv1Bit|opText, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a writer that waits":           {nil, true, func(c *Conn) { _ = c.Write(&Outgoing{Type: Text}); _ = c.Flush() }, endLost},
+		"a ping that waits":             {nil, true, (*Conn).PingWait, endLost},
+		"a close frame that waits":      {nil, true, func(c *Conn) { c.SendClose(1000, "") }, endLost},
+		"a close that lingers":          {[][]byte{violation}, false, func(c *Conn) { _ = drain(c); c.Close() }, endProtocol(1002)},
+		"a close that cannot write":     {[][]byte{violation}, true, func(c *Conn) { _ = drain(c); c.Close() }, endProtocol(1002)},
+		"a position that is waited for": {nil, true, func(c *Conn) { c.Ping(); synctest.Wait(); c.Taken() }, endLost},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := &halves{line: newLine(test.pieces...)}
+			h.deaf = test.deaf
+			c, o := start(t, setting{limit: 1 << 20, extension: deflateExtension}, h)
+			returned := make(chan struct{})
+			go func() {
+				defer close(returned)
+				test.use(c)
+			}()
+			time.Sleep(time.Millisecond)
+			select {
+			case <-returned:
+				t.Errorf("%s: does not wait", name)
+			default:
+			}
+			began := time.Now()
+			c.Kill()
+			<-returned
+			err := drain(c)
+			finish(c, o)
+			if took := time.Since(began); took != 0 || endOf(err) != test.want {
+				t.Errorf("%s: ended after %v by %v", name, took, err)
+			}
+			if test.deaf && !c.Broken() || c.CloseSent() == test.deaf && test.want != endLost {
+				t.Errorf("%s: broken: %v, close frame sent: %v", name, c.Broken(), c.CloseSent())
+			}
+		})
+	}
+}
+
+// TestKillBeforeAnything: nothing is read, and nothing written.
+func TestKillBeforeAnything(t *testing.T) {
+	l := newLine()
+	c, o := start(t, setting{limit: 100}, l)
+	c.Kill()
+	if _, err := c.Next(); !errors.Is(err, net.ErrClosed) || endOf(err) != endLost {
+		t.Errorf("read: %v", err)
+	}
+	if err := c.Write(&Outgoing{Type: Text}); err != nil {
+		t.Errorf("written: %v", err) // to memory
+	}
+	if err := c.Flush(); !errors.Is(err, net.ErrClosed) || !c.Broken() {
+		t.Errorf("flushed: %v", err)
+	}
+	finish(c, o)
+}
+
+// TestKillByTheOwner, on the reading goroutine: what came before is still read.
+func TestKillByTheOwner(t *testing.T) {
+	l := newLine(join(frame(finBit|opPing, ""), frame(finBit|opText, "last words")))
+	c, o := start(t, setting{limit: 100}, l)
+	o.answer = func([]byte) bool { c.Kill(); return false }
+	messages, err := readAll(t, c)
+	if got := messages(); len(got) != 1 || endOf(err) != endLost {
+		t.Errorf("got %v, and then %v", got, err)
+	}
+	finish(c, o)
+}
+
+// TestWhatIsClosed: to kill closes the network beneath TLS, once, and nothing else;
+// to release closes the transport too.
+func TestWhatIsClosed(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		transport, network := newLine(), newLine()
+		c, _ := start(t, setting{limit: 100}, transport)
+		c.network = nil
+		if known {
+			c.network = network
+		}
+		check := func(what string, transports, networks int) {
+			t.Helper()
+			if !known {
+				networks = 0
+			}
+			if transport.closes != transports || network.closes != networks {
+				t.Errorf("%s, network known: %v: transport closed %d times, network %d", what, known, transport.closes, network.closes)
+			}
+		}
+		kills := 1 // of the transport
+		if known {
+			kills = 0
+		}
+		check("before", 0, 0)
+		c.Kill()
+		check("killed", kills, 1)
+		c.Kill()
+		check("killed again", kills, 1)
+		c.Release()
+		check("released", kills+1, 1)
+		c.Kill()
+		check("killed after it", kills+1, 1)
+	}
+	network := newLine()
+	c, _ := start(t, setting{limit: 100}, network)
+	c.Release() // kills
+	if !c.killed.Load() || network.closes != 2 {
+		t.Errorf("released: killed: %v, closed %d times", c.killed.Load(), network.closes)
+	}
+}
+
+// TestSilence: a connection is silent while its reader waits for bytes, and only
+// then.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine()
+		c, o := start(t, setting{limit: 100}, l)
+		check := func(what string, since time.Duration, waiting bool, reads uint64) {
+			t.Helper()
+			synctest.Wait()
+			got, is := c.Silence()
+			if is != waiting || waiting && got != since {
+				t.Errorf("%s: waits since %v: %v", what, got, is)
+			}
+			if c.Reads() != reads {
+				t.Errorf("%s: %d reads", what, c.Reads())
+			}
+		}
+		next := make(chan struct{})
+		o.running.Go(func() {
+			for range next {
+				_, _ = c.Next()
+			}
+		})
+		check("nobody reads", 0, false, 0)
+		next <- struct{}{}
+		check("at the very start", 0, true, 0)
+		time.Sleep(2 * time.Second)
+		check("two seconds later", 0, true, 0)
+		l.server <- head(finBit|opText, 3)
+		check("part of a message", 2*time.Second, true, 1)
+		time.Sleep(time.Second)
+		l.server <- []byte("abc")
+		check("a message, which takes a while", 0, false, 2)
+		time.Sleep(time.Hour)
+		check("it still does", 0, false, 2)
+		next <- struct{}{}
+		check("the reader is back", time.Hour+3*time.Second, true, 2)
+		if now := c.Now(); now != time.Hour+3*time.Second {
+			t.Errorf("the clock says %v", now)
+		}
+		close(l.server)
+		check("the end", 0, false, 2)
+		close(next)
+		finish(c, o)
+	})
+}
+
+// TestSilenceOfALargeMessage: each read of one counts for itself.
+func TestSilenceOfALargeMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(head(finBit|opBinary, 1<<19))
+		c, o := start(t, setting{limit: 1 << 20}, l)
+		o.running.Go(func() { _ = drain(c) })
+		for i := range 10 {
+			time.Sleep(time.Second)
+			l.server <- make([]byte, 10_000)
+			synctest.Wait()
+			if since, waiting := c.Silence(); since != time.Duration(i+1)*time.Second || !waiting {
+				t.Errorf("waits since %v: %v", since, waiting)
+			}
+		}
+		c.Kill()
+		o.join()
+		c.Release()
+	})
+}
+
+// TestClockIsMonotonic, and counts from its own beginning.
+func TestClock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		clock := NewClock()
+		if now := clock.Now(); now != 0 {
+			t.Errorf("a new clock says %v", now)
+		}
+		time.Sleep(3 * time.Second)
+		if now := clock.Now(); now != 3*time.Second {
+			t.Errorf("after three seconds it says %v", now)
+		}
+	})
+}
+
+// TestStartedConnection is silent: nothing is read or written by itself.
+func TestStartedConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine(mixedStream)
+		c, o := start(t, setting{limit: 100}, l)
+		time.Sleep(time.Hour)
+		if len(l.server) != 1 || len(l.written()) > 0 || o.spawned.Load() > 0 || l.closes > 0 {
+			t.Error("something happens without being asked for")
+		}
+		if c.End() != nil || c.Broken() || c.CloseSent() || c.Taken() != 0 {
+			t.Error(fmt.Sprint("a new connection has the state ", c.End(), c.Broken(), c.CloseSent(), c.Taken()))
+		}
+		c.Release()
+	})
+}

@@ -1,0 +1,447 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// head returns the header of an unmasked frame, with the shortest length.
+func head(first byte, length uint64) []byte {
+	switch {
+	case length <= maxControlPayload:
+		return []byte{first, byte(length)}
+	case length <= 0xFFFF:
+		return binary.BigEndian.AppendUint16([]byte{first, 126}, uint16(length))
+	}
+	return binary.BigEndian.AppendUint64([]byte{first, 127}, length)
+}
+
+// frame returns an unmasked frame, as a server sends it.
+func frame(first byte, payload string) []byte {
+	return append(head(first, uint64(len(payload))), payload...)
+}
+
+// masked returns a masked frame, as a client sends it.
+func masked(first byte, payload string) []byte {
+	b := head(first, uint64(len(payload)))
+	b[1] |= maskBit
+	key := [4]byte{1, 2, 3, 4}
+	b = append(b, key[:]...)
+	for i := range len(payload) {
+		b = append(b, payload[i]^key[i%4])
+	}
+	return b
+}
+
+// closePayload is the payload of a close frame.
+func closePayload(code int, reason string) string {
+	return string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason
+}
+
+// join returns a stream of frames.
+func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
+
+// sentFrame is a frame that the client wrote.
+type sentFrame struct {
+	first   byte
+	payload string
+}
+
+func (f sentFrame) String() string { return fmt.Sprintf("%#x %.40q", f.first, f.payload) }
+
+// sentFrames takes what a client wrote apart. Every byte must belong to a
+// complete masked frame.
+func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
+	t.Helper()
+	for len(b) > 0 {
+		h, ok := parseHeader(b)
+		if !ok || !h.masked || h.length < 0 || int64(len(b)-h.size) < h.length {
+			t.Fatalf("after %v the client wrote no frame: % x", frames, b)
+		}
+		key := b[h.size-4 : h.size]
+		payload := bytes.Clone(b[h.size : h.size+int(h.length)])
+		for i := range payload {
+			payload[i] ^= key[i%4]
+		}
+		frames = append(frames, sentFrame{h.first, string(payload)})
+		b = b[h.size+int(h.length):]
+	}
+	return frames
+}
+
+// script is a transport whose server has sent everything already. It hands out
+// at most cut bytes at once, and ends by end.
+type script struct {
+	in   []byte
+	cut  func() int
+	end  error
+	last bool // end comes with the last bytes
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (s *script) Read(p []byte) (int, error) {
+	if len(s.in) == 0 {
+		return 0, s.end
+	}
+	n := len(s.in)
+	if s.cut != nil {
+		n = max(1, s.cut())
+	}
+	n = copy(p, s.in[:min(n, len(s.in))])
+	s.in = s.in[n:]
+	if len(s.in) == 0 && s.last {
+		return n, s.end
+	}
+	return n, nil
+}
+
+func (s *script) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(p)
+}
+
+func (s *script) Close() error { return nil }
+
+func (s *script) written() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return bytes.Clone(s.out.Bytes())
+}
+
+// inTwo cuts once, after n bytes.
+func inTwo(n int) func() int {
+	return func() int {
+		defer func() { n = 1 << 30 }()
+		return n
+	}
+}
+
+// byBytes cuts everywhere.
+func byBytes() int { return 1 }
+
+// switching answers an upgrade with a body.
+type switching struct {
+	body      io.ReadCloser
+	extension string
+}
+
+func (s switching) RoundTrip(request *http.Request) (*http.Response, error) {
+	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	header := http.Header{
+		"Connection":           {"Upgrade"},
+		"Upgrade":              {"websocket"},
+		"Sec-Websocket-Accept": {base64.StdEncoding.EncodeToString(sum[:])},
+	}
+	if s.extension != "" {
+		header.Set("Sec-WebSocket-Extensions", s.extension)
+	}
+	return &http.Response{
+		StatusCode: http.StatusSwitchingProtocols,
+		ProtoMajor: 1, ProtoMinor: 1,
+		Header:  header,
+		Body:    s.body,
+		Request: request,
+	}, nil
+}
+
+// setting is how a stream is read.
+type setting struct {
+	limit     int64
+	extension string // permessage-deflate and its parameters, if negotiated
+	borrow    bool
+}
+
+// dial lets coder/websocket, the oracle of some tests, read a stream.
+func (s setting) dial(t testing.TB, body io.ReadCloser) *websocket.Conn {
+	t.Helper()
+	opts := &websocket.DialOptions{HTTPClient: &http.Client{Transport: switching{body, s.extension}}}
+	if s.extension != "" {
+		opts.CompressionMode = websocket.CompressionContextTakeover
+	}
+	conn, _, err := websocket.Dial(context.Background(), "ws://server.test", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// The timeouts of a connection from start.
+const (
+	writeTimeout = 10 * time.Second
+	closeTimeout = 5 * time.Second
+)
+
+// owner is an Owner that answers every ping, unless told otherwise.
+type owner struct {
+	answer  func(payload []byte) bool // if not nil, it is asked about each ping
+	stalled func()                    // if not nil, it is called for each stall
+
+	// pings and pongs are of the reading goroutine.
+	pings, pongs []string
+	stalls       atomic.Int64
+	spawned      atomic.Int64 // goroutines
+	running      sync.WaitGroup
+}
+
+func (o *owner) Ping(payload []byte) bool {
+	o.pings = append(o.pings, string(payload))
+	return o.answer == nil || o.answer(payload)
+}
+
+func (o *owner) Pong(payload []byte) { o.pongs = append(o.pongs, string(payload)) }
+
+func (o *owner) Stalled() {
+	o.stalls.Add(1)
+	if o.stalled != nil {
+		o.stalled()
+	}
+}
+
+func (o *owner) Go(f func()) {
+	o.spawned.Add(1)
+	o.running.Go(f)
+}
+
+// join waits for the goroutines of the connection.
+func (o *owner) join() { o.running.Wait() }
+
+// start starts a connection, whose config is its own. A transport that is a
+// net.Conn is the network, too.
+func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *owner) {
+	t.Helper()
+	var extensions []string
+	if set.extension != "" {
+		extensions = []string{set.extension}
+	}
+	deflate, err := Accept(extensions, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &Config{
+		ReadLimit:    set.limit,
+		WriteTimeout: writeTimeout,
+		CloseTimeout: closeTimeout,
+		Borrow:       set.borrow,
+		Counters:     new(Counters),
+	}
+	network, _ := transport.(net.Conn)
+	c, o := new(Conn), new(owner)
+	c.Start(transport, network, deflate, config, o)
+	return c, o
+}
+
+// finish does what an owner does with a connection whose reading has ended.
+func finish(c *Conn, o *owner) {
+	c.Close()
+	o.join()
+	c.Release()
+}
+
+// message is a message that was delivered.
+type message struct {
+	typ  Type
+	data string
+}
+
+func (m message) String() string { return fmt.Sprintf("%d:%.40q(%d)", m.typ, m.data, len(m.data)) }
+
+// outcome is all that reading a stream led to.
+type outcome struct {
+	messages []message
+	sent     []sentFrame
+	end      string
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("messages %v\nsent     %v\nend      %s", o.messages, o.sent, o.end)
+}
+
+const endLost = "lost"
+
+func endClosed(code int, reason string) string { return fmt.Sprintf("closed %d %q", code, reason) }
+func endProtocol(code int) string              { return fmt.Sprintf("protocol error %d", code) }
+
+// endOf names the end of reading.
+func endOf(err error) string {
+	var closed *Closed
+	var violation *Violation
+	var lost *Lost
+	switch {
+	case errors.As(err, &closed):
+		return endClosed(closed.Code, closed.Reason)
+	case errors.As(err, &violation):
+		return endProtocol(violation.Code)
+	case errors.As(err, &lost):
+		return endLost
+	}
+	return fmt.Sprintf("unexpected: %v", err)
+}
+
+// overWire reads src as a session does.
+func overWire(t testing.TB, set setting, src *script) (got outcome) {
+	t.Helper()
+	c, o := start(t, set, src)
+	messages, err := readAll(t, c)
+	finish(c, o)
+	got.messages = messages()
+	got.sent = sentFrames(t, append(src.written(), pending(c)...))
+	got.end = endOf(err)
+	if c.End() != err {
+		t.Errorf("reading ended by %v, and then by %v", err, c.End())
+	}
+	return got
+}
+
+// readAll reads until the end. Messages that are to be kept are looked at only
+// when the function that it returns is called.
+func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
+	t.Helper()
+	var kept []Message
+	var copied []message
+	for {
+		burst, err := c.Next()
+		if err != nil {
+			if len(burst) != 0 {
+				t.Errorf("%d messages come with %v", len(burst), err)
+			}
+			return func() []message { return append(copied, copies(kept)...) }, err
+		}
+		checkBurst(t, burst)
+		if c.config.Borrow {
+			copied = append(copied, copies(burst)...)
+		} else {
+			kept = append(kept, burst...)
+		}
+	}
+}
+
+func checkBurst(t testing.TB, burst []Message) {
+	t.Helper()
+	if len(burst) == 0 || len(burst) > maxBurst {
+		t.Errorf("a burst of %d messages", len(burst))
+	}
+	for _, m := range burst {
+		if m.Data == nil || len(m.Data) != cap(m.Data) {
+			t.Errorf("a message of %d bytes has room for %d (nil: %t)", len(m.Data), cap(m.Data), m.Data == nil)
+		}
+	}
+}
+
+func copies(messages []Message) (copied []message) {
+	for _, m := range messages {
+		copied = append(copied, message{m.Type, string(m.Data)})
+	}
+	return copied
+}
+
+// pending returns what nobody has flushed.
+func pending(c *Conn) []byte {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return slices.Clone(c.out.buf)
+}
+
+// errEnd ends a script in a way that coder/websocket does not take for the end
+// of a message.
+var errEnd = errors.New("the script is over")
+
+// alone reads src by coder/websocket alone.
+func alone(t testing.TB, set setting, src *script) (got outcome) {
+	t.Helper()
+	conn := set.dial(t, src)
+	conn.SetReadLimit(set.limit)
+	var err error
+	for err == nil {
+		var typ websocket.MessageType
+		var data []byte
+		if typ, data, err = conn.Read(context.Background()); err == nil {
+			got.messages = append(got.messages, message{Type(typ), string(data)})
+		}
+	}
+	_ = conn.CloseNow()
+	got.sent = sentFrames(t, src.written())
+
+	var closed websocket.CloseError
+	last := sentFrame{}
+	if len(got.sent) > 0 {
+		last = got.sent[len(got.sent)-1]
+	}
+	switch {
+	case errors.As(err, &closed):
+		got.end = endClosed(int(closed.Code), closed.Reason)
+	case last.first == finBit|opClose:
+		got.end = endProtocol(int(binary.BigEndian.Uint16([]byte(last.payload))))
+	case errors.Is(err, errEnd):
+		got.end = endLost
+	default:
+		got.end = fmt.Sprintf("failed: %v", err)
+	}
+	return got
+}
+
+// deflateExtension is what a server answers that agrees without conditions.
+const deflateExtension = "permessage-deflate"
+
+// mixedStream has every kind of frame that a server may send, and mixedOutcome
+// is what it leads to.
+var mixedStream = join(
+	frame(finBit|opText, ""),
+	frame(finBit|opText, "héllo"),
+	frame(finBit|opBinary, "\x00\xff"),
+	frame(finBit|opPing, "are you there?"),
+	frame(opText, "h\xc3"),
+	frame(finBit|opPong, ""),
+	frame(opContinuation, ""),
+	frame(finBit|opPing, ""),
+	frame(finBit|opContinuation, "\xa9llo"),
+	frame(finBit|opPong, "unasked"),
+	frame(finBit|opBinary, strings.Repeat("b", 300)),
+	frame(opBinary, ""),
+	frame(finBit|opContinuation, ""),
+	frame(finBit|opText, "…"),
+	frame(finBit|opClose, closePayload(4000, "bye")),
+)
+
+var mixedOutcome = outcome{
+	messages: []message{
+		{Text, ""},
+		{Text, "héllo"},
+		{Binary, "\x00\xff"},
+		{Text, "héllo"},
+		{Binary, strings.Repeat("b", 300)},
+		{Binary, ""},
+		{Text, "…"},
+	},
+	sent: []sentFrame{
+		{finBit | opPong, "are you there?"},
+		{finBit | opPong, ""},
+		{finBit | opClose, closePayload(4000, "bye")},
+	},
+	end: endClosed(4000, "bye"),
+}
+
+func checkOutcome(t testing.TB, what string, got, want outcome) {
+	t.Helper()
+	if got.String() != want.String() || !slices.Equal(got.messages, want.messages) {
+		t.Errorf("%s: got\n%v\nwant\n%v", what, got, want)
+	}
+}
