@@ -85,12 +85,13 @@ func New(url string, opts ...Option) (*Client, error) {
 		}
 		opt.apply(config)
 	}
-	for _, set := range config.over {
-		set(config)
+	for _, set := range config.over.set {
+		set(&config.dial)
 	}
 	if err := config.validate(); err != nil {
 		return nil, err
 	}
+	config.over = nil
 	c.loopback = config.target.loopback
 	c.wire = wire.Config{
 		ReadLimit:    config.readLimit,

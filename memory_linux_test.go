@@ -22,6 +22,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -217,7 +218,7 @@ func (c *idleCase) open(t *testing.T, ctx context.Context) {
 		defer func() { idleClients = append(idleClients, events) }()
 		if c.Traffic {
 			defer func() {
-				for event := range events {
+				for event := range new(grammar.Checker).All(t, events) {
 					if m, ok := event.(resock.MessageEvent); ok && string(m.Data) == "done" {
 						return
 					}

@@ -20,8 +20,7 @@ import (
 type config struct {
 	target   target
 	dial     websocket.DialOptions
-	over     []func(*config) // win over dial
-	compress string          // the option that sets compression
+	over     *overDialed // wins over dial; nil when it has
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
 	handler  func(MessageType, []byte)
@@ -73,8 +72,8 @@ func defaults() config {
 		queueMessages: 1024,
 		queueBytes:    8 << 20,
 
-		compress: "WithDialOptions",
-		log:      silence,
+		over: new(overDialed),
+		log:  silence,
 	}
 }
 
@@ -121,16 +120,22 @@ func WithDialOptions(opts *websocket.DialOptions) Option {
 	})
 }
 
+// overDialed are the options that set a part of the dial options each.
+type overDialed struct {
+	set         []func(*websocket.DialOptions)
+	compression bool // is among them
+}
+
 // overDial sets a part of the dial options, and wins over WithDialOptions.
-func overDial(set func(*config)) Option {
-	return optionFunc(func(c *config) { c.over = append(c.over, set) })
+func overDial(set func(*websocket.DialOptions)) Option {
+	return optionFunc(func(c *config) { c.over.set = append(c.over.set, set) })
 }
 
 // WithHeader sets the header of the upgrade request, in place of the HTTPHeader of
 // [WithDialOptions], whatever the order. It is copied. Defaults to none; nil is none.
 func WithHeader(h http.Header) Option {
 	h = h.Clone()
-	return overDial(func(c *config) { c.dial.HTTPHeader = h })
+	return overDial(func(o *websocket.DialOptions) { o.HTTPHeader = h })
 }
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
@@ -139,7 +144,7 @@ func WithHeader(h http.Header) Option {
 // twice. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
-	return overDial(func(c *config) { c.dial.Subprotocols = names })
+	return overDial(func(o *websocket.DialOptions) { o.Subprotocols = names })
 }
 
 // WithHTTPClient sets the client that makes the upgrade request (proxy, TLS,
@@ -147,7 +152,7 @@ func WithSubprotocols(names ...string) Option {
 // transport is copied for each attempt, its redirect policy is not asked. Defaults to
 // [http.DefaultClient]; nil is the default.
 func WithHTTPClient(client *http.Client) Option {
-	return overDial(func(c *config) { c.dial.HTTPClient = client })
+	return overDial(func(o *websocket.DialOptions) { o.HTTPClient = client })
 }
 
 // WithCompression offers permessage-deflate to the server (RFC 7692), in place of
@@ -164,7 +169,11 @@ func WithHTTPClient(client *http.Client) Option {
 //
 // Defaults to websocket.CompressionDisabled.
 func WithCompression(mode websocket.CompressionMode) Option {
-	return overDial(func(c *config) { c.dial.CompressionMode, c.compress = mode, "WithCompression" })
+	set := overDial(func(o *websocket.DialOptions) { o.CompressionMode = mode })
+	return optionFunc(func(c *config) {
+		set.apply(c)
+		c.over.compression = true
+	})
 }
 
 // WithDialTimeout bounds one attempt: endpoint, DNS, TCP, TLS, upgrade and
@@ -352,9 +361,9 @@ func WithLogger(l *slog.Logger) Option {
 const defaultCompressFrom = 512
 
 // compressFrom is the size from which messages are compressed.
-func (c *config) compressFrom() int {
-	if c.dial.CompressionThreshold > 0 {
-		return c.dial.CompressionThreshold
+func (c *config) compressFrom() int32 {
+	if threshold := c.dial.CompressionThreshold; threshold > 0 {
+		return int32(min(threshold, math.MaxInt32))
 	}
 	return defaultCompressFrom
 }
@@ -417,7 +426,11 @@ func (c *config) validate() error {
 	case c.beatInterval == 0 && c.beatMessage != nil:
 		return &OptionError{"WithHeartbeatMessage", "func", "needs the interval of WithHeartbeat"}
 	case c.dial.CompressionMode < websocket.CompressionDisabled || c.dial.CompressionMode > websocket.CompressionNoContextTakeover:
-		return &OptionError{c.compress, c.dial.CompressionMode, "unknown CompressionMode"}
+		option := "WithDialOptions"
+		if c.over.compression {
+			option = "WithCompression"
+		}
+		return &OptionError{option, c.dial.CompressionMode, "unknown CompressionMode"}
 	}
 	return c.validateSubprotocols()
 }

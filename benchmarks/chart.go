@@ -51,14 +51,17 @@ type panel struct {
 }
 
 // chart draws the time per message of every peer as an SVG, with a panel for
-// each size that is received and one for sending.
+// each size that is received, one for sending, and one for each compressed feed.
 func chart(r results) string {
-	inbound, outbound := inboundPlan(), outboundPlan()
+	inbound, outbound, compressed := inboundPlan(), outboundPlan(), compressedPlan()
 	var panels []panel
 	for _, c := range inbound.columns {
 		panels = append(panels, newPanel("receive "+c.label, inbound, c.label, r))
 	}
 	panels = append(panels, newPanel("send 128 B, "+outbound.columns[0].label, outbound, outbound.columns[0].label, r))
+	for _, label := range []string{labelAlone, labelTakeover} {
+		panels = append(panels, newPanel("receive compressed "+label, compressed, label, r))
+	}
 
 	var out strings.Builder
 	height := chartHead

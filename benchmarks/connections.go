@@ -1,12 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
 	"net/http"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,15 +32,22 @@ func openMany(t target, p peer, count int, interval time.Duration) error {
 
 // idle measures what an open connection holds.
 func idle(s spec, p peer) (sample, error) {
-	t := s.target("/idle", 0)
-	if err := openMany(t, p, 16, s.Interval); err != nil { // what is paid once
+	t := s.target("/idle")
+	open := func(count int) error {
+		wanted := t.received.Load() + int64(count*s.Traffic)
+		if err := openMany(t, p, count, s.Interval); err != nil {
+			return err
+		}
+		return await(t.received, wanted)
+	}
+	if err := open(16); err != nil { // what is paid once
 		return nil, err
 	}
 	memory, goroutines, err := settle(s.Count)
 	if err != nil {
 		return nil, err
 	}
-	if err := openMany(t, p, s.Count, s.Interval); err != nil {
+	if err := open(s.Count); err != nil {
 		return nil, err
 	}
 	memoryAfter, goroutinesAfter, err := settle(s.Count)
@@ -48,6 +55,17 @@ func idle(s spec, p peer) (sample, error) {
 		metricResident:   (memoryAfter - memory) / float64(s.Count),
 		metricGoroutines: float64(goroutinesAfter-goroutines) / float64(s.Count),
 	}, err
+}
+
+// await waits until so many messages were received.
+func await(received *atomic.Int64, wanted int64) error {
+	for deadline := time.Now().Add(time.Minute); received.Load() != wanted; {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d messages received, not %d", received.Load(), wanted)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 // settle waits for what dialing count connections left behind to go, and returns
@@ -65,7 +83,7 @@ func settle(count int) (memory float64, goroutines int, err error) {
 // dialing measures what a client costs from its dial to its end. The wall time
 // is that of the dial alone.
 func dialing(s spec, p peer) (sample, error) {
-	t := s.target("/idle", 0)
+	t := s.target("/idle")
 	var start usage
 	var dialed time.Duration
 	warm := warmUp(s.Count)
@@ -89,49 +107,54 @@ func dialing(s spec, p peer) (sample, error) {
 // reconnecting measures a whole cycle with a server that drops every connection
 // at once: dial, notice the loss, take down, with no delay between.
 func reconnecting(s spec, p peer) (sample, error) {
-	m := newMeter(s.Count)
-	if err := p.reconnect(s.target("/drop", 0), m); err != nil {
+	m := newMeter(s.Length, 10)
+	before, err := countersOf(s.Server)
+	if err != nil {
 		return nil, err
 	}
-	return m.sample(), nil
+	if err := p.reconnect(s.target("/drop"), m); err != nil {
+		return nil, err
+	}
+	after, err := countersOf(s.Server)
+	result := m.sample()
+	result[metricBoth] = result[metricCPU] + float64(after.CPU-before.CPU)/float64(m.seen)
+	return result, err
 }
 
 // beating measures the CPU time of one heartbeat, ping and pong, on many
 // connections with a very short interval.
 func beating(s spec, p peer) (sample, error) {
-	if err := openMany(s.target("/idle", 0), p, s.Count, s.Interval); err != nil {
+	if err := openMany(s.target("/idle"), p, s.Count, s.Interval); err != nil {
 		return nil, err
 	}
 	time.Sleep(10 * s.Interval)
-	before, err := pingsAt(s.Server)
+	before, err := countersOf(s.Server)
 	if err != nil {
 		return nil, err
 	}
 	start := now()
 	time.Sleep(20 * s.Interval)
 	end := now()
-	after, err := pingsAt(s.Server)
-	if after == before && err == nil {
+	after, err := countersOf(s.Server)
+	pings := int(after.Pings - before.Pings)
+	if pings == 0 && err == nil {
 		err = errors.New("no heartbeat arrived")
 	}
 	if err != nil {
 		return nil, err
 	}
-	result := start.per(after-before, end)
-	result[metricWall] = float64(end.at.Sub(start.at)) * float64(s.Count) / float64(after-before)
+	result := start.per(pings, end)
+	result[metricWall] = float64(end.at.Sub(start.at)) * float64(s.Count) / float64(pings)
 	return result, nil
 }
 
-// pingsAt asks the server how many pings it has received.
-func pingsAt(server addresses) (int, error) {
-	response, err := http.Get("http://" + server.Plain + "/pings")
+// countersOf asks the server what it has done so far.
+func countersOf(server addresses) (counters, error) {
+	var c counters
+	response, err := http.Get("http://" + server.Plain + "/counters")
 	if err != nil {
-		return 0, err
+		return c, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(string(body))
+	return c, json.NewDecoder(response.Body).Decode(&c)
 }

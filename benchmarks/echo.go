@@ -7,8 +7,8 @@ import (
 
 // echo measures the time from sending a message to having the server's answer.
 func echo(s spec, p peer) (sample, error) {
-	trips := &roundTrips{meter: newMeter(s.Count)}
-	if err := p.exchange(s.target("/echo", 0), payloadOf(s.Size), trips); err != nil {
+	trips := &roundTrips{meter: newMeter(s.Length, 10)}
+	if err := p.exchange(s.target("/echo"), payloadOf(s.Size), trips); err != nil {
 		return nil, err
 	}
 	took := trips.took[trips.meter.warm:]

@@ -16,6 +16,8 @@ const (
 	variantTLS       = "TLS"
 	variantDeflate   = "compressed"
 	variantFragments = "fragmented"
+	variantTicks     = "ticks"          // compressed, each by itself
+	variantTakeover  = "ticks takeover" // compressed, with reference to those before
 )
 
 const (
@@ -80,18 +82,36 @@ func appendFrame(b []byte, first byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// deflate compresses one message (RFC 7692, section 7.2.1).
-func deflate(payload []byte) []byte {
-	var out bytes.Buffer
-	w, err := flate.NewWriter(&out, flate.DefaultCompression)
+// deflate compresses one message.
+func deflate(payload []byte) []byte { return newDeflater().message(payload) }
+
+// deflater compresses messages (RFC 7692, section 7.2.1), each with reference to
+// those before it, unless it was reset.
+type deflater struct {
+	out bytes.Buffer
+	w   *flate.Writer
+}
+
+func newDeflater() *deflater {
+	d := new(deflater)
+	w, err := flate.NewWriter(&d.out, flate.DefaultCompression)
 	if err != nil {
 		panic(err) // the level is valid
 	}
-	// A bytes.Buffer takes everything.
-	_, _ = w.Write(payload)
-	_ = w.Flush()
-	return bytes.TrimSuffix(out.Bytes(), []byte{0x00, 0x00, 0xff, 0xff})
+	d.w = w
+	return d
 }
+
+// message returns what is valid until the next one.
+func (d *deflater) message(payload []byte) []byte {
+	d.out.Reset()
+	// A bytes.Buffer takes everything.
+	_, _ = d.w.Write(payload)
+	_ = d.w.Flush()
+	return bytes.TrimSuffix(d.out.Bytes(), []byte{0x00, 0x00, 0xff, 0xff})
+}
+
+func (d *deflater) reset() { d.w.Reset(&d.out) }
 
 // readFrame reads one masked frame. Only small ones come.
 func readFrame(in *bufio.Reader) (opcode byte, payload []byte, err error) {

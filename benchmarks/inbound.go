@@ -5,8 +5,8 @@ import "fmt"
 // inbound measures what receiving a message costs while the server sends faster
 // than the client reads.
 func inbound(s spec, p peer) (sample, error) {
-	r := &reception{meter: newMeter(s.Count)}
-	if err := p.receive(s.target("/flood", warmUp(s.Count)+s.Count), r); err != nil {
+	r := &reception{meter: newMeter(s.Length, 500)}
+	if err := p.receive(s.target("/flood"), r); err != nil {
 		return nil, err
 	}
 	if r.bytes != s.Size*r.meter.seen {

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -36,6 +37,8 @@ func execute(args []string) error {
 	only := flags.String("only", "", "measure only groups whose title contains this; no files written")
 	peer := flags.String("peer", "", "measure only peers whose name contains this; no files written")
 	profiles := flags.String("profile", "", "write a CPU profile of each sample into this directory; no files written")
+	beside := flags.String("beside", "", "this program, built with another version of resock, whose figures stand beside; no files written")
+	out := flags.String("out", "", "write results.md and chart.svg into this directory, also if they are a part; all of them go into the current one by default")
 	_ = flags.Parse(args) // exits on errors
 	if *short {
 		*rounds = 1
@@ -43,18 +46,21 @@ func execute(args []string) error {
 
 	groups := plan(*short)
 	groups = matching(groups, *only, *peer)
-	r, failed := run(groups, *rounds, *profiles, os.Stderr)
+	if *beside != "" {
+		groups = withOther(groups)
+	}
+	r, failed := run(groups, *rounds, programs{os.Args[0], *beside}, *profiles, os.Stderr)
 	if r == nil {
 		return failed
 	}
 	text := report(groups, r, *rounds)
 	fmt.Print(text)
-	if *short || *only+*peer+*profiles != "" {
+	if *out == "" && (*short || *only+*peer+*profiles+*beside != "") {
 		return failed
 	}
 	return errors.Join(failed,
-		os.WriteFile("results.md", []byte(text), 0o644),
-		os.WriteFile("chart.svg", []byte(chart(r)), 0o644))
+		os.WriteFile(filepath.Join(*out, "results.md"), []byte(text), 0o644),
+		os.WriteFile(filepath.Join(*out, "chart.svg"), []byte(chart(r)), 0o644))
 }
 
 // matching returns the groups whose title contains title, with the peers whose name

@@ -22,7 +22,7 @@ func (f sendFunc) finish() error          { return nil }
 
 // outbound measures what sending a message costs, to a server that only reads.
 func outbound(s spec, p peer) (sample, error) {
-	newSender, err := p.connect(s.target("/sink", 0))
+	newSender, err := p.connect(s.target("/sink"))
 	if err != nil {
 		return nil, err
 	}
@@ -37,8 +37,9 @@ func outbound(s spec, p peer) (sample, error) {
 // countWrites measures how often a peer calls Write on its connection. It is a
 // measure of its own, because a connection that is wrapped behaves differently.
 func countWrites(s spec, p peer) (sample, error) {
-	t := s.target("/sink", 0)
+	t := s.target("/sink")
 	t.writes = new(writeCounter)
+	t.http = httpClient(t)
 	newSender, err := p.connect(t)
 	if err != nil {
 		return nil, err

@@ -2,18 +2,17 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"time"
 
 	"github.com/coder/websocket"
 )
 
 func coderOptions(t target) *websocket.DialOptions {
-	opts := new(websocket.DialOptions)
-	if t.tls() || t.writes != nil {
-		opts.HTTPClient = &http.Client{Transport: plainTransport(t)}
-	}
-	if t.deflate() {
+	opts := &websocket.DialOptions{HTTPClient: t.http}
+	switch {
+	case t.takeover():
+		opts.CompressionMode = websocket.CompressionContextTakeover
+	case t.deflate():
 		opts.CompressionMode = websocket.CompressionNoContextTakeover
 	}
 	return opts
@@ -76,11 +75,18 @@ func coderOpen(t target, interval time.Duration) (func(), error) {
 		return nil, err
 	}
 	ctx := context.Background()
-	go func() { _, _, _ = conn.Read(ctx) }() // returns when conn is closed
+	go t.readAll(func() error { _, _, err := conn.Read(ctx); return err })
 	if interval > 0 {
 		go every(interval, func() error { return conn.Ping(ctx) })
 	}
 	return func() { _ = conn.CloseNow() }, nil
+}
+
+// readAll reads, and counts messages, until conn is closed.
+func (t target) readAll(read func() error) {
+	for read() == nil {
+		t.received.Add(1)
+	}
 }
 
 // every calls f after each interval until it fails.

@@ -70,7 +70,7 @@ func gorillaOpen(t target, interval time.Duration) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	go func() { _, _, _ = conn.ReadMessage() }() // returns when conn is closed
+	go t.readAll(func() error { _, _, err := conn.ReadMessage(); return err })
 	if interval > 0 {
 		go every(interval, func() error {
 			return conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(10*time.Second))

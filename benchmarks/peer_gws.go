@@ -29,6 +29,7 @@ func gwsDial(t target, message func(*gws.Conn, []byte)) (*gws.Conn, *gwsHandler,
 		option.TlsConfig = clientTLS()
 	}
 	option.PermessageDeflate.Enabled = t.deflate()
+	option.PermessageDeflate.ServerContextTakeover = t.takeover()
 	if t.writes != nil {
 		option.NewDialer = func() (gws.Dialer, error) { return t.writes, nil }
 	}
@@ -99,7 +100,7 @@ func gwsExchange(t target, data []byte, trips *roundTrips) error {
 }
 
 func gwsOpen(t target, interval time.Duration) (func(), error) {
-	conn, _, err := gwsDial(t, func(*gws.Conn, []byte) {})
+	conn, _, err := gwsDial(t, func(*gws.Conn, []byte) { t.received.Add(1) })
 	if err != nil {
 		return nil, err
 	}

@@ -66,6 +66,6 @@ func recwsOpen(t target, interval time.Duration) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	go func() { _, _, _ = conn.ReadMessage() }() // returns when conn is closed
+	go t.readAll(func() error { _, _, err := conn.ReadMessage(); return err })
 	return conn.Close, nil
 }

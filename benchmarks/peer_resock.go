@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -192,20 +191,47 @@ func resockExchangeHandler(t target, data []byte, trips *roundTrips) error {
 	}
 }
 
-// resockOpen has one subscriber, which has nothing to receive.
+// resockOpen has one subscriber, which has received its messages.
 func resockOpen(t target, interval time.Duration) (func(), error) {
-	client, err := startResock(t, resock.WithHeartbeat(interval, interval+10*time.Second))
+	client, err := startResock(t, beat(interval))
 	if err != nil {
 		return nil, err
 	}
 	ctx := context.Background()
-	client.Subscribe(ctx)
+	events := client.Subscribe(ctx)
 	go client.Run(ctx)
-	hangUp := func() {
+	for n := 0; n < t.traffic; {
+		switch e := (<-events).(type) {
+		case resock.MessageEvent:
+			n++
+			t.received.Add(1)
+		case resock.FailEvent:
+			return nil, e.Err
+		}
+	}
+	return hangUp(client), client.WaitOpen(ctx)
+}
+
+// resockOpenHandler has a handler and no subscriber.
+func resockOpenHandler(t target, interval time.Duration) (func(), error) {
+	count := resock.WithMessageHandler(func(resock.MessageType, []byte) { t.received.Add(1) })
+	client, err := openResock(t, beat(interval), count)
+	if err != nil {
+		return nil, err
+	}
+	return hangUp(client), nil
+}
+
+func beat(interval time.Duration) resock.Option {
+	return resock.WithHeartbeat(interval, interval+10*time.Second)
+}
+
+// hangUp returns what ends a client.
+func hangUp(client *resock.Client) func() {
+	return func() {
 		_ = client.Close(resock.StatusNormalClosure, "") // the code is valid
 		<-client.Done()
 	}
-	return hangUp, client.WaitOpen(ctx)
 }
 
 func resockReconnect(t target, m *meter) error {
@@ -227,16 +253,4 @@ func resockReconnect(t target, m *meter) error {
 		}
 	}
 	return errEnded
-}
-
-// plainTransport is the transport of net/http, with what a sample needs.
-func plainTransport(t target) *http.Transport {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if t.tls() {
-		transport.TLSClientConfig = clientTLS()
-	}
-	if t.writes != nil {
-		transport.DialContext = t.writes.DialContext
-	}
-	return transport
 }

@@ -14,8 +14,9 @@ type peer struct {
 	// exchange sends data and waits for the answer, again and again.
 	exchange func(t target, data []byte, trips *roundTrips) error
 
-	// open dials a connection on which nothing is said but a ping every
-	// interval, if that is not 0, and reads it in the background.
+	// open dials a connection on which nothing is said, after the target's
+	// traffic, but a ping every interval, if that is not 0, and reads it in the
+	// background. It counts the messages of the traffic.
 	open func(t target, interval time.Duration) (hangUp func(), err error)
 
 	// reconnect dials, waits for the server to drop the connection, and notes
@@ -39,7 +40,7 @@ const (
 
 var peers = map[string]peer{
 	nameChannel: {receive: resockReceiveEvents, exchange: resockExchangeEvents},
-	nameHandler: {receive: resockReceiveHandler, exchange: resockExchangeHandler},
+	nameHandler: {receive: resockReceiveHandler, exchange: resockExchangeHandler, open: resockOpenHandler},
 	nameSend:    {connect: resockConnectSend},
 	nameEnqueue: {connect: resockConnectEnqueue},
 	nameResock:  {open: resockOpen, reconnect: resockReconnect},

@@ -39,20 +39,22 @@ var (
 	allocs = metric{metricAllocs, "allocations per message", 1, 2}
 )
 
+// sampleLength is how long a sample takes that ends by the clock. What it found when it
+// began, a fresh connection and heap, is nothing beside it.
+const sampleLength = 500 * time.Millisecond
+
 // plan lists all measurements. In short mode there is little of each, to see
 // that everything works.
 func plan(short bool) []group {
-	scale := func(count int) int {
-		if short {
-			return max(count/50, 10)
-		}
-		return count
+	scale, length := func(count int) int { return count }, sampleLength
+	if short {
+		scale, length = func(count int) int { return max(count/50, 10) }, sampleLength/50
 	}
-	groups := []group{inboundPlan(), oneProcessorPlan(), variantsPlan(), outboundPlan(), writesPlan(), echoPlan(), idlePlan(), dialPlan(), heartbeatPlan()}
+	groups := []group{inboundPlan(), oneProcessorPlan(), compressedPlan(), securePlan(), variantsPlan(), outboundPlan(), writesPlan(), echoPlan(), idlePlan(), idleStatesPlan(), dialPlan(), heartbeatPlan()}
 	for _, g := range groups {
 		for i := range g.columns {
 			c := &g.columns[i]
-			c.spec.Count = scale(c.spec.Count)
+			c.spec.Count, c.spec.Length = scale(c.spec.Count), length
 			for name, count := range c.count {
 				c.count[name] = scale(count)
 			}
@@ -63,14 +65,8 @@ func plan(short bool) []group {
 
 var receivers = []string{nameHandler, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder}
 
-// inboundCounts are as many messages as take about half a second.
-var inboundCounts = map[int]int{16: 1_500_000, 128: 1_000_000, 1 << 10: 250_000, 16 << 10: 20_000, 64 << 10: 5_000}
-
 func received(label, variant string, size int) column {
-	return column{
-		label: label,
-		spec:  spec{Measure: "inbound", Variant: variant, Size: size, Count: inboundCounts[size]},
-	}
+	return column{label: label, spec: spec{Measure: "inbound", Variant: variant, Size: size}}
 }
 
 func inboundPlan() group {
@@ -104,12 +100,42 @@ func oneProcessorPlan() group {
 	return g
 }
 
+// Labels of the compressed feeds.
+const (
+	labelAlone    = "tick, no takeover"
+	labelTakeover = "tick, takeover"
+)
+
+func compressedPlan() group {
+	takeover := received(labelTakeover, variantTakeover, tickSize)
+	takeover.skip = []string{nameGorilla}
+	return group{
+		title:   titleCompressed,
+		note:    fmt.Sprintf("permessage-deflate. A tick is %d B of JSON, and all of them differ. Without takeover each message is compressed by itself; with takeover the server refers to those before it, which gorilla/websocket cannot receive. The message of 1 KiB is always the same. What the server sends is compressed beforehand.", tickSize),
+		metrics: []metric{wall, cpu, allocs},
+		peers:   []string{nameHandler, nameChannel, nameGws, nameGorilla, nameCoder},
+		columns: []column{
+			received(labelAlone, variantTicks, tickSize),
+			takeover,
+			received("1 KiB, no takeover", variantDeflate, 1<<10),
+		},
+	}
+}
+
+func securePlan() group {
+	return group{
+		title:   titleSecure,
+		note:    "TLS 1.3. Encrypting costs the server as much as decrypting costs the client, so that the fastest ones wait for it: compare them by CPU time.",
+		metrics: []metric{wall, cpu, allocs},
+		peers:   receivers,
+		columns: []column{
+			received("128 B", variantTLS, 128),
+			received("16 KiB", variantTLS, 16<<10),
+		},
+	}
+}
+
 func variantsPlan() group {
-	compressed := received("1 KiB compressed", variantDeflate, 1<<10)
-	compressed.spec.Count = 50_000
-	compressed.skip = []string{nameGobwas, nameRecws}
-	secure := received("16 KiB over TLS", variantTLS, 16<<10)
-	secure.spec.Count = 10_000
 	return group{
 		title:   titleVariants,
 		note:    "Text is checked to be UTF-8 by resock alone, as RFC 6455 demands. A fragmented message comes in four frames.",
@@ -118,9 +144,6 @@ func variantsPlan() group {
 		columns: []column{
 			received("128 B text", variantText, 128),
 			received("16 KiB text", variantText, 16<<10),
-			received("128 B over TLS", variantTLS, 128),
-			secure,
-			compressed,
 			received("1 KiB fragmented", variantFragments, 1<<10),
 		},
 	}
@@ -146,7 +169,7 @@ func outboundPlan() group {
 		note:    "Messages of 128 B, until the last one was handed to the kernel. Senders that may not write at the same time take turns by a mutex. Three times as many rounds, since the price of a write depends on whether the server sleeps.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   senders,
-		columns: []column{sent("outbound", 1, 100_000, 1_000_000), sent("outbound", 8, 100_000, 1_000_000)},
+		columns: []column{sent("outbound", 1, 200_000, 5_000_000), sent("outbound", 8, 200_000, 5_000_000)},
 		more:    3,
 	}
 }
@@ -172,7 +195,7 @@ func echoPlan() group {
 			{metricCPU, "CPU of the client, µs", 1e3, 1},
 		},
 		peers:   []string{nameHandler, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder},
-		columns: []column{{label: "128 B", spec: spec{Measure: "echo", Variant: variantBinary, Size: 128, Count: 10_000}}},
+		columns: []column{{label: "128 B", spec: spec{Measure: "echo", Variant: variantBinary, Size: 128}}},
 	}
 }
 
@@ -182,30 +205,61 @@ func idlePlan() group {
 	}
 	return group{
 		title: titleIdle,
-		note:  "Growth for each of 5,000 open connections that are read, after the garbage was collected. resock has one subscriber each. Libraries without a heartbeat get a goroutine that pings.",
+		note:  "Growth for each of 5,000 open connections that are read, after the garbage was collected. resock has one subscriber each, or a handler and none. Libraries without a heartbeat get a goroutine that pings.",
 		metrics: []metric{
 			{metricResident, "resident memory, KiB", 1 << 10, 1},
 			{metricGoroutines, "goroutines", 1, 2},
 		},
-		peers:   []string{nameResock, nameGws, nameGorilla, nameRecws, nameCoder},
-		columns: []column{clients("no heartbeat", 0), clients("heartbeat of 15 s", 15*time.Second)},
+		peers:   []string{nameResock, nameHandler, nameGws, nameGorilla, nameRecws, nameCoder},
+		columns: []column{clients("no heartbeat", 0), clients(labelBeat, 15*time.Second)},
 		rounds:  3,
 	}
 }
 
+// Labels of idle connections.
+const (
+	labelBeat            = "heartbeat of 15 s"
+	labelAfter           = "after traffic"
+	labelAfterCompressed = "after compressed traffic"
+	labelSecure          = "TLS"
+)
+
+// idleStatesPlan tells what a connection keeps of what it has done.
+func idleStatesPlan() group {
+	g := idlePlan()
+	clients := func(label, variant string, traffic int) column {
+		return column{label: label, spec: spec{Measure: "idle", Variant: variant, Size: tickSize, Count: 2_000, Traffic: traffic}}
+	}
+	after := clients(labelAfter, variantBinary, 400)
+	compressed := clients(labelAfterCompressed, variantTakeover, 400)
+	compressed.skip = []string{nameGorilla, nameRecws}
+	compressed.count = map[string]int{nameGws: 200} // it holds a compressor each
+	g.title = titleIdleStates
+	g.note = "The same for 2,000 connections in other states, without a heartbeat of any. The traffic is a burst of messages of 230 B, 400 in all, the last ones one by one; compressed, it is with takeover."
+	g.columns = []column{after, compressed, clients(labelSecure, variantTLS, 0)}
+	return g
+}
+
+const (
+	labelReconnect       = "reconnect"
+	labelReconnectSecure = "reconnect over TLS"
+)
+
 func dialPlan() group {
 	return group{
 		title: titleDial,
-		note:  "Dial: the time of the dial; CPU and allocations from the dial to the end of the client. Reconnect: the whole cycle with a server that drops every connection at once, and no delay.",
+		note:  "Dial: the time of the dial; CPU and allocations from the dial to the end of the client. Reconnect: the whole cycle with a server that drops every connection at once, and no delay. The peers reconnect by dialing again, over TLS 1.3 with a full handshake.",
 		metrics: []metric{
 			{metricWall, "wall time, µs", 1e3, 0},
 			{metricCPU, "CPU of the client, µs", 1e3, 0},
+			{metricBoth, "CPU of client and server, µs", 1e3, 0},
 			{metricAllocs, "allocations", 1, 0},
 		},
 		peers: []string{nameResock, nameGws, nameGorilla, nameCoder},
 		columns: []column{
-			{label: "dial", spec: spec{Measure: "dial", Variant: variantBinary, Count: 1_000}},
-			{label: "reconnect", spec: spec{Measure: "reconnect", Variant: variantBinary, Count: 1_000}, skip: []string{nameGws}},
+			{label: "dial", spec: spec{Measure: "dial", Variant: variantBinary, Count: 3_000}},
+			{label: labelReconnect, spec: spec{Measure: "reconnect", Variant: variantBinary}, skip: []string{nameGws}},
+			{label: labelReconnectSecure, spec: spec{Measure: "reconnect", Variant: variantTLS}, skip: []string{nameGws}},
 		},
 	}
 }

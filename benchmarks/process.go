@@ -45,14 +45,14 @@ func startServer() (where addresses, stop func(), err error) {
 	return where, stop, err
 }
 
-// sampleInProcess takes one sample in a fresh process, so that no sample finds
+// sampleInProcess takes one sample with program, in a fresh process, so that no sample finds
 // a heap, a pool or a scheduler in the state that another one left.
-func sampleInProcess(s spec) (sample, error) {
+func sampleInProcess(program string, s spec) (sample, error) {
 	asked, err := json.Marshal(s)
 	if err != nil {
 		return nil, err
 	}
-	client := exec.Command(os.Args[0], commandSample, string(asked))
+	client := exec.Command(program, commandSample, string(asked))
 	client.Stderr = os.Stderr
 	out, err := client.Output()
 	if err != nil {

@@ -11,11 +11,14 @@ import (
 const (
 	titleInbound      = "Receiving"
 	titleOneProcessor = "Receiving on one processor"
+	titleCompressed   = "Receiving compressed"
+	titleSecure       = "Receiving over TLS"
 	titleVariants     = "Receiving, other ways"
 	titleOutbound     = "Sending"
 	titleWrites       = "System calls of sending"
 	titleEcho         = "Round trip"
 	titleIdle         = "Idle connections"
+	titleIdleStates   = "Idle connections, other states"
 	titleDial         = "Connecting"
 	titleHeartbeat    = "Heartbeat"
 )

@@ -16,7 +16,7 @@ type results map[string]map[string]figures
 // run takes rounds samples of every measurement. The peers of a column take
 // turns, so that whatever else the machine does meets all of them. Samples that
 // fail are left out, and are the error.
-func run(groups []group, rounds int, profiles string, progress io.Writer) (results, error) {
+func run(groups []group, rounds int, with programs, profiles string, progress io.Writer) (results, error) {
 	server, stop, err := startServer()
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func run(groups []group, rounds int, profiles string, progress io.Writer) (resul
 		for _, c := range g.columns {
 			fmt.Fprintf(progress, "%s, %s\n", g.title, c.label)
 			c.spec.Profiles = profiles
-			figures, err := runColumn(g, c, server)
+			figures, err := runColumn(g, c, with, server)
 			failed = errors.Join(failed, err)
 			all[g.title][c.label] = figures
 		}
@@ -43,12 +43,13 @@ func run(groups []group, rounds int, profiles string, progress io.Writer) (resul
 	return all, failed
 }
 
-func runColumn(g group, c column, server addresses) (figures, error) {
+func runColumn(g group, c column, with programs, server addresses) (figures, error) {
 	taken := make(figures)
 	var failed error
 	for round := range g.rounds {
 		for i := range g.peers {
-			name := g.peers[(i+round)%len(g.peers)] // nobody always follows the same one
+			row := g.peers[(i+round)%len(g.peers)] // nobody always follows the same one
+			program, name := with.of(row)
 			if slices.Contains(c.skip, name) {
 				continue
 			}
@@ -58,14 +59,14 @@ func runColumn(g group, c column, server addresses) (figures, error) {
 				s.Count = count
 			}
 			if s.Profiles != "" {
-				s.Count *= 10 // a profile takes a sample every 10 ms
+				s.Count, s.Length = 10*s.Count, 10*s.Length // a profile takes a sample every 10 ms
 			}
-			taking, err := sampleInProcess(s)
+			taking, err := sampleInProcess(program, s)
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue
 			}
-			taken[name] = append(taken[name], taking)
+			taken[row] = append(taken[row], taking)
 		}
 	}
 	return taken, failed

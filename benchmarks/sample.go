@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,7 +22,9 @@ type spec struct {
 	Peer       string
 	Variant    string        // of the messages from the server
 	Size       int           // of a message
-	Count      int           // of messages, round trips, dials or clients
+	Length     time.Duration // of a sample that ends by the clock
+	Count      int           // of messages, dials or clients, where the clock does not end it
+	Traffic    int           // messages that every client receives before it is idle
 	Goroutines int           // that send
 	Interval   time.Duration // of the heartbeat; 0 means none
 	Processors int           // GOMAXPROCS, or 0 for the default
@@ -36,6 +40,7 @@ const (
 	metricWall       = "wall"
 	metricCPU        = "cpu"
 	metricAllocs     = "allocs"
+	metricBoth       = "both" // CPU, of client and server
 	metricWrites     = "writes"
 	metricP50        = "p50"
 	metricP99        = "p99"
@@ -108,16 +113,26 @@ func inFileName(r rune) rune {
 
 // target is where a peer dials.
 type target struct {
-	url     string
-	variant string
-	writes  *writeCounter // counts what goes to the network, if not nil
+	url      string
+	variant  string
+	traffic  int           // messages to receive before the connection is idle
+	received *atomic.Int64 // of them, by all clients
+	writes   *writeCounter // counts what goes to the network, if not nil
+	http     *http.Client  // of the peers that dial with net/http; nil is the default
 }
 
-func (t target) tls() bool     { return t.variant == variantTLS }
-func (t target) deflate() bool { return t.variant == variantDeflate }
+func (t target) tls() bool { return t.variant == variantTLS }
+
+// deflate reports whether the server compresses.
+func (t target) deflate() bool {
+	return t.variant == variantDeflate || t.variant == variantTicks || t.takeover()
+}
+
+// takeover reports whether a compressed message may refer to those before it.
+func (t target) takeover() bool { return t.variant == variantTakeover }
 
 // target returns the URL of one of the server's paths.
-func (s spec) target(path string, count int) target {
+func (s spec) target(path string) target {
 	u := url.URL{Scheme: "ws", Host: s.Server.Plain, Path: path}
 	if s.Variant == variantTLS {
 		u.Scheme, u.Host = "wss", s.Server.TLS
@@ -125,40 +140,24 @@ func (s spec) target(path string, count int) target {
 	u.RawQuery = url.Values{
 		"variant": {s.Variant},
 		"size":    {strconv.Itoa(s.Size)},
-		"count":   {strconv.Itoa(count)},
+		"traffic": {strconv.Itoa(s.Traffic)},
 	}.Encode()
-	return target{url: u.String(), variant: s.Variant}
-}
-
-// warmUp is how many of count events pass before the clock starts.
-func warmUp(count int) int { return count/10 + 1 }
-
-// meter measures a run of equal events: the first ones warm up, the others
-// count.
-type meter struct {
-	warm, count int
-	seen, next  int
-	start, end  usage
-}
-
-func newMeter(count int) *meter {
-	return &meter{warm: warmUp(count), count: count, next: warmUp(count)}
-}
-
-// event notes one event, and reports whether more are wanted.
-func (m *meter) event() bool {
-	m.seen++
-	return m.seen < m.next || m.mark()
-}
-
-func (m *meter) mark() bool {
-	if m.next == m.warm {
-		m.start = now()
-		m.next += m.count
-		return true
+	t := target{url: u.String(), variant: s.Variant, traffic: s.Traffic, received: new(atomic.Int64)}
+	if t.tls() {
+		t.http = httpClient(t)
 	}
-	m.end = now()
-	return false
+	return t
 }
 
-func (m *meter) sample() sample { return m.start.per(m.count, m.end) }
+// httpClient returns a client of net/http with what t needs. All dials of a sample
+// share it, as those of an application do.
+func httpClient(t target) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	if t.tls() {
+		transport.TLSClientConfig = clientTLS()
+	}
+	if t.writes != nil {
+		transport.DialContext = t.writes.DialContext
+	}
+	return &http.Client{Transport: transport}
+}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
+	"time"
 )
 
 // addresses is where the server listens. The server prints it as one line of
@@ -21,6 +22,12 @@ import (
 type addresses struct {
 	Plain string
 	TLS   string
+}
+
+// counters are what the server tells about itself, as JSON.
+type counters struct {
+	Pings int64 // received in all
+	CPU   time.Duration
 }
 
 // server is the other end of every client. It speaks just enough WebSocket over
@@ -42,7 +49,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}})
+	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13})
 	if err != nil {
 		return err
 	}
@@ -77,68 +84,91 @@ func (s *server) handle(conn net.Conn) error {
 	if err != nil {
 		return err
 	}
-	if request.URL.Path == "/pings" {
-		count := strconv.FormatInt(s.pings.Load(), 10)
-		_, err := fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(count), count)
+	if request.URL.Path == "/counters" {
+		text, err := json.Marshal(counters{s.pings.Load(), now().cpu})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
 		return err
 	}
 	query := request.URL.Query()
-	if err := upgrade(conn, request, query.Get("variant") == variantDeflate); err != nil {
+	variant := query.Get("variant")
+	if err := upgrade(conn, request, extensionsOf[variant]); err != nil {
 		return err
 	}
 	switch request.URL.Path {
 	case "/flood":
-		return flood(conn, in, query)
+		size, err := strconv.Atoi(query.Get("size"))
+		if err != nil {
+			return err
+		}
+		return flood(conn, in, feedOf(variant, size))
+	case "/idle":
+		if err := traffic(conn, query); err != nil {
+			return err
+		}
+		return s.echo(conn, in)
 	case "/sink":
 		return sink(conn)
 	case "/drop":
 		return nil
-	default: // "/echo", and "/idle", where nothing is said but pings
+	default: // "/echo"
 		return s.echo(conn, in)
 	}
 }
 
+// extensionsOf says what each variant needs. The server takes no context of the client
+// over, which it may decide alone (RFC 7692, section 7.1.1.2).
+var extensionsOf = map[string]string{
+	variantDeflate:  "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n",
+	variantTicks:    "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n",
+	variantTakeover: "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n",
+}
+
 // upgrade answers the opening handshake.
-func upgrade(conn net.Conn, request *http.Request, deflate bool) error {
+func upgrade(conn net.Conn, request *http.Request, extensions string) error {
 	hash := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	extensions := ""
-	if deflate {
-		extensions = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n"
-	}
 	_, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: %s\r\n%s\r\n", base64.StdEncoding.EncodeToString(hash[:]), extensions)
 	return err
 }
 
-// floodChunk is about how much the server writes at once.
-const floodChunk = 256 << 10
-
 // flood waits for the client to say that it is ready, and then sends messages
-// as fast as the connection takes them.
-func flood(conn net.Conn, in *bufio.Reader, query url.Values) error {
+// as fast as the connection takes them, until the client leaves.
+func flood(conn net.Conn, in *bufio.Reader, f feed) error {
+	if _, err := in.ReadByte(); err != nil {
+		return err
+	}
+	for {
+		if _, err := conn.Write(f.frames); err != nil {
+			return err
+		}
+	}
+}
+
+// traffic sends what the client shall have received before it is idle, and then some
+// pings, as heartbeats do: reads that bring no message.
+func traffic(conn net.Conn, query url.Values) error {
 	size, err := strconv.Atoi(query.Get("size"))
 	if err != nil {
 		return err
 	}
-	count, err := strconv.Atoi(query.Get("count"))
-	if err != nil {
+	count, err := strconv.Atoi(query.Get("traffic"))
+	if err != nil || count == 0 {
 		return err
 	}
-	message := encodeMessage(query.Get("variant"), size)
-	perChunk := max(1, floodChunk/len(message))
-	var chunk []byte
-	for range perChunk {
-		chunk = append(chunk, message...)
-	}
-	if _, err := in.ReadByte(); err != nil {
+	f := feedOf(query.Get("variant"), size)
+	if _, err := conn.Write(f.frames[:f.ends[count-1]]); err != nil {
 		return err
 	}
-	for ; count > 0; count -= perChunk {
-		if _, err := conn.Write(chunk[:min(count, perChunk)*len(message)]); err != nil {
+	for range 3 {
+		time.Sleep(10 * time.Millisecond)
+		if _, err := conn.Write(appendFrame(nil, finBit|opPing, nil)); err != nil {
 			return err
 		}
 	}
-	return sink(conn)
+	return nil
 }
 
 // sink reads and discards until the client leaves.

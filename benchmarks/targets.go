@@ -48,6 +48,11 @@ func goals() []goal {
 	all = append(all, faster(titleInbound, nameChannel, nameCoder, wants(4, 3, 2.5, 1.8, 1.3), sizes...)...)
 	all = append(all, faster(titleInbound, nameChannel, nameGws, wants(0.85, 1.0, 0.8, 0.4, 0.35), sizes...)...)
 	all = append(all, faster(titleInbound, nameHandler, nameGws, wants(5, 3.5, 2, 1.0, 0.9), sizes...)...)
+	all = append(all, faster(titleCompressed, nameChannel, nameGorilla, map[string]float64{labelAlone: 1.1}, labelAlone)...)
+	all = append(all, faster(titleCompressed, nameHandler, nameGws, map[string]float64{labelAlone: 0.95, labelTakeover: 1.7}, labelAlone, labelTakeover)...)
+	all = append(all, faster(titleCompressed, nameChannel, nameCoder, map[string]float64{labelTakeover: 2.3}, labelTakeover)...)
+	all = append(all, faster(titleSecure, nameChannel, nameGorilla, map[string]float64{"128 B": 1.6, "16 KiB": 1.5}, "128 B", "16 KiB")...)
+	all = append(all, faster(titleSecure, nameHandler, nameGws, map[string]float64{"128 B": 1.7, "16 KiB": 1.0}, "128 B", "16 KiB")...)
 	for _, size := range sizes {
 		want := 1.1
 		if size == "16 KiB" || size == "64 KiB" {
@@ -65,9 +70,14 @@ func goals() []goal {
 	all = append(all, faster(titleOutbound, nameSend, nameGorilla, map[string]float64{"1 goroutine": 0.95, "8 goroutines": 1.25}, "1 goroutine", "8 goroutines")...)
 	return append(all,
 		goal{text: "Median round trip, channel: resock's divided by gorilla's", title: titleEcho, label: "128 B", metric: metricP50, peer: nameChannel, rival: nameGorilla, want: 1.15, most: true},
-		atMost("Idle with heartbeat: goroutines", titleIdle, "heartbeat of 15 s", metricGoroutines, nameResock, 1, 1),
-		atMost("Idle with heartbeat: resident KiB", titleIdle, "heartbeat of 15 s", metricResident, nameResock, 20, 1<<10),
-		goal{text: "Reconnect cycle: resock's divided by bare coder/websocket's", title: titleDial, label: "reconnect", metric: metricWall, peer: nameResock, rival: nameCoder, want: 1.10, most: true},
+		atMost("Idle with heartbeat: goroutines", titleIdle, labelBeat, metricGoroutines, nameResock, 1, 1),
+		atMost("Idle with heartbeat, a subscriber: resident KiB", titleIdle, labelBeat, metricResident, nameResock, 11, 1<<10),
+		atMost("Idle with heartbeat, no subscriber: resident KiB", titleIdle, labelBeat, metricResident, nameHandler, 9.5, 1<<10),
+		atMost("Idle after traffic: resident KiB", titleIdleStates, labelAfter, metricResident, nameResock, 13, 1<<10),
+		atMost("Idle after compressed traffic: resident KiB", titleIdleStates, labelAfterCompressed, metricResident, nameResock, 52, 1<<10),
+		atMost("Idle over TLS: resident KiB", titleIdleStates, labelSecure, metricResident, nameResock, 22, 1<<10),
+		goal{text: "Reconnect cycle: resock's divided by bare coder/websocket's", title: titleDial, label: labelReconnect, metric: metricWall, peer: nameResock, rival: nameCoder, want: 1.10, most: true},
+		goal{text: "Reconnect cycle over TLS, CPU of both ends: the same", title: titleDial, label: labelReconnectSecure, metric: metricBoth, peer: nameResock, rival: nameCoder, want: 0.65, most: true},
 	)
 }
 

@@ -45,7 +45,7 @@ type Config struct {
 	ReadLimit    int64         // largest message, in bytes
 	WriteTimeout time.Duration // of one write of at most MaxFlush bytes
 	CloseTimeout time.Duration // of Conn.Close
-	CompressFrom int           // messages of that size, or more, are compressed
+	CompressFrom int32         // messages of that size, or more, are compressed
 	Borrow       bool          // the data of a message is valid until the next Next only
 	Counters     *Counters
 }

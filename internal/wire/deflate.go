@@ -47,5 +47,5 @@ func (z *compressor) recycle() {
 // than the window that the server asked for could refer to what the server has
 // forgotten.
 func (c *Conn) compressible(data []byte) bool {
-	return c.deflate.On && len(data) >= c.config.CompressFrom && len(data) <= c.deflate.clientWindow()
+	return c.deflate.On && len(data) >= int(c.config.CompressFrom) && len(data) <= c.deflate.clientWindow()
 }

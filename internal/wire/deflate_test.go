@@ -34,7 +34,7 @@ func written(t testing.TB, extension string, from int, messages ...message) []se
 	t.Helper()
 	src := &script{end: errEnd}
 	c, o := start(t, setting{limit: 1, extension: extension}, src)
-	c.config.CompressFrom = from
+	c.config.CompressFrom = int32(from)
 	place := uint64(0)
 	for _, m := range messages {
 		out := Outgoing{Type: m.typ, Data: []byte(m.data)}

@@ -326,7 +326,7 @@ func TestInflateBursts(t *testing.T) {
 		{1 << 10, 61}, // the room before the last of them is as little as it may be
 		{1<<10 + 1, 60},
 		{1<<10 - 1, 61},
-		{900, maxBurst},
+		{450, maxBurst},
 		{10_000, 7}, // the last one needs memory of its own
 		{maxInflated - roomy, 2},
 		{maxInflated - roomy + 1, 1},

@@ -21,7 +21,7 @@ type Message struct {
 }
 
 const (
-	maxBurst       = 64      // messages
+	maxBurst       = 128     // messages
 	growFrom       = 1 << 20 // a larger message gets memory only as it arrives
 	maxEmptyFrames = 1000    // continuations in a row
 )
@@ -42,8 +42,9 @@ type reader struct {
 	messages, bytes uint64 // not yet added to the counters
 
 	// What Next returns.
+	out   []Message
 	n     int
-	first [1]Message // when it is one
+	first [1]Message // out, until there are more
 	burst *[maxBurst]Message
 
 	// The memory of its data.
@@ -94,35 +95,32 @@ func (c *Conn) End() error { return c.in.end }
 
 // put adds a message to the burst.
 func (r *reader) put(typ Type, data []byte) {
-	m := Message{typ, data[:len(data):len(data)]}
-	switch {
-	case r.n == 0:
-		r.first[0] = m
-	case r.burst == nil:
-		r.burst = bursts.Get().(*[maxBurst]Message)
-		fallthrough
-	default:
-		r.burst[r.n] = m
+	if r.n == len(r.out) {
+		r.widen()
 	}
+	r.out[r.n] = Message{typ, data[:len(data):len(data)]}
 	r.n++
-	r.messages++
+}
+
+// widen makes room for a whole burst.
+func (r *reader) widen() {
+	if r.out = r.first[:]; r.n > 0 {
+		r.burst = bursts.Get().(*[maxBurst]Message)
+		r.burst[0] = r.first[0]
+		r.out = r.burst[:]
+	}
 }
 
 // taken is the burst.
 func (r *reader) taken() []Message {
-	if r.n == 1 {
-		return r.first[:]
-	}
-	r.burst[0] = r.first[0]
-	return r.burst[:r.n]
+	r.messages += uint64(r.n)
+	return r.out[:r.n]
 }
 
 // settle ends the burst before, whose memory may be used again.
 func (r *reader) settle() {
-	if r.n > 1 {
-		clear(r.burst[:r.n])
-		r.burstUsed = true
-	}
+	r.burstUsed = r.burstUsed || r.n > 1
+	clear(r.out[:r.n])
 	r.first[0] = Message{}
 	r.n = 0
 	r.inflation.used = 0
@@ -133,7 +131,7 @@ func (r *reader) settle() {
 func (r *reader) rest() {
 	if r.burst != nil && !r.burstUsed {
 		bursts.Put(r.burst)
-		r.burst = nil
+		r.burst, r.out = nil, r.first[:]
 	}
 	if r.scratch != nil && !r.scratchUsed {
 		if cap(*r.scratch) <= maxScratch {
