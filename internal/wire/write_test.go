@@ -550,7 +550,7 @@ func TestWriteTimeoutIsLazy(t *testing.T) {
 		time.Sleep(writeTimeout - 1)
 		synctest.Wait()
 		armed("just before the timeout", true)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		armed("idle", false)
 		put(t, c, Text, "m")
