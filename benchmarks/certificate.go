@@ -1,9 +1,11 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"math/big"
@@ -11,12 +13,35 @@ import (
 	"time"
 )
 
-// selfSigned returns a certificate for the loopback address.
-func selfSigned() (tls.Certificate, error) {
+// listenECDSA listens for TLS with the cheapest kind of certificate.
+func listenECDSA() (net.Listener, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, err
+		return nil, err
 	}
+	return listenTLS(key)
+}
+
+// listenRSA listens for TLS with the most widespread kind of certificate, which costs
+// the server a multiple.
+func listenRSA() (net.Listener, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	return listenTLS(key)
+}
+
+func listenTLS(key crypto.Signer) (net.Listener, error) {
+	certificate, err := selfSigned(key)
+	if err != nil {
+		return nil, err
+	}
+	return tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13})
+}
+
+// selfSigned returns a certificate for the loopback address.
+func selfSigned(key crypto.Signer) (tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
 		NotAfter:     time.Now().Add(24 * time.Hour),

@@ -14,6 +14,7 @@ const (
 	variantBinary    = "binary"
 	variantText      = "text"
 	variantTLS       = "TLS"
+	variantRSA       = "TLS RSA" // with another certificate
 	variantDeflate   = "compressed"
 	variantFragments = "fragmented"
 	variantTicks     = "ticks"          // compressed, each by itself

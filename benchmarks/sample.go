@@ -121,7 +121,7 @@ type target struct {
 	http     *http.Client  // of the peers that dial with net/http; nil is the default
 }
 
-func (t target) tls() bool { return t.variant == variantTLS }
+func (t target) tls() bool { return t.variant == variantTLS || t.variant == variantRSA }
 
 // deflate reports whether the server compresses.
 func (t target) deflate() bool {
@@ -134,8 +134,11 @@ func (t target) takeover() bool { return t.variant == variantTakeover }
 // target returns the URL of one of the server's paths.
 func (s spec) target(path string) target {
 	u := url.URL{Scheme: "ws", Host: s.Server.Plain, Path: path}
-	if s.Variant == variantTLS {
+	switch s.Variant {
+	case variantTLS:
 		u.Scheme, u.Host = "wss", s.Server.TLS
+	case variantRSA:
+		u.Scheme, u.Host = "wss", s.Server.RSA
 	}
 	u.RawQuery = url.Values{
 		"variant": {s.Variant},

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"crypto/sha1"
-	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 type addresses struct {
 	Plain string
 	TLS   string
+	RSA   string // TLS with an RSA certificate
 }
 
 // counters are what the server tells about itself, as JSON.
@@ -45,18 +45,19 @@ func serve() error {
 	if err != nil {
 		return err
 	}
-	certificate, err := selfSigned()
+	secure, err := listenECDSA()
 	if err != nil {
 		return err
 	}
-	secure, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13})
+	secureRSA, err := listenRSA()
 	if err != nil {
 		return err
 	}
 	s := new(server)
 	go s.accept(plain)
 	go s.accept(secure)
-	where := addresses{Plain: plain.Addr().String(), TLS: secure.Addr().String()}
+	go s.accept(secureRSA)
+	where := addresses{plain.Addr().String(), secure.Addr().String(), secureRSA.Addr().String()}
 	if err := json.NewEncoder(os.Stdout).Encode(where); err != nil {
 		return err
 	}
