@@ -416,6 +416,7 @@ func (o *oracle) inflate() ([]byte, error) {
 	data := d.out[d.from:]
 	switch {
 	case int64(len(data)) > o.set.limit:
+		o.vague = d.vague
 		return nil, o.tooBig(d.atLimit)
 	case d.err == errShort:
 		return nil, o.violation(1007, endsEarly)
@@ -445,7 +446,8 @@ type decoder struct {
 	held    int
 	out     []byte // the history, and from here on the message
 	from    int
-	atLimit int // frames that were sent when the message became too big
+	atLimit int    // frames that were sent when the message became too big
+	vague   *place // of the prediction, then
 	err     error
 }
 
@@ -535,7 +537,7 @@ func (d *decoder) emit(b byte) {
 	d.out = append(d.out, b)
 	switch over := int64(len(d.out)-d.from) - d.o.set.limit; {
 	case over == 1:
-		d.atLimit = len(d.o.sent)
+		d.atLimit, d.vague = len(d.o.sent), d.o.vague
 		d.o.meet(inflatedTooBig)
 	case over > 40_000:
 		d.corrupt()
