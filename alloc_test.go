@@ -62,7 +62,7 @@ func TestAllocsHandler(t *testing.T) {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			const times = 500
 			n, done := 0, make(chan struct{})
-			handler := resock.WithMessageHandler(func(resock.MessageType, []byte) {
+			handler := resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
 				if n++; n%times != 0 {
 					return
 				}

@@ -70,7 +70,7 @@ func chaos(t *testing.T, seed uint64) {
 		opts = append(opts, resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
 	}
 	if d.roll(4) == 0 {
-		opts = append(opts, resock.WithMessageHandler(func(resock.MessageType, []byte) { d.pause(time.Millisecond) }))
+		opts = append(opts, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { d.pause(time.Millisecond) }))
 	}
 	if d.roll(2) == 0 {
 		opts = append(opts, resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {

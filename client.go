@@ -42,9 +42,11 @@ type Client struct {
 	outbox   outbox
 	counters counters
 
-	machine loop // not on the stack of Run, which a loss would make grow for good
+	machine loop
+	hooks   sync.WaitGroup // that run, or did not return in time
+	asked   atomic.Uint32  // those of them that answer questions
 
-	wake chan struct{} // the goroutine of Run shall look at the intent
+	wake chan struct{} // the state machine is to look at the intent
 	done chan struct{} // closed when the client is
 
 	mu        sync.Mutex
@@ -101,6 +103,7 @@ func New(url string, opts ...Option) (*Client, error) {
 		Borrow:       config.handler != nil,
 		Counters:     &c.counters.wire,
 	}
+	c.machine.ctx = context.Background()
 	c.wake = make(chan struct{}, 1)
 	c.done = make(chan struct{})
 	c.events.log = config.log
@@ -116,7 +119,8 @@ func New(url string, opts ...Option) (*Client, error) {
 // the retry policy gives up. It returns nil after Close, the context's error, or a
 // [*GiveUpError], in that order of precedence; [Client.Err] returns the same
 // afterwards. When it returns every channel is closed and nothing that it started
-// still runs. Run can be called once.
+// still runs; it waits for handlers and hooks that do not return, which [Client.Done]
+// does not. Run can be called once.
 //
 // When ctx ends, an open session is closed with code 1001 and queued messages are
 // not sent.
@@ -140,24 +144,24 @@ func (c *Client) Run(ctx context.Context) error {
 	} else if ctx.Done() != nil {
 		defer context.AfterFunc(ctx, canceled)()
 	}
-	c.loop(ctx)
-	c.finish()
+	defer c.watchNetwork()()
+	c.machine.begin(ctx, c)
+	c.machine.run()
+	c.hooks.Wait()
 	return c.Err()
 }
 
-// loop runs the state machine, while the network is watched.
-func (c *Client) loop(ctx context.Context) {
-	if network := c.config.network; network != nil {
-		if stop := network.OnChange(c.networkChanged); stop != nil {
-			defer stop()
-		}
+// watchNetwork hears of changes of the network until stop is called.
+func (c *Client) watchNetwork() (stop func()) {
+	network := c.config.network
+	if network == nil {
+		return func() {}
 	}
-	l := &c.machine
-	l.begin(ctx, c)
-	l.run()
-	if l.giveUp != nil {
-		c.stop(l.giveUp, StatusNormalClosure, "", false)
+	ignore := ask(c, hookNetwork, nil, func() func() { return network.OnChange(c.networkChanged) })
+	if ignore == nil {
+		ignore = func() {}
 	}
+	return ignore
 }
 
 // finish closes everything for good.
@@ -225,7 +229,7 @@ func (c *Client) expireLocked() {
 		s := c.session
 		c.mu.Unlock()
 		if s != nil {
-			s.kill()
+			s.expire()
 		}
 	})
 }
@@ -428,7 +432,9 @@ type Stats struct {
 	QueuedBytes  int
 	Dropped      uint64        // by overflow policies
 	RoundTrip    time.Duration // of the last ping
-	BlockedSince time.Time     // zero, or since when a subscriber blocks delivery
+	Blocked      time.Duration // that delivery waited for subscribers and handlers, in all
+	BlockedSince time.Time     // zero, or since when delivery is blocked
+	BlockedBy    string        // the label of who blocks it, or "#2 of 3", or empty
 	LastErr      error
 }
 
@@ -444,14 +450,16 @@ func (c *Client) Stats() Stats {
 		BytesIn:     c.counters.wire.BytesIn.Load(),
 		BytesOut:    c.counters.wire.BytesOut.Load(),
 		Dropped:     c.events.dropped.Load(),
+		Blocked:     c.events.blocked.sum(),
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
-	if blocked := c.events.blockedSince.Load(); blocked != 0 {
-		stats.BlockedSince = time.Unix(0, blocked)
-	}
+	stats.BlockedBy, stats.BlockedSince = c.events.blocked.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.session != nil && stats.BlockedBy == "" {
+		stats.BlockedBy, stats.BlockedSince = c.session.awayIn()
+	}
 	stats.State, stats.Since, stats.LastErr, stats.Downtime = c.state, c.since, c.lastErr, c.downtime
 	switch {
 	case c.session != nil || c.lostAt.IsZero():
@@ -477,7 +485,10 @@ func (c *Client) online() bool {
 	c.mu.Lock()
 	loopback := c.loopback
 	c.mu.Unlock()
-	return c.config.network == nil || loopback || c.config.network.Online()
+	if c.config.network == nil || loopback {
+		return true
+	}
+	return ask(c, hookNetwork, true, c.config.network.Online)
 }
 
 // networkChanged probes the open session, or lets the loop look again.

@@ -45,8 +45,8 @@ const maxResponseHeader = 256 << 10
 // handshakeBuffer is the size of net/http's buffers for the upgrade.
 const handshakeBuffer = 1 << 10
 
-// dial makes one attempt, OnOpen included, until ctx ends.
-func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session, error) {
+// dial makes one attempt, OnOpen included, until ctx ends. It notes in at where it is.
+func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64, at *atomic.Int32) (*session, error) {
 	started := time.Now()
 	target := c.config.target
 	opts := c.config.dial
@@ -65,6 +65,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 		}
 	}
 
+	at.Store(int32(PhaseTCP))
 	t := newTracer(ctx, opts)
 	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err == nil {
@@ -84,6 +85,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64) (*session
 	}
 	s.start(t.upgraded())
 	if c.config.onOpen != nil {
+		at.Store(int32(PhaseSetup))
 		if err := s.register(ctx, t.restored(response.Header), t.remote()); err != nil {
 			if e := s.discard(err); e.phase == PhaseProtocol {
 				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
@@ -104,8 +106,8 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 		idle:     min(config.idleTimeout, forever),
 		message:  config.beatMessage != nil,
 	}
-	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil {
-		s.alive, s.die = context.WithCancel(context.Background())
+	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil {
+		s.alive, s.die = context.WithCancel(s.client.machine.ctx)
 	}
 	s.wire.Start(body, network, deflate, &s.client.wire, s)
 }

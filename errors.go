@@ -39,6 +39,11 @@ type notSentError struct{ text string }
 func (e *notSentError) Error() string        { return e.text }
 func (e *notSentError) Is(target error) bool { return target == ErrNotSent }
 
+var (
+	errHookExited    = errors.New("resock: the hook ended its goroutine")
+	errHandlerExited = errors.New("resock: the message handler, or a hook on the goroutine of Run, ended it")
+)
+
 // OptionError is an option, or an argument, that cannot work.
 type OptionError struct {
 	Option string // such as "WithHeartbeat"
@@ -110,6 +115,18 @@ func (e *lostError) Error() string {
 }
 
 func (e *lostError) Unwrap() error { return e.err }
+
+// blockedError is the end of a session in which delivery waited for the application.
+type blockedError struct {
+	err             error
+	blocked, lasted time.Duration
+}
+
+func (e *blockedError) Error() string {
+	return fmt.Sprintf("%v (delivery was blocked for %v of %v)", e.err, e.blocked.Round(time.Millisecond), e.lasted.Round(time.Millisecond))
+}
+
+func (e *blockedError) Unwrap() error { return e.err }
 
 // redact returns err without a raw URL in its text or chain. net/url and
 // net/http put the URL, query included, into every error they return.

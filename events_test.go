@@ -122,7 +122,7 @@ func TestCloseDuringDelivery(t *testing.T) {
 		release := make(chan struct{})
 		var client *resock.Client
 		client = newClient(t,
-			resock.WithMessageHandler(func(resock.MessageType, []byte) { <-release }),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }),
 			inMemory(func(n int, p *peer) {
 				if n > 1 || !p.upgrade() {
 					return

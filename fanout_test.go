@@ -2,6 +2,7 @@ package resock
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -27,14 +28,23 @@ func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
 	for _, event := range events {
 		burst = append(burst, wire.Message{Type: wire.Text, Data: event.Data})
 	}
-	return f.messages(1, burst)
+	return f.deliver(1, burst, new(lifetime))
 }
 
-// send delivers an event to one subscriber.
-func send(s *subscriber, event Event) {
-	s.fanout.sending.Lock()
-	defer s.fanout.sending.Unlock()
-	s.send(event)
+// isBlocked reports whether delivery waits for somebody.
+func isBlocked(f *fanout) bool {
+	by, _ := f.blocked.now()
+	return by != ""
+}
+
+// subscribers counts those that have not left.
+func subscribers(f *fanout) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := f.first; s != nil; s = s.next {
+		n++
+	}
+	return n
 }
 
 // heard names events; a message by its text, with the number of those lost
@@ -115,7 +125,7 @@ func TestLeaving(t *testing.T) {
 		rest(blocks)
 		rest(drops)
 		synctest.Wait()
-		if n := len(f.subscribers()); n != 1 {
+		if n := subscribers(f); n != 1 {
 			t.Errorf("%d subscribers, want the one that stays", n)
 		}
 		deliver(f, said("x"))
@@ -164,7 +174,7 @@ func TestLateUnbuffered(t *testing.T) {
 		delivery.Go(func() { deliver(f, said("x")) })
 		wantHeard(t, heard(<-late, <-late), "open", "x")
 		delivery.Wait()
-		if f.blockedSince.Load() != 0 {
+		if isBlocked(f) {
 			t.Fatal("delivered, and still blocked")
 		}
 		leave()
@@ -179,35 +189,32 @@ func TestLateUnbuffered(t *testing.T) {
 
 // A stream may end early, but it has no holes.
 func TestNothingFollowsADiscardedEvent(t *testing.T) {
-	gone, leave := context.WithCancel(context.Background())
-	leave()
-	aborted := newFanout()
-	close(aborted.abort)
-	for name, s := range map[string]*subscriber{
-		"left":    {fanout: newFanout(), ctx: gone},
-		"aborted": {fanout: aborted, ctx: context.Background()},
-	} {
-		s.ch = make(chan Event, 1)
-		send(s, said("one"))
-		send(s, said("discarded"))
-		got := heard(<-s.ch)
-		send(s, said("three"))
-		s.close()
-		send(s, said("under way"))
-		wantHeard(t, append(got, heard(rest(s.ch)...)...), "one")
-		if s.fanout.blockedSince.Load() != 0 {
-			t.Errorf("%s: still blocked", name)
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		ctx, leave := context.WithCancel(t.Context())
+		leaves := f.subscribe(ctx, subscription{buffer: 1, messages: true})
+		deliver(f, said("one"))
+		leave()
+		deliver(f, said("discarded"))
+		got := heard(<-leaves)
+		deliver(f, said("three"))
+		wantHeard(t, append(got, heard(rest(leaves)...)...), "one")
+
+		stays := f.subscribe(t.Context(), subscription{buffer: 1, messages: true})
+		deliver(f, said("one"))
+		close(f.abort)
+		if deliver(f, said("discarded")) {
+			t.Error("delivery goes on after an abort")
 		}
-	}
-	closed := &subscriber{fanout: newFanout(), ctx: context.Background(), ch: make(chan Event, 1)}
-	closed.close()
-	send(closed, said("under way"))
-	if deliver(aborted, said("x")) {
-		t.Error("delivery goes on after an abort")
-	}
-	if !deliver(newFanout(), said("x")) {
-		t.Error("delivery does not go on")
-	}
+		got = heard(<-stays)
+		deliver(f, said("three"))
+		f.lifecycle(CloseEvent{})
+		f.finish()
+		wantHeard(t, append(got, heard(rest(stays)...)...), "one")
+		if isBlocked(f) {
+			t.Error("still blocked")
+		}
+	})
 }
 
 // A late subscriber that leaves without its OpenEvent frees the others.
@@ -220,12 +227,12 @@ func TestLateUnbufferedLeaves(t *testing.T) {
 		var delivery sync.WaitGroup
 		delivery.Go(func() { deliver(f, said("x")) })
 		synctest.Wait()
-		if f.blockedSince.Load() == 0 {
+		if !isBlocked(f) {
 			t.Error("nobody is told")
 		}
 		leave()
 		delivery.Wait()
-		if f.blockedSince.Load() != 0 {
+		if isBlocked(f) {
 			t.Error("delivered, and still blocked")
 		}
 		rest(late)
@@ -311,11 +318,9 @@ func TestBlockedLog(t *testing.T) {
 		}{
 			{9 * time.Second, 0}, {9 * time.Second, 0}, {11 * time.Second, 1}, {time.Minute, 2}, {9 * time.Second, 2}, {11 * time.Second, 3},
 		} {
-			f.sending.Lock()
-			f.block()
+			f.blocked.begin(f.log, &subscriber{fanout: f, label: "slow"})
 			time.Sleep(block.time)
-			f.unblock()
-			f.sending.Unlock()
+			f.blocked.end()
 			time.Sleep(time.Hour)
 			synctest.Wait() // and see what the timer's goroutine wrote
 			if n := strings.Count(log.String(), "blocks delivery"); n != block.entries {
@@ -325,23 +330,26 @@ func TestBlockedLog(t *testing.T) {
 	})
 }
 
-// dropping is a subscriber whose events wait in its dropper until it pumps.
-func dropping(limit int) *subscriber {
-	return &subscriber{fanout: newFanout(), ctx: context.Background(), ch: make(chan Event), messages: true, drop: newDropper(limit)}
+// backlog is what waits for a subscriber that does not read.
+func backlog(f *fanout) (events []Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := f.first; s.backlog.len > 0; {
+		events = append(events, s.shift())
+	}
+	return events
 }
 
-// content takes what is in a dropper.
-func content(d *dropper) (events []Event) {
-	for {
-		event, ok, _ := d.take()
-		if !ok {
-			return events
-		}
-		events = append(events, event)
+// push delivers events to the only subscriber, none of which waits.
+func push(f *fanout, events ...Event) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, event := range events {
+		f.first.push(event)
 	}
 }
 
-func TestDropperKeepsWhatIsNoMessage(t *testing.T) {
+func TestDropOldestKeepsWhatIsNoMessage(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		limit  int
@@ -355,63 +363,238 @@ func TestDropperKeepsWhatIsNoMessage(t *testing.T) {
 		{"an event takes its place", 1, []Event{said("a"), OpenEvent{}}, []string{"open"}, 1},
 		{"a message with no room", 1, []Event{OpenEvent{}, said("a"), said("b")}, []string{"open"}, 2},
 		{"in front of the first of many", 2, []Event{said("a"), said("b"), said("c"), said("d"), CloseEvent{}}, []string{"d after 3", "close"}, 3},
+		{"of another session", 2, []Event{said("a"), said("b"), CloseEvent{}, OpenEvent{}, MessageEvent{Session: 2}, MessageEvent{Session: 2}}, []string{"close", "open"}, 4},
 	} {
-		s := dropping(tt.limit)
-		for _, event := range tt.events {
-			send(s, event)
-		}
-		if got := heard(content(s.drop)...); !slices.Equal(got, tt.want) || s.fanout.dropped.Load() != tt.lost {
-			t.Errorf("%s: got %q, %d lost, want %q, %d", tt.name, got, s.fanout.dropped.Load(), tt.want, tt.lost)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			f := newFanout()
+			events := f.subscribe(t.Context(), subscription{buffer: tt.limit, messages: true, overflow: OverflowDropOldest})
+			push(f, OpenEvent{})
+			synctest.Wait() // with the pump now
+			push(f, tt.events...)
+			got := heard(backlog(f)...)
+			if !slices.Equal(got, tt.want) || f.dropped.Load() != tt.lost {
+				t.Errorf("%s: got %q, %d lost, want %q, %d", tt.name, got, f.dropped.Load(), tt.want, tt.lost)
+			}
+			<-events
+			f.finish()
+		})
 	}
 }
 
-// Events other than messages wait for room, visibly.
-func TestDropperWaitsForRoom(t *testing.T) {
+// What was lost is told by the next message of the same session that is delivered, the
+// very next one too.
+func TestLostIsToldInItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := dropping(1)
-		var delivery sync.WaitGroup
-		delivery.Go(func() {
-			for range 3 {
-				send(s, OpenEvent{})
-				send(s, CloseEvent{})
-			}
-		})
+		f := newFanout()
+		events := f.subscribe(t.Context(), subscription{buffer: 1, messages: true, overflow: OverflowDropOldest})
+		push(f, OpenEvent{}) // with the pump
 		synctest.Wait()
-		if s.fanout.blockedSince.Load() == 0 {
-			t.Error("nobody is told")
-		}
-		go s.pump()
-		for range 3 {
-			wantHeard(t, heard(<-s.ch, <-s.ch), "open", "close")
-		}
-		delivery.Wait()
-		if s.fanout.blockedSince.Load() != 0 {
-			t.Error("delivered, and still blocked")
-		}
-		s.finish()
-		wantHeard(t, heard(rest(s.ch)...))
+		push(f, OpenEvent{}, said("a"))
+		wantHeard(t, heard(<-events, <-events), "open", "open")
+		synctest.Wait()
+		go deliver(f, said("b"))
+		wantHeard(t, heard(<-events), "b after 1")
+		synctest.Wait()
+
+		push(f, CloseEvent{})
+		synctest.Wait()
+		push(f, OpenEvent{}, said("c"))
+		wantHeard(t, heard(<-events, <-events), "close", "open")
+		synctest.Wait()
+		go push(f, MessageEvent{Session: 2, Data: []byte("d")})
+		wantHeard(t, heard(<-events), "d")
+		f.finish()
 	})
 }
 
-// A pump delivers all that had come before it began, and ends at an abort, without
-// waiting for the end of the client; so does who waits for room.
-func TestPump(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := dropping(3)
-		for _, text := range []string{"a", "b", "c"} {
-			send(s, said(text))
+// attempts is a stream of n attempts, every second of which opens, with the given number
+// of messages.
+func attempts(n, messages int) (events []Event) {
+	for i := uint64(1); i <= uint64(n); i++ {
+		if i%2 == 0 {
+			events = append(events, FailEvent{Attempt: int(i)})
+			continue
 		}
-		go s.pump()
-		wantHeard(t, heard(<-s.ch, <-s.ch, <-s.ch), "a", "b", "c")
+		events = append(events, OpenEvent{Session: i})
+		for range messages {
+			events = append(events, MessageEvent{Session: i})
+		}
+		events = append(events, FailEvent{Session: i})
+	}
+	return events
+}
 
-		for range 4 {
-			send(s, CloseEvent{})
-		}
+// Whoever does not read blocks nobody: whole attempts are left out for it.
+func TestAttemptsAreLeftOut(t *testing.T) {
+	for name, opts := range map[string]subscription{
+		"blocks":           {buffer: 3, messages: true},
+		"unbuffered":       {messages: true},
+		"drops":            {buffer: 3, messages: true, overflow: OverflowDropOldest},
+		"without messages": {buffer: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFanout()
+				stream := f.subscribe(t.Context(), opts)
+				for _, event := range attempts(1000, 2) {
+					if _, message := event.(MessageEvent); opts.messages || !message {
+						push(f, event)
+					}
+				}
+				push(f, OpenEvent{Session: 1001}, said("last"))
+				synctest.Wait()
+				if isBlocked(f) {
+					t.Error("blocked")
+				}
+				go f.finish()
+				got := rest(stream)
+				open, rare, last, lost := uint64(0), 0, 0, uint64(0)
+				for _, event := range got {
+					switch e := event.(type) {
+					case OpenEvent:
+						if rare++; open != 0 || int(e.Session) < last {
+							t.Fatalf("session %d inside of session %d, after %d", e.Session, open, last)
+						}
+						open, last = max(1, e.Session), int(e.Session)
+					case FailEvent:
+						if rare++; e.Session == 0 && open != 0 || e.Session != 0 && e.Session != open {
+							t.Fatalf("%+v in session %d", e, open)
+						}
+						open = 0
+					case MessageEvent:
+						lost += e.Lost
+					}
+				}
+				if open != 1001 {
+					t.Errorf("the stream ends in session %d", open)
+				}
+				if most := maxRare + opts.buffer + 2; rare > most || rare < maxRare {
+					t.Errorf("%d events, want at most %d", rare, most)
+				}
+				if name == "blocks" && f.dropped.Load() != lost {
+					t.Errorf("%d dropped, %d told", f.dropped.Load(), lost)
+				}
+			})
+		})
+	}
+}
+
+// The messages of a session that is ending are parked, up to a limit, and come before
+// all that follows them.
+func TestParking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		stream := f.subscribe(t.Context(), subscription{messages: true})
+		const size = 1 << 10
+		big := wire.Message{Type: wire.Text, Data: make([]byte, size)}
+		life, delivered := new(lifetime), 0
+		var delivery sync.WaitGroup
+		delivery.Go(func() {
+			for range 2 * maxParked / size {
+				f.deliver(1, []wire.Message{big}, life)
+				delivered++
+			}
+		})
 		synctest.Wait()
-		close(s.fanout.abort)
-		send(s, CloseEvent{}) // no room
-		wantHeard(t, heard(rest(s.ch)...))
-		send(s, CloseEvent{})
+		if !isBlocked(f) || delivered != 0 {
+			t.Fatalf("%d delivered", delivered)
+		}
+		life.ends.fire()
+		synctest.Wait()
+		if n := maxParked / size; !isBlocked(f) || delivered != n {
+			t.Errorf("%d delivered, want %d", delivered, n)
+		}
+		life.killed.fire()
+		delivery.Wait()
+		f.lifecycle(CloseEvent{})
+		f.lifecycle(OpenEvent{})
+		var second lifetime
+		passed := false
+		delivery.Go(func() {
+			f.catchUp(&second)
+			passed = true
+			f.deliver(2, []wire.Message{{Type: wire.Text, Data: []byte("x")}}, &second)
+		})
+		for range 2 * maxParked / size {
+			synctest.Wait()
+			if m, ok := (<-stream).(MessageEvent); !ok || len(m.Data) != size || passed {
+				t.Fatalf("%+v, the next session reads: %t", m, passed)
+			}
+		}
+		wantHeard(t, heard(<-stream, <-stream, <-stream), "close", "open", "x")
+		delivery.Wait()
+		f.finish()
 	})
+}
+
+// Who is behind does not keep a session from reading the server's close frame, the
+// others from leaving, nor a client from closing.
+func TestCatchUpEnds(t *testing.T) {
+	for name, end := range map[string]func(f *fanout, life *lifetime, leave func()){
+		"session": func(_ *fanout, life *lifetime, _ func()) { life.ends.fire() },
+		"leaves":  func(_ *fanout, _ *lifetime, leave func()) { leave() },
+		"abort":   func(f *fanout, _ *lifetime, _ func()) { close(f.abort) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFanout()
+				ctx, leave := context.WithCancel(t.Context())
+				f.subscribe(ctx, subscription{messages: true})
+				push(f, OpenEvent{})
+				life := new(lifetime)
+				var reader sync.WaitGroup
+				reader.Go(func() { f.catchUp(life) })
+				synctest.Wait()
+				if !isBlocked(f) {
+					t.Error("not blocked")
+				}
+				end(f, life, leave)
+				reader.Wait()
+				leave()
+				f.finish()
+				if n := f.behind.Load(); n != 0 {
+					t.Errorf("%d are behind", n)
+				}
+			})
+		})
+	}
+}
+
+func TestBlockedBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, label := range []string{"", "feed"} {
+			f := newFanout()
+			f.subscribe(t.Context(), subscription{buffer: 1})
+			f.subscribe(t.Context(), subscription{messages: true, label: label})
+			f.subscribe(t.Context(), subscription{buffer: 1})
+			var delivery sync.WaitGroup
+			delivery.Go(func() { deliver(f, said("x")) })
+			synctest.Wait()
+			time.Sleep(time.Minute)
+			by, since := f.blocked.now()
+			if want := cmp.Or(label, "#2 of 3"); by != want || time.Since(since) != time.Minute || f.blocked.sum() != time.Minute {
+				t.Errorf("blocked by %q for %v, %v in all", by, time.Since(since), f.blocked.sum())
+			}
+			close(f.abort)
+			delivery.Wait()
+			f.finish()
+		}
+	})
+}
+
+// Subscribers come and go in constant time.
+func TestManySubscribers(t *testing.T) {
+	f := newFanout()
+	ctx, leave := context.WithCancel(context.Background())
+	var streams []<-chan Event
+	for range 16_000 {
+		streams = append(streams, f.subscribe(ctx, subscription{buffer: 1}))
+	}
+	leave()
+	for _, stream := range streams {
+		rest(stream)
+	}
+	if n := subscribers(f); n != 0 {
+		t.Errorf("%d are left", n)
+	}
 }

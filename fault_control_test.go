@@ -124,7 +124,7 @@ func TestFault42_CloseAnywhere(t *testing.T) {
 			s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
 			var r *rig
 			closing := make(chan struct{})
-			r = startVirtualRig(t, s, resock.WithMessageHandler(func(resock.MessageType, []byte) { <-closing }))
+			r = startVirtualRig(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-closing }))
 			r.open()
 			time.Sleep(time.Second)
 			_ = r.client.Close(resock.StatusNormalClosure, "")

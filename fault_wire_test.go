@@ -225,7 +225,7 @@ func TestFault76_LargeMessageGoes(t *testing.T) {
 				s.Script(compressed(nil))
 				sizes := make(chan int, 100)
 				r := startVirtualRig(t, s, resock.WithReadLimit(size), resock.WithCompression(websocket.CompressionNoContextTakeover),
-					resock.WithMessageHandler(func(_ resock.MessageType, data []byte) { sizes <- len(data) }))
+					resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) { sizes <- len(m.Data) }))
 				c := s.Accept()
 				r.open()
 				before := heap()

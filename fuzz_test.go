@@ -122,7 +122,7 @@ func anyOption(number, value byte) Option {
 		if isNil {
 			return WithMessageHandler(nil)
 		}
-		return WithMessageHandler(func(MessageType, []byte) {})
+		return WithMessageHandler(func(context.Context, MessageEvent) {})
 	case 17:
 		if isNil {
 			return WithEndpoint(nil)

@@ -195,9 +195,24 @@ func (h *heartbeat) check() {
 	case v == verdictIdle:
 		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
 	case v == verdictBeat && beat != nil:
-		s.beat(beat())
+		s.client.beat(s, beat)
 	case v == verdictBeat:
 		s.wire.PingWait() // the timer of the next look runs already
+	}
+}
+
+// beat sends what the application wants as a heartbeat.
+func (c *Client) beat(s *session, message func() (MessageType, []byte)) {
+	type beat struct {
+		typ  MessageType
+		data []byte
+	}
+	b := ask(c, hookHeartbeatMessage, nil, func() *beat {
+		typ, data := message()
+		return &beat{typ, data}
+	})
+	if b != nil {
+		s.beat(b.typ, b.data)
 	}
 }
 

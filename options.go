@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -23,7 +24,7 @@ type config struct {
 	over     *overDialed // wins over dial; nil when it has
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
-	handler  func(MessageType, []byte)
+	handler  func(context.Context, MessageEvent)
 	network  Network
 	limiter  interface{ Wait(context.Context) error }
 	log      *slog.Logger
@@ -40,7 +41,7 @@ type config struct {
 	backoffInitial time.Duration
 	backoffMax     time.Duration
 	backoffPolicy  func() backoff.BackOff
-	retryPolicy    func(Failure) Decision
+	retryPolicy    func(Failure) Decision // nil: the default
 	maxAttempts    int
 	stableAfter    time.Duration
 	maxSessionAge  time.Duration
@@ -65,7 +66,6 @@ func defaults() config {
 
 		backoffInitial: 500 * time.Millisecond,
 		backoffMax:     30 * time.Second,
-		retryPolicy:    DefaultRetryPolicy,
 		stableAfter:    5 * time.Second,
 
 		readLimit:     1 << 20,
@@ -274,13 +274,16 @@ func WithCloseTimeout(d time.Duration) Option {
 	return optionFunc(func(c *config) { c.closeTimeout = d })
 }
 
-// WithMessageHandler hands messages to a function in place of the subscribers,
-// who still get the other events. It is called on the reading goroutine, in
-// order, after the session's [OpenEvent] was delivered, and without any
-// allocation: data is valid only during the call. While it runs nothing is
-// read, so it must not block for long, and it must return when the client
-// closes.
-func WithMessageHandler(handle func(typ MessageType, data []byte)) Option {
+// WithMessageHandler hands messages to a function in place of the subscribers, who
+// still get the other events. It is called on the reading goroutine, in order, and
+// without any allocation: m.Data is valid only during the call.
+//
+// While it runs nothing is read, so it should not block for long. ctx has the values
+// of that of [Client.Run]; it ends when the session is over, at the latest when the
+// close timeout is, and handle should return then. If it does not within 1 s, the
+// client reconnects without it: events may then run ahead of the handler, and the
+// messages of the next session wait for it.
+func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option {
 	return notNil("WithMessageHandler", handle == nil, func(c *config) { c.handler = handle })
 }
 
@@ -350,10 +353,10 @@ func WithNetwork(n Network) Option {
 // nil is silence.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) {
-		if l == nil {
-			l = silence
+		c.log = silence
+		if l != nil {
+			c.log = slog.New(patientHandler{l.Handler(), new(atomic.Bool)})
 		}
-		c.log = l
 	})
 }
 
@@ -502,6 +505,7 @@ type subscription struct {
 	buffer   int
 	overflow Overflow
 	messages bool
+	label    string
 }
 
 // SubscribeOption configures a subscription.
@@ -517,6 +521,12 @@ func (f subscribeFunc) applySubscribe(s *subscription) { f(s) }
 // is unbuffered, and a negative number is taken for zero.
 func WithBuffer(n int) SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.buffer = max(0, n) })
+}
+
+// WithLabel names the subscriber in [Stats] and in the log, where it is otherwise
+// known by its place, as "#2 of 3".
+func WithLabel(name string) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.label = name })
 }
 
 // WithOverflow sets what happens when the subscriber's buffer is full. Defaults

@@ -1,9 +1,12 @@
 package resock
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -46,11 +49,13 @@ type step struct {
 	wait  time.Duration
 }
 
-// loop is the state machine. It belongs to the goroutine of Run, as do the
-// backoff and every count in it.
+// loop is the state machine. It belongs to the one goroutine that runs advance, as do
+// the backoff and every count in it. While a session is open there is none.
 type loop struct {
 	c        *Client
 	ctx      context.Context
+	ready    chan *session // for the reader, which is the goroutine of Run
+	strays   atomic.Int32  // attempts that were left behind
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
@@ -73,10 +78,11 @@ func (l *loop) begin(ctx context.Context, c *Client) {
 	// The end of the context of Run closes the client, and not what it does: else
 	// it would look like a failure.
 	l.ctx = context.WithoutCancel(ctx)
+	l.ready = make(chan *session, 1)
 	l.code = unknownPeerCode
 	l.schedule.Max = c.config.backoffMax
 	if policy := c.config.backoffPolicy; policy != nil {
-		l.backoff = policy()
+		l.backoff = ask(c, hookBackoffPolicy, nil, policy)
 		l.schedule.Verbatim = true
 		if l.backoff == nil {
 			c.stop(&OptionError{"WithBackoffPolicy", nil, "its function returned nil"}, StatusNormalClosure, "", false)
@@ -86,39 +92,51 @@ func (l *loop) begin(ctx context.Context, c *Client) {
 	}
 }
 
-// run lives until the client is closed. On the goroutine of Run it only reads: what
-// is on its stack then is what an open client costs. All else needs a deeper one, and
-// runs aside.
+// run reads one session after the other until the client is closed, on the goroutine
+// of Run. What is on its stack then is what an open client costs.
 func (l *loop) run() {
-	for aside(l.advance); l.session != nil; aside(l.advance) {
-		l.session.read()
+	go l.advance(nil)
+	for s := range l.ready {
+		l.read(s)
 	}
 }
 
-// aside runs f on a goroutine of its own, whose stack goes with it, and returns when
-// f has.
-func aside(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
+// read reads a session to its end, and moves the state machine on, unless that went on
+// already. It does so even when a handler ends the goroutine.
+func (l *loop) read(s *session) {
+	returned := false
+	defer func() {
+		if !returned {
+			l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
+		}
+		if s.leave() {
+			go l.advance(s)
+		} else {
+			s.wire.Release()
+		}
 	}()
-	<-done
+	if s.arrive() {
+		s.read()
+	}
+	returned = true
 }
 
-// advance takes down the session that was read to its end, if there is one, and goes
-// from state to state until the next one is open, or the client is closed.
-func (l *loop) advance() {
+// advance takes down the last session, if there is one, and goes from state to state
+// until the next one is open, or the client is closed. It runs on a goroutine of its
+// own: begun by Run, by the reader at the end of a session, or when the reader does
+// not come back in time.
+func (l *loop) advance(last *session) {
 	next := step{state: StateConnecting}
-	if l.session != nil {
-		next = l.close(l.session)
+	if last != nil {
+		next = l.close(last)
 	}
 	for {
 		switch next.state {
 		case StateClosed:
+			l.end()
 			return
 		case StateOpen:
-			l.open(l.session)
+			l.open()
 			return
 		case StateWaiting:
 			next = l.wait(next.wait)
@@ -129,6 +147,25 @@ func (l *loop) advance() {
 		default:
 			next = l.connect()
 		}
+	}
+}
+
+// end closes the client for good. Run returns when its reader does.
+func (l *loop) end() {
+	if l.giveUp != nil {
+		l.c.stop(l.giveUp, StatusNormalClosure, "", false)
+	}
+	l.withdraw()
+	l.c.finish()
+	close(l.ready)
+}
+
+// withdraw takes back a session that the reader did not come for.
+func (l *loop) withdraw() {
+	select {
+	case stale := <-l.ready:
+		stale.wire.Release()
+	default:
 	}
 }
 
@@ -177,11 +214,16 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	}
 	l.requested = false
 	l.dialedAt = time.Now()
+	at := new(atomic.Int32)
+	at.Store(int32(PhaseEndpoint))
+	if strays := l.strays.Load(); strays >= maxStrays {
+		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
+	}
 	c, id := l.c, l.sessions+1
 	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
 	if limiter := c.config.limiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
-		canceled = c.await(cancel, func() { err = limiter.Wait(ctx) })
+		_, err, canceled = l.attempt(ctx, cancel, at, func() (*session, error) { return nil, limiter.Wait(ctx) })
 		if err == nil && canceled {
 			err = context.Canceled
 		}
@@ -191,46 +233,105 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	}
 	c.counters.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(l.ctx, c.config.dialTimeout)
-	canceled = c.await(cancel, func() { s, err = c.dial(ctx, attempt, id) })
-	return s, err, canceled
+	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, id, at) })
 }
 
-// await runs f on a goroutine of its own, whose deep stack goes with it, and
-// returns when f has. It calls cancel when the application wants no connection any
-// more, which it reports, and in the end.
-func (c *Client) await(cancel context.CancelFunc, f func()) (canceled bool) {
+// dialed is what an attempt led to.
+type dialed struct {
+	session *session
+	err     error
+}
+
+// maxStrays is how many attempts may be left behind in hooks that do not return.
+const maxStrays = 4
+
+// attempt runs f, a part of an attempt, until ctx ends or the application wants no
+// connection any more, which it reports. If f does not return then, it is left behind.
+func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomic.Int32, f func() (*session, error)) (s *session, err error, canceled bool) {
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
+	c := l.c
+	outcome := make(chan dialed, 1)
+	c.hooks.Go(func() {
+		d := dialed{err: errHookExited}
+		defer func() { outcome <- d }()
+		d.session, d.err = f()
+	})
+	done := ctx.Done()
+	var late <-chan time.Time
 	for {
 		select {
-		case <-done:
-			return canceled
+		case d := <-outcome:
+			if d.err == errHookExited {
+				d.err = &DialError{Phase: Phase(at.Load()), Err: d.err}
+			}
+			return d.session, d.err, canceled
 		case <-c.wake:
 			if !c.wanted() {
 				canceled = true
 				cancel()
 			}
+		case <-done:
+			done = nil
+			timer := time.NewTimer(patience)
+			defer timer.Stop()
+			late = timer.C
+		case <-late:
+			return nil, l.leaveBehind(ctx, outcome, Phase(at.Load())), canceled
+		case <-c.events.abort:
+			return nil, l.leaveBehind(ctx, outcome, Phase(at.Load())), canceled
 		}
 	}
 }
 
-// open reports a session and lets it begin.
-func (l *loop) open(s *session) {
+// leaveBehind gives an attempt up whose hook does not return.
+func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at Phase) error {
+	l.strays.Add(1)
+	l.c.hooks.Go(func() {
+		defer l.strays.Add(-1)
+		if d := <-outcome; d.session != nil {
+			d.session.discard(context.Canceled)
+		}
+	})
+	hook := "WithHTTPClient"
+	switch at {
+	case PhaseEndpoint:
+		hook = "WithEndpoint"
+		if l.c.config.endpoint == nil {
+			hook = "WithDialLimiter"
+		}
+	case PhaseSetup:
+		hook = "WithOnOpen"
+	}
+	l.c.log().Error("a hook does not return", "hook", hook)
+	return &DialError{Phase: at, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
+}
+
+// open reports the new session, lets it begin, and hands it to the reader. After that
+// the state machine is no longer this goroutine's.
+func (l *loop) open() {
+	s := l.session
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
 	s.begin()
+	l.withdraw()
+	l.ready <- s
+	s.expect()
 }
 
 // close takes down a session that read no more, decides what follows and reports
 // both.
 func (l *loop) close(s *session) step {
-	uptime := time.Since(s.event.Time) // what closing takes is no health
+	// What closing takes is no health, nor is the wait for a consumer.
+	lasted, blocked := time.Since(s.event.Time), s.blockedFor()
+	uptime := max(0, lasted-blocked)
 	e := s.finish()
+	if blocked >= time.Second {
+		if e.err != nil {
+			e.err = &blockedError{e.err, blocked, lasted}
+		}
+		l.c.log().Warn("delivery was blocked", "session", s.id, "for", blocked, "of", lasted)
+	}
 	l.session = nil
 	l.endedAt = time.Now()
 	l.c.ended(l.endedAt)
@@ -251,9 +352,9 @@ func (l *loop) close(s *session) step {
 		next = l.after(f, stable)
 	}
 	if e.closing {
-		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: uptime}, next)
+		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: lasted}, next)
 	} else {
-		l.failed(FailEvent{Session: s.id, Attempt: attempt, Phase: e.phase, Err: e.err, Took: uptime}, next)
+		l.failed(FailEvent{Session: s.id, Attempt: attempt, Phase: e.phase, Err: e.err, Took: lasted}, next)
 	}
 	return next
 }
@@ -277,7 +378,28 @@ func (l *loop) count(f *Failure, stable bool) {
 // reset forgets past failures.
 func (l *loop) reset() {
 	l.failures = 0
-	l.backoff.Reset()
+	if !l.schedule.Verbatim {
+		l.backoff.Reset()
+		return
+	}
+	ask(l.c, hookBackoffPolicy, false, func() bool { l.backoff.Reset(); return true })
+}
+
+// decide asks the retry policy.
+func (l *loop) decide(f Failure) Decision {
+	policy := l.c.config.retryPolicy
+	if policy == nil {
+		return DefaultRetryPolicy(f)
+	}
+	return ask(l.c, hookRetryPolicy, DefaultRetryPolicy(f), func() Decision { return policy(f) })
+}
+
+// nextBackOff asks the backoff policy.
+func (l *loop) nextBackOff() time.Duration {
+	if !l.schedule.Verbatim {
+		return l.backoff.NextBackOff()
+	}
+	return ask(l.c, hookBackoffPolicy, l.c.config.backoffMax, l.backoff.NextBackOff)
 }
 
 // after decides what follows a failure that the application did not ask for. The
@@ -289,8 +411,8 @@ func (l *loop) after(f Failure, stable bool) step {
 	if !stable {
 		l.failures++
 	}
-	d := l.c.config.retryPolicy(f)
-	bound := l.backoff.NextBackOff()
+	d := l.decide(f)
+	bound := l.nextBackOff()
 	switch limit := l.c.config.maxAttempts; {
 	case d.Action == ActionStop:
 	case limit > 0 && l.failures >= limit:

@@ -65,3 +65,14 @@ func (r *ring[T]) grow() {
 	}
 	r.items, r.head = items, 0
 }
+
+// cut removes n items from the i-th on. It is meant for the front of the ring: what
+// stands before them moves.
+func (r *ring[T]) cut(i, n int) {
+	for j := i - 1; j >= 0; j-- {
+		*r.at(j + n) = *r.at(j)
+	}
+	for range n {
+		r.popFront()
+	}
+}

@@ -310,7 +310,7 @@ func (g generator) action() choice[func(*trial)] {
 func (g generator) subscribe(late bool) choice[func(*trial)] {
 	buffer := oneOf(g, 0, 0, 1, 5, 64)
 	shape := reader{late: late, drop: late && g.one(3), silent: late && g.one(6)}
-	if g.one(4) {
+	if late && g.one(4) {
 		shape.every, shape.pause = 1+g.IntN(10), g.pause()
 	}
 	opts := []resock.SubscribeOption{resock.WithBuffer(buffer)}
@@ -749,10 +749,10 @@ func (tr *trial) onOpen(ctx context.Context, s *resock.Session) error {
 	return nil
 }
 
-func (tr *trial) handle(_ resock.MessageType, data []byte) {
+func (tr *trial) handle(_ context.Context, m resock.MessageEvent) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	tr.handled = append(tr.handled, append([]byte(nil), data...))
+	tr.handled = append(tr.handled, append([]byte(nil), m.Data...))
 }
 
 func (tr *trial) subscribe(shape reader, opts ...resock.SubscribeOption) {

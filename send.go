@@ -319,7 +319,6 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	// The session is detached and takes no more bytes before anything is
 	// requeued: no message meets this connection again.
 	o.detach(s)
-	s.writeFailed(err)
 	taken := s.wire.Taken()
 	tried := len(b.items)
 	for tried > 0 && b.items[tried-1].Untouched(taken) {

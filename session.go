@@ -1,6 +1,8 @@
 package resock
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -13,9 +15,9 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// session is one open connection. The goroutine of Run reads it and finishes
-// it; any goroutine may make it end. Every other goroutine that it starts is
-// joined by finish.
+// session is one open connection. The goroutine of Run reads it, the state machine
+// finishes it, and any goroutine may make it end. Every other goroutine that it starts
+// is joined by finish.
 type session struct {
 	client  *Client
 	id      uint64
@@ -26,15 +28,33 @@ type session struct {
 	event   OpenEvent
 	started time.Time
 
-	alive context.Context // of the hooks for pings and pongs, nil if there are none
-	die   context.CancelFunc
+	life    lifetime        // of what delivery waits for
+	alive   context.Context // of handlers and hooks; nil if there are none
+	die     context.CancelFunc
+	blocked time.Duration // that delivery was blocked before it
 
 	mu       sync.Mutex
+	reader   reading
+	overdue  bool        // its time to end is over
+	away     string      // where the reader is
+	awayAt   time.Time   // and since when
 	ending   *ending     // why it ends; the first reason stays
 	deadline *time.Timer // when it is killed
 	finished bool        // no goroutine starts any more
 	tasks    sync.WaitGroup
 }
+
+// reading is where a session's reader is, the goroutine of Run.
+type reading int
+
+const (
+	readerNone  reading = iota // the session is not handed over yet
+	readerDue                  // it was busy when it should have come
+	readerHere                 // it reads, and returns as soon as the session ends
+	readerAway                 // it is in a function of the application
+	readerLeft                 // it has read all there is
+	readerTaken                // the state machine went on without it
+)
 
 // ending is why a session ends: by a closing handshake, or by a failure.
 type ending struct {
@@ -86,10 +106,111 @@ func (s *session) end(e ending) bool {
 		return false
 	}
 	s.ending = &e
-	if e.grace > 0 {
-		s.deadline = time.AfterFunc(e.grace, s.kill)
-	}
+	s.deadline = time.AfterFunc(cmp.Or(e.grace, patience), s.expire)
+	s.life.ends.fire()
 	return true
+}
+
+// expire is called when a session has had its time to end.
+func (s *session) expire() {
+	s.kill()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.overdue = true
+	if s.reader == readerDue || s.reader == readerAway {
+		s.take()
+	}
+}
+
+// take lets the state machine go on without the reader; mu is held.
+func (s *session) take() {
+	s.reader = readerTaken
+	go s.client.machine.advance(s)
+}
+
+// expect says that the session was handed to its reader.
+func (s *session) expect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reader != readerNone {
+		return
+	}
+	if s.reader = readerDue; s.overdue {
+		s.take()
+	}
+}
+
+// arrive reports whether the session is the reader's.
+func (s *session) arrive() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reader == readerTaken {
+		return false
+	}
+	s.reader = readerHere
+	return true
+}
+
+// leave reports whether the reader shall move the state machine on, which it has not
+// done before.
+func (s *session) leave() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reader == readerTaken {
+		return false
+	}
+	s.reader = readerLeft
+	return true
+}
+
+// goAway is called by the reader before it calls a function of the application.
+func (s *session) goAway(to string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away, s.awayAt = to, time.Now()
+	if s.reader != readerHere {
+		return
+	}
+	if s.reader = readerAway; s.overdue {
+		s.take()
+	}
+}
+
+// comeBack is called by the reader after that. It reports whether the session is still
+// the reader's.
+func (s *session) comeBack() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if took := time.Since(s.awayAt); took >= time.Millisecond {
+		s.client.events.blocked.add(took)
+	}
+	s.away = ""
+	if s.reader == readerAway {
+		s.reader = readerHere
+	}
+	return s.reader != readerTaken
+}
+
+// awayIn tells in which function of the application the reader is, if it has been
+// there for a while.
+func (s *session) awayIn() (function string, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away == "" || time.Since(s.awayAt) < time.Millisecond {
+		return "", time.Time{}
+	}
+	return s.away, s.awayAt
+}
+
+// blockedFor is how long delivery was blocked in the session.
+func (s *session) blockedFor() time.Duration {
+	blocked := s.client.events.blocked.sum() - s.blocked
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.away != "" {
+		blocked += time.Since(s.awayAt)
+	}
+	return blocked
 }
 
 // fail ends the session at once.
@@ -98,14 +219,11 @@ func (s *session) fail(phase Phase, err error) {
 	s.kill()
 }
 
-// writeFailed ends the session after a write that failed. A network that takes no
-// more bytes may still hold what the server sent, and the close frame that says
-// why it left: they are read for a moment. If the connection refuses messages
-// because it is being closed, that goes on.
-func (s *session) writeFailed(err error) {
-	if s.wire.Broken() {
-		s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode, grace: lingerAfterFailure})
-	}
+// Failed implements [wire.Owner]. A network that takes no more bytes may still hold
+// what the server sent, and the close frame that says why it left: they are read for
+// a moment.
+func (s *session) Failed(err error) {
+	s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode, grace: lingerAfterFailure})
 }
 
 // lingerAfterFailure bounds the wait for the last words of a server after a write
@@ -118,6 +236,8 @@ func (s *session) kill() {
 	if s.die != nil {
 		s.die()
 	}
+	s.life.ends.fire()
+	s.life.killed.fire()
 	s.wire.Kill()
 }
 
@@ -162,13 +282,20 @@ func (s *session) beat(typ MessageType, data []byte) {
 // Ping implements [wire.Owner].
 func (s *session) Ping(payload []byte) (answer bool) {
 	hook := s.client.config.dial.OnPingReceived
-	return hook == nil || hook(s.alive, append([]byte(nil), payload...))
+	if hook == nil {
+		return true
+	}
+	s.goAway("OnPingReceived")
+	defer s.comeBack()
+	return hook(s.alive, bytes.Clone(payload))
 }
 
 // Pong implements [wire.Owner].
 func (s *session) Pong(payload []byte) {
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
-		hook(s.alive, append([]byte(nil), payload...))
+		s.goAway("OnPongReceived")
+		defer s.comeBack()
+		hook(s.alive, bytes.Clone(payload))
 	}
 }
 
@@ -180,10 +307,12 @@ func (s *session) Go(f func()) { s.spawn(f) }
 
 var errWriteTimeout = errors.New("the network took no bytes within the write timeout")
 
-// read delivers messages until the session ends, or delivery is aborted.
+// read delivers messages until the session ends, or delivery is aborted. It reads on
+// only when no subscriber is behind, unless the session is ending.
 func (s *session) read() {
 	burst, err := s.early, error(nil)
 	for s.early = nil; err == nil && s.deliver(burst); {
+		s.client.events.catchUp(&s.life)
 		burst, err = s.wire.Next()
 	}
 }
@@ -198,14 +327,18 @@ const yieldAfter = 16
 func (s *session) deliver(burst []wire.Message) bool {
 	handle, events := s.client.config.handler, &s.client.events
 	if handle == nil {
-		goesOn := events.messages(s.id, burst)
+		goesOn := s.mine() && events.deliver(s.id, burst, &s.life)
 		if len(burst) >= yieldAfter {
 			runtime.Gosched()
 		}
 		return goesOn
 	}
+	if len(burst) > 0 {
+		s.goAway("WithMessageHandler")
+		defer s.comeBack()
+	}
 	for _, m := range burst {
-		handle(MessageType(m.Type), m.Data)
+		handle(s.alive, MessageEvent{Session: s.id, Type: MessageType(m.Type), Data: m.Data})
 		if events.aborted() {
 			return false
 		}
@@ -213,7 +346,20 @@ func (s *session) deliver(burst []wire.Message) bool {
 	return true
 }
 
-// finish takes the session down after reading ended, and tells how it ended.
+// mine reports whether the session is still the reader's: what one reads behind a hook
+// that overstayed comes after the session's last event.
+func (s *session) mine() bool {
+	hooks := &s.client.config.dial
+	if hooks.OnPingReceived == nil && hooks.OnPongReceived == nil {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reader != readerTaken
+}
+
+// finish takes the session down after reading ended, or without its reader, and tells
+// how it ended.
 func (s *session) finish() ending {
 	s.heart.stop()
 	if s.age != nil {
@@ -222,24 +368,28 @@ func (s *session) finish() ending {
 	s.client.outbox.detach(s)
 	s.mu.Lock()
 	s.finished = true
-	known, deadline := s.ending, s.deadline
+	known, deadline, taken := s.ending, s.deadline, s.reader == readerTaken
 	s.mu.Unlock()
 
-	s.wire.Close()
+	if !taken {
+		s.wire.Close()
+	}
 	s.kill()
 	s.tasks.Wait()
 	if deadline != nil {
 		deadline.Stop()
 	}
 	s.client.outbox.join()
+	if taken { // what the wire says belongs to the reader
+		return s.conclude(known, nil)
+	}
 	s.wire.Release()
-	return s.conclude(known)
+	return s.conclude(known, s.wire.End())
 }
 
 // conclude tells how the session ended, from the reason that is known, if any, and
 // from what ended reading.
-func (s *session) conclude(known *ending) (e ending) {
-	end := s.wire.End()
+func (s *session) conclude(known *ending, end error) (e ending) {
 	closed, answered := end.(*wire.Closed)
 	violation, violated := end.(*wire.Violation)
 	switch {
@@ -282,6 +432,7 @@ func (s *session) discard(err error) ending {
 
 // begin starts what an open session does besides reading.
 func (s *session) begin() {
+	s.blocked = s.client.events.blocked.sum()
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
 		age -= delay.Scale(age/10, rand.Float64())

@@ -228,19 +228,24 @@ func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 	})
 }
 
+// patience is how long the client waits for a hook.
+const patience = time.Second
+
 // What a session started is over when its end is told.
 func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var over atomic.Bool
+		beating := make(chan struct{}, 10)
 		client := newClient(t, resock.WithHeartbeat(time.Second, time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
-				time.Sleep(time.Minute)
+				beating <- struct{}{}
+				time.Sleep(patience / 2)
 				over.Store(true)
 				return resock.MessageText, nil
 			}),
 			inMemory(func(_ int, p *peer) {
 				p.upgrade()
-				time.Sleep(2 * time.Second)
+				<-beating
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())

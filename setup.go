@@ -107,7 +107,15 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 func (s *session) register(ctx context.Context, header http.Header, remote string) error {
 	setup := &Session{session: s, header: header, remote: remote}
 	stop := context.AfterFunc(ctx, s.kill)
-	err := s.client.config.onOpen(ctx, setup)
+	err := errHookExited
+	func() {
+		defer func() {
+			if err == errHookExited {
+				s.discard(err)
+			}
+		}()
+		err = s.client.config.onOpen(ctx, setup)
+	}()
 	setup.over.Store(true)
 	setup.mu.Lock()
 	defer setup.mu.Unlock()

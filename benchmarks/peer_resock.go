@@ -46,8 +46,8 @@ func resockReceiveEvents(t target, r *reception) error {
 func resockReceiveHandler(t target, r *reception) error {
 	done := make(chan struct{})
 	wanted := true
-	client, err := startResock(t, resock.WithMessageHandler(func(_ resock.MessageType, data []byte) {
-		if wanted && !r.message(data) {
+	client, err := startResock(t, resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) {
+		if wanted && !r.message(m.Data) {
 			wanted = false
 			close(done)
 		}
@@ -168,7 +168,7 @@ func resockExchangeHandler(t target, data []byte, trips *roundTrips) error {
 			done <- err
 		}
 	}
-	client, err := startResock(t, resock.WithMessageHandler(func(resock.MessageType, []byte) {
+	client, err := startResock(t, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
 		if trips.end() {
 			send()
 			return
@@ -214,7 +214,7 @@ func resockOpen(t target, interval time.Duration) (func(), error) {
 
 // resockOpenHandler has a handler and no subscriber.
 func resockOpenHandler(t target, interval time.Duration) (func(), error) {
-	count := resock.WithMessageHandler(func(resock.MessageType, []byte) { t.received.Add(1) })
+	count := resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { t.received.Add(1) })
 	client, err := openResock(t, beat(interval), count)
 	if err != nil {
 		return nil, err

@@ -35,6 +35,9 @@ type Owner interface {
 	// Stalled is called when a write took longer than the write timeout.
 	Stalled()
 
+	// Failed takes the error of a write, once, before anybody else sees it.
+	Failed(err error)
+
 	// Go runs f on a goroutine that the owner joins before it releases the
 	// connection.
 	Go(f func())

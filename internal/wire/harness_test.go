@@ -198,6 +198,7 @@ type owner struct {
 	// pings and pongs are of the reading goroutine.
 	pings, pongs []string
 	stalls       atomic.Int64
+	failures     atomic.Int64 // of writes
 	spawned      atomic.Int64 // goroutines
 	running      sync.WaitGroup
 }
@@ -215,6 +216,8 @@ func (o *owner) Stalled() {
 		o.stalled()
 	}
 }
+
+func (o *owner) Failed(error) { o.failures.Add(1) }
 
 func (o *owner) Go(f func()) {
 	o.spawned.Add(1)

@@ -149,14 +149,6 @@ func (c *Conn) Taken() uint64 {
 	return w.taken
 }
 
-// Broken reports whether the network takes no more bytes.
-func (c *Conn) Broken() bool {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.err != nil
-}
-
 // pong answers a ping. A server that pings and does not read gets no more pongs than
 // fit into one write. Nor can a broken network take one, but what it still holds is
 // read.
@@ -296,6 +288,9 @@ func (w *writer) flushTo(target uint64) bool {
 		w.buf, w.pongs = nil, 0
 		w.mu.Unlock()
 		n, err := w.send(buf)
+		if err != nil {
+			w.c.owner.Failed(err)
+		}
 		if cap(buf) == MaxFlush {
 			flushBuffers.Put((*[MaxFlush]byte)(buf[:MaxFlush]))
 		}

@@ -1,0 +1,95 @@
+package resock
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// patience is how long the client waits for a hook that does not return, since it
+// may be waiting for the client. Then the client goes on without it.
+const patience = time.Second
+
+// hook is a function of the application that answers a question, one bit each.
+type hook uint32
+
+const (
+	hookRetryPolicy hook = 1 << iota
+	hookBackoffPolicy
+	hookNetwork
+	hookHeartbeatMessage
+)
+
+func (h hook) String() string {
+	switch h {
+	case hookRetryPolicy:
+		return "WithRetryPolicy"
+	case hookBackoffPolicy:
+		return "WithBackoffPolicy"
+	case hookNetwork:
+		return "WithNetwork"
+	}
+	return "WithHeartbeatMessage"
+}
+
+// ask returns the answer of a hook, or the fallback if it has none in time. A hook is
+// not asked again before it has returned.
+func ask[T any](c *Client, h hook, fallback T, f func() T) T {
+	if c.asked.Or(uint32(h))&uint32(h) != 0 {
+		return fallback
+	}
+	answer := make(chan T, 1)
+	c.hooks.Go(func() {
+		v := fallback // of a hook that ends its goroutine
+		defer func() {
+			c.asked.And(^uint32(h))
+			answer <- v
+		}()
+		v = f()
+	})
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case v := <-answer:
+		return v
+	case <-timer.C:
+	case <-c.events.abort:
+	}
+	c.log().Error("a hook does not return", "hook", h)
+	return fallback
+}
+
+// patientHandler is the application's log handler. While a record is stuck in it,
+// others are dropped.
+type patientHandler struct {
+	slog.Handler
+	stuck *atomic.Bool
+}
+
+func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
+	if h.stuck.Swap(true) {
+		return nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer h.stuck.Store(false)
+		_ = h.Handler.Handle(ctx, r)
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	return nil
+}
+
+func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return patientHandler{h.Handler.WithAttrs(attrs), h.stuck}
+}
+
+func (h patientHandler) WithGroup(name string) slog.Handler {
+	return patientHandler{h.Handler.WithGroup(name), h.stuck}
+}
