@@ -100,7 +100,6 @@ func New(url string, opts ...Option) (*Client, error) {
 		WriteTimeout: config.writeTimeout,
 		CloseTimeout: config.closeTimeout,
 		CompressFrom: config.compressFrom(),
-		Borrow:       config.handler != nil,
 		Counters:     &c.counters.wire,
 	}
 	c.machine.ctx = context.Background()

@@ -106,7 +106,7 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 		idle:     min(config.idleTimeout, forever),
 		message:  config.beatMessage != nil,
 	}
-	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil {
+	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil || len(config.filters) > 0 {
 		s.alive, s.die = context.WithCancel(s.client.machine.ctx)
 	}
 	s.wire.Start(body, network, deflate, &s.client.wire, s)

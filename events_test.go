@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/resock/resock"
@@ -51,6 +52,7 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
 		await[resock.OpenEvent](t, events)
+		synctest.Wait() // the client reads
 
 		ctx, leave := context.WithCancel(context.Background())
 		late := client.Subscribe(ctx, resock.WithBuffer(0))

@@ -1,6 +1,7 @@
 package resock
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,7 @@ type fanout struct {
 	dropped atomic.Uint64 // messages
 	blocked blocked
 	behind  atomic.Int32 // subscribers that slow the connection and have a backlog
+	owners  atomic.Int32 // subscribers that keep the data of messages
 
 	// mu guards what follows and all subscribers. Whoever waits for one gives it up.
 	mu          sync.Mutex
@@ -49,7 +51,8 @@ type subscriber struct {
 	forget     func() bool // ctx, or nil
 	label      string
 	messages   bool
-	limit      int // of the backlog, with OverflowDropOldest, else 0
+	limit      int     // of the backlog, with OverflowDropOldest, else 0
+	stream     *stream // of Messages, or nil
 	prev, next *subscriber
 
 	ch      chan Event
@@ -134,6 +137,9 @@ func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event 
 
 // join adds s to the end of the list; mu is held.
 func (f *fanout) join(s *subscriber) {
+	if s.owns() {
+		f.owners.Add(1)
+	}
 	if s.prev = f.last; f.last == nil {
 		f.first = s
 	} else {
@@ -144,6 +150,9 @@ func (f *fanout) join(s *subscriber) {
 
 // part takes s off the list; mu is held.
 func (f *fanout) part(s *subscriber) {
+	if s.owns() {
+		f.owners.Add(-1)
+	}
 	if s.prev == nil {
 		f.first = s.next
 	} else {
@@ -167,21 +176,78 @@ func (f *fanout) lifecycle(event Event) {
 		f.open = event
 	}
 	for s := f.first; s != nil; s = s.next {
-		s.push(event)
+		if s.stream == nil {
+			s.push(event)
+		}
 	}
 }
 
-// deliver delivers the messages of a burst. It reports whether delivery goes on.
-func (f *fanout) deliver(session uint64, burst []wire.Message, life *lifetime) bool {
+// deliver delivers the messages of a burst. It reports whether delivery goes on. Data
+// that is not owned is copied for those who keep it.
+func (f *fanout) deliver(session uint64, burst []wire.Message, owned bool, life *lifetime) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, m := range burst {
-		f.message(MessageEvent{Session: session, Type: MessageType(m.Type), Data: m.Data}, life)
-		if f.aborted() {
-			return false
+	if f.owners.Load() > 0 {
+		if !owned {
+			own(burst)
+			owned = true
+		}
+		for _, m := range burst {
+			f.message(MessageEvent{Session: session, Type: MessageType(m.Type), Data: m.Data}, life)
+			if f.aborted() {
+				return false
+			}
 		}
 	}
-	return true
+	f.burst(session, burst, owned, life)
+	return !f.aborted()
+}
+
+// burst delivers a burst to all streams; mu is held, but while delivery waits.
+func (f *fanout) burst(session uint64, burst []wire.Message, owned bool, life *lifetime) {
+	for s := f.first; s != nil; {
+		if s.stream != nil {
+			s.stream.put(session, burst, owned, life)
+		}
+		next := s.next
+		s.settle()
+		s = next
+	}
+}
+
+const (
+	ownBlock = 16 << 10 // small messages share blocks of at most this size
+	ownAlone = 2 << 10  // a larger one has memory of its own
+)
+
+// own gives the messages memory of their own.
+func own(burst []wire.Message) {
+	var block []byte
+	for i := range burst {
+		data := burst[i].Data
+		if len(data) > ownAlone {
+			burst[i].Data = bytes.Clone(data)
+			continue
+		}
+		if len(data) > len(block) || block == nil {
+			block = make([]byte, ownSize(burst[i:]))
+		}
+		n := copy(block, data)
+		burst[i].Data, block = block[:n:n], block[n:]
+	}
+}
+
+// ownSize is how large a block the small messages of a burst need.
+func ownSize(burst []wire.Message) (size int) {
+	for _, m := range burst {
+		if n := len(m.Data); n <= ownAlone {
+			size += n
+		}
+		if size >= ownBlock {
+			return ownBlock
+		}
+	}
+	return size
 }
 
 // message delivers one message; mu is held, but while delivery waits. A subscriber
@@ -189,7 +255,7 @@ func (f *fanout) deliver(session uint64, burst []wire.Message, life *lifetime) b
 func (f *fanout) message(event MessageEvent, life *lifetime) {
 	var boxed Event // once, for all subscribers
 	for s := f.first; s != nil; {
-		if s.messages {
+		if s.messages && s.stream == nil {
 			if boxed == nil {
 				boxed = event
 			}
@@ -211,7 +277,7 @@ func (f *fanout) catchUp(life *lifetime) {
 	defer f.mu.Unlock()
 	for s := f.first; s != nil; {
 		for s.slows() && s.pumping && !s.left() && !f.aborted() && !life.ends.isFired() {
-			s.wait(nil, &life.ends)
+			s.wait(nil, nil, s.untilPumped(), &life.ends)
 		}
 		next := s.next
 		s.settle()
@@ -238,7 +304,7 @@ func (f *fanout) finish() {
 		if s.forget != nil {
 			s.forget()
 		}
-		if pumped := s.untilPumped(); pumped != nil {
+		if pumped := s.untilPumped(); pumped != nil && s.stream == nil {
 			f.mu.Unlock()
 			<-pumped
 			f.mu.Lock()
@@ -247,6 +313,9 @@ func (f *fanout) finish() {
 		s.settle()
 	}
 }
+
+// owns reports whether s keeps the data of messages.
+func (s *subscriber) owns() bool { return s.messages && (s.stream == nil || !s.stream.borrows) }
 
 // slows reports whether delivery waits for s.
 func (s *subscriber) slows() bool { return s.messages && s.limit == 0 }
@@ -267,7 +336,9 @@ func (s *subscriber) send(event Event, life *lifetime) {
 		case over.isFired():
 			s.push(event)
 			return
-		case s.wait(event, over):
+		case s.pumping: // what waits already goes first
+			s.wait(nil, nil, s.untilPumped(), over)
+		case s.wait(s.ch, event, nil, over):
 			return
 		}
 	}
@@ -291,14 +362,10 @@ func (s *subscriber) try(event Event) bool {
 	}
 }
 
-// wait waits until the consumer has taken event, which it reports, or something has
-// changed. With a backlog, that goes first. mu is given up meanwhile.
-func (s *subscriber) wait(event Event, over *signal) (delivered bool) {
-	f, ch := s.fanout, s.ch
-	pumped := s.untilPumped()
-	if pumped != nil {
-		ch = nil
-	}
+// wait waits until the consumer has taken event, which it reports, or has changed
+// something, or waiting is over. mu is given up meanwhile.
+func (s *subscriber) wait(ch chan<- Event, event Event, changed <-chan struct{}, over *signal) (delivered bool) {
+	f := s.fanout
 	enough := over.done()
 	s.waiting = true
 	f.mu.Unlock()
@@ -306,7 +373,7 @@ func (s *subscriber) wait(event Event, over *signal) (delivered bool) {
 	select {
 	case ch <- event:
 		delivered = true
-	case <-pumped:
+	case <-changed:
 	case <-enough:
 	case <-s.ctx.Done():
 	case <-f.abort:
@@ -468,15 +535,20 @@ func (s *subscriber) pump() {
 		f.mu.Lock()
 		s.ended = s.ended || !delivered
 	}
-	s.pumping = false
-	if s.slows() {
-		f.behind.Add(-1)
+	s.caughtUp()
+	s.settle()
+}
+
+// caughtUp notes that the backlog is gone; mu is held.
+func (s *subscriber) caughtUp() {
+	if s.pumping && s.slows() {
+		s.fanout.behind.Add(-1)
 	}
+	s.pumping = false
 	if s.pumped != nil {
 		close(s.pumped)
 		s.pumped = nil
 	}
-	s.settle()
 }
 
 // offer delivers event however long the consumer takes, unless it leaves or the
@@ -511,12 +583,17 @@ func (s *subscriber) leave() {
 // settle closes the channel of a subscriber that has ended, once nobody can be
 // sending to it; mu is held.
 func (s *subscriber) settle() {
-	if !s.ended || s.finished || s.waiting || s.pumping {
+	if !s.ended || s.finished || s.waiting || s.pumping && s.stream == nil {
 		return
 	}
 	s.finished = true
-	s.backlog = ring[Event]{}
 	s.fanout.part(s)
+	if s.stream != nil {
+		s.caughtUp()
+		notify(s.stream.more)
+		return
+	}
+	s.backlog = ring[Event]{}
 	close(s.ch)
 }
 

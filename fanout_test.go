@@ -28,7 +28,7 @@ func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
 	for _, event := range events {
 		burst = append(burst, wire.Message{Type: wire.Text, Data: event.Data})
 	}
-	return f.deliver(1, burst, new(lifetime))
+	return f.deliver(1, burst, true, new(lifetime))
 }
 
 // isBlocked reports whether delivery waits for somebody.
@@ -491,7 +491,7 @@ func TestParking(t *testing.T) {
 		var delivery sync.WaitGroup
 		delivery.Go(func() {
 			for range 2 * maxParked / size {
-				f.deliver(1, []wire.Message{big}, life)
+				f.deliver(1, []wire.Message{big}, true, life)
 				delivered++
 			}
 		})
@@ -513,7 +513,7 @@ func TestParking(t *testing.T) {
 		delivery.Go(func() {
 			f.catchUp(&second)
 			passed = true
-			f.deliver(2, []wire.Message{{Type: wire.Text, Data: []byte("x")}}, &second)
+			f.deliver(2, []wire.Message{{Type: wire.Text, Data: []byte("x")}}, true, &second)
 		})
 		for range 2 * maxParked / size {
 			synctest.Wait()

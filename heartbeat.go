@@ -16,6 +16,7 @@ type pulse struct {
 	idle     time.Duration // 0: silence is no death
 	message  bool          // beats are messages, sent every interval
 
+	began    time.Duration
 	next     time.Duration // when to beat, if beats are messages
 	quiet    time.Duration // how long a silence calls for a ping
 	beats    uint64
@@ -47,7 +48,7 @@ const (
 // beat together.
 func (p *pulse) start(now time.Duration, reads uint64, random float64) time.Duration {
 	p.quiet = max(1, time.Duration(random*float64(p.interval)))
-	p.next = now + p.quiet
+	p.began, p.next = now, now+p.quiet
 	p.reads = reads
 	p.due = p.wake(now, now, true)
 	return p.due
@@ -90,8 +91,15 @@ func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
 	if p.message {
 		return now >= p.next
 	}
-	return waiting && now >= p.pingAt(since)
+	if !waiting {
+		return now >= p.busyAt()
+	}
+	return now >= p.pingAt(since)
 }
+
+// busyAt is when to ping a server whose pongs nobody reads, since delivery is blocked:
+// it shall not miss the client, and a write shows whether the line is dead.
+func (p *pulse) busyAt() time.Duration { return max(p.began, p.beatAt) + p.interval }
 
 // pingAt is when a silence calls for a ping, at most one per interval.
 func (p *pulse) pingAt(since time.Duration) time.Duration {
@@ -129,6 +137,9 @@ func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
 		next = min(next, p.next)
 	} else if p.interval > 0 {
 		next = min(next, p.pingAt(since))
+		if !waiting {
+			next = min(next, p.busyAt())
+		}
 	}
 	if p.unheard {
 		next = min(next, max(p.asked, since)+p.patience)

@@ -24,6 +24,7 @@ type config struct {
 	over     *overDialed // wins over dial; nil when it has
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
+	filters  []func(context.Context, MessageEvent) bool
 	handler  func(context.Context, MessageEvent)
 	network  Network
 	limiter  interface{ Wait(context.Context) error }
@@ -77,7 +78,8 @@ func defaults() config {
 	}
 }
 
-// Option configures a [Client]. Of two equal options the last one wins.
+// Option configures a [Client]. Of two equal options the last one wins, but for
+// [WithFilter].
 type Option interface {
 	apply(*config)
 }
@@ -287,6 +289,20 @@ func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option
 	return notNil("WithMessageHandler", handle == nil, func(c *config) { c.handler = handle })
 }
 
+// WithFilter shows each message to pass before the handler and the subscribers, and
+// keeps it from them by false: heartbeats that the server starts, acknowledgements,
+// replies. It may be given several times; the filters run in order, until one says
+// false.
+//
+// pass is called on the reading goroutine, after the session's [OpenEvent]. It sees what
+// [Session.Unread] gave back, and not what [Session.Receive] took. m.Data is valid only
+// during the call. What was kept counts in Stats.MessagesIn, and is neither lost nor
+// dropped. As with [WithMessageHandler], ctx ends when the session is over, and pass
+// should return then.
+func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
+	return notNil("WithFilter", pass == nil, func(c *config) { c.filters = append(c.filters, pass) })
+}
+
 // WithEndpoint asks next for the URL and the headers of each attempt: fresh
 // tokens, failover, resume cursors. An error fails the attempt in
 // [PhaseEndpoint]. next may block; its context ends with the dial timeout and
@@ -371,6 +387,8 @@ func (c *config) compressFrom() int32 {
 	return defaultCompressFrom
 }
 
+const noTimeout = "an interval needs a timeout"
+
 // validate returns the first option that cannot work.
 func (c *config) validate() error {
 	if c.nilOption != "" {
@@ -425,7 +443,7 @@ func (c *config) validate() error {
 	case c.backoffMax < c.backoffInitial:
 		return &OptionError{"WithBackoff", c.backoffMax, "the maximum is below the initial delay"}
 	case c.beatInterval > 0 && c.beatTimeout == 0 && c.beatMessage == nil:
-		return &OptionError{"WithHeartbeat", c.beatTimeout, "an interval needs a timeout"}
+		return &OptionError{"WithHeartbeat", c.beatTimeout, noTimeout}
 	case c.beatInterval == 0 && c.beatMessage != nil:
 		return &OptionError{"WithHeartbeatMessage", "func", "needs the interval of WithHeartbeat"}
 	case c.dial.CompressionMode < websocket.CompressionDisabled || c.dial.CompressionMode > websocket.CompressionNoContextTakeover:
@@ -505,6 +523,7 @@ type subscription struct {
 	buffer   int
 	overflow Overflow
 	messages bool
+	borrows  bool // of Messages
 	label    string
 }
 
@@ -517,10 +536,18 @@ type subscribeFunc func(*subscription)
 
 func (f subscribeFunc) applySubscribe(s *subscription) { f(s) }
 
-// WithBuffer sets how many events wait for the subscriber. Defaults to 64; zero
-// is unbuffered, and a negative number is taken for zero.
+// WithBuffer sets how many events wait for the subscriber. Defaults to 64, and to 256
+// messages for [Client.Messages]; zero is unbuffered, and a negative number is taken for
+// zero. Messages has room for at least one.
 func WithBuffer(n int) SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.buffer = max(0, n) })
+}
+
+// WithBorrowedData makes the data of each message of [Client.Messages] valid only until
+// the loop goes on, as that of a bufio.Scanner is, and receiving free of garbage. It
+// has no meaning for [Client.Subscribe].
+func WithBorrowedData() SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.borrows = true })
 }
 
 // WithLabel names the subscriber in [Stats] and in the log, where it is otherwise

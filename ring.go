@@ -66,6 +66,12 @@ func (r *ring[T]) grow() {
 	r.items, r.head = items, 0
 }
 
+// clear removes all items, and keeps the memory.
+func (r *ring[T]) clear() {
+	clear(r.items)
+	r.head, r.len = 0, 0
+}
+
 // cut removes n items from the i-th on. It is meant for the front of the ring: what
 // stands before them moves.
 func (r *ring[T]) cut(i, n int) {

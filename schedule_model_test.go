@@ -228,7 +228,7 @@ func (m *model) checkReader(name string, r *reader) {
 			life = append(life, identity(event))
 			if o := m.ended(event); o != nil {
 				if all := o.before + o.messages - o.consumed; !r.silent && !m.handler {
-					none := behind && o.messages == o.consumed // that could tell what was left out
+					none := behind && o.messages == o.consumed  // that could tell what was left out
 					if known && at != all && !none && !r.drop { // what is lost in a session is told in it only
 						m.t.Errorf("%s: session %d ended after message %d of %d", name, o.open.Session, at, all)
 					}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ type session struct {
 	id      uint64
 	wire    wire.Conn
 	early   []wire.Message // came during OnOpen, and was not received by it
+	unread  []wire.Message // was received by OnOpen, and given back
 	heart   heartbeat
 	age     *time.Timer
 	event   OpenEvent
@@ -310,10 +312,11 @@ var errWriteTimeout = errors.New("the network took no bytes within the write tim
 // read delivers messages until the session ends, or delivery is aborted. It reads on
 // only when no subscriber is behind, unless the session is ending.
 func (s *session) read() {
-	burst, err := s.early, error(nil)
-	for s.early = nil; err == nil && s.deliver(burst); {
+	borrow, burst, err := false, append(s.unread, s.early...), error(nil)
+	for s.unread, s.early = nil, nil; err == nil && s.deliver(burst, !borrow); {
 		s.client.events.catchUp(&s.life)
-		burst, err = s.wire.Next()
+		borrow = s.client.events.owners.Load() == 0
+		burst, err = s.wire.Next(borrow)
 	}
 }
 
@@ -322,35 +325,63 @@ func (s *session) read() {
 // channel, message by message.
 const yieldAfter = 16
 
-// deliver hands messages to the handler, or the subscribers. It reports whether
-// delivery goes on.
-func (s *session) deliver(burst []wire.Message) bool {
-	handle, events := s.client.config.handler, &s.client.events
-	if handle == nil {
-		goesOn := s.mine() && events.deliver(s.id, burst, &s.life)
-		if len(burst) >= yieldAfter {
-			runtime.Gosched()
-		}
-		return goesOn
+// deliver hands messages to the filters, and then to the handler or the subscribers. It
+// reports whether delivery goes on. Data that is not owned is valid during the call.
+func (s *session) deliver(burst []wire.Message, owned bool) bool {
+	config, events := &s.client.config, &s.client.events
+	if len(burst) == 0 {
+		return s.mine()
 	}
-	if len(burst) > 0 {
-		s.goAway("WithMessageHandler")
-		defer s.comeBack()
+	if len(config.filters) > 0 {
+		burst = s.filter(burst, config.filters)
 	}
-	for _, m := range burst {
-		handle(s.alive, MessageEvent{Session: s.id, Type: MessageType(m.Type), Data: m.Data})
-		if events.aborted() {
-			return false
-		}
+	if config.handler != nil { // which is waited for, however late it is
+		s.handle(burst, config.handler)
+		return !events.aborted()
 	}
-	return true
+	goesOn := s.mine() && events.deliver(s.id, burst, owned, &s.life)
+	if len(burst) >= yieldAfter {
+		runtime.Gosched()
+	}
+	return goesOn
 }
 
-// mine reports whether the session is still the reader's: what one reads behind a hook
-// that overstayed comes after the session's last event.
+// message is a message as the application sees it.
+func (s *session) message(m wire.Message) MessageEvent {
+	return MessageEvent{Session: s.id, Type: MessageType(m.Type), Data: m.Data}
+}
+
+// filter returns the messages that all filters let pass.
+func (s *session) filter(burst []wire.Message, filters []func(context.Context, MessageEvent) bool) []wire.Message {
+	s.goAway("WithFilter")
+	defer s.comeBack()
+	passed := burst[:0]
+	for _, m := range burst {
+		event := s.message(m)
+		keeps := func(pass func(context.Context, MessageEvent) bool) bool { return !pass(s.alive, event) }
+		if !slices.ContainsFunc(filters, keeps) {
+			passed = append(passed, m)
+		}
+	}
+	return passed
+}
+
+// handle hands messages to the message handler.
+func (s *session) handle(burst []wire.Message, handle func(context.Context, MessageEvent)) {
+	s.goAway("WithMessageHandler")
+	defer s.comeBack()
+	for _, m := range burst {
+		handle(s.alive, s.message(m))
+		if s.client.events.aborted() {
+			return
+		}
+	}
+}
+
+// mine reports whether the session is still the reader's, which it may not be any more
+// behind a function of the application that overstayed.
 func (s *session) mine() bool {
-	hooks := &s.client.config.dial
-	if hooks.OnPingReceived == nil && hooks.OnPongReceived == nil {
+	if s.alive == nil {
 		return true
 	}
 	s.mu.Lock()
@@ -385,6 +416,14 @@ func (s *session) finish() ending {
 	}
 	s.wire.Release()
 	return s.conclude(known, s.wire.End())
+}
+
+// patienceWithNetwork is how long the network may owe the acknowledgement of what was
+// written. It finds a dead line while nobody reads.
+func (s *session) patienceWithNetwork() time.Duration {
+	s.heart.mu.Lock()
+	defer s.heart.mu.Unlock()
+	return max(s.heart.pulse.interval+s.heart.pulse.timeout, s.client.config.writeTimeout)
 }
 
 // conclude tells how the session ended, from the reason that is known, if any, and
@@ -432,6 +471,7 @@ func (s *session) discard(err error) ending {
 
 // begin starts what an open session does besides reading.
 func (s *session) begin() {
+	s.wire.LimitUnacknowledged(s.patienceWithNetwork())
 	s.blocked = s.client.events.blocked.sum()
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {

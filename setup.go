@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/resock/resock/internal/wire"
 )
@@ -31,6 +32,9 @@ func (s *Session) ID() uint64 { return s.session.id }
 
 // Header returns the header of the server's response to the upgrade.
 func (s *Session) Header() http.Header { return s.header }
+
+// Subprotocol returns what the server chose of [WithSubprotocols], or nothing.
+func (s *Session) Subprotocol() string { return s.session.event.Subprotocol }
 
 // RemoteAddr returns the network address of the server, or of the proxy, or
 // nothing if the HTTP client hides it.
@@ -85,12 +89,63 @@ func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, er
 	return MessageType(m.Type), m.Data, nil
 }
 
+// Unread gives back a message that Receive took and that is not for the hook, such as
+// a push that comes before the answer. Subscribers get what was given back right after
+// the OpenEvent, in the order of the calls. data is copied. Unread does nothing after
+// the hook has returned.
+func (s *Session) Unread(typ MessageType, data []byte) {
+	m := wire.Message{Type: wire.Type(typ), Data: append(make([]byte, 0, len(data)), data...)}
+	s.session.mu.Lock()
+	defer s.session.mu.Unlock()
+	if !s.over.Load() {
+		s.session.unread = append(s.session.unread, m)
+	}
+}
+
+// SetHeartbeat sets the heartbeat of this session, as [WithHeartbeat] does for all, for
+// servers that dictate it. An interval of zero disables it.
+func (s *Session) SetHeartbeat(interval, timeout time.Duration) error {
+	const name = "Session.SetHeartbeat"
+	switch messages := s.session.client.config.beatMessage != nil; {
+	case interval < 0:
+		return &OptionError{name, interval, "must not be negative"}
+	case timeout < 0:
+		return &OptionError{name, timeout, "must not be negative"}
+	case interval > 0 && timeout == 0 && !messages:
+		return &OptionError{name, timeout, noTimeout}
+	}
+	return s.setPulse(func(p *pulse) {
+		p.interval, p.timeout = min(interval, forever), min(timeout, forever)
+	})
+}
+
+// SetIdleTimeout sets the idle timeout of this session, as [WithIdleTimeout] does for
+// all. Zero disables it.
+func (s *Session) SetIdleTimeout(d time.Duration) error {
+	if d < 0 {
+		return &OptionError{"Session.SetIdleTimeout", d, "must not be negative"}
+	}
+	return s.setPulse(func(p *pulse) { p.idle = min(d, forever) })
+}
+
+// setPulse changes what the heartbeat will begin with.
+func (s *Session) setPulse(set func(*pulse)) error {
+	h := &s.session.heart
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s.over.Load() {
+		return errSetupOver
+	}
+	set(&h.pulse)
+	return nil
+}
+
 // receive returns the next message, in memory of its own. The end of ctx kills the
 // session.
 func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 	stop := context.AfterFunc(ctx, s.kill)
 	for err == nil && len(s.early) == 0 && ctx.Err() == nil {
-		s.early, err = s.wire.Next()
+		s.early, err = s.wire.Next(false)
 	}
 	switch {
 	case !stop():

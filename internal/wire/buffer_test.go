@@ -58,7 +58,7 @@ func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
 // drain reads until the end, and returns it.
 func drain(c *Conn) error {
 	for {
-		if _, err := c.Next(); err != nil {
+		if _, err := next(c); err != nil {
 			return err
 		}
 	}
@@ -261,7 +261,7 @@ func TestReadNoProgress(t *testing.T) {
 			}
 			return copy(p, frame(finBit|opText, "text")), io.EOF
 		}))
-		burst, err := c.Next()
+		burst, err := next(c)
 		switch {
 		case empty < 100:
 			if err != nil || len(burst) != 1 {
@@ -379,7 +379,7 @@ func TestCarvedMessages(t *testing.T) {
 	c, o := start(t, setting{limit: 1 << 20}, &script{in: stream, cut: func() int { return 1 + rand.IntN(9000) }, end: io.EOF})
 	var kept [][]byte
 	for {
-		burst, err := c.Next()
+		burst, err := next(c)
 		if err != nil {
 			break
 		}
@@ -496,7 +496,7 @@ func TestReadCounts(t *testing.T) {
 func TestReleaseCounts(t *testing.T) {
 	two := join(frame(finBit|opText, "one"), frame(finBit|opText, "two"))
 	c, _ := start(t, setting{limit: 10}, &script{in: two, end: io.EOF})
-	if _, err := c.Next(); err != nil {
+	if _, err := next(c); err != nil {
 		t.Fatal(err)
 	}
 	c.Release()
@@ -573,7 +573,7 @@ func TestNothingIsPinned(t *testing.T) {
 		})
 		var burst []Message
 		for {
-			next, err := c.Next()
+			next, err := next(c)
 			if len(burst) > len(next) && !isClear(burst[len(next):]) {
 				t.Errorf("the burst before is kept: %v", burst)
 			}
@@ -657,7 +657,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 	ten := bytes.Repeat(frame(finBit|opText, "small"), 10)
 	if !recycled(&bursts, func() *[maxBurst]Message {
 		c, _ := start(t, setting{limit: 10}, &script{in: ten, end: io.EOF})
-		if _, err := c.Next(); err != nil {
+		if _, err := next(c); err != nil {
 			t.Fatal(err)
 		}
 		used := c.in.burst

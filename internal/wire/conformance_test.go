@@ -485,7 +485,7 @@ func startEcho(t *testing.T, transport net.Conn, extension string, borrow bool) 
 func (e *echoer) echo(t *testing.T) {
 	for {
 		var burst []Message
-		if burst, e.end = e.conn.Next(); e.end != nil {
+		if burst, e.end = next(e.conn); e.end != nil {
 			break
 		}
 		checkBurst(t, burst)
@@ -503,7 +503,7 @@ func (e *echoer) echo(t *testing.T) {
 // nothing should have written to it.
 func (e *echoer) keep(burst []Message) {
 	for _, m := range burst {
-		if e.conn.config.Borrow {
+		if borrows(e.conn) {
 			m.Data = bytes.Clone(m.Data)
 		}
 		e.got = append(e.got, m)

@@ -49,7 +49,6 @@ type Config struct {
 	WriteTimeout time.Duration // of one write of at most MaxFlush bytes
 	CloseTimeout time.Duration // of Conn.Close
 	CompressFrom int32         // messages of that size, or more, are compressed
-	Borrow       bool          // the data of a message is valid until the next Next only
 	Counters     *Counters
 }
 

@@ -158,8 +158,8 @@ func TestClose(t *testing.T) {
 			_ = drain(c)
 			c.Close()
 			checkSent(t, l.written(), test.want...)
-			if c.CloseSent() != (test.want != nil) || c.Broken() {
-				t.Errorf("%s: sent: %v, broken: %v", name, c.CloseSent(), c.Broken())
+			if c.CloseSent() != (test.want != nil) || broken(c) {
+				t.Errorf("%s: sent: %v, broken: %v", name, c.CloseSent(), broken(c))
 			}
 			time.Sleep(time.Hour)
 			if l.cut() {
@@ -241,8 +241,8 @@ func TestCloseIsBounded(t *testing.T) {
 				if took := time.Since(began); took != closeTimeout {
 					t.Errorf("%s: took %v", name, took)
 				}
-				if c.CloseSent() || !c.Broken() || !h.cut() {
-					t.Errorf("%s: sent: %v, broken: %v, cut: %v", name, c.CloseSent(), c.Broken(), h.cut())
+				if c.CloseSent() || !broken(c) || !h.cut() {
+					t.Errorf("%s: sent: %v, broken: %v, cut: %v", name, c.CloseSent(), broken(c), h.cut())
 				}
 				o.join()
 				c.Release()
@@ -337,8 +337,8 @@ func TestKill(t *testing.T) {
 			if took := time.Since(began); took != 0 || endOf(err) != test.want {
 				t.Errorf("%s: ended after %v by %v", name, took, err)
 			}
-			if test.deaf && !c.Broken() || c.CloseSent() == test.deaf && test.want != endLost {
-				t.Errorf("%s: broken: %v, close frame sent: %v", name, c.Broken(), c.CloseSent())
+			if test.deaf && !broken(c) || c.CloseSent() == test.deaf && test.want != endLost {
+				t.Errorf("%s: broken: %v, close frame sent: %v", name, broken(c), c.CloseSent())
 			}
 		})
 	}
@@ -349,13 +349,13 @@ func TestKillBeforeAnything(t *testing.T) {
 	l := newLine()
 	c, o := start(t, setting{limit: 100}, l)
 	c.Kill()
-	if _, err := c.Next(); !errors.Is(err, net.ErrClosed) || endOf(err) != endLost {
+	if _, err := next(c); !errors.Is(err, net.ErrClosed) || endOf(err) != endLost {
 		t.Errorf("read: %v", err)
 	}
 	if err := c.Write(&Outgoing{Type: Text}); err != nil {
 		t.Errorf("written: %v", err) // to memory
 	}
-	if err := c.Flush(); !errors.Is(err, net.ErrClosed) || !c.Broken() {
+	if err := c.Flush(); !errors.Is(err, net.ErrClosed) || !broken(c) {
 		t.Errorf("flushed: %v", err)
 	}
 	finish(c, o)
@@ -434,7 +434,7 @@ func TestSilence(t *testing.T) {
 		next := make(chan struct{})
 		o.running.Go(func() {
 			for range next {
-				_, _ = c.Next()
+				_, _ = c.Next(false)
 			}
 		})
 		check("nobody reads", 0, false, 0)
@@ -505,8 +505,8 @@ func TestStartedConnection(t *testing.T) {
 		if len(l.server) != 1 || len(l.written()) > 0 || o.spawned.Load() > 0 || l.closes > 0 {
 			t.Error("something happens without being asked for")
 		}
-		if c.End() != nil || c.Broken() || c.CloseSent() || c.Taken() != 0 {
-			t.Error(fmt.Sprint("a new connection has the state ", c.End(), c.Broken(), c.CloseSent(), c.Taken()))
+		if c.End() != nil || broken(c) || c.CloseSent() || c.Taken() != 0 {
+			t.Error(fmt.Sprint("a new connection has the state ", c.End(), broken(c), c.CloseSent(), c.Taken()))
 		}
 		c.Release()
 	})

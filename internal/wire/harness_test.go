@@ -194,6 +194,7 @@ const (
 type owner struct {
 	answer  func(payload []byte) bool // if not nil, it is asked about each ping
 	stalled func()                    // if not nil, it is called for each stall
+	borrow  bool                      // what next returns
 
 	// pings and pongs are of the reading goroutine.
 	pings, pongs []string
@@ -243,11 +244,10 @@ func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *own
 		ReadLimit:    set.limit,
 		WriteTimeout: writeTimeout,
 		CloseTimeout: closeTimeout,
-		Borrow:       set.borrow,
 		Counters:     new(Counters),
 	}
 	network, _ := transport.(net.Conn)
-	c, o := new(Conn), new(owner)
+	c, o := new(Conn), &owner{borrow: set.borrow}
 	c.Start(transport, network, deflate, config, o)
 	return c, o
 }
@@ -321,7 +321,7 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 	var kept []Message
 	var copied []message
 	for {
-		burst, err := c.Next()
+		burst, err := next(c)
 		if err != nil {
 			if len(burst) != 0 {
 				t.Errorf("%d messages come with %v", len(burst), err)
@@ -329,7 +329,7 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 			return func() []message { return append(copied, copies(kept)...) }, err
 		}
 		checkBurst(t, burst)
-		if c.config.Borrow {
+		if borrows(c) {
 			copied = append(copied, copies(burst)...)
 		} else {
 			kept = append(kept, burst...)
@@ -447,4 +447,24 @@ func checkOutcome(t testing.TB, what string, got, want outcome) {
 	if got.String() != want.String() || !slices.Equal(got.messages, want.messages) {
 		t.Errorf("%s: got\n%v\nwant\n%v", what, got, want)
 	}
+}
+
+func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
+
+// next is Next, which borrows if the setting says so.
+func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
+
+// broken reports whether the network takes no more bytes, which the owner was told
+// once.
+func broken(c *Conn) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	told := int64(0)
+	if c.out.err != nil {
+		told = 1
+	}
+	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
+		panic("the owner of a broken connection was not told, or too often")
+	}
+	return c.out.err != nil
 }

@@ -87,7 +87,7 @@ func (r *reader) inflated(typ Type) {
 	case typ == Text && !utf8.Valid(data):
 		r.violate(codeInvalidData, notUTF8)
 		return
-	case !r.c.config.Borrow:
+	case !r.borrow:
 		// The rest of the buffer holds more of the same, most likely.
 		left := r.w - r.r
 		data = r.carve(data, left*len(data)/max(1, received-left))

@@ -304,7 +304,7 @@ func burstSizes(t *testing.T, stream []byte, want []message) (sizes []int) {
 	c, o := start(t, setting{limit: 1 << 20, extension: extension, borrow: true}, &script{in: stream, end: errEnd})
 	defer finish(c, o)
 	for {
-		burst, err := c.Next()
+		burst, err := next(c)
 		if err != nil {
 			if len(want) > 0 || endOf(err) != endLost {
 				t.Errorf("%d messages lack: %v", len(want), err)
@@ -666,8 +666,8 @@ func TestInflateSharesMemory(t *testing.T) {
 	for _, count := range []int{1, 2, 3, 10} {
 		stream, _ := inOneRead(bytes.Repeat(compressedFrames(payload), count))
 		c, o := start(t, setting{limit: 1 << 20, extension: extension}, &script{in: stream, end: errEnd})
-		_, _ = c.Next()
-		burst, err := c.Next()
+		_, _ = next(c)
+		burst, err := next(c)
 		if err != nil || len(burst) != count {
 			t.Fatalf("%d messages, %v", len(burst), err)
 		}

@@ -39,6 +39,8 @@ type reader struct {
 	end  error // sticky
 	late error // of the transport, to be reported after the bytes that came with it
 
+	borrow bool // the data of what Next returns
+
 	messages, bytes uint64 // not yet added to the counters
 
 	// What Next returns.
@@ -61,12 +63,13 @@ type reader struct {
 }
 
 // Next returns the messages that came next, in order, and waits for one if there is
-// none. With [Config.Borrow] their data is valid until the next call, else it
-// belongs to the caller; the slice itself is valid until the next call in any case.
-// An error is the end: Next must not be called again.
-func (c *Conn) Next() ([]Message, error) {
+// none. If it borrows, their data is valid until the next call, else it belongs to the
+// caller; the slice itself is valid until the next call in any case. An error is the
+// end: another call returns the same.
+func (c *Conn) Next(borrow bool) ([]Message, error) {
 	r := &c.in
 	r.settle()
+	r.borrow = borrow
 	for r.end == nil {
 		r.scan()
 		if r.n > 0 {
@@ -158,7 +161,7 @@ func (r *reader) release() {
 // scan takes the messages at the front of the buffer that are whole, in one frame,
 // and right. It leaves everything else.
 func (r *reader) scan() {
-	borrow, limit := r.c.config.Borrow, r.c.config.ReadLimit
+	borrow, limit := r.borrow, r.c.config.ReadLimit
 	for r.n < maxBurst && r.end == nil {
 		b := r.received()
 		if len(b) < 2 {
@@ -347,7 +350,7 @@ func (r *reader) whole(typ Type, n int) {
 	}
 	payload := r.received()[:n]
 	r.r += n
-	if !r.c.config.Borrow {
+	if !r.borrow {
 		payload = r.carve(payload, r.w-r.r)
 	}
 	r.put(typ, payload)
@@ -358,7 +361,7 @@ func (r *reader) whole(typ Type, n int) {
 // much; beyond that, memory is taken as bytes arrive.
 func (r *reader) collect(typ Type) {
 	var data []byte
-	shared := r.c.config.Borrow || !r.fin
+	shared := r.borrow || !r.fin
 	size := int(min(r.left, growFrom))
 	if shared {
 		data = r.borrowScratch(size)
@@ -398,7 +401,7 @@ func (r *reader) collect(typ Type) {
 	}
 	if shared {
 		*r.scratch = data[:0] // it may have grown
-		if !r.c.config.Borrow {
+		if !r.borrow {
 			data = r.carve(data, 0)
 		}
 	}

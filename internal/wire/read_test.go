@@ -332,7 +332,7 @@ func TestBursts(t *testing.T) {
 		for i, bursts := range want {
 			for _, n := range bursts {
 				c.in.full = true // so that there is room for a piece in one read
-				burst, err := c.Next()
+				burst, err := next(c)
 				if err != nil || len(burst) != n || f.next != i+1 {
 					t.Fatalf("piece %d: got %d messages after %d pieces, %v; want %d", i, len(burst), f.next, err, n)
 				}
@@ -366,7 +366,7 @@ func TestBurstsEndWithAControlFrame(t *testing.T) {
 			{"88", "3 6 9", "5"},
 			{"10 11", "3 6 9", "5"},
 		} {
-			burst, err := c.Next()
+			burst, err := next(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -384,7 +384,7 @@ func TestBurstsEndWithAControlFrame(t *testing.T) {
 				t.Errorf("burst %d: the end is %v", i, c.End())
 			}
 		}
-		if _, err := c.Next(); endOf(err) != endClosed(codeNone, "") {
+		if _, err := next(c); endOf(err) != endClosed(codeNone, "") {
 			t.Errorf("the end is %v", err)
 		}
 		finish(c, o)
@@ -405,11 +405,11 @@ func TestBurstBeforeTheEnd(t *testing.T) {
 			stream := join(bytes.Repeat(frame(finBit|opText, "before"), before), bad, frame(finBit|opText, "behind"))
 			c, o := start(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: errEnd})
 			if before > 0 {
-				if burst, err := c.Next(); err != nil || len(burst) != before {
+				if burst, err := next(c); err != nil || len(burst) != before {
 					t.Errorf("%s: got %d messages, %v; want %d", name, len(burst), err, before)
 				}
 			}
-			burst, err := c.Next()
+			burst, err := next(c)
 			var violation *Violation
 			if !errors.As(err, &violation) || len(burst) > 0 {
 				t.Errorf("%s, behind %d messages: %v, with %d messages", name, before, err, len(burst))
@@ -425,7 +425,7 @@ func TestBorrowedData(t *testing.T) {
 	bothWays(t, func(t *testing.T, set setting) {
 		for name, cut := range map[string]func() int{"whole": nil, "in parts": inTwo(10)} {
 			c, o := start(t, set, &script{in: stream, cut: cut, end: errEnd})
-			burst, err := c.Next()
+			burst, err := next(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -452,7 +452,7 @@ func TestKeptBurstSharesABlock(t *testing.T) {
 		c, o := start(t, setting{limit: 100}, &script{in: stream, cut: cut, end: errEnd})
 		var all []Message
 		for len(all) < 10 {
-			burst, err := c.Next()
+			burst, err := next(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -477,7 +477,7 @@ func TestKeptMessageOnItsOwn(t *testing.T) {
 		"two frames": join(frame(opText, "te"), frame(finBit|opContinuation, "xt"), frame(finBit|opText, "more")),
 	} {
 		c, o := start(t, setting{limit: 100}, &script{in: stream, end: errEnd})
-		if burst, err := c.Next(); err != nil || string(burst[0].Data) != "text" || len(c.in.block) != 0 {
+		if burst, err := next(c); err != nil || string(burst[0].Data) != "text" || len(c.in.block) != 0 {
 			t.Errorf("%s: got %s, %v, in a block with room for %d more bytes", name, burst[0].Data, err, len(c.in.block))
 		}
 		finish(c, o)
@@ -500,7 +500,7 @@ func TestLargeMessagesAreReadStraight(t *testing.T) {
 			}
 			return n, nil
 		}))
-		burst, err := c.Next()
+		burst, err := next(c)
 		if err != nil || len(burst) != 1 || string(burst[0].Data) != text {
 			t.Errorf("got %d messages, %v", len(burst), err)
 		}
@@ -531,7 +531,7 @@ func TestReadsOfALargeMessage(t *testing.T) {
 			}
 			return f.Read(p)
 		}))
-		if burst, err := c.Next(); err != nil || len(burst[0].Data) != 5000 {
+		if burst, err := next(c); err != nil || len(burst[0].Data) != 5000 {
 			t.Error(err)
 		}
 		if straight != test.straight {

@@ -336,11 +336,11 @@ func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	put(t, c, Text, "m")
 	flush(t, c)
 	put(t, c, Text, "m")
-	if c.Broken() {
+	if broken(c) {
 		t.Error("broken too soon")
 	}
-	if err := c.Flush(); err != errNetwork || !c.Broken() {
-		t.Errorf("flush: %v, broken: %v", err, c.Broken())
+	if err := c.Flush(); err != errNetwork || !broken(c) {
+		t.Errorf("flush: %v, broken: %v", err, broken(c))
 	}
 	c.Release()
 }
@@ -351,8 +351,8 @@ func TestErrorWithAllBytes(t *testing.T) {
 	c, _ := start(t, setting{}, transportFunc(func(p []byte) (int, error) { return len(p), errNetwork }))
 	put(t, c, Text, "m")
 	flush(t, c)
-	if !c.Broken() || c.Taken() != uint64(FrameSize(1)) {
-		t.Errorf("broken: %v, taken: %d", c.Broken(), c.Taken())
+	if !broken(c) || c.Taken() != uint64(FrameSize(1)) {
+		t.Errorf("broken: %v, taken: %d", broken(c), c.Taken())
 	}
 	checkRefused(t, c, errNetwork)
 	c.Release()
@@ -962,8 +962,8 @@ func TestNothingAfterTheCloseFrame(t *testing.T) {
 			c.Ping()
 			c.PingWait()
 			c.pong([]byte("pong"))
-			if c.Broken() || o.spawned.Load() != 0 || len(pending(c)) > 0 {
-				t.Errorf("broken: %v, %d goroutines, %d bytes wait", c.Broken(), o.spawned.Load(), len(pending(c)))
+			if broken(c) || o.spawned.Load() != 0 || len(pending(c)) > 0 {
+				t.Errorf("broken: %v, %d goroutines, %d bytes wait", broken(c), o.spawned.Load(), len(pending(c)))
 			}
 			if !flushed {
 				close(n.gate)
@@ -1013,8 +1013,8 @@ func TestCloseFrameOfABrokenNetwork(t *testing.T) {
 	n := &network{}
 	c, _ := start(t, setting{}, n)
 	c.SendClose(1000, "")
-	if c.CloseSent() || !c.Broken() {
-		t.Errorf("sent: %v, broken: %v", c.CloseSent(), c.Broken())
+	if c.CloseSent() || !broken(c) {
+		t.Errorf("sent: %v, broken: %v", c.CloseSent(), broken(c))
 	}
 	checkRefused(t, c, errNetwork) // and not for the close frame
 	c.Release()
@@ -1047,8 +1047,8 @@ func TestPingsThatFail(t *testing.T) {
 		c, o := start(t, setting{}, &network{})
 		c.Ping()
 		synctest.Wait()
-		if !c.Broken() || c.out.relief {
-			t.Errorf("broken: %v, somebody flushes: %v", c.Broken(), c.out.relief)
+		if !broken(c) || c.out.relief {
+			t.Errorf("broken: %v, somebody flushes: %v", broken(c), c.out.relief)
 		}
 		finish(c, o)
 	})

@@ -1,0 +1,11 @@
+package wire
+
+import "syscall"
+
+// userTimeout is TCP_USER_TIMEOUT of tcp(7), in milliseconds, which package syscall
+// does not name.
+const userTimeout = 0x12
+
+func setUserTimeout(fd uintptr, milliseconds int) error {
+	return syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, userTimeout, milliseconds)
+}

@@ -1,0 +1,250 @@
+package resock
+
+import (
+	"bytes"
+	"context"
+	"iter"
+	"sync"
+	"sync/atomic"
+
+	"github.com/resock/resock/internal/wire"
+)
+
+// Messages returns the messages from now on, in order, without the other events. It
+// is the fastest way to receive: messages are handed over by the burst, and none is
+// boxed.
+//
+//	for m := range client.Messages(ctx) {
+//		…
+//	}
+//
+// The subscription is made at once and serves one range: a second one is empty.
+// Leaving the loop ends it, and so does the end of ctx, promptly; when the client is
+// closed for good the loop ends after what was received. Until then it delays
+// delivery as that of [Client.Subscribe] does, also if it is never ranged over.
+//
+// The defaults are [WithBuffer](256), of messages, and [OverflowBlock]. With
+// [WithMessageHandler] or [WithoutMessages] there are no messages, which is logged.
+func (c *Client) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq[MessageEvent] {
+	sub := subscription{buffer: 256, messages: true}
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applySubscribe(&sub)
+		}
+	}
+	if !sub.messages || c.config.handler != nil {
+		c.log().Warn("Messages is empty, because of WithMessageHandler or WithoutMessages", "label", sub.label)
+		return func(func(MessageEvent) bool) {}
+	}
+	return c.events.stream(ctx, sub).all
+}
+
+// stream is a subscriber that takes messages by the burst.
+type stream struct {
+	subscriber
+	buffer  int
+	borrows bool          // the data is valid until the loop goes on
+	more    chan struct{} // bundle is there, or the end
+	ranged  atomic.Bool
+	cut     atomic.Bool // what is not delivered yet is discarded
+
+	bundle *bundle // that the loop takes next, or nil; of the fanout's mu
+}
+
+// bundle is what a loop takes at once.
+type bundle struct {
+	messages ring[MessageEvent]
+	blocks   []*block // of borrowed data
+	used     int      // of the last of them
+}
+
+const (
+	blockSize  = 64 << 10 // a larger message has memory of its own
+	maxBundled = 1024     // messages; a larger bundle is not kept
+)
+
+type block [blockSize]byte
+
+// Bundles are empty, and shared by all clients, as are blocks: an idle stream holds
+// none.
+var (
+	bundles = sync.Pool{New: func() any { return new(bundle) }}
+	blocks  = sync.Pool{New: func() any { return new(block) }}
+)
+
+// copy returns a copy of data that lives as long as b.
+func (b *bundle) copy(data []byte) []byte {
+	n := len(data)
+	if n > blockSize {
+		return bytes.Clone(data)
+	}
+	if len(b.blocks) == 0 || n > blockSize-b.used {
+		b.blocks = append(b.blocks, blocks.Get().(*block))
+		b.used = 0
+	}
+	own := b.blocks[len(b.blocks)-1][b.used : b.used+n : b.used+n]
+	b.used += copy(own, data)
+	return own
+}
+
+// recycle gives a bundle back whose messages nobody uses any more.
+func (b *bundle) recycle() {
+	for i, block := range b.blocks {
+		blocks.Put(block)
+		b.blocks[i] = nil
+	}
+	b.blocks, b.used = b.blocks[:0], 0
+	if len(b.messages.items) <= maxBundled {
+		b.messages.clear()
+		bundles.Put(b)
+	}
+}
+
+func (f *fanout) stream(ctx context.Context, opts subscription) *stream {
+	st := &stream{buffer: max(1, opts.buffer), borrows: opts.borrows, more: make(chan struct{}, 1)}
+	st.subscriber = subscriber{fanout: f, ctx: ctx, label: opts.label, messages: true, stream: st}
+	if opts.overflow == OverflowDropOldest {
+		st.limit = st.buffer
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		st.ended, st.finished = true, true
+		notify(st.more)
+		return st
+	}
+	f.join(&st.subscriber)
+	if ctx.Done() != nil {
+		st.forget = context.AfterFunc(ctx, st.leave)
+	}
+	return st
+}
+
+// all is the iterator.
+func (st *stream) all(yield func(MessageEvent) bool) {
+	if st.ranged.Swap(true) {
+		return
+	}
+	defer st.leave()
+	for b := st.take(); b != nil; b = st.take() {
+		for i := range b.messages.len {
+			if st.cut.Load() || !yield(*b.messages.at(i)) {
+				return
+			}
+		}
+		b.recycle()
+	}
+}
+
+// take waits for the next bundle. It returns nil at the end.
+func (st *stream) take() *bundle {
+	for {
+		st.fanout.mu.Lock()
+		b, over := st.bundle, st.ended
+		st.bundle, st.parked = nil, 0
+		st.caughtUp()
+		st.fanout.mu.Unlock()
+		if b != nil || over {
+			return b
+		}
+		<-st.more
+	}
+}
+
+// leave ends the subscription.
+func (st *stream) leave() {
+	f := st.fanout
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	st.cut.Store(true)
+	st.bundle = nil
+	st.ended = true
+	st.settle()
+	if st.forget != nil {
+		st.forget()
+	}
+}
+
+// put delivers a burst, and waits for the loop if it must; mu is held. Data that is
+// not owned is copied.
+func (st *stream) put(session uint64, burst []wire.Message, owned bool, life *lifetime) {
+	for i := 0; i < len(burst) && !st.ended; {
+		over := st.over(life)
+		switch {
+		case st.waitingFor() < st.buffer:
+		case st.limit > 0:
+			st.dropFirst()
+		case over.isFired():
+			st.park(len(burst[i].Data))
+		default:
+			notify(st.more)
+			st.wait(nil, nil, st.untilTaken(), over)
+			continue
+		}
+		st.add(session, burst[i], owned)
+		i++
+	}
+	notify(st.more)
+}
+
+// waitingFor is how many messages wait for the loop.
+func (st *stream) waitingFor() int {
+	if st.bundle == nil {
+		return 0
+	}
+	return st.bundle.messages.len
+}
+
+// add adds a message to the bundle.
+func (st *stream) add(session uint64, m wire.Message, owned bool) {
+	b := st.bundle
+	if b == nil {
+		b = bundles.Get().(*bundle)
+		st.bundle = b
+	}
+	data := m.Data
+	switch {
+	case owned:
+	case st.borrows:
+		data = b.copy(data)
+	default:
+		data = bytes.Clone(data)
+	}
+	event := MessageEvent{Session: session, Type: MessageType(m.Type), Data: data}
+	if st.lost > 0 && st.lostIn == session {
+		event.Lost = st.lost
+		st.lost = 0
+	}
+	b.messages.pushBack(event)
+}
+
+// dropFirst drops the oldest message of the bundle. The next one tells, if it is of
+// the same session.
+func (st *stream) dropFirst() {
+	waiting := &st.bundle.messages
+	m := waiting.popFront()
+	st.fanout.dropped.Add(1)
+	switch {
+	case waiting.len == 0:
+		st.lost, st.lostIn = 1+m.Lost, m.Session
+	case waiting.at(0).Session == m.Session:
+		waiting.at(0).Lost += 1 + m.Lost
+	}
+}
+
+// park counts a message for which there was no room.
+func (st *stream) park(n int) {
+	st.parked += n
+	if !st.pumping {
+		st.pumping = true
+		st.fanout.behind.Add(1)
+	}
+}
+
+// untilTaken is closed when the loop takes the bundle.
+func (st *stream) untilTaken() <-chan struct{} {
+	if st.pumped == nil {
+		st.pumped = make(chan struct{})
+	}
+	return st.pumped
+}
