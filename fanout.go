@@ -1,7 +1,6 @@
 package resock
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -226,7 +225,7 @@ func own(burst []wire.Message) {
 	for i := range burst {
 		data := burst[i].Data
 		if len(data) > ownAlone {
-			burst[i].Data = bytes.Clone(data)
+			burst[i].Data = clone(data)
 			continue
 		}
 		if len(data) > len(block) || block == nil {
@@ -235,6 +234,13 @@ func own(burst []wire.Message) {
 		n := copy(block, data)
 		burst[i].Data, block = block[:n:n], block[n:]
 	}
+}
+
+// clone returns a copy of data, with len == cap.
+func clone(data []byte) []byte {
+	own := make([]byte, len(data))
+	copy(own, data)
+	return own
 }
 
 // ownSize is how large a block the small messages of a burst need.

@@ -1,7 +1,6 @@
 package resock
 
 import (
-	"bytes"
 	"context"
 	"iter"
 	"sync"
@@ -76,7 +75,7 @@ var (
 func (b *bundle) copy(data []byte) []byte {
 	n := len(data)
 	if n > blockSize {
-		return bytes.Clone(data)
+		return clone(data)
 	}
 	if len(b.blocks) == 0 || n > blockSize-b.used {
 		b.blocks = append(b.blocks, blocks.Get().(*block))
@@ -208,7 +207,7 @@ func (st *stream) add(session uint64, m wire.Message, owned bool) {
 	case st.borrows:
 		data = b.copy(data)
 	default:
-		data = bytes.Clone(data)
+		data = clone(data)
 	}
 	event := MessageEvent{Session: session, Type: MessageType(m.Type), Data: data}
 	if st.lost > 0 && st.lostIn == session {

@@ -94,7 +94,7 @@ func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, er
 // the OpenEvent, in the order of the calls. data is copied. Unread does nothing after
 // the hook has returned.
 func (s *Session) Unread(typ MessageType, data []byte) {
-	m := wire.Message{Type: wire.Type(typ), Data: append(make([]byte, 0, len(data)), data...)}
+	m := wire.Message{Type: wire.Type(typ), Data: clone(data)}
 	s.session.mu.Lock()
 	defer s.session.mu.Unlock()
 	if !s.over.Load() {

@@ -1,0 +1,559 @@
+package resock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/resocktest"
+)
+
+// flooding is a server whose first connections push so many messages and then end as
+// drop says. The last one pushes once, and stays.
+func flooding(s *resocktest.Server, connections, messages int, drop func(*resocktest.Conn)) {
+	var steps []resocktest.Step
+	for range connections {
+		steps = append(steps, resocktest.Serve(func(c *resocktest.Conn) {
+			for i := range messages {
+				if c.Push(fmt.Sprint("push ", i)) != nil {
+					return
+				}
+			}
+			drop(c)
+		}))
+	}
+	s.Script(append(steps, resocktest.Serve(func(c *resocktest.Conn) {
+		_ = c.Push("push")
+		<-c.Done()
+	}))...)
+}
+
+// echo answers every message by Send, and counts those answers that arrive in session
+// n. It checks the events.
+func echo(t *testing.T, client *resock.Client, tasks *sync.WaitGroup, opts ...resock.SubscribeOption) (lastSession func() uint64) {
+	var session atomic.Uint64
+	events := client.Subscribe(context.Background(), opts...)
+	tasks.Go(func() {
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.OpenEvent:
+				session.Store(e.Session)
+			case resock.MessageEvent:
+				err := client.Send(context.Background(), resock.MessageText, []byte("answer"))
+				if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	return session.Load
+}
+
+// closesInTime closes a client, and wants it closed within d.
+func closesInTime(t *testing.T, client *resock.Client, d time.Duration) {
+	t.Helper()
+	began := time.Now()
+	if err := client.Close(resock.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	<-client.Done()
+	if took := time.Since(began); took > d {
+		t.Errorf("closing took %v, want at most %v", took, d)
+	}
+}
+
+// opensAgain waits until session n is open.
+func opensAgain(t *testing.T, client *resock.Client, n uint64, within time.Duration) {
+	t.Helper()
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if stats := client.Stats(); stats.State == resock.StateOpen && stats.Session >= n {
+			return
+		}
+	}
+	t.Fatalf("session %d is not open after %v: %+v", n, within, client.Stats())
+}
+
+// The worst fault of all: whoever answers by Send waits for a session that only the
+// client can open, and the client waited for it.
+func TestFault53_ConsumerSends(t *testing.T) {
+	for name, drop := range map[string]func(*resocktest.Conn){
+		"drop":  (*resocktest.Conn).Drop,
+		"reset": (*resocktest.Conn).Reset,
+		"close": func(c *resocktest.Conn) { _ = c.Close(resock.StatusGoingAway, "") },
+		"stall": func(c *resocktest.Conn) { c.StopReading(); c.IgnorePings() },
+	} {
+		for _, buffer := range []int{0, 1, 64} {
+			t.Run(fmt.Sprint(name, " ", buffer), func(t *testing.T) {
+				virtual(t, func(t *testing.T, s *resocktest.Server) {
+					flooding(s, 3, 200, drop)
+					client := newClientOf(t, s.URL, reach(s), resock.WithWriteTimeout(time.Second))
+					var tasks sync.WaitGroup
+					echo(t, client, &tasks, resock.WithBuffer(buffer))
+					go client.Run(context.Background())
+					opensAgain(t, client, 4, 10*time.Minute)
+					time.Sleep(time.Second)
+					if answers := len(s.Conns()[3].Received().Messages); answers == 0 {
+						t.Error("the answers do not go out in the last session")
+					}
+					closesInTime(t, client, 5*time.Second)
+					tasks.Wait()
+				})
+			})
+		}
+	}
+	for name, consume := range map[string]func(<-chan resock.Event){
+		"never read": func(<-chan resock.Event) {},
+		"break": func(events <-chan resock.Event) {
+			for event := range events {
+				if _, ok := event.(resock.MessageEvent); ok {
+					break
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				flooding(s, 3, 200, (*resocktest.Conn).Drop)
+				client := newClientOf(t, s.URL, reach(s))
+				events := grammar.Tee(t, client)
+				abandoned := abandon(client)
+				go consume(abandoned)
+				go client.Run(context.Background())
+				for range 3 {
+					for event := range events {
+						if _, over := event.(resock.FailEvent); over {
+							break
+						}
+					}
+				}
+				opensAgain(t, client, 4, 10*time.Minute)
+				closesInTime(t, client, 5*time.Second)
+			})
+		})
+	}
+}
+
+// abandon subscribes on behalf of somebody who does not read on. What was delivered is
+// checked nowhere: there is no consumer.
+func abandon(client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
+	return client.Subscribe(context.Background(), opts...)
+}
+
+func TestFault54_HandlerSends(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 3, 2, (*resocktest.Conn).Drop)
+		var client *resock.Client
+		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+			_ = client.Send(context.WithoutCancel(ctx), resock.MessageText, []byte("answer"))
+		}))
+		go client.Run(context.Background())
+		opensAgain(t, client, 4, 10*time.Minute)
+		closesInTime(t, client, 5*time.Second)
+	})
+	// The server pushes on before it answers our close frame.
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		push := make(chan struct{})
+		s.Handle(func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			<-push
+			for range 100 {
+				_ = c.Push("more")
+			}
+			<-c.Done()
+		})
+		var client *resock.Client
+		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+			_ = client.Send(context.Background(), resock.MessageText, []byte("answer"))
+		}))
+		go client.Run(context.Background())
+		opensAgain(t, client, 1, time.Minute)
+		go func() {
+			time.Sleep(time.Second)
+			close(push)
+		}()
+		closesInTime(t, client, 5*time.Second)
+	})
+	// The context of the handler tells it at once.
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		var client *resock.Client
+		errs := make(chan error, 1)
+		type key struct{}
+		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+			if ctx.Value(key{}) != "value" || m.Session > 2 {
+				t.Errorf("value %v, session %d", ctx.Value(key{}), m.Session)
+			}
+			<-ctx.Done()
+			if m.Session == 1 {
+				errs <- ctx.Err()
+			}
+		}))
+		go client.Run(context.WithValue(context.Background(), key{}, "value"))
+		opensAgain(t, client, 1, time.Minute)
+		client.Suspend()
+		began := time.Now()
+		if err := <-errs; err != context.Canceled || time.Since(began) > 5*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		client.Resume()
+		opensAgain(t, client, 2, time.Minute)
+	})
+}
+
+func TestFault55_AgeUnderAnEcho(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			for c.Push("tick") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		})
+		client := newClientOf(t, s.URL, reach(s), resock.WithMaxSessionAge(10*time.Second))
+		var tasks sync.WaitGroup
+		echo(t, client, &tasks)
+		go client.Run(context.Background())
+		began := time.Now()
+		opensAgain(t, client, 30, 6*time.Minute)
+		if took := time.Since(began); took > 5*time.Minute+30*time.Second {
+			t.Errorf("30 sessions of 10 s took %v", took)
+		}
+		closesInTime(t, client, 5*time.Second)
+		tasks.Wait()
+	})
+}
+
+func TestFault56_UnreadSubscriptions(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s))
+		unread := []<-chan resock.Event{
+			abandon(client, resock.WithoutMessages()),
+			abandon(client, resock.WithOverflow(resock.OverflowDropOldest)),
+			abandon(client, resock.WithBuffer(0), resock.WithoutMessages()),
+			abandon(client),
+		}
+		s.Stop()
+		go client.Run(context.Background())
+		time.Sleep(24 * time.Hour)
+		s.Restart()
+		opensAgain(t, client, 1, time.Minute)
+		closesInTime(t, client, 5*time.Second)
+		for i, events := range unread {
+			checker, n := grammar.Checker{Behind: true, Cut: true}, 0
+			for event := range checker.All(t, events) {
+				if n++; n > 64+64 {
+					t.Fatalf("subscriber %d: %d events were kept, the last %+v", i, n, event)
+				}
+			}
+		}
+	})
+}
+
+// A hook that waits for the client, and not for its session, is left behind.
+func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).Echo)
+		var client *resock.Client
+		wrong := true
+		log := new(lockedBuffer)
+		client = newClientOf(t, s.URL, reach(s), resock.WithDialTimeout(3*time.Second), resock.WithLogger(slog.New(slog.NewTextHandler(log, nil))),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				if wrong {
+					wrong = false
+					return client.Send(context.Background(), resock.MessageText, []byte("hello"))
+				}
+				return session.Send(ctx, resock.MessageText, []byte("hello"))
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(context.Background())
+		fail := await[resock.FailEvent](t, events)
+		if fail.Phase != resock.PhaseSetup || fail.Took > 4*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) || !strings.Contains(fail.Err.Error(), "WithOnOpen") {
+			t.Errorf("%+v", fail)
+		}
+		if !strings.Contains(log.String(), "WithOnOpen") {
+			t.Errorf("the log does not name the hook:\n%s", log)
+		}
+		await[resock.OpenEvent](t, events)
+		closesInTime(t, client, 5*time.Second)
+	})
+	// Hooks that never return pile up to a limit, and Close is still in time.
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).Echo)
+		var client *resock.Client
+		var calls atomic.Int32
+		client = newClientOf(t, s.URL, reach(s), resock.WithDialTimeout(time.Second),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error {
+				calls.Add(1)
+				return client.Send(context.Background(), resock.MessageText, []byte("hello"))
+			}))
+		go client.Run(context.Background())
+		time.Sleep(time.Hour)
+		if n := calls.Load(); n != 4 {
+			t.Errorf("%d hooks were left behind", n)
+		}
+		if err := client.Stats().LastErr; !strings.Contains(err.Error(), "have not returned") {
+			t.Error(err)
+		}
+		closesInTime(t, client, 5*time.Second)
+	})
+}
+
+// exits are ways in which a function of the application may fail to return.
+var exits = map[string]func(){
+	"panic":  func() { panic("of the application") },
+	"Goexit": runtime.Goexit,
+}
+
+// A panic in a hook that the client calls on a goroutine of its own ends the program, as
+// everywhere in Go. On the goroutine of Run, and by Goexit, it closes the client.
+func TestFault78_HooksThatDoNotReturn(t *testing.T) {
+	type hook func(do func()) resock.Option
+	onRun := map[string]hook{
+		"handler": func(do func()) resock.Option {
+			return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { do() })
+		},
+		"filter": func(do func()) resock.Option {
+			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
+		},
+		"ping": func(do func()) resock.Option { return onPing(do) },
+		"pong": func(do func()) resock.Option { return onPong(do) },
+	}
+	for name, option := range onRun {
+		for how, exit := range exits {
+			t.Run(name+" "+how, func(t *testing.T) {
+				virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Handle(func(c *resocktest.Conn) {
+						_ = c.Ping("ping")
+						_ = c.Pong("pong")
+						_ = c.Push("message")
+						<-c.Done()
+					})
+					client := newClientOf(t, s.URL, resock.WithHTTPClient(s.Client()), option(exit))
+					events := grammar.Tee(t, client)
+					go func() {
+						defer func() { _ = recover() }()
+						_ = client.Run(context.Background())
+						t.Error("Run returned")
+					}()
+					<-client.Done()
+					for range events { // ends
+					}
+					if err := client.Err(); err == nil {
+						t.Error("the client is closed, and does not say why")
+					}
+				})
+			})
+		}
+	}
+	asked := map[string]hook{
+		"endpoint": func(do func()) resock.Option {
+			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+				do()
+				return resock.Endpoint{}, nil
+			})
+		},
+		"OnOpen": func(do func()) resock.Option {
+			return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
+		},
+		"dial limiter": func(do func()) resock.Option {
+			return resock.WithDialLimiter(waitFunc(func(context.Context) error { do(); return nil }))
+		},
+		"retry policy": func(do func()) resock.Option {
+			return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.Decision{} })
+		},
+		"backoff policy": func(do func()) resock.Option {
+			return resock.WithBackoffPolicy(func() backoff.BackOff { return nextBackOff(func() time.Duration { do(); return time.Second }) })
+		},
+		"heartbeat message": func(do func()) resock.Option {
+			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { do(); return resock.MessageText, nil })
+		},
+		"network": func(do func()) resock.Option {
+			return resock.WithNetwork(networkFunc(func() bool { do(); return true }))
+		},
+	}
+	for name, option := range asked {
+		t.Run(name+" Goexit", func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(resocktest.Drop(), resocktest.Serve((*resocktest.Conn).Drop), resocktest.Echo())
+				calls := 0
+				client := newClientOf(t, s.URL, resock.WithHTTPClient(s.Client()), option(func() {
+					if calls++; calls <= 3 {
+						runtime.Goexit()
+					}
+				}))
+				events := grammar.Tee(t, client)
+				go client.Run(context.Background())
+				opensAgain(t, client, 1, time.Hour)
+				closesInTime(t, client, 5*time.Second)
+				for range events { // ends
+				}
+			})
+		})
+	}
+}
+
+type waitFunc func(context.Context) error
+
+func (f waitFunc) Wait(ctx context.Context) error { return f(ctx) }
+
+type nextBackOff func() time.Duration
+
+func (f nextBackOff) NextBackOff() time.Duration { return f() }
+func (nextBackOff) Reset()                       {}
+
+type networkFunc func() bool
+
+func (f networkFunc) Online() bool                { return f() }
+func (networkFunc) OnChange(func()) (stop func()) { return nil }
+
+// A session in which only the consumer took its time was not stable.
+func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("hello")
+			c.Drop()
+		})
+		client := newClientOf(t, s.URL, reach(s), resock.WithMaxAttempts(3))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
+		ran := make(chan error, 1)
+		go func() { ran <- client.Run(context.Background()) }()
+		for range (&grammar.Checker{Cut: true}).All(t, events) {
+			time.Sleep(6 * time.Second)
+		}
+		var gaveUp *resock.GiveUpError
+		if err := <-ran; !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
+			t.Errorf("Run: %v", err)
+		}
+		if opens := client.Stats().Opens; opens != 3 {
+			t.Errorf("%d sessions", opens)
+		}
+	})
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("hello")
+			c.Drop()
+		})
+		client := newClientOf(t, s.URL, reach(s), resock.WithMaxAttempts(3),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(6 * time.Second) }))
+		var gaveUp *resock.GiveUpError
+		if err := client.Run(context.Background()); !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			if _, err := c.Read(); err != nil {
+				return
+			}
+			for _, text := range []string{"push 1", "push 2", "answer", "push 3"} {
+				_ = c.Push(text)
+			}
+			<-c.Done()
+		})
+		filtered := 0
+		var kept *resock.Session
+		r := startVirtualRig(t, s,
+			resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool { filtered++; return true }),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				kept = session
+				if err := session.Send(ctx, resock.MessageText, []byte("subscribe")); err != nil {
+					return err
+				}
+				for {
+					typ, data, err := session.Receive(ctx)
+					if err != nil || string(data) == "answer" {
+						return err
+					}
+					session.Unread(typ, data)
+					clear(data) // it was copied
+				}
+			}))
+		r.open()
+		for _, text := range []string{"push 1", "push 2", "push 3"} {
+			r.message(text)
+		}
+		kept.Unread(resock.MessageText, []byte("too late"))
+		if err := kept.SetHeartbeat(time.Second, time.Second); err == nil {
+			t.Error("SetHeartbeat after OnOpen")
+		}
+		if err := kept.SetIdleTimeout(time.Second); err == nil {
+			t.Error("SetIdleTimeout after OnOpen")
+		}
+		synctest.Wait()
+		if filtered != 3 {
+			t.Errorf("the filter saw %d messages", filtered)
+		}
+		s.Conns()[0].Drop()
+		r.fail(resock.PhaseRead)
+		r.open()
+		for _, text := range []string{"push 1", "push 2", "push 3"} {
+			r.message(text)
+		}
+	})
+}
+
+// A subscription costs no goroutine of its own: of a client that nobody runs or closes
+// it would stay for good.
+func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 100 {
+		client, err := resock.New("ws://server.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		abandon(client, resock.WithOverflow(resock.OverflowDropOldest))
+		abandon(client)
+		client.Messages(context.Background())
+	}
+	if now := runtime.NumGoroutine(); now > before+5 {
+		t.Errorf("%d goroutines, %d before", now, before)
+	}
+}
+
+// What was lost in one session is not counted in the next.
+func TestFault89_LossesStayInTheirSession(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 100, (*resocktest.Conn).Drop)
+		client := newClientOf(t, s.URL, reach(s))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(5), resock.WithOverflow(resock.OverflowDropOldest))
+		go client.Run(context.Background())
+		opensAgain(t, client, 2, time.Minute)
+		synctest.Wait()
+		checker := grammar.Checker{}
+		lost, messages := map[uint64]uint64{}, map[uint64]int{}
+		go func() {
+			time.Sleep(time.Second)
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}()
+		for event := range checker.All(t, events) {
+			if m, ok := event.(resock.MessageEvent); ok {
+				lost[m.Session] += m.Lost
+				messages[m.Session]++
+			}
+		}
+		if lost[2] != 0 || messages[2] != 1 || client.Stats().Dropped < 90 {
+			t.Errorf("%v lost, %v delivered, %d dropped", lost, messages, client.Stats().Dropped)
+		}
+	})
+}
+
+func onPing(do func()) resock.Option {
+	return resock.WithDialOptions(&websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool { do(); return true }})
+}
+
+func onPong(do func()) resock.Option {
+	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
+}

@@ -1,0 +1,367 @@
+package resock_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/resocktest"
+)
+
+// numbered is a server that pushes numbered messages of a size, one batch per token.
+func numbered(s *resocktest.Server, size int, batches <-chan int) {
+	n := 0
+	s.Handle(func(c *resocktest.Conn) {
+		for {
+			select {
+			case batch := <-batches:
+				var frames []byte
+				for range batch {
+					n++
+					frames = append(frames, resocktest.Frame(fin|text, numberOf(n, size))...)
+				}
+				_ = c.Raw(frames)
+			case <-c.Done():
+				return
+			}
+		}
+	})
+}
+
+func numberOf(n, size int) []byte {
+	return fmt.Appendf(nil, "%0*d", size, n)
+}
+
+func TestMessages(t *testing.T) {
+	for name, opts := range map[string][]resock.SubscribeOption{
+		"owned":      nil,
+		"borrowed":   {resock.WithBorrowedData()},
+		"small":      {resock.WithBuffer(3), resock.WithBorrowedData()},
+		"unbuffered": {resock.WithBuffer(0)},
+	} {
+		for _, size := range []int{20, 3000, 100_000} {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				virtual(t, func(t *testing.T, s *resocktest.Server) {
+					batches := make(chan int, 1)
+					numbered(s, size, batches)
+					client := newClientOf(t, s.URL, reach(s))
+					all := client.Messages(context.Background(), opts...)
+					go client.Run(context.Background())
+					batches <- 300
+					n := 0
+					var kept [][]byte
+					for m := range all {
+						n++
+						if want := numberOf(n, size); !bytes.Equal(m.Data, want) || m.Session != 1 || m.Type != resock.MessageText || m.Lost != 0 || len(m.Data) != cap(m.Data) {
+							t.Fatalf("message %d: session %d, lost %d, type %v, %.30q", n, m.Session, m.Lost, m.Type, m.Data)
+						}
+						kept = append(kept, m.Data)
+						if n%300 == 0 && n < 900 {
+							batches <- 300
+						}
+						if n == 900 {
+							_ = client.Close(resock.StatusNormalClosure, "")
+						}
+					}
+					if n != 900 {
+						t.Errorf("the loop ended after %d messages", n)
+					}
+					if strings.Contains(name, "owned") {
+						for i, data := range kept {
+							if !bytes.Equal(data, numberOf(i+1, size)) {
+								t.Fatalf("message %d was overwritten", i+1)
+							}
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// Streams and channels of all kinds get the same, whoever comes and leaves.
+func TestMessagesBesideSubscribers(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		batches := make(chan int, 1)
+		numbered(s, 20, batches)
+		client := newClientOf(t, s.URL, reach(s))
+		var got [4][]string
+		ends := make(chan int)
+		take := func(i int, opts ...resock.SubscribeOption) {
+			all := client.Messages(context.Background(), opts...)
+			go func() {
+				for m := range all {
+					got[i] = append(got[i], string(m.Data))
+				}
+				ends <- i
+			}()
+		}
+		take(0, resock.WithBorrowedData())
+		take(1)
+		go client.Run(context.Background())
+		batches <- 100
+		synctest.Wait()
+		take(2, resock.WithBorrowedData())
+		r := grammarReader(t, client, &got[3], ends)
+		batches <- 100
+		synctest.Wait()
+		r()
+		synctest.Wait()
+		batches <- 100
+		synctest.Wait()
+		_ = client.Close(resock.StatusNormalClosure, "")
+		for range 4 {
+			<-ends
+		}
+		for i, want := range [][2]int{{1, 300}, {1, 300}, {101, 300}, {101, 200}} {
+			var all []string
+			for n := want[0]; n <= want[1]; n++ {
+				all = append(all, string(numberOf(n, 20)))
+			}
+			if !slices.Equal(got[i], all) {
+				t.Errorf("subscriber %d got %d messages: %.100q", i, len(got[i]), got[i])
+			}
+		}
+	})
+}
+
+// grammarReader takes messages by a channel until it leaves.
+func grammarReader(t *testing.T, client *resock.Client, got *[]string, ends chan<- int) (leave func()) {
+	ctx, leave := context.WithCancel(context.Background())
+	events := client.Subscribe(ctx)
+	go func() {
+		checker := grammar.Checker{Late: true, Cut: true}
+		for event := range checker.All(t, events) {
+			if m, ok := event.(resock.MessageEvent); ok {
+				*got = append(*got, string(m.Data))
+			}
+		}
+		ends <- 3
+	}()
+	return leave
+}
+
+func TestMessagesServeOneRange(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		batches := make(chan int, 1)
+		numbered(s, 20, batches)
+		client := newClientOf(t, s.URL, reach(s))
+		ctx, cancel := context.WithCancel(context.Background())
+		broken, canceled := client.Messages(context.Background()), client.Messages(ctx)
+		go client.Run(context.Background())
+		batches <- 1000
+		for range broken {
+			break
+		}
+		for range broken {
+			t.Fatal("a second range")
+		}
+		n := 0
+		defer cancel()
+		for range canceled {
+			if n++; n == 5 {
+				cancel()
+				synctest.Wait()
+			}
+		}
+		if n > 6 {
+			t.Errorf("%d messages after the end of the context", n-5)
+		}
+		// Both have left: nobody blocks delivery.
+		synctest.Wait()
+		if stats := client.Stats(); !stats.BlockedSince.IsZero() || stats.MessagesIn != 1000 {
+			t.Errorf("%+v", stats)
+		}
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		for range client.Messages(context.Background()) {
+			t.Fatal("a message of a closed client")
+		}
+	})
+}
+
+func TestMessagesDropOldest(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		batches := make(chan int, 1)
+		numbered(s, 20, batches)
+		client := newClientOf(t, s.URL, reach(s))
+		all := client.Messages(context.Background(), resock.WithBuffer(10), resock.WithOverflow(resock.OverflowDropOldest))
+		go client.Run(context.Background())
+		batches <- 1000
+		time.Sleep(time.Second)
+		got, lost := 0, uint64(0)
+		for m := range all {
+			if got++; got == 1 && m.Lost != 990 {
+				t.Errorf("%d lost before the first", m.Lost)
+			}
+			if want := numberOf(990+got, 20); string(m.Data) != string(want) {
+				t.Errorf("got %s, want %s", m.Data, want)
+			}
+			if lost += m.Lost; got == 10 {
+				break
+			}
+		}
+		if dropped := client.Stats().Dropped; lost != 990 || dropped != 990 {
+			t.Errorf("%d lost, %d dropped", lost, dropped)
+		}
+	})
+	// The losses of a session end with it, also those behind its last message.
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 100, (*resocktest.Conn).Drop)
+		client := newClientOf(t, s.URL, reach(s))
+		all := client.Messages(context.Background(), resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest))
+		go client.Run(context.Background())
+		opensAgain(t, client, 2, time.Minute)
+		synctest.Wait()
+		for m := range all {
+			if m.Session != 2 || m.Lost != 0 {
+				t.Errorf("%+v", m)
+			}
+			break
+		}
+		if dropped := client.Stats().Dropped; dropped != 100 {
+			t.Errorf("%d dropped", dropped)
+		}
+	})
+}
+
+// Messages that nobody ranges over block delivery, by name, and nothing else. What is
+// received when the session ends comes first when somebody does.
+func TestMessagesNeverRanged(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 1000, (*resocktest.Conn).Drop)
+		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(time.Second, time.Second))
+		all := client.Messages(context.Background(), resock.WithBuffer(5), resock.WithLabel("forgotten"))
+		go client.Run(context.Background())
+		time.Sleep(time.Second / 2)
+		if stats := client.Stats(); stats.BlockedBy != "forgotten" {
+			t.Errorf("%+v", stats)
+		}
+		client.Reconnect()
+		opensAgain(t, client, 2, time.Minute)
+		time.Sleep(time.Hour)
+		if stats := client.Stats(); stats.Session != 2 || stats.BlockedBy != "forgotten" || stats.Blocked < time.Hour {
+			t.Errorf("%+v", stats)
+		}
+		n, session := 0, uint64(0)
+		for m := range all {
+			if n++; m.Session < session || m.Session == 1 && string(m.Data) != fmt.Sprint("push ", n-1) {
+				t.Fatalf("message %d: %+v", n, m)
+			}
+			if session = m.Session; session == 2 {
+				break
+			}
+		}
+		if n != 1001 {
+			t.Errorf("%d messages", n)
+		}
+	})
+}
+
+func TestMessagesEmpty(t *testing.T) {
+	var log bytes.Buffer
+	client, err := resock.New("ws://server.test", resock.WithLogger(slog.New(slog.NewTextHandler(&log, nil))),
+		resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range client.Messages(context.Background(), resock.WithLabel("feed")) {
+		t.Error("a message")
+	}
+	if !strings.Contains(log.String(), "label=feed") {
+		t.Errorf("the log says %q", log.String())
+	}
+}
+
+// A filter keeps messages from everybody, in order, and none of it costs a subscriber
+// anything.
+func TestFilters(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		batches := make(chan int, 1)
+		numbered(s, 20, batches)
+		var order []string
+		odd := func(name string, every byte) resock.Option {
+			return resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool {
+				order = append(order, name)
+				return m.Data[19]%every != 0
+			})
+		}
+		client := newClientOf(t, s.URL, reach(s), odd("two", 2), odd("three", 3))
+		all := client.Messages(context.Background())
+		go client.Run(context.Background())
+		batches <- 9
+		var got []byte
+		for m := range all {
+			got = append(got, m.Data[19])
+			if m.Lost != 0 {
+				t.Errorf("%+v", m)
+			}
+			if len(got) == 3 {
+				_ = client.Close(resock.StatusNormalClosure, "")
+			}
+		}
+		if string(got) != "157" { // '3' and '9' are multiples of three, as bytes too
+			t.Errorf("got %s", got)
+		}
+		if want := "two three two two three two two three"; !strings.HasPrefix(strings.Join(order, " "), want[:7]) {
+			t.Errorf("asked %v", order)
+		}
+		if stats := client.Stats(); stats.MessagesIn != 9 || stats.Dropped != 0 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+func TestAllocsMessages(t *testing.T) {
+	skipUnderRace(t)
+	for _, borrowed := range []bool{false, true} {
+		for _, size := range []int{16, 128, 1 << 10} {
+			t.Run(fmt.Sprint(size, " borrowed ", borrowed), func(t *testing.T) {
+				opts := []resock.SubscribeOption{resock.WithBuffer(256)}
+				if borrowed {
+					opts = append(opts, resock.WithBorrowedData())
+				}
+				client, err := resock.New(rawServer(t, flood(size)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				all := client.Messages(context.Background(), opts...)
+				const times = 2000
+				n, done := 0, make(chan struct{})
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					for range all {
+						if n++; n%times == 0 {
+							select {
+							case done <- struct{}{}:
+							case <-client.Done():
+								return
+							}
+						}
+					}
+				}()
+				go client.Run(context.Background())
+				if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
+					t.Fatal(err)
+				}
+				most := 0.1
+				if borrowed {
+					most = 0.01
+				}
+				allocations(t, most, times, func() { <-done })
+				_ = client.Close(resock.StatusNormalClosure, "")
+				<-client.Done()
+				<-ended
+			})
+		}
+	}
+}
