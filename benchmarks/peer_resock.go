@@ -42,6 +42,33 @@ func resockReceiveEvents(t target, r *reception) error {
 	return errEnded
 }
 
+// resockReceiveOwned ranges over messages with memory of their own.
+func resockReceiveOwned(t target, r *reception) error { return resockReceiveMessages(t, r) }
+
+// resockReceiveBorrowed ranges over messages that are valid until the loop goes on.
+func resockReceiveBorrowed(t target, r *reception) error {
+	return resockReceiveMessages(t, r, resock.WithBorrowedData())
+}
+
+func resockReceiveMessages(t target, r *reception, opts ...resock.SubscribeOption) error {
+	client, err := startResock(t)
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	messages := client.Messages(ctx, opts...)
+	go client.Run(ctx)
+	if err := client.Send(ctx, resock.MessageText, ready); err != nil {
+		return err
+	}
+	for m := range messages {
+		if !r.message(m.Data) {
+			return nil
+		}
+	}
+	return errEnded
+}
+
 // resockReceiveHandler has messages handed to a function.
 func resockReceiveHandler(t target, r *reception) error {
 	done := make(chan struct{})

@@ -27,6 +27,8 @@ type peer struct {
 const (
 	nameChannel = "resock, channel"
 	nameHandler = "resock, handler"
+	nameOwned   = "resock, Messages"
+	nameBorrow  = "resock, Messages, borrowed"
 	nameSend    = "resock Send"
 	nameEnqueue = "resock Enqueue"
 	nameResock  = "resock"
@@ -41,6 +43,8 @@ const (
 var peers = map[string]peer{
 	nameChannel: {receive: resockReceiveEvents, exchange: resockExchangeEvents},
 	nameHandler: {receive: resockReceiveHandler, exchange: resockExchangeHandler, open: resockOpenHandler},
+	nameOwned:   {receive: resockReceiveOwned},
+	nameBorrow:  {receive: resockReceiveBorrowed},
 	nameSend:    {connect: resockConnectSend},
 	nameEnqueue: {connect: resockConnectEnqueue},
 	nameResock:  {open: resockOpen, reconnect: resockReconnect},

@@ -63,7 +63,7 @@ func plan(short bool) []group {
 	return groups
 }
 
-var receivers = []string{nameHandler, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder}
+var receivers = []string{nameHandler, nameBorrow, nameOwned, nameChannel, nameGobwas, nameGws, nameGorilla, nameRecws, nameCoder}
 
 func received(label, variant string, size int) column {
 	return column{label: label, spec: spec{Measure: "inbound", Variant: variant, Size: size}}

@@ -37,8 +37,8 @@ func goals() []goal {
 	sizes := []string{"16 B", "128 B", "1 KiB", "16 KiB", "64 KiB"}
 	wants := func(values ...float64) map[string]float64 {
 		bySize := make(map[string]float64)
-		for i, size := range sizes {
-			bySize[size] = values[i]
+		for i, value := range values {
+			bySize[sizes[i]] = value
 		}
 		return bySize
 	}
@@ -53,6 +53,12 @@ func goals() []goal {
 	all = append(all, faster(titleCompressed, nameChannel, nameCoder, map[string]float64{labelTakeover: 2.3}, labelTakeover)...)
 	all = append(all, faster(titleSecure, nameChannel, nameGorilla, map[string]float64{"128 B": 1.6, "16 KiB": 1.5}, "128 B", "16 KiB")...)
 	all = append(all, faster(titleSecure, nameHandler, nameGws, map[string]float64{"128 B": 1.7, "16 KiB": 1.0}, "128 B", "16 KiB")...)
+	all = append(all, faster(titleInbound, nameOwned, nameGws, wants(1.5, 1.2, 0.9, 0.4), sizes[:4]...)...)
+	all = append(all, faster(titleInbound, nameBorrow, nameGws, wants(2.5, 2, 1.5, 0.6), sizes[:4]...)...)
+	all = append(all, faster(titleInbound, nameBorrow, nameGorilla, wants(8, 4.5, 4, 2.8), sizes[:4]...)...)
+	for _, size := range sizes[:3] {
+		all = append(all, atMost(size+" received by Messages: allocations", titleInbound, size, metricAllocs, nameOwned, 0.1, 1))
+	}
 	for _, size := range sizes {
 		want := 1.1
 		if size == "16 KiB" || size == "64 KiB" {

@@ -1,0 +1,54 @@
+package wire
+
+import (
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestLimitUnacknowledged asks the kernel.
+func TestLimitUnacknowledged(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := start(t, setting{}, conn)
+	for d, want := range map[time.Duration]int{
+		25 * time.Second:         25_000,
+		time.Duration(1<<63 - 1): 1<<31 - 1,
+	} {
+		c.LimitUnacknowledged(d)
+		got := 0
+		_ = raw.Control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, userTimeout) })
+		if got != want || err != nil {
+			t.Errorf("%v: %d ms, %v, want %d", d, got, err, want)
+		}
+	}
+	c.Release()
+}
+
+// socket is a network connection whose socket cannot be had.
+type socket struct{ net.Conn }
+
+func (socket) SyscallConn() (syscall.RawConn, error) { return nil, errors.New("closed") }
+func (socket) Close() error                          { return nil }
+
+// TestLimitUnacknowledgedElsewhere does nothing.
+func TestLimitUnacknowledgedElsewhere(t *testing.T) {
+	for _, network := range []net.Conn{nil, socket{}} {
+		c := new(Conn)
+		c.Start(newLine(nil), network, Deflate{}, new(Config), new(owner))
+		c.LimitUnacknowledged(time.Second)
+	}
+}
