@@ -805,7 +805,7 @@ func (tr *trial) enqueue(size int, ttl time.Duration, again bool) {
 }
 
 func (tr *trial) enqueueParcel(p *parcel, size int, ttl time.Duration, again bool) {
-	opts := []resock.EnqueueOption{resock.WithResult(func(err error) {
+	opts := []resock.SendOption{resock.WithResult(func(err error) {
 		tr.settled(p, err)
 		if again {
 			tr.enqueueParcel(tr.newParcel(0), size, ttl, false)

@@ -25,6 +25,7 @@ type session struct {
 	age     *time.Timer
 	event   OpenEvent
 	started time.Time
+	flow    flow // of messages out; it is the outbox's
 
 	alive context.Context // of the hooks for pings and pongs, nil if there are none
 	die   context.CancelFunc

@@ -106,6 +106,7 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 // register runs the OnOpen hook.
 func (s *session) register(ctx context.Context, header http.Header, remote string) error {
 	setup := &Session{session: s, header: header, remote: remote}
+	s.client.outbox.prepare(s)
 	stop := context.AfterFunc(ctx, s.kill)
 	err := s.client.config.onOpen(ctx, setup)
 	setup.over.Store(true)
