@@ -13,8 +13,10 @@ type batch struct {
 	items   []outbound
 	size    int // of their frames
 	load    load
-	watched bool // somebody wants to know the outcome of an item
-	timed   bool // an item expires
+	watched bool   // somebody wants to know the outcome of an item
+	timed   bool   // an item expires
+	passed  bool   // the limiter, which lets one message pass at a time
+	turn    uint64 // when it was asked, or 0
 
 	block []byte // for copies of messages
 	used  int
@@ -22,20 +24,25 @@ type batch struct {
 
 // load is how much is in a part of the queue.
 type load struct {
-	live  int // items that somebody wants
-	gone  int // the others
-	count int // messages of Enqueue, and their bytes
-	bytes int
+	live    int // items that somebody wants
+	flushes int // of them, no messages; a batch that has any holds no message
+	gone    int // the other items
+	count   int // messages of Enqueue, and their bytes
+	bytes   int
 }
+
+// messages is how many messages somebody wants to be sent.
+func (l *load) messages() int { return l.live - l.flushes }
 
 func (l *load) add(d load) {
 	l.live += d.live
+	l.flushes += d.flushes
 	l.gone += d.gone
 	l.count += d.count
 	l.bytes += d.bytes
 }
 
-func (l *load) sub(d load) { l.add(load{-d.live, -d.gone, -d.count, -d.bytes}) }
+func (l *load) sub(d load) { l.add(load{-d.live, -d.flushes, -d.gone, -d.count, -d.bytes}) }
 
 const (
 	maxBatch = 512           // items
@@ -59,7 +66,7 @@ func (b *batch) recycle() {
 
 // fits reports whether b takes another message of n bytes.
 func (b *batch) fits(n int) bool {
-	return len(b.items) == 0 || len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
+	return len(b.items) == 0 || b.load.flushes == 0 && len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
 }
 
 // add adds an item, and tells its load.
@@ -82,6 +89,8 @@ func (m *outbound) load() load {
 	switch {
 	case m.kind == kindGone:
 		return load{gone: 1}
+	case m.kind == kindFlush:
+		return load{live: 1, flushes: 1}
 	case m.waiter == nil && m.kind == kindMessage:
 		return load{live: 1, count: 1, bytes: len(m.Data)}
 	}

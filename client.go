@@ -108,6 +108,7 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
+	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
 }

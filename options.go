@@ -26,6 +26,7 @@ type config struct {
 	handler  func(MessageType, []byte)
 	network  Network
 	limiter  interface{ Wait(context.Context) error }
+	pace     interface{ Wait(context.Context) error } // of messages
 	log      *slog.Logger
 
 	dialTimeout  time.Duration
@@ -333,6 +334,20 @@ func WithMaxSessionAge(d time.Duration) Option {
 // after the wait. Defaults to none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithDialLimiter", l == nil, func(c *config) { c.limiter = l })
+}
+
+// WithSendLimiter makes every message wait for l, which may be shared by many
+// clients; a rate.Limiter of golang.org/x/time/rate fits. l is asked once for each
+// message of Send, Enqueue and [Session.Send], when its turn comes and what passed
+// before is written, so messages keep their order. Pings, pongs and the messages of
+// the heartbeat pass without asking.
+//
+// The context that l gets ends with the session, after which the message waits for
+// the next one and l is asked again, and with the context or the TTL of the message.
+// Wait must return then. Another error of l fails the message, with an [ErrNotSent]
+// that wraps it. Defaults to none.
+func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
+	return notNil("WithSendLimiter", l == nil, func(c *config) { c.pace = l })
 }
 
 // WithNetwork asks n before each attempt whether there is a network. While there

@@ -136,6 +136,9 @@ type waiter struct {
 	batch *batch // in the queue that holds the message, as its item at; or nil
 	at    int
 	over  error // why it waits no more for a message that is being written
+
+	since *session // of a Flush: the latest when it began, or nil
+	asked *session // that is to answer it, or nil
 }
 
 func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
@@ -160,27 +163,41 @@ type outbox struct {
 	maxMessages int
 	maxBytes    int
 	counters    *counters
-	unsent      atomic.Int64 // messages that were accepted and certainly not sent
+	limiter     interface{ Wait(context.Context) error } // or nil
+	unsent      atomic.Int64                             // messages that were accepted and certainly not sent
 
 	mu       sync.Mutex
-	queue    ring[*batch] // if it is not empty, somebody wants something of it
+	queue    ring[*batch] // none is empty
 	load     load         // of the queue
 	session  *session     // that takes messages, or nil
 	latest   *session     // in OnOpen, open or closing, or nil
 	token    bool         // somebody writes
+	asking   bool         // somebody asks the limiter
+	turns    uint64       // how often it was asked
 	beats    []outbound
-	closed   bool      // no message is accepted any more
-	finished bool      // no session comes any more
-	idle     sync.Cond // the queue, the session, the token or sweeping changed
+	closed   bool          // no message is accepted any more
+	finished bool          // no session comes any more
+	before   int64         // unsent when closed rose
+	drained  chan struct{} // closed when all that was accepted is settled; nil before Shutdown and then
+	idle     sync.Cond     // the queue, the session, the token or sweeping changed
 
 	sweeper  *time.Timer
 	sweepAt  time.Duration // when it fires, or 0
 	sweeping bool
 }
 
-// flow is what the outbox knows of a session. It is guarded by the outbox's mu.
+// flow is what the outbox knows of a session. It is guarded by the outbox's mu, but
+// for spoken, which the holder of the token may set.
 type flow struct {
-	stopped bool // it takes no messages any more
+	stopped bool               // it takes no messages any more
+	dead    bool               // nor does it answer
+	lost    bool               // and what that means is told to every Flush
+	unask   context.CancelFunc // ends the wait for the limiter, or nil
+
+	greeted  uint64             // the end of the last message of OnOpen, in the stream
+	spoken   uint64             // likewise of the outbox, if the network has any of it
+	asked    uint64             // how far the last ping for a Flush asks
+	awaiting map[*waiter]uint64 // each Flush that was written so far, and waits for the answer
 }
 
 func (o *outbox) now() time.Duration { return o.clock.Now() }
@@ -194,21 +211,21 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 		o.mu.Unlock()
 		return err
 	}
-	if o.session != nil && !o.token && o.queue.len == 0 {
+	if o.session != nil && !o.token && o.queue.len == 0 && o.limiter == nil {
 		s := o.session
 		o.token = true
 		o.mu.Unlock()
 		if o.writeDirect(ctx, s, m) {
 			return nil
 		}
-		return o.wait(m.waiter) // what was not written waits for the next session
+		return o.wait(m.waiter, notSent) // what was not written waits for the next session
 	}
 	w := newWaiter(ctx, m.expiry)
 	m.waiter = w
 	o.push(o.tail(len(m.Data)), m)
 	o.start()
 	o.mu.Unlock()
-	return o.wait(w)
+	return o.wait(w, notSent)
 }
 
 // accept tells why a message can not be taken at all, and binds it to the session
@@ -235,6 +252,7 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	}
 	if err == nil {
 		o.counters.messagesOut.Add(1)
+		s.flow.spoken = m.End()
 		o.release()
 		return true
 	}
@@ -246,8 +264,9 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	return false
 }
 
-// wait waits for the outcome of a queued Send.
-func (o *outbox) wait(w *waiter) error {
+// wait waits for the outcome of a queued Send, or a Flush. The end of its context is
+// an error that wrap makes.
+func (o *outbox) wait(w *waiter, wrap func(error) error) error {
 	var expired <-chan time.Time
 	if w.expiry != 0 {
 		timer := time.NewTimer(w.expiry - o.now())
@@ -258,7 +277,7 @@ func (o *outbox) wait(w *waiter) error {
 	case err := <-w.outcome:
 		return err
 	case <-w.ctx.Done():
-		return o.leave(w, notSent(w.ctx.Err()))
+		return o.leave(w, wrap(w.ctx.Err()))
 	case <-expired:
 		return o.leave(w, ErrExpired)
 	}
@@ -268,14 +287,19 @@ func (o *outbox) wait(w *waiter) error {
 // outcome is not known before.
 func (o *outbox) leave(w *waiter, err error) error {
 	o.mu.Lock()
-	if w.batch == nil {
+	switch {
+	case w.batch != nil:
+		o.bury(w)
+	case w.asked != nil:
+		delete(w.asked.flow.awaiting, w)
+		w.asked = nil
+	default:
 		w.over = err // if it comes back unsent
 		o.mu.Unlock()
 		return <-w.outcome
 	}
 	defer o.mu.Unlock()
-	o.bury(w)
-	o.idle.Broadcast()
+	o.changed()
 	return err
 }
 
@@ -284,11 +308,12 @@ func (o *outbox) leave(w *waiter, err error) error {
 // look through the queue for each of them; mu is held.
 func (o *outbox) bury(w *waiter) {
 	b := w.batch
+	o.unsent.Add(int64(b.load.messages()))
 	o.load.sub(b.load)
 	b.bury(w.at)
 	o.load.add(b.load)
+	o.unsent.Add(-int64(b.load.messages()))
 	w.batch = nil
-	o.unsent.Add(1)
 	if o.load.gone >= o.load.live {
 		o.remove((*outbound).gone)
 	}
@@ -330,7 +355,7 @@ func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
 
 // tail returns the batch for the next message, of n bytes; mu is held.
 func (o *outbox) tail(n int) *batch {
-	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).fits(n) {
+	if last := o.queue.len - 1; last >= 0 && o.limiter == nil && (*o.queue.at(last)).fits(n) {
 		return *o.queue.at(last)
 	}
 	b := new(batch) // grows as needed: while the client is down it may stay for long
@@ -406,12 +431,25 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 	})
 }
 
-// start sees that somebody writes what is queued; mu is held.
+// start sees that somebody writes what is queued, or asks the limiter for it; mu is
+// held.
 func (o *outbox) start() {
-	if s := o.session; s != nil && !o.token && (o.queue.len > 0 || len(o.beats) > 0) {
-		o.token = true
-		s.spawn(func() { o.drain(s) })
+	s := o.session
+	if s == nil || o.token {
+		return
 	}
+	if len(o.beats) == 0 {
+		b := o.front()
+		if b == nil {
+			return
+		}
+		if !o.passes(b) {
+			o.startAsking(s)
+			return
+		}
+	}
+	o.token = true
+	s.spawn(func() { o.drain(s) })
 }
 
 // drain writes what is queued until nothing is left or the session ends.
@@ -438,7 +476,7 @@ func (o *outbox) take(s *session) *batch {
 		o.beats = nil
 		return b
 	}
-	if o.front() == nil {
+	if b := o.front(); b == nil || !o.passes(b) {
 		return nil
 	}
 	return o.pop()
@@ -446,10 +484,14 @@ func (o *outbox) take(s *session) *batch {
 
 // write writes a batch and settles it. It reports whether session s takes more.
 func (o *outbox) write(s *session, b *batch) bool {
-	o.refuseAll(b.expire(o.now()), ErrExpired)
-	err := s.writeAll(b.items)
-	if err == nil {
-		err = s.wire.Flush()
+	err := error(nil)
+	if b.load.flushes > 0 {
+		err = o.probe(s, b)
+	} else {
+		o.refuseAll(b.expire(o.now()), ErrExpired)
+		if err = s.writeAll(b.items); err == nil {
+			err = s.wire.Flush()
+		}
 	}
 	o.land(s, b, err)
 	return err == nil
@@ -459,6 +501,7 @@ func (o *outbox) write(s *session, b *batch) bool {
 // bytes, back to the front of the queue if it took none, and else unknown.
 func (o *outbox) land(s *session, b *batch, err error) {
 	if err == nil {
+		s.spoke(b.items)
 		o.sent(b.items)
 		b.settle(nil)
 		b.recycle()
@@ -474,6 +517,7 @@ func (o *outbox) land(s *session, b *batch, err error) {
 		tried--
 	}
 	begun := slices.Clone(b.items[:tried])
+	s.spoke(begun)
 	o.requeue(s, b, tried)
 	for i := range begun {
 		if m := &begun[i]; m.Taken(taken) {
@@ -482,6 +526,13 @@ func (o *outbox) land(s *session, b *batch, err error) {
 		} else {
 			m.settle(ErrMaybeSent)
 		}
+	}
+}
+
+// spoke notes how far messages went that the network has some of. The token is held.
+func (s *session) spoke(all []outbound) {
+	if n := len(all); n > 0 && all[n-1].kind == kindMessage {
+		s.flow.spoken = all[n-1].End()
 	}
 }
 
@@ -540,8 +591,21 @@ func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.token = false
-	o.idle.Broadcast()
+	if s := o.latest; s != nil && s.flow.dead {
+		o.lose(s)
+	}
+	o.changed()
 	o.start()
+}
+
+// changed tells whoever waits that the queue, the session, the token or sweeping
+// changed; mu is held.
+func (o *outbox) changed() {
+	o.idle.Broadcast()
+	if o.drained != nil && !o.token && o.load.messages() == 0 {
+		close(o.drained)
+		o.drained = nil
+	}
 }
 
 // beat sends a message of the heartbeat, ahead of the queue.
@@ -585,6 +649,7 @@ func (o *outbox) detach(s *session) {
 		return
 	}
 	s.flow.stopped = true
+	unask := s.flow.unask
 	if o.session == s {
 		o.session = nil
 		o.beats = nil
@@ -597,8 +662,11 @@ func (o *outbox) detach(s *session) {
 		}
 		return over
 	})
-	o.idle.Broadcast()
+	o.changed()
 	o.mu.Unlock()
+	if unask != nil {
+		unask()
+	}
 	o.refuseAll(bound, ErrSessionOver)
 }
 
@@ -624,14 +692,21 @@ func (o *outbox) join() {
 func (o *outbox) seal() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed = true
+	o.sealLocked()
+}
+
+func (o *outbox) sealLocked() {
+	if !o.closed {
+		o.closed, o.before = true, o.unsent.Load()
+	}
 }
 
 // finish ends the queue: whatever is left was not sent.
 func (o *outbox) finish() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed, o.finished = true, true
+	o.sealLocked()
+	o.finished = true
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
@@ -642,7 +717,7 @@ func (o *outbox) finish() {
 		}
 		b := o.pop()
 		o.mu.Unlock()
-		o.unsent.Add(int64(len(b.items)))
+		o.unsent.Add(int64(b.load.messages()))
 		b.settle(ErrClosed)
 		b.recycle()
 		o.mu.Lock()
@@ -695,7 +770,7 @@ func (o *outbox) sweep() {
 	o.refuseAll(expired, ErrExpired)
 	o.mu.Lock()
 	o.sweeping = false
-	o.idle.Broadcast()
+	o.changed()
 	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
 		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
 	}

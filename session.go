@@ -120,6 +120,7 @@ func (s *session) kill() {
 		s.die()
 	}
 	s.wire.Kill()
+	s.client.outbox.lost(s)
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
@@ -168,6 +169,7 @@ func (s *session) Ping(payload []byte) (answer bool) {
 
 // Pong implements [wire.Owner].
 func (s *session) Pong(payload []byte) {
+	s.client.outbox.answered(s)
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
 		hook(s.alive, append([]byte(nil), payload...))
 	}
