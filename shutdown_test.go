@@ -222,6 +222,7 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 		defer cancel()
 		go func() { lost <- client.Send(ctx, resock.MessageText, nil) }()
 		go client.Flush(context.Background())
+		synctest.Wait()
 		done := shutdown(context.Background(), client)
 		time.Sleep(1500 * time.Millisecond)
 		if err, ok := settled(done); ok {
