@@ -13,10 +13,9 @@ type batch struct {
 	items   []outbound
 	size    int // of their frames
 	load    load
-	watched bool   // somebody wants to know the outcome of an item
-	timed   bool   // an item expires
-	passed  bool   // the limiter, which lets one message pass at a time
-	turn    uint64 // when it was asked, or 0
+	watched bool // somebody wants to know the outcome of an item
+	timed   bool // an item expires
+	passed  bool // the limiter, which lets one message pass at a time
 
 	block []byte // for copies of messages
 	used  int

@@ -35,9 +35,7 @@ func (o *outbox) ask(s *session) {
 		o.mu.Unlock()
 		return
 	}
-	o.turns++
-	turn := o.turns
-	b.turn = turn
+	o.asked = b
 	ctx, cancel := o.patience(&b.items[0])
 	o.mu.Unlock()
 	err := o.permit(ctx, s)
@@ -47,7 +45,7 @@ func (o *outbox) ask(s *session) {
 	o.asking = false
 	var failed []outbound
 	switch {
-	case b.turn != turn: // it was given up, and b may be another's by now
+	case o.asked != b: // it was given up, and b may be another client's by now
 	case err == nil:
 		b.passed = true
 	case !s.flow.stopped: // else the next session asks
@@ -59,6 +57,7 @@ func (o *outbox) ask(s *session) {
 			return first
 		})
 	}
+	o.asked = nil
 	o.changed()
 	o.start()
 	o.mu.Unlock()

@@ -264,7 +264,7 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in
-// bytes of payload. Defaults to 1024 and 8 MiB; both must be positive.
+// bytes of payload. What Send waits with does not count. Defaults to 1024 and 8 MiB; both must be positive.
 func WithQueue(messages, bytes int) Option {
 	return optionFunc(func(c *config) { c.queueMessages, c.queueBytes = messages, bytes })
 }

@@ -476,3 +476,77 @@ func TestFinishedSession(t *testing.T) {
 	}
 	s.tasks.Wait()
 }
+
+// What keeps the answer from coming is told to whoever waits for it, and to nobody
+// else.
+func TestFailFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := wiredSession(t, silentScript())
+		o := &s.client.outbox
+		o.failFlushes(io.EOF)
+		o.attach(s)
+		sent := text("x")
+		if err := o.send(t.Context(), &sent, 0); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- o.confirm(t.Context()) }()
+		synctest.Wait()
+		o.token = true // another one does not come to its ping
+		ctx, cancel := context.WithCancel(t.Context())
+		waits := make(chan error, 1)
+		go func() { waits <- o.confirm(ctx) }()
+		synctest.Wait()
+		blocked := errors.New("blocked")
+		o.failFlushes(blocked)
+		if err := <-done; err != blocked {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-waits; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		o.token = false
+		s.finish()
+	})
+}
+
+// Many that leave together hold nothing but places, and fewer of these than others
+// stand in the queue.
+func TestBuriedMessages(t *testing.T) {
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	const n = 1000
+	var waiters []*waiter
+	o.mu.Lock()
+	for range n {
+		w := newWaiter(context.Background(), 0)
+		m := newOutbound(MessageBinary, make([]byte, 1<<10))
+		m.waiter = w
+		o.push(o.tail(len(m.Data)), &m)
+		waiters = append(waiters, w)
+	}
+	o.mu.Unlock()
+	for i, w := range waiters {
+		_ = o.leave(w, ErrExpired)
+		items, held, gone := 0, 0, 0
+		for at := range o.queue.len {
+			for _, m := range (*o.queue.at(at)).items {
+				items++
+				held += len(m.Data)
+				if m.gone() {
+					gone++
+				}
+			}
+		}
+		if left := n - 1 - i; held != left<<10 || o.load.live != left || o.load.gone != gone || gone > left || items != left+gone {
+			t.Fatalf("%d waiters left: %+v, %d items, %d of them gone, hold %d bytes", left, o.load, items, gone, held)
+		}
+	}
+	if o.queue.len != 0 || o.unsent.Load() != n {
+		t.Errorf("%d batches are left, %d messages were not sent", o.queue.len, o.unsent.Load())
+	}
+}

@@ -173,7 +173,7 @@ type outbox struct {
 	latest   *session     // in OnOpen, open or closing, or nil
 	token    bool         // somebody writes
 	asking   bool         // somebody asks the limiter
-	turns    uint64       // how often it was asked
+	asked    *batch       // that it is asked for, or nil; as long as it is in the queue
 	beats    []outbound
 	closed   bool          // no message is accepted any more
 	finished bool          // no session comes any more
@@ -378,6 +378,7 @@ func (o *outbox) push(b *batch, m *outbound) {
 // mu is held.
 func (o *outbox) pop() *batch {
 	b := o.queue.popFront()
+	o.removed(b)
 	o.load.sub(b.load)
 	if b.load.gone > 0 {
 		b.remove((*outbound).gone)
@@ -390,6 +391,14 @@ func (o *outbox) pop() *batch {
 		}
 	}
 	return b
+}
+
+// removed forgets that the limiter is asked for a batch that left the queue; mu is
+// held.
+func (o *outbox) removed(b *batch) {
+	if o.asked == b {
+		o.asked = nil
+	}
 }
 
 // front returns the first batch of the queue, or nil; mu is held.
@@ -425,6 +434,7 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 		o.load.add(b.load)
 		left := len(b.items) > 0
 		if !left {
+			o.removed(b)
 			b.recycle()
 		}
 		return left

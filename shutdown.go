@@ -18,8 +18,8 @@ import (
 // The error is nil if nothing was left. Else it is an [ErrNotSent] that tells how
 // many messages were not sent, or will not be; of each of them its Send, or
 // [WithResult], tells. When ctx ends the error wraps its error. Shutdown may be
-// called at any time and more than once, but must not be in a hook or in a message
-// handler, which it waits for.
+// called at any time and more than once, but not inside a hook or a message handler,
+// which it waits for.
 func (c *Client) Shutdown(ctx context.Context) error {
 	drained := c.outbox.shutdown()
 	c.mu.Lock()
