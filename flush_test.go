@@ -144,9 +144,15 @@ func TestFlushOfTheQueue(t *testing.T) {
 		}
 		done := flush(client)
 		waits(t, "before Run", done)
+		if err := client.Enqueue(resock.MessageText, []byte("b")); err != nil {
+			t.Fatal(err)
+		}
 		go client.Run(context.Background())
 		c := s.Accept()
 		ends(t, "when it was sent", done, nil)
+		if got := fmt.Sprint(payloads(c)); got != "[a b]" {
+			t.Errorf("received %s", got)
+		}
 		c.StopReading()
 		sent := make(chan error, 1)
 		go func() { sent <- client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
@@ -157,6 +163,24 @@ func TestFlushOfTheQueue(t *testing.T) {
 		ends(t, "after it", done, nil)
 		if err := <-sent; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// What was given up meanwhile is not waited for, and needs no ping.
+func TestFlushOfWhatExpires(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0))
+		if err := client.Enqueue(resock.MessageText, nil, resock.WithTTL(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		done := flush(client)
+		time.Sleep(2 * time.Second)
+		go client.Run(context.Background())
+		c := s.Accept()
+		ends(t, "when the session is open", done, nil)
+		if n := len(c.Received().Pings); n != 0 {
+			t.Errorf("%d pings", n)
 		}
 	})
 }

@@ -550,3 +550,16 @@ func TestBuriedMessages(t *testing.T) {
 		t.Errorf("%d batches are left, %d messages were not sent", o.queue.len, o.unsent.Load())
 	}
 }
+
+// A session that is over before it opens takes nothing, and nothing is bound to it.
+func TestAttachTooLate(t *testing.T) {
+	for name, meets := range map[string]func(*outbox, *session){"prepare": (*outbox).prepare, "attach": (*outbox).attach} {
+		s := wiredSession(t, silentScript())
+		o := &s.client.outbox
+		s.kill()
+		meets(o, s)
+		if err := o.enqueue(&outbound{}, nil, s.id); err != ErrSessionOver || o.session != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

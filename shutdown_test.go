@@ -236,3 +236,34 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 		}
 	})
 }
+
+// What is being written may come back unsent: then Shutdown goes on in the next
+// session.
+func TestShutdownWaitsForTheWrite(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var got []string
+		client := newClient(t, resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second), inMemoryRoom(4<<10, func(n int, p *peer) {
+			if p.upgrade() && n > 1 {
+				p.echoClose(func(payload string) { got = append(got, payload) })
+			}
+			time.Sleep(5 * time.Second) // reading nothing
+		}))
+		begun, first := outcome()
+		last, second := outcome()
+		err := errors.Join(client.Enqueue(resock.MessageBinary, make([]byte, 40<<10), begun), client.Enqueue(resock.MessageText, []byte("last"), last))
+		if err != nil {
+			t.Fatal(err)
+		}
+		go client.Run(context.Background())
+		synctest.Wait()
+		if err := client.Shutdown(context.Background()); err != nil { // one may have been sent
+			t.Error(err)
+		}
+		if err := <-first; err != resock.ErrMaybeSent {
+			t.Errorf("what was being written: %v", err)
+		}
+		if err := <-second; err != nil || fmt.Sprint(got) != "[last]" {
+			t.Errorf("what was behind it: %v, the next session got %q", err, got)
+		}
+	})
+}
