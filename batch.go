@@ -11,15 +11,37 @@ import (
 // takes.
 type batch struct {
 	items   []outbound
-	size    int  // of their frames
-	count   int  // of them, from Enqueue
-	bytes   int  // of those
+	size    int // of their frames
+	load    load
 	watched bool // somebody wants to know the outcome of an item
 	timed   bool // an item expires
+	passed  bool // the limiter, which lets one message pass at a time
 
 	block []byte // for copies of messages
 	used  int
 }
+
+// load is how much is in a part of the queue.
+type load struct {
+	live    int // items that somebody wants
+	flushes int // of them, no messages; a batch that has any holds no message
+	gone    int // the other items
+	count   int // messages of Enqueue, and their bytes
+	bytes   int
+}
+
+// messages is how many messages somebody wants to be sent.
+func (l *load) messages() int { return l.live - l.flushes }
+
+func (l *load) add(d load) {
+	l.live += d.live
+	l.flushes += d.flushes
+	l.gone += d.gone
+	l.count += d.count
+	l.bytes += d.bytes
+}
+
+func (l *load) sub(d load) { l.add(load{-d.live, -d.flushes, -d.gone, -d.count, -d.bytes}) }
 
 const (
 	maxBatch = 512           // items
@@ -43,23 +65,48 @@ func (b *batch) recycle() {
 
 // fits reports whether b takes another message of n bytes.
 func (b *batch) fits(n int) bool {
-	return len(b.items) == 0 || len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
+	return len(b.items) == 0 || b.load.flushes == 0 && len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
 }
 
-func (b *batch) add(m *outbound) {
+// add adds an item, and tells its load.
+func (b *batch) add(m *outbound) load {
 	b.items = append(b.items, *m)
-	b.weigh(m)
+	return b.weigh(m)
 }
 
 // weigh counts an item.
-func (b *batch) weigh(m *outbound) {
+func (b *batch) weigh(m *outbound) load {
 	b.size += wire.FrameSize(len(m.Data))
-	if m.waiter == nil {
-		b.count++
-		b.bytes += len(m.Data)
-	}
 	b.watched = b.watched || m.waiter != nil || m.result != nil
 	b.timed = b.timed || m.expiry != 0
+	l := m.load()
+	b.load.add(l)
+	return l
+}
+
+func (m *outbound) load() load {
+	switch {
+	case m.kind == kindGone:
+		return load{gone: 1}
+	case m.kind == kindFlush:
+		return load{live: 1, flushes: 1}
+	case m.waiter == nil && m.kind == kindMessage:
+		return load{live: 1, count: 1, bytes: len(m.Data)}
+	}
+	return load{live: 1}
+}
+
+func (m *outbound) gone() bool { return m.kind == kindGone }
+
+// awaited reports whether somebody waits for an item.
+func (b *batch) awaited() bool { return b.load.live > b.load.count }
+
+// bury makes an item one that nobody wants, and lets go of what it holds.
+func (b *batch) bury(i int) {
+	m := &b.items[i]
+	b.load.sub(m.load())
+	*m = outbound{kind: kindGone}
+	b.load.add(m.load())
 }
 
 // copy returns a copy of data that lives as long as b.
@@ -86,6 +133,9 @@ func (b *batch) remove(drop func(*outbound) bool) {
 		}
 		if kept < i {
 			b.items[kept] = b.items[i]
+			if w := b.items[kept].waiter; w != nil {
+				w.at = kept
+			}
 		}
 		kept++
 	}
@@ -94,18 +144,17 @@ func (b *batch) remove(drop func(*outbound) bool) {
 	}
 	clear(b.items[kept:])
 	b.items = b.items[:kept]
-	b.size, b.count, b.bytes, b.watched, b.timed = 0, 0, 0, false, false
+	b.size, b.load, b.watched, b.timed = 0, load{}, false, false
 	for i := range b.items {
 		b.weigh(&b.items[i])
 	}
 }
 
-// expire settles the items whose time is over.
-func (b *batch) expire(now time.Duration) {
+// expire removes and returns the items whose time is over.
+func (b *batch) expire(now time.Duration) (expired []outbound) {
 	if !b.timed {
-		return
+		return nil
 	}
-	var expired []outbound
 	b.remove(func(m *outbound) bool {
 		over := m.expiry != 0 && m.expiry <= now
 		if over {
@@ -113,9 +162,7 @@ func (b *batch) expire(now time.Duration) {
 		}
 		return over
 	})
-	for i := range expired {
-		expired[i].settle(ErrExpired)
-	}
+	return expired
 }
 
 // settle reports the same outcome for all items.

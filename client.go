@@ -110,6 +110,7 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
+	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
 }
@@ -176,7 +177,9 @@ func (c *Client) finish() {
 }
 
 // Close closes the client for good, with a code and reason for the server, after
-// what is queued was sent; all of it within [WithCloseTimeout]. Close only
+// what is queued was sent; all of it within [WithCloseTimeout]. While no session is
+// open it closes at once, and what is queued is not sent ([ErrClosed]):
+// [Client.Shutdown] waits for that. Close only
 // signals: it never blocks and may be called at any time, also by the consumer of
 // the events. To wait, receive from [Client.Done] or range to the end of the
 // events. Calls after the first do nothing.

@@ -46,9 +46,10 @@
 //
 // # Stopping
 //
-// [Client.Close] closes for good: what is queued is sent, then the closing
-// handshake, all within [WithCloseTimeout]. It only signals; to wait, range to the
-// end of the events or receive from [Client.Done]. Cancelling the context of Run
+// [Client.Close] closes for good: what is queued is sent if a session is open, then
+// the closing handshake, all within [WithCloseTimeout]. It only signals; to wait,
+// range to the end of the events or receive from [Client.Done]. [Client.Shutdown]
+// waits, and sends what is queued over a reconnect if need be. Cancelling the context of Run
 // closes with code 1001 and does not send what is queued. While a session is open
 // the last event is a [CloseEvent], while connecting a [FailEvent]; otherwise the
 // channels just close. What a subscriber has not taken by the close timeout is
@@ -78,10 +79,14 @@
 // handed to the network. [Client.Enqueue] returns at once; queued messages survive
 // reconnects and go out in order, within the bounds of [WithQueue]. A message is
 // sent at most once: one that may have been sent gets [ErrMaybeSent] and is not
-// repeated. [ErrNotSent] says that repeating is safe.
+// repeated. Every other error is an [ErrNotSent], after which repeating is safe.
 //
-// Neither tells that the server has received a message. Where that matters, the
-// server must acknowledge.
+// [WithTTL] gives a message up in time, and [WithSession] binds it to the connection
+// that it answers. [WithSendLimiter] keeps the pace that a server allows.
+//
+// A message that was sent has not arrived yet: [Client.Flush] waits until the server
+// has read all that was sent before. That is not to say that it has understood. Where
+// that matters, the server must acknowledge.
 //
 // # Control
 //

@@ -17,11 +17,15 @@ var (
 	// written: the server may or may not have received it.
 	ErrMaybeSent = errors.New("resock: may have been sent")
 
-	// ErrQueueFull says that a bound of [WithQueue] was reached.
-	ErrQueueFull = errors.New("resock: queue full")
+	// ErrQueueFull says that a bound of [WithQueue] was reached. It is an [ErrNotSent].
+	ErrQueueFull error = &notSentError{"resock: queue full"}
 
 	// ErrExpired says that a message outlived its [WithTTL]. It is an [ErrNotSent].
 	ErrExpired error = &notSentError{"resock: expired before it was sent"}
+
+	// ErrSessionOver says that the session which a message was bound to by
+	// [WithSession] is over, or was never there. It is an [ErrNotSent].
+	ErrSessionOver error = &notSentError{"resock: session over"}
 
 	// ErrClosed says that the client is closed for good. It is an [ErrNotSent].
 	ErrClosed error = &notSentError{"resock: client closed"}

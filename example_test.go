@@ -1,6 +1,7 @@
 package resock_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -156,6 +158,101 @@ func ExampleClient_Close() {
 	// Output:
 	// 1000 true closed
 	// error: <nil>
+}
+
+// Run and what sends live and end together: the work is done, then Shutdown sends
+// what is left, and with it Run returns.
+func ExampleClient_Shutdown() {
+	server := echoServer("")
+	defer server.Close()
+	client, err := resock.New(webSocketURL(server))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	var group sync.WaitGroup
+	group.Go(func() { cancel(client.Run(ctx)) }) // whoever else works with ctx ends, too
+	group.Go(func() {
+		if err := client.WaitOpen(ctx); err != nil {
+			return
+		}
+		for _, reading := range []string{"18.2", "18.4", "18.3"} {
+			if err := client.Enqueue(resock.MessageText, []byte(reading)); err != nil {
+				log.Print(err) // the queue is full
+			}
+		}
+		patience, done := context.WithTimeout(context.Background(), 10*time.Second)
+		defer done()
+		if err := client.Shutdown(patience); err != nil {
+			log.Print(err)                                       // some are left, or there was not enough time
+			_ = client.Close(resock.StatusNormalClosure, "time") // and now there is none
+		}
+	})
+	group.Wait()
+	fmt.Println("sent:", client.Stats().MessagesOut, "error:", client.Err())
+	// Output: sent: 3 error: <nil>
+}
+
+// The server has read all that was sent before.
+func ExampleClient_Flush() {
+	server := echoServer("")
+	defer server.Close()
+	client, err := resock.New(webSocketURL(server))
+	if err != nil {
+		log.Fatal(err)
+	}
+	go client.Run(context.Background())
+	if err := client.Enqueue(resock.MessageText, []byte("reading")); err != nil {
+		log.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	switch err := client.Flush(ctx); {
+	case err == nil:
+		fmt.Println("received")
+	case errors.Is(err, resock.ErrMaybeSent):
+		fmt.Println("perhaps received, the session was lost")
+	default:
+		fmt.Println("not confirmed in time:", err)
+	}
+	_ = client.Close(resock.StatusNormalClosure, "")
+	<-client.Done()
+	// Output: received
+}
+
+// An acknowledgement belongs to the connection that the message came by: on another
+// one the server would take it for something else, or send the message again.
+func ExampleWithSession() {
+	server := echoServer("")
+	defer server.Close()
+	client, err := resock.New(webSocketURL(server))
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx)
+	go client.Run(ctx)
+	go func() { _ = client.Send(ctx, resock.MessageText, []byte("job 7")) }()
+	for event := range events {
+		message, ok := event.(resock.MessageEvent)
+		if !ok {
+			continue
+		}
+		if bytes.HasPrefix(message.Data, []byte("ack")) { // here, the server sends all back
+			fmt.Printf("the server got %q\n", message.Data)
+			_ = client.Close(resock.StatusNormalClosure, "")
+			continue
+		}
+		ack := append([]byte("ack "), message.Data...)
+		switch err := client.Enqueue(resock.MessageText, ack, resock.WithSession(message.Session)); {
+		case errors.Is(err, resock.ErrSessionOver):
+			fmt.Println("too late: the server sends the job again")
+		case err != nil:
+			log.Print(err)
+		}
+	}
+	// Output: the server got "ack job 7"
 }
 
 func ExampleWithOverflow() {

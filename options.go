@@ -28,6 +28,7 @@ type config struct {
 	handler  func(context.Context, MessageEvent)
 	network  Network
 	limiter  interface{ Wait(context.Context) error }
+	pace     interface{ Wait(context.Context) error } // of messages
 	log      *slog.Logger
 
 	dialTimeout  time.Duration
@@ -265,7 +266,7 @@ func WithWriteTimeout(d time.Duration) Option {
 }
 
 // WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in
-// bytes of payload. Defaults to 1024 and 8 MiB; both must be positive.
+// bytes of payload. What Send waits with does not count. Defaults to 1024 and 8 MiB; both must be positive.
 func WithQueue(messages, bytes int) Option {
 	return optionFunc(func(c *config) { c.queueMessages, c.queueBytes = messages, bytes })
 }
@@ -352,6 +353,20 @@ func WithMaxSessionAge(d time.Duration) Option {
 // after the wait. Defaults to none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithDialLimiter", l == nil, func(c *config) { c.limiter = l })
+}
+
+// WithSendLimiter makes every message wait for l, which may be shared by many
+// clients; a rate.Limiter of golang.org/x/time/rate fits. l is asked once for each
+// message of Send, Enqueue and [Session.Send], when its turn comes and what passed
+// before is written, so messages keep their order. Pings, pongs and the messages of
+// the heartbeat pass without asking.
+//
+// The context that l gets ends with the session, after which the message waits for
+// the next one and l is asked again, and with the context or the TTL of the message.
+// Wait must return then. Another error of l fails the message, with an [ErrNotSent]
+// that wraps it. Defaults to none.
+func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
+	return notNil("WithSendLimiter", l == nil, func(c *config) { c.pace = l })
 }
 
 // WithNetwork asks n before each attempt whether there is a network. While there
@@ -568,32 +583,50 @@ func WithoutMessages() SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.messages = false })
 }
 
-// enqueueOptions are what the options of Enqueue set.
-type enqueueOptions struct {
+// sendOptions are what the options of a message set.
+type sendOptions struct {
 	ttl     time.Duration
 	expires bool // ttl was set
 	result  func(error)
+	results bool   // result was set
+	session uint64 // that alone may take it
+	bound   bool   // session was set
 }
 
-// EnqueueOption configures one message of [Client.Enqueue].
-type EnqueueOption interface {
-	applyEnqueue(*enqueueOptions)
+// SendOption configures one message of [Client.Send] or [Client.Enqueue].
+type SendOption interface {
+	applySend(*sendOptions)
 }
 
-type enqueueFunc func(*enqueueOptions)
+type sendFunc func(*sendOptions)
 
-func (f enqueueFunc) applyEnqueue(o *enqueueOptions) { f(o) }
+func (f sendFunc) applySend(o *sendOptions) { f(o) }
 
 // WithTTL gives a message up with [ErrExpired] when it could not be sent within
-// d. Defaults to no limit; d must be positive.
-func WithTTL(d time.Duration) EnqueueOption {
-	return enqueueFunc(func(o *enqueueOptions) { o.ttl, o.expires = d, true })
+// d. A Send that waits returns then. What is being written at that time is waited
+// for. Defaults to no limit; d must be positive.
+func WithTTL(d time.Duration) SendOption {
+	return sendFunc(func(o *sendOptions) { o.ttl, o.expires = d, true })
 }
 
-// WithResult reports the outcome of a message: nil once it was handed to the
-// network, else [ErrMaybeSent], [ErrExpired] or [ErrClosed]. done is called
-// exactly once, on any goroutine, and must not block, nor call Send, which may
-// wait for it; it is never called when Enqueue itself returned an error.
-func WithResult(done func(error)) EnqueueOption {
-	return enqueueFunc(func(o *enqueueOptions) { o.result = done })
+// WithResult reports the outcome of a message of [Client.Enqueue]: nil once it was
+// handed to the network, else [ErrMaybeSent] or an [ErrNotSent], such as [ErrExpired],
+// [ErrSessionOver] or [ErrClosed]. done is called exactly once, on any goroutine, and
+// must not block, nor call Send, which may wait for it; it is never called when
+// Enqueue itself returned an error. Send returns its outcome: with this option it is
+// an [*OptionError]. Defaults to none; nil is none.
+func WithResult(done func(error)) SendOption {
+	return sendFunc(func(o *sendOptions) { o.result, o.results = done, true })
+}
+
+// WithSession sends a message in session n, or not at all, as an answer must be that
+// means nothing on another connection. Session n is open, or in OnOpen: then the
+// message goes out after the hook. With any other n the error is [ErrSessionOver] at
+// once; zero is an [*OptionError].
+//
+// The message is bound to the connection: it gets ErrSessionOver as soon as that
+// closes or is lost, also when OnOpen fails and the next connection has the same
+// number. Defaults to any session.
+func WithSession(n uint64) SendOption {
+	return sendFunc(func(o *sendOptions) { o.session, o.bound = n, true })
 }

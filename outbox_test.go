@@ -112,7 +112,7 @@ func TestQueueBounds(t *testing.T) {
 		fits  bool
 		bytes int // queued then
 	}{
-		{"12345678901", false, 0}, {"1234", true, 4}, {"1234567", false, 4}, {"123456", true, 10}, {"1", false, 10}, {"", true, 10}, {"", false, 10},
+		{"1234", true, 4}, {"1234567", false, 4}, {"123456", true, 10}, {"1", false, 10}, {"", true, 10}, {"", false, 10},
 	} {
 		err := client.Enqueue(MessageText, []byte(tt.text))
 		if tt.fits && err != nil || !tt.fits && err != ErrQueueFull {
@@ -121,6 +121,13 @@ func TestQueueBounds(t *testing.T) {
 		if _, bytes := client.outbox.size(); bytes != tt.bytes {
 			t.Errorf("%q: %d bytes are queued, want %d", tt.text, bytes, tt.bytes)
 		}
+	}
+	if !errors.Is(ErrQueueFull, ErrNotSent) {
+		t.Error("a queue that is full sent something")
+	}
+	var option *OptionError
+	if err := client.Enqueue(MessageText, []byte("12345678901")); !errors.As(err, &option) || !errors.Is(err, ErrNotSent) || errors.Is(err, ErrQueueFull) {
+		t.Errorf("what never fits: %v", err)
 	}
 }
 
@@ -160,7 +167,7 @@ func TestBatchRecycled(t *testing.T) {
 			t.Fatalf("item %d is kept alive", i)
 		}
 	}
-	if len(b.items)+b.size+b.count+b.bytes+b.used != 0 || b.watched || b.timed || cap(b.items) != cap(items) || &b.block[0] != &block[0] {
+	if len(b.items)+b.size+b.load.live+b.load.count+b.load.bytes+b.used != 0 || b.watched || b.timed || cap(b.items) != cap(items) || &b.block[0] != &block[0] {
 		t.Errorf("%+v", b)
 	}
 }
@@ -179,7 +186,7 @@ func TestSweep(t *testing.T) {
 		}
 		took := make([]time.Duration, len(lives))
 		for i, ttl := range lives {
-			opts := []EnqueueOption{WithResult(func(err error) {
+			opts := []SendOption{WithResult(func(err error) {
 				if took[i] = time.Since(began); err != ErrExpired {
 					t.Errorf("message %d: %v", i, err)
 				}
@@ -279,24 +286,30 @@ func TestRequeue(t *testing.T) {
 	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
 	o.session = s
-	o.beats = []outbound{{waiter: beatWaiter}}
-	gone, leave := context.WithCancel(context.Background())
-	leave()
-	left, waits := newWaiter(gone), newWaiter(context.Background())
-	var all []outbound
-	for _, waiter := range []*waiter{beatWaiter, left, waits, nil} {
+	o.beats = []outbound{{kind: kindBeat}}
+	left, waits := newWaiter(context.Background(), 0), newWaiter(context.Background(), 0)
+	left.over = notSent(context.Canceled)
+	beat, bound := text("x"), text("x")
+	beat.kind = kindBeat
+	var session error
+	bound.session, bound.result = s, func(err error) { session = err }
+	all := []outbound{beat, bound}
+	for _, waiter := range []*waiter{left, waits, nil} {
 		m := text("x")
 		m.waiter = waiter
 		all = append(all, m)
 	}
 	o.land(s, batchOf(all...), net.ErrClosed)
-	if err := <-left.outcome; !errors.Is(err, ErrNotSent) {
+	if err := <-left.outcome; err != left.over {
 		t.Errorf("who has left gets %v", err)
+	}
+	if session != ErrSessionOver || o.unsent.Load() != 2 {
+		t.Errorf("what is bound to the session gets %v, %d are unsent", session, o.unsent.Load())
 	}
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.len != 1 {
 		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.len)
 	}
-	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.count != 1 || again.size != 14 {
+	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.load.count != 1 || again.size != 14 {
 		t.Errorf("%+v", again)
 	}
 	if len(o.beats) != 0 {
@@ -304,8 +317,8 @@ func TestRequeue(t *testing.T) {
 	}
 }
 
-// Every Send whose context ends looks through the whole queue, and so does the sweeper,
-// with all other senders waiting: it costs nothing for what stays.
+// The sweeper looks through the whole queue, with all senders waiting: it costs
+// nothing for what stays.
 func TestLookingThroughTheQueue(t *testing.T) {
 	client, err := New("ws://server.test")
 	if err != nil {
@@ -332,14 +345,14 @@ func TestTake(t *testing.T) {
 	o := &s.client.outbox
 	o.session, o.token = s, true // nobody drains
 	o.beats = []outbound{text(strings.Repeat("b", 20<<10))}
-	o.beats[0].waiter = beatWaiter
+	o.beats[0].kind = kindBeat
 	large := make([]byte, 30<<10)
 	queued := [][]byte{large, large, large, []byte("small"), make([]byte, 100<<10), []byte("last")}
 	for range maxBatch {
 		queued = append(queued, nil)
 	}
 	for _, data := range queued {
-		if err := o.enqueue(&outbound{}, data); err != nil {
+		if err := o.enqueue(&outbound{}, data, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -349,7 +362,7 @@ func TestTake(t *testing.T) {
 		if len(b.items) != want {
 			t.Errorf("%d messages taken, want %d", len(b.items), want)
 		}
-		taken += b.count
+		taken += b.load.count
 	}
 	if b := o.take(s); b != nil || taken != len(queued) {
 		t.Errorf("%d messages taken, then %+v", taken, b)
@@ -391,15 +404,16 @@ func TestExpire(t *testing.T) {
 	late, inTime := text("x"), text("in time")
 	late.expiry, late.result, inTime.expiry = now, result, now+1
 	b := batchOf(outbound{expiry: now - 1, result: result}, outbound{}, late, inTime)
-	b.expire(now)
-	if len(b.items) != 2 || string(b.items[1].Data) != "in time" || b.count != 2 || b.bytes != 7 || !b.timed || b.watched {
+	o := new(outbox)
+	o.refuseAll(b.expire(now), ErrExpired)
+	if len(b.items) != 2 || string(b.items[1].Data) != "in time" || b.load.count != 2 || b.load.bytes != 7 || !b.timed || b.watched {
 		t.Errorf("left: %+v", b)
 	}
 	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
 		t.Errorf("outcomes %v", outcomes)
 	}
 	alone := batchOf(outbound{expiry: now, result: result})
-	alone.expire(now)
+	o.refuseAll(alone.expire(now), ErrExpired)
 	if len(alone.items) != 0 || len(outcomes) != 3 {
 		t.Errorf("left: %+v", alone)
 	}
@@ -414,7 +428,7 @@ func TestReleaseGoesOn(t *testing.T) {
 	outcome := make(chan error, 1)
 	m := text("")
 	m.result = func(err error) { outcome <- err }
-	if err := o.enqueue(&m, []byte("next")); err != nil {
+	if err := o.enqueue(&m, []byte("next"), 0); err != nil {
 		t.Fatal(err)
 	}
 	o.release()
@@ -436,7 +450,7 @@ func TestLateSendIsNoWriteFailure(t *testing.T) {
 	s.wire.Close()
 	o := &s.client.outbox
 	o.attach(s)
-	if queued := o.enqueue(&outbound{}, []byte("late")); queued != nil {
+	if queued := o.enqueue(&outbound{}, []byte("late"), 0); queued != nil {
 		t.Fatal(queued)
 	}
 	o.flush(s)
@@ -461,4 +475,91 @@ func TestFinishedSession(t *testing.T) {
 		t.Error("it ends again")
 	}
 	s.tasks.Wait()
+}
+
+// What keeps the answer from coming is told to whoever waits for it, and to nobody
+// else.
+func TestFailFlushes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := wiredSession(t, silentScript())
+		o := &s.client.outbox
+		o.failFlushes(io.EOF)
+		o.attach(s)
+		sent := text("x")
+		if err := o.send(t.Context(), &sent, 0); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- o.confirm(t.Context()) }()
+		synctest.Wait()
+		o.token = true // another one does not come to its ping
+		ctx, cancel := context.WithCancel(t.Context())
+		waits := make(chan error, 1)
+		go func() { waits <- o.confirm(ctx) }()
+		synctest.Wait()
+		blocked := errors.New("blocked")
+		o.failFlushes(blocked)
+		if err := <-done; err != blocked {
+			t.Error(err)
+		}
+		cancel()
+		if err := <-waits; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		o.token = false
+		s.finish()
+	})
+}
+
+// Many that leave together hold nothing but places, and fewer of these than others
+// stand in the queue.
+func TestBuriedMessages(t *testing.T) {
+	client, err := New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &client.outbox
+	const n = 1000
+	var waiters []*waiter
+	o.mu.Lock()
+	for range n {
+		w := newWaiter(context.Background(), 0)
+		m := newOutbound(MessageBinary, make([]byte, 1<<10))
+		m.waiter = w
+		o.push(o.tail(len(m.Data)), &m)
+		waiters = append(waiters, w)
+	}
+	o.mu.Unlock()
+	for i, w := range waiters {
+		_ = o.leave(w, ErrExpired)
+		items, held, gone := 0, 0, 0
+		for at := range o.queue.len {
+			for _, m := range (*o.queue.at(at)).items {
+				items++
+				held += len(m.Data)
+				if m.gone() {
+					gone++
+				}
+			}
+		}
+		if left := n - 1 - i; held != left<<10 || o.load.live != left || o.load.gone != gone || gone > left || items != left+gone {
+			t.Fatalf("%d waiters left: %+v, %d items, %d of them gone, hold %d bytes", left, o.load, items, gone, held)
+		}
+	}
+	if o.queue.len != 0 || o.unsent.Load() != n {
+		t.Errorf("%d batches are left, %d messages were not sent", o.queue.len, o.unsent.Load())
+	}
+}
+
+// A session that is over before it opens takes nothing, and nothing is bound to it.
+func TestAttachTooLate(t *testing.T) {
+	for name, meets := range map[string]func(*outbox, *session){"prepare": (*outbox).prepare, "attach": (*outbox).attach} {
+		s := wiredSession(t, silentScript())
+		o := &s.client.outbox
+		s.kill()
+		meets(o, s)
+		if err := o.enqueue(&outbound{}, nil, s.id); err != ErrSessionOver || o.session != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

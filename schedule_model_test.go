@@ -52,7 +52,10 @@ func (tr *trial) check() {
 	case !tr.byClose && tr.ranAt.After(tr.stopped):
 		m.endedAt = tr.ranAt // a context that ended before is looked at then
 	}
-	m.aborted = tr.doneAt.Sub(m.endedAt) >= tr.closeIn
+	if m.shutDown() { // when it began to close is not known, nor whether that was in time
+		m.endedAt = tr.doneAt
+	}
+	m.aborted = m.shutDown() || tr.doneAt.Sub(m.endedAt) >= tr.closeIn
 	m.checkEnd()
 	m.checkAttempts()
 	m.collectSessions()
@@ -66,7 +69,29 @@ func (tr *trial) check() {
 	for _, p := range tr.parcels {
 		m.checkOutcome(p)
 	}
+	for _, c := range tr.flushes {
+		m.checkCover(c)
+	}
 	m.checkStats()
+}
+
+// shutDown reports whether it was Shutdown that closed the client.
+func (m *model) shutDown() bool {
+	return !m.sealed.IsZero() && m.gaveUp() == nil && (m.stopped.IsZero() || m.doneAt.Before(m.stopped) || m.result == nil && !m.closed)
+}
+
+// checkCover checks what a Flush or a Shutdown that ended well waited for.
+func (m *model) checkCover(c *cover) {
+	for _, p := range c.parcels {
+		switch {
+		case c.name == "Flush" && errors.Is(p.err, resock.ErrMaybeSent):
+			m.t.Errorf("Flush is done, and message %d may have been sent", p.id)
+		case c.name == "Flush" && p.err == nil && m.received[p.id] == 0:
+			m.t.Errorf("Flush is done, and message %d was not received", p.id)
+		case c.name == "Shutdown" && errors.Is(p.err, resock.ErrNotSent):
+			m.t.Errorf("Shutdown tells of no loss, and message %d has the outcome %v", p.id, p.err)
+		}
+	}
 }
 
 // checkEnd checks when and how the client ended.
@@ -80,7 +105,7 @@ func (m *model) checkEnd() {
 		if m.attempts > 0 && gaveUp.Attempts > m.attempts {
 			m.t.Errorf("the client gave up after %d attempts of %d", gaveUp.Attempts, m.attempts)
 		}
-	case err == nil && m.closed:
+	case err == nil && (m.closed || !m.sealed.IsZero()):
 	case errors.Is(err, context.Canceled) && m.canceled:
 	default:
 		m.t.Errorf("Run: %v; closed %t, canceled %t", err, m.closed, m.canceled)
@@ -419,6 +444,9 @@ func (m *model) checkReceived() {
 			}
 			m.received[id]++
 			p := m.parcels[id]
+			if o := m.byPath[dialOf(c.Request().URL.Path)]; p.session != 0 && o != nil && o.open.Session != p.session {
+				m.t.Errorf("message %d of session %d was received in session %d", id, p.session, o.open.Session)
+			}
 			if m.received[id] > 1 {
 				m.t.Errorf("message %d was received %d times", id, m.received[id])
 			}
@@ -446,7 +474,7 @@ func (m *model) checkOutcome(p *parcel) {
 			m.t.Errorf("message %d was sent, and lost by a connection that lost nothing", p.id)
 		}
 	case errors.Is(err, resock.ErrMaybeSent):
-	case !errors.Is(err, resock.ErrNotSent) && err != resock.ErrQueueFull:
+	case !errors.Is(err, resock.ErrNotSent):
 		m.t.Errorf("message %d has the outcome %v", p.id, err)
 	case received:
 		m.t.Errorf("message %d was received, and has the outcome %v", p.id, err)
@@ -455,7 +483,7 @@ func (m *model) checkOutcome(p *parcel) {
 	if errors.Is(p.err, resock.ErrExpired) && (p.ttl == 0 || waited < p.ttl) {
 		m.t.Errorf("message %d expired after %v of %v", p.id, waited, p.ttl)
 	}
-	if errors.Is(p.err, resock.ErrClosed) && p.settled.Before(m.endedAt) {
+	if errors.Is(p.err, resock.ErrClosed) && p.settled.Before(m.endedAt) && (m.sealed.IsZero() || p.settled.Before(m.sealed)) {
 		m.t.Errorf("message %d was refused by a client that is not closed", p.id)
 	}
 	if most := p.timeout + 3*m.writeIn; p.timeout > 0 && waited > most {
@@ -498,7 +526,7 @@ func (m *model) checkStats() {
 			sent++
 		}
 	}
-	if beats := m.beats(); stats.MessagesOut < sent || stats.MessagesOut > sent && !beats {
+	if stats.MessagesOut != sent { // the beats do not count
 		m.t.Errorf("%d messages counted as sent, and %d told to be", stats.MessagesOut, sent)
 	}
 	if m.aborted {
@@ -524,11 +552,6 @@ func (m *model) checkStats() {
 	}
 }
 
-// beats reports whether the heartbeat sends messages.
-func (m *model) beats() bool {
-	return slices.ContainsFunc(m.options, func(o choice[resock.Option]) bool { return o.text == "beats" })
-}
-
 // checkSettled ends all faults, and wants a client that is connected, and that
 // sends what is queued.
 func (tr *trial) checkSettled() {
@@ -538,6 +561,14 @@ func (tr *trial) checkSettled() {
 	stopped := func() bool { return tr.client.State() == resock.StateClosed } // it gave up
 	if err := tr.client.WaitOpen(patience); err != nil && !stopped() {
 		tr.t.Errorf("all is well, and the client is %v: %v", tr.client.State(), err)
+		return
+	}
+	if !tr.sealed.IsZero() {
+		select {
+		case <-tr.client.Done():
+		case <-patience.Done():
+			tr.t.Error("all is well, and Shutdown does not end")
+		}
 		return
 	}
 	for range 10 { // what is being sent when a session ends may be lost

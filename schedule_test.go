@@ -2,6 +2,7 @@ package resock_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"hash/crc32"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,7 +151,38 @@ func newPlan(seed uint64) *plan {
 		g.beforeRun = 1 + g.IntN(5)
 	}
 	g.settle = !g.one(4)
+	// What came later is drawn apart: the seeds from before mean what they meant.
+	generator{rand.New(rand.NewPCG(seed, 0x5e9d)), g.plan}.drawSending()
 	return g.plan
+}
+
+// drawSending adds what concerns sending to a plan.
+func (g generator) drawSending() {
+	if g.one(8) {
+		pace := oneOf(g, time.Microsecond, time.Millisecond)
+		g.options = append(g.options, choice[resock.Option]{fmt.Sprintf("pace(%v)", pace), resock.WithSendLimiter(limiter(pace))})
+	}
+	for range g.IntN(8) {
+		timeout, ttl, ahead, size := g.pause(), g.pause(), uint64(g.IntN(2)), g.size()
+		c := oneOf(g,
+			choice[func(*trial)]{fmt.Sprintf("flush(timeout %v)", timeout), func(tr *trial) { tr.flush(timeout) }},
+			choice[func(*trial)]{fmt.Sprintf("send(size %d, TTL %v)", size, ttl), func(tr *trial) { tr.sendTTL(size, max(1, ttl)) }},
+			choice[func(*trial)]{fmt.Sprintf("enqueue(size %d, session +%d)", size, ahead), func(tr *trial) { tr.enqueueInSession(size, ahead) }},
+		)
+		g.insert(c)
+	}
+	if g.one(8) {
+		timeout := g.pause()
+		g.insert(choice[func(*trial)]{fmt.Sprintf("shutdown(timeout %v)", timeout), func(tr *trial) { tr.shutdown(timeout) }})
+	}
+}
+
+// insert adds an action somewhere behind Run.
+func (g generator) insert(c choice[func(*trial)]) {
+	if at := g.beforeRun; at < len(g.actions) {
+		at += g.IntN(len(g.actions) - at)
+		g.actions = slices.Insert(g.actions, at, action{g.pause(), c})
+	}
 }
 
 func (g generator) one(in int) bool { return g.IntN(in) == 0 }
@@ -524,6 +557,7 @@ type trial struct {
 	byClose  bool
 	closed   bool
 	canceled bool
+	sealed   time.Time // when Shutdown was called
 	doneAt   time.Time
 	held     []span // when the client must not dial
 	holding  map[string]time.Time
@@ -536,6 +570,13 @@ type trial struct {
 	parcels  []*parcel
 	consumed map[uint64]int // messages that OnOpen received, by session
 	handled  [][]byte
+	flushes  []*cover // that were told to be done
+}
+
+// cover is what a Flush, or a Shutdown, is to wait for: messages without an outcome.
+type cover struct {
+	parcels []*parcel
+	name    string
 }
 
 // span is a stretch of time.
@@ -561,6 +602,7 @@ type parcel struct {
 	hook     bool
 	at       time.Time
 	ttl      time.Duration
+	session  uint64        // that it is bound to, or 0
 	timeout  time.Duration // of a Send
 	outcomes int
 	err      error
@@ -805,7 +847,7 @@ func (tr *trial) enqueue(size int, ttl time.Duration, again bool) {
 }
 
 func (tr *trial) enqueueParcel(p *parcel, size int, ttl time.Duration, again bool) {
-	opts := []resock.EnqueueOption{resock.WithResult(func(err error) {
+	opts := []resock.SendOption{resock.WithResult(func(err error) {
 		tr.settled(p, err)
 		if again {
 			tr.enqueueParcel(tr.newParcel(0), size, ttl, false)
@@ -831,6 +873,90 @@ func (tr *trial) send(sizes []int, timeout time.Duration) {
 			p.timeout = timeout
 			tr.settled(p, tr.client.Send(ctx, resock.MessageBinary, packet('o', p.id, 0, size)))
 			cancel()
+		}
+	})
+}
+
+// sendTTL sends a message that may expire, on a goroutine of its own.
+func (tr *trial) sendTTL(size int, ttl time.Duration) {
+	p := tr.newParcel(0)
+	p.ttl, p.timeout = ttl, ttl
+	tr.tasks.Go(func() {
+		tr.settled(p, tr.client.Send(context.Background(), resock.MessageBinary, packet('o', p.id, 0, size), resock.WithTTL(ttl)))
+	})
+}
+
+// enqueueInSession queues a message for the last session, or one so far ahead.
+func (tr *trial) enqueueInSession(size int, ahead uint64) {
+	p := tr.newParcel(enqueued)
+	p.session = max(1, tr.client.Stats().Session+ahead)
+	err := tr.client.Enqueue(resock.MessageText, packet('o', p.id, 0, size), resock.WithSession(p.session),
+		resock.WithResult(func(err error) { tr.settled(p, err) }))
+	if err != nil {
+		tr.settled(p, err)
+	}
+}
+
+// unsettled is what was enqueued and has no outcome yet.
+func (tr *trial) unsettled(name string) *cover {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	c := &cover{name: name}
+	for _, p := range tr.parcels {
+		if p.order == enqueued && p.outcomes == 0 {
+			c.parcels = append(c.parcels, p)
+		}
+	}
+	return c
+}
+
+// flush waits for what is queued, on a goroutine of its own.
+func (tr *trial) flush(timeout time.Duration) {
+	c := tr.unsettled("Flush")
+	tr.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		switch err := tr.client.Flush(ctx); {
+		case err == nil:
+			tr.covered(c)
+		case errors.Is(err, resock.ErrMaybeSent), errors.Is(err, resock.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+		default:
+			tr.t.Error("Flush: ", err)
+		}
+	})
+}
+
+// covered notes that what c covers was told to be done.
+func (tr *trial) covered(c *cover) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for _, p := range c.parcels {
+		if p.outcomes == 0 {
+			tr.t.Errorf("%s is done, and message %d has no outcome", c.name, p.id)
+		}
+	}
+	tr.flushes = append(tr.flushes, c)
+}
+
+// shutdown closes the client when all is sent.
+func (tr *trial) shutdown(timeout time.Duration) {
+	if !tr.sealed.IsZero() || !tr.stopped.IsZero() {
+		return
+	}
+	tr.sealed = time.Now()
+	c := tr.unsettled("Shutdown")
+	tr.tasks.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+		defer cancel()
+		err := tr.client.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = tr.client.Shutdown(context.Background())
+		}
+		switch {
+		case err == nil:
+			tr.covered(c)
+		case !errors.Is(err, resock.ErrNotSent):
+			tr.t.Error("Shutdown: ", err)
 		}
 	})
 }

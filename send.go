@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -13,48 +14,75 @@ import (
 )
 
 // Send sends one message and returns nil once it was handed to the network on
-// an open connection. While the client is down it waits for the next session.
+// an open connection. While the client is down it waits for the next session, or
+// for the one that [WithSession] names.
 //
-// ctx bounds the waiting only: once writing began, the write timeout does
-// ([WithWriteTimeout]). An error is an [ErrNotSent], after which the message may
-// safely be sent again, or [ErrMaybeSent]. [ErrClosed] is an ErrNotSent.
+// ctx and [WithTTL] bound the waiting only: once writing began, the write timeout
+// does ([WithWriteTimeout]). An error is an [ErrNotSent], after which the message may
+// safely be sent again, or [ErrMaybeSent]. [ErrClosed], [ErrExpired],
+// [ErrSessionOver] and an [*OptionError] are all ErrNotSent.
 //
 // Messages of one goroutine keep their order. Send does not keep data.
-func (c *Client) Send(ctx context.Context, typ MessageType, data []byte) error {
+func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ...SendOption) error {
 	if err := checkMessage("Send", typ, data); err != nil {
 		return err
 	}
-	return c.outbox.send(ctx, typ, data)
+	m, session := newOutbound(typ, data), uint64(0)
+	if len(opts) > 0 {
+		options, err := c.outbox.configure(&m, opts)
+		if err != nil {
+			return err
+		}
+		if options.results {
+			return &messageError{&OptionError{"WithResult", "func", "is for Enqueue: Send returns the outcome"}}
+		}
+		session = options.session
+	}
+	return c.outbox.send(ctx, &m, session)
 }
 
 // Enqueue queues one message and returns at once. Queued messages survive
 // reconnects and go out in order, after the OnOpen hook. What may have been sent
 // is never sent again: a message is sent at most once.
 //
-// An error means that the message was not queued: [ErrQueueFull], [ErrClosed] or
-// an [*OptionError]. The final outcome is told by [WithResult]. Enqueue copies
-// data.
-func (c *Client) Enqueue(typ MessageType, data []byte, opts ...EnqueueOption) error {
+// An error means that the message was not queued, and all of them are
+// [ErrNotSent]: [ErrQueueFull], [ErrClosed], [ErrSessionOver] or an [*OptionError],
+// also for a message that is larger than the whole queue ([WithQueue]). The final
+// outcome is told by [WithResult]. Enqueue copies data.
+func (c *Client) Enqueue(typ MessageType, data []byte, opts ...SendOption) error {
 	if err := checkMessage("Enqueue", typ, data); err != nil {
 		return err
 	}
-	m := newOutbound(typ, nil)
-	if len(opts) > 0 {
-		var options enqueueOptions
-		for _, opt := range opts {
-			if opt != nil {
-				opt.applyEnqueue(&options)
-			}
-		}
-		if options.expires && options.ttl <= 0 {
-			return &OptionError{"WithTTL", options.ttl, "must be positive"}
-		}
-		if options.expires {
-			m.expiry = c.outbox.now() + min(options.ttl, math.MaxInt64/2)
-		}
-		m.result = options.result
+	if most := c.config.queueBytes; len(data) > most {
+		return &messageError{&OptionError{"Enqueue", fmt.Sprintf("%d bytes", len(data)), fmt.Sprintf("the message is larger than the queue, of %d bytes (WithQueue)", most)}}
 	}
-	return c.outbox.enqueue(&m, data)
+	m, session := newOutbound(typ, nil), uint64(0)
+	if len(opts) > 0 {
+		options, err := c.outbox.configure(&m, opts)
+		if err != nil {
+			return err
+		}
+		session, m.result = options.session, options.result
+	}
+	return c.outbox.enqueue(&m, data, session)
+}
+
+// configure applies the options of a message.
+func (o *outbox) configure(m *outbound, opts []SendOption) (options sendOptions, err error) {
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applySend(&options)
+		}
+	}
+	switch {
+	case options.expires && options.ttl <= 0:
+		return options, &messageError{&OptionError{"WithTTL", options.ttl, "must be positive"}}
+	case options.bound && options.session == 0:
+		return options, &messageError{&OptionError{"WithSession", 0, "sessions are numbered from 1"}}
+	case options.expires:
+		m.expiry = o.now() + min(options.ttl, math.MaxInt64/2)
+	}
+	return options, nil
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -73,34 +101,53 @@ type messageError struct{ *OptionError }
 
 func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionError} }
 
-// outbound is one message on its way out.
+// outbound is one message on its way out, or what stands in the queue beside
+// messages.
 type outbound struct {
 	wire.Outgoing
-	expiry time.Duration // of the outbox's clock, or 0
-	result func(error)   // of Enqueue, or nil
-	waiter *waiter       // of Send, or nil; beatWaiter for the heartbeat
+	kind    kind
+	expiry  time.Duration // of the outbox's clock, or 0
+	result  func(error)   // of Enqueue, or nil
+	waiter  *waiter       // of Send or Flush, or nil
+	session *session      // that alone may take it, or nil
 }
+
+// kind is what an outbound is.
+type kind uint8
+
+const (
+	kindMessage kind = iota
+	kindBeat         // of the heartbeat: on another connection it is worth nothing
+	kindFlush        // all that stands before it is waited for
+	kindGone         // nobody wants it any more
+)
 
 func newOutbound(typ MessageType, data []byte) outbound {
 	return outbound{Outgoing: wire.Outgoing{Type: wire.Type(typ), Data: data}}
 }
 
-// beatWaiter marks messages of the heartbeat: on another connection they are worth
-// nothing, and nobody waits for them.
-var beatWaiter = new(waiter)
-
-// waiter is a Send that waits for the outcome of its message.
+// waiter is a Send, or a Flush, that waits for the outcome. All but ctx, expiry and
+// outcome is guarded by the outbox's mu.
 type waiter struct {
 	ctx     context.Context
-	outcome chan error // buffered
+	expiry  time.Duration // as the message's
+	outcome chan error    // buffered
+
+	batch *batch // in the queue that holds the message, as its item at; or nil
+	at    int
+	over  error // why it waits no more for a message that is being written
+
+	since *session // of a Flush: the latest when it began, or nil
+	asked *session // that is to answer it, or nil
 }
 
-func newWaiter(ctx context.Context) *waiter { return &waiter{ctx, make(chan error, 1)} }
+func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
+	return &waiter{ctx: ctx, expiry: expiry, outcome: make(chan error, 1)}
+}
 
 // settle reports the outcome, exactly once per message.
 func (m *outbound) settle(err error) {
 	switch {
-	case m.waiter == beatWaiter:
 	case m.waiter != nil:
 		m.waiter.outcome <- err
 	case m.result != nil:
@@ -116,48 +163,84 @@ type outbox struct {
 	maxMessages int
 	maxBytes    int
 	counters    *counters
+	limiter     interface{ Wait(context.Context) error } // or nil
+	unsent      atomic.Int64                             // messages that were accepted and certainly not sent
 
-	mu      sync.Mutex
-	queue   ring[*batch] // none is empty
-	count   int          // messages of Enqueue in queue, and their bytes
-	bytes   int
-	session *session // that takes messages, or nil
-	token   bool     // somebody writes
-	beats   []outbound
-	closed  bool      // no message is accepted any more
-	idle    sync.Cond // the queue, the session, the token or sweeping changed
+	mu       sync.Mutex
+	queue    ring[*batch] // none is empty
+	load     load         // of the queue
+	session  *session     // that takes messages, or nil
+	latest   *session     // in OnOpen, open or closing, or nil
+	token    bool         // somebody writes
+	asking   bool         // somebody asks the limiter
+	asked    *batch       // that it is asked for, or nil; as long as it is in the queue
+	beats    []outbound
+	closed   bool          // no message is accepted any more
+	finished bool          // no session comes any more
+	before   int64         // unsent when closed rose
+	drained  chan struct{} // closed when all that was accepted is settled; nil before Shutdown and then
+	idle     sync.Cond     // the queue, the session, the token or sweeping changed
 
 	sweeper  *time.Timer
 	sweepAt  time.Duration // when it fires, or 0
 	sweeping bool
 }
 
+// flow is what the outbox knows of a session. It is guarded by the outbox's mu, but
+// for spoken, which the holder of the token may set.
+type flow struct {
+	stopped bool               // it takes no messages any more
+	dead    bool               // nor does it answer
+	lost    bool               // and what that means is told to every Flush
+	unask   context.CancelFunc // ends the wait for the limiter, or nil
+
+	greeted  uint64             // the end of the last message of OnOpen, in the stream
+	spoken   uint64             // likewise of the outbox, if the network has any of it
+	asked    uint64             // how far the last ping for a Flush asks
+	awaiting map[*waiter]uint64 // each Flush that was written so far, and waits for the answer
+}
+
 func (o *outbox) now() time.Duration { return o.clock.Now() }
 
-func (o *outbox) send(ctx context.Context, typ MessageType, data []byte) error {
+func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
-	m := newOutbound(typ, data)
 	o.mu.Lock()
-	if o.closed {
+	if err := o.accept(m, session); err != nil {
 		o.mu.Unlock()
-		return ErrClosed
+		return err
 	}
-	if o.session != nil && !o.token && o.queue.len == 0 {
+	if o.session != nil && !o.token && o.queue.len == 0 && o.limiter == nil {
 		s := o.session
 		o.token = true
 		o.mu.Unlock()
-		if o.writeDirect(ctx, s, &m) {
+		if o.writeDirect(ctx, s, m) {
 			return nil
 		}
-		return o.wait(m.waiter) // what was not written waits for the next session
+		return o.wait(m.waiter, notSent) // what was not written waits for the next session
 	}
-	m.waiter = newWaiter(ctx)
-	o.tail(len(data)).add(&m)
+	w := newWaiter(ctx, m.expiry)
+	m.waiter = w
+	o.push(o.tail(len(m.Data)), m)
 	o.start()
 	o.mu.Unlock()
-	return o.wait(m.waiter)
+	return o.wait(w, notSent)
+}
+
+// accept tells why a message can not be taken at all, and binds it to the session
+// of a number, if that is not 0; mu is held.
+func (o *outbox) accept(m *outbound, session uint64) error {
+	switch {
+	case o.closed:
+		return ErrClosed
+	case session == 0:
+		return nil
+	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped:
+		return ErrSessionOver
+	}
+	m.session = o.latest // and not the number, which another connection may get
+	return nil
 }
 
 // writeDirect writes the message of a Send that holds the token. It reports
@@ -169,10 +252,11 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	}
 	if err == nil {
 		o.counters.messagesOut.Add(1)
+		s.flow.spoken = m.End()
 		o.release()
 		return true
 	}
-	m.waiter = newWaiter(ctx)
+	m.waiter = newWaiter(ctx, m.expiry)
 	b := newBatch()
 	b.add(m)
 	o.land(s, b, err)
@@ -180,37 +264,83 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	return false
 }
 
-// wait waits for the outcome of a queued Send.
-func (o *outbox) wait(w *waiter) error {
+// wait waits for the outcome of a queued Send, or a Flush. The end of its context is
+// an error that wrap makes.
+func (o *outbox) wait(w *waiter, wrap func(error) error) error {
+	var expired <-chan time.Time
+	if w.expiry != 0 {
+		timer := time.NewTimer(w.expiry - o.now())
+		defer timer.Stop()
+		expired = timer.C
+	}
 	select {
 	case err := <-w.outcome:
 		return err
 	case <-w.ctx.Done():
+		return o.leave(w, wrap(w.ctx.Err()))
+	case <-expired:
+		return o.leave(w, ErrExpired)
 	}
+}
+
+// leave ends the wait of w, since err. What is being written is waited for: its
+// outcome is not known before.
+func (o *outbox) leave(w *waiter, err error) error {
 	o.mu.Lock()
-	queued := false
-	o.remove(func(m *outbound) bool {
-		queued = queued || m.waiter == w
-		return m.waiter == w
-	})
-	o.idle.Broadcast()
-	o.mu.Unlock()
-	if queued {
-		return notSent(w.ctx.Err())
+	switch {
+	case w.batch != nil:
+		o.bury(w)
+	case w.asked != nil:
+		delete(w.asked.flow.awaiting, w)
+		w.asked = nil
+	default:
+		w.over = err // if it comes back unsent
+		o.mu.Unlock()
+		return <-w.outcome
 	}
-	return <-w.outcome // being written; requeue minds that ctx ended
+	defer o.mu.Unlock()
+	o.changed()
+	return err
+}
+
+// bury takes the message of w out of the queue. Its place is kept until there are
+// as many of these as there are others: many Sends that end together would else
+// look through the queue for each of them; mu is held.
+func (o *outbox) bury(w *waiter) {
+	b := w.batch
+	o.unsent.Add(int64(b.load.messages()))
+	o.load.sub(b.load)
+	b.bury(w.at)
+	o.load.add(b.load)
+	o.unsent.Add(-int64(b.load.messages()))
+	w.batch = nil
+	if o.load.gone >= o.load.live {
+		o.remove((*outbound).gone)
+	}
 }
 
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-func (o *outbox) enqueue(m *outbound, data []byte) error {
+// refuse settles a message that was accepted and is certainly not sent.
+func (o *outbox) refuse(m *outbound, err error) {
+	o.unsent.Add(1)
+	m.settle(err)
+}
+
+func (o *outbox) refuseAll(all []outbound, err error) {
+	for i := range all {
+		o.refuse(&all[i], err)
+	}
+}
+
+func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	switch {
-	case o.closed:
-		return ErrClosed
-	case o.count >= o.maxMessages || len(data) > o.maxBytes-o.bytes:
+	if err := o.accept(m, session); err != nil {
+		return err
+	}
+	if o.load.count >= o.maxMessages || len(data) > o.maxBytes-o.load.bytes {
 		return ErrQueueFull
 	}
 	if m.expiry != 0 {
@@ -218,16 +348,14 @@ func (o *outbox) enqueue(m *outbound, data []byte) error {
 	}
 	b := o.tail(len(data))
 	m.Data = b.copy(data)
-	b.add(m)
-	o.count++
-	o.bytes += len(data)
+	o.push(b, m)
 	o.start()
 	return nil
 }
 
 // tail returns the batch for the next message, of n bytes; mu is held.
 func (o *outbox) tail(n int) *batch {
-	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).fits(n) {
+	if last := o.queue.len - 1; last >= 0 && o.limiter == nil && (*o.queue.at(last)).fits(n) {
 		return *o.queue.at(last)
 	}
 	b := new(batch) // grows as needed: while the client is down it may stay for long
@@ -238,29 +366,100 @@ func (o *outbox) tail(n int) *batch {
 	return b
 }
 
-// remove removes the queued messages for which drop is true; mu is held.
+// push adds a message to a batch of the queue; mu is held.
+func (o *outbox) push(b *batch, m *outbound) {
+	o.load.add(b.add(m))
+	if w := m.waiter; w != nil {
+		w.batch, w.at = b, len(b.items)-1
+	}
+}
+
+// pop takes the first batch out of the queue, without what nobody wants any more;
+// mu is held.
+func (o *outbox) pop() *batch {
+	b := o.queue.popFront()
+	o.removed(b)
+	o.load.sub(b.load)
+	if b.load.gone > 0 {
+		b.remove((*outbound).gone)
+	}
+	if b.awaited() {
+		for i := range b.items {
+			if w := b.items[i].waiter; w != nil {
+				w.batch = nil
+			}
+		}
+	}
+	return b
+}
+
+// removed forgets that the limiter is asked for a batch that left the queue; mu is
+// held.
+func (o *outbox) removed(b *batch) {
+	if o.asked == b {
+		o.asked = nil
+	}
+}
+
+// front returns the first batch of the queue, or nil; mu is held.
+func (o *outbox) front() *batch {
+	for o.queue.len > 0 {
+		if b := *o.queue.at(0); b.load.live > 0 {
+			return b
+		}
+		o.pop().recycle()
+	}
+	return nil
+}
+
+// remove removes the queued messages for which drop is true, and those that are
+// gone; mu is held.
 func (o *outbox) remove(drop func(*outbound) bool) {
+	dropped := func(m *outbound) bool {
+		if m.kind == kindGone {
+			return true
+		}
+		if !drop(m) {
+			return false
+		}
+		if m.waiter != nil {
+			m.waiter.batch = nil
+		}
+		return true
+	}
 	o.queue.filter(func(next **batch) bool {
 		b := *next
-		o.count -= b.count
-		o.bytes -= b.bytes
-		b.remove(drop)
-		o.count += b.count
-		o.bytes += b.bytes
+		o.load.sub(b.load)
+		b.remove(dropped)
+		o.load.add(b.load)
 		left := len(b.items) > 0
 		if !left {
+			o.removed(b)
 			b.recycle()
 		}
 		return left
 	})
 }
 
-// start sees that somebody writes what is queued; mu is held.
+// start sees that somebody writes what is queued, or asks the limiter for it; mu is
+// held.
 func (o *outbox) start() {
-	if s := o.session; s != nil && !o.token && (o.queue.len > 0 || len(o.beats) > 0) {
-		o.token = true
-		s.spawn(func() { o.drain(s) })
+	s := o.session
+	if s == nil || o.token {
+		return
 	}
+	if len(o.beats) == 0 {
+		b := o.front()
+		if b == nil {
+			return
+		}
+		if !o.passes(b) {
+			o.startAsking(s)
+			return
+		}
+	}
+	o.token = true
+	s.spawn(func() { o.drain(s) })
 }
 
 // drain writes what is queued until nothing is left or the session ends.
@@ -287,21 +486,22 @@ func (o *outbox) take(s *session) *batch {
 		o.beats = nil
 		return b
 	}
-	if o.queue.len == 0 {
+	if b := o.front(); b == nil || !o.passes(b) {
 		return nil
 	}
-	b := o.queue.popFront()
-	o.count -= b.count
-	o.bytes -= b.bytes
-	return b
+	return o.pop()
 }
 
 // write writes a batch and settles it. It reports whether session s takes more.
 func (o *outbox) write(s *session, b *batch) bool {
-	b.expire(o.now())
-	err := s.writeAll(b.items)
-	if err == nil {
-		err = s.wire.Flush()
+	err := error(nil)
+	if b.load.flushes > 0 {
+		err = o.probe(s, b)
+	} else {
+		o.refuseAll(b.expire(o.now()), ErrExpired)
+		if err = s.writeAll(b.items); err == nil {
+			err = s.wire.Flush()
+		}
 	}
 	o.land(s, b, err)
 	return err == nil
@@ -311,7 +511,8 @@ func (o *outbox) write(s *session, b *batch) bool {
 // bytes, back to the front of the queue if it took none, and else unknown.
 func (o *outbox) land(s *session, b *batch, err error) {
 	if err == nil {
-		o.counters.messagesOut.Add(uint64(len(b.items)))
+		s.spoke(b.items)
+		o.sent(b.items)
 		b.settle(nil)
 		b.recycle()
 		return
@@ -325,10 +526,11 @@ func (o *outbox) land(s *session, b *batch, err error) {
 		tried--
 	}
 	begun := slices.Clone(b.items[:tried])
-	o.requeue(b, tried)
+	s.spoke(begun)
+	o.requeue(s, b, tried)
 	for i := range begun {
 		if m := &begun[i]; m.Taken(taken) {
-			o.counters.messagesOut.Add(1)
+			o.sent(begun[i : i+1])
 			m.settle(nil)
 		} else {
 			m.settle(ErrMaybeSent)
@@ -336,32 +538,59 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	}
 }
 
-// requeue puts a batch back to the front of the queue, but for its first tried
-// items and those that nobody waits for any more.
-func (o *outbox) requeue(b *batch, tried int) {
+// spoke notes how far messages went that the network has some of. The token is held.
+func (s *session) spoke(all []outbound) {
+	if n := len(all); n > 0 && all[n-1].kind == kindMessage {
+		s.flow.spoken = all[n-1].End()
+	}
+}
+
+// sent counts messages that the network has taken, all of them beats or none.
+func (o *outbox) sent(all []outbound) {
+	if len(all) > 0 && all[0].kind != kindBeat {
+		o.counters.messagesOut.Add(uint64(len(all)))
+	}
+}
+
+// requeue puts a batch that session s did not take back to the front of the queue,
+// but for its first tried items and those that must not, or need not, be sent any
+// more.
+func (o *outbox) requeue(s *session, b *batch, tried int) {
+	var bound []outbound
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	b.remove(func(m *outbound) bool {
-		if tried > 0 {
+		switch {
+		case tried > 0:
 			tried--
-			return true
+		case m.kind == kindBeat:
+		case m.waiter != nil && m.waiter.over != nil:
+			o.refuse(m, m.waiter.over)
+		case m.session == s:
+			bound = append(bound, *m)
+		default:
+			return false
 		}
-		if m.waiter == nil || m.waiter == beatWaiter || m.waiter.ctx.Err() == nil {
-			return m.waiter == beatWaiter
-		}
-		m.settle(notSent(m.waiter.ctx.Err()))
 		return true
 	})
+	o.putBack(b)
+	o.mu.Unlock()
+	o.refuseAll(bound, ErrSessionOver)
+}
+
+// putBack puts a batch to the front of the queue; mu is held.
+func (o *outbox) putBack(b *batch) {
 	if len(b.items) == 0 {
 		b.recycle()
 		return
 	}
 	o.queue.pushFront(b)
-	o.count += b.count
-	o.bytes += b.bytes
+	o.load.add(b.load)
 	for i := range b.items {
-		if at := b.items[i].expiry; at != 0 {
-			o.sweepBy(at)
+		m := &b.items[i]
+		if m.waiter != nil {
+			m.waiter.batch, m.waiter.at = b, i
+		} else if m.expiry != 0 {
+			o.sweepBy(m.expiry)
 		}
 	}
 }
@@ -371,8 +600,21 @@ func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.token = false
-	o.idle.Broadcast()
+	if s := o.latest; s != nil && s.flow.dead {
+		o.lose(s)
+	}
+	o.changed()
 	o.start()
+}
+
+// changed tells whoever waits that the queue, the session, the token or sweeping
+// changed; mu is held.
+func (o *outbox) changed() {
+	o.idle.Broadcast()
+	if o.drained != nil && !o.token && o.load.messages() == 0 {
+		close(o.drained)
+		o.drained = nil
+	}
 }
 
 // beat sends a message of the heartbeat, ahead of the queue.
@@ -381,29 +623,60 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	defer o.mu.Unlock()
 	if o.session == s {
 		m := newOutbound(typ, slices.Clone(data))
-		m.waiter = beatWaiter
+		m.kind = kindBeat
 		o.beats = append(o.beats, m)
 		o.start()
 	}
 }
 
-// attach lets messages flow into session s.
+// prepare makes session s, which is in OnOpen, one that messages may be bound to.
+func (o *outbox) prepare(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !s.flow.stopped {
+		o.latest = s
+	}
+}
+
+// attach lets messages flow into session s, unless it is over already.
 func (o *outbox) attach(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.session = s
+	if s.flow.stopped {
+		return
+	}
+	o.session, o.latest = s, s
 	o.start()
 }
 
-// detach stops the flow into session s. What is in flight lands.
+// detach stops the flow into session s, once and for all. What is in flight lands;
+// what is bound to s is over.
 func (o *outbox) detach(s *session) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
+	if s.flow.stopped {
+		o.mu.Unlock()
+		return
+	}
+	s.flow.stopped = true
+	unask := s.flow.unask
 	if o.session == s {
 		o.session = nil
 		o.beats = nil
-		o.idle.Broadcast()
 	}
+	var bound []outbound
+	o.remove(func(m *outbound) bool {
+		over := m.session == s
+		if over {
+			bound = append(bound, *m)
+		}
+		return over
+	})
+	o.changed()
+	o.mu.Unlock()
+	if unask != nil {
+		unask()
+	}
+	o.refuseAll(bound, ErrSessionOver)
 }
 
 // flush returns when all that was queued is sent, or session s takes no more.
@@ -428,14 +701,21 @@ func (o *outbox) join() {
 func (o *outbox) seal() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed = true
+	o.sealLocked()
+}
+
+func (o *outbox) sealLocked() {
+	if !o.closed {
+		o.closed, o.before = true, o.unsent.Load()
+	}
 }
 
 // finish ends the queue: whatever is left was not sent.
 func (o *outbox) finish() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.closed = true
+	o.sealLocked()
+	o.finished = true
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
@@ -444,10 +724,9 @@ func (o *outbox) finish() {
 			o.idle.Wait()
 			continue
 		}
-		b := o.queue.popFront()
-		o.count -= b.count
-		o.bytes -= b.bytes
+		b := o.pop()
 		o.mu.Unlock()
+		o.unsent.Add(int64(b.load.messages()))
 		b.settle(ErrClosed)
 		b.recycle()
 		o.mu.Lock()
@@ -460,7 +739,7 @@ const sweepEvery = 10 * time.Millisecond
 // sweepBy sees that expired messages are dropped soon after the time at, and
 // not only when their turn comes; mu is held.
 func (o *outbox) sweepBy(at time.Duration) {
-	if o.sweepAt != 0 && o.sweepAt <= at || o.closed {
+	if o.sweepAt != 0 && o.sweepAt <= at || o.finished {
 		return
 	}
 	o.sweepAt = at
@@ -497,13 +776,11 @@ func (o *outbox) sweep() {
 		o.sweepBy(earliest)
 	}
 	o.mu.Unlock()
-	for i := range expired {
-		expired[i].settle(ErrExpired)
-	}
+	o.refuseAll(expired, ErrExpired)
 	o.mu.Lock()
 	o.sweeping = false
-	o.idle.Broadcast()
-	if o.sweepAt != 0 && !o.closed { // the timer may have fired meanwhile, in vain
+	o.changed()
+	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
 		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
 	}
 }
@@ -512,5 +789,5 @@ func (o *outbox) sweep() {
 func (o *outbox) size() (messages, bytes int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.count, o.bytes
+	return o.load.count, o.load.bytes
 }

@@ -29,6 +29,7 @@ type session struct {
 	age     *time.Timer
 	event   OpenEvent
 	started time.Time
+	flow    flow // of messages out; it is the outbox's
 
 	life    lifetime        // of what delivery waits for
 	alive   context.Context // of handlers and hooks; nil if there are none
@@ -241,6 +242,7 @@ func (s *session) kill() {
 	s.life.ends.fire()
 	s.life.killed.fire()
 	s.wire.Kill()
+	s.client.outbox.lost(s)
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
@@ -294,6 +296,7 @@ func (s *session) Ping(payload []byte) (answer bool) {
 
 // Pong implements [wire.Owner].
 func (s *session) Pong(payload []byte) {
+	s.client.outbox.answered(s)
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
 		s.goAway("OnPongReceived")
 		defer s.comeBack()

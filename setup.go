@@ -40,8 +40,9 @@ func (s *Session) Subprotocol() string { return s.session.event.Subprotocol }
 // nothing if the HTTP client hides it.
 func (s *Session) RemoteAddr() string { return s.remote }
 
-// Send sends one message at once, ahead of all queued ones. ctx is looked at
-// before writing only; the dial timeout bounds the rest. The errors are those of
+// Send sends one message at once, ahead of all queued ones, or as soon as
+// [WithSendLimiter] lets it pass. ctx is looked at before writing only; the dial
+// timeout bounds the rest. The errors are those of
 // [Client.Send].
 func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := checkMessage("Session.Send", typ, data); err != nil {
@@ -55,16 +56,20 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
 	}
+	if err := s.session.client.outbox.permit(ctx, s.session); err != nil {
+		return notSent(err)
+	}
 	m := newOutbound(typ, data)
 	err := s.session.write(&m)
 	if err == nil {
 		err = s.session.wire.Flush()
 	}
-	switch taken := s.session.wire.Taken(); {
-	case err == nil:
-	case m.Untouched(taken):
+	taken := s.session.wire.Taken()
+	if err != nil && m.Untouched(taken) {
 		return notSent(err)
-	case !m.Taken(taken):
+	}
+	s.session.client.outbox.greeted(s.session, m.End())
+	if err != nil && !m.Taken(taken) {
 		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}
 	}
 	s.session.client.counters.messagesOut.Add(1)
@@ -161,6 +166,7 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 // register runs the OnOpen hook.
 func (s *session) register(ctx context.Context, header http.Header, remote string) error {
 	setup := &Session{session: s, header: header, remote: remote}
+	s.client.outbox.prepare(s)
 	stop := context.AfterFunc(ctx, s.kill)
 	err := errHookExited
 	func() {

@@ -128,7 +128,7 @@ const (
 // enqueuer is a sender that queues, and lets only so many messages wait.
 type enqueuer struct {
 	client *resock.Client
-	result resock.EnqueueOption
+	result resock.SendOption
 	room   chan error // an outcome, or permission to queue a batch
 	n      int
 }

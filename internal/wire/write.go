@@ -34,6 +34,9 @@ func (m *Outgoing) Untouched(taken uint64) bool { return m.start == m.end || m.s
 // Taken reports whether the network has all of a message.
 func (m *Outgoing) Taken(taken uint64) bool { return m.end <= taken }
 
+// End is where a message ends in the stream. One that was refused has no place.
+func (m *Outgoing) End() uint64 { return m.end }
+
 // writer is the outbound half of a connection. What is written is collected in
 // memory, and goes out when somebody flushes: the sender of messages after a burst,
 // a transient goroutine after a pong, the closer with its close frame.
@@ -52,6 +55,7 @@ type writer struct {
 	appended uint64    // bytes ever put into buf
 	taken    uint64    // of them, by the network
 	closeEnd uint64    // the end of our close frame, in appended, or 0
+	answered uint64    // how far into the stream the server has come, by its pongs
 	pings    pings
 
 	// The write timeout. Its timer is armed at most once per timeout, however many
@@ -169,6 +173,7 @@ func (c *Conn) pong(payload []byte) {
 type pings struct {
 	number uint32
 	at     [4]time.Duration // by the number; 0 when it was answered
+	place  [4]uint64        // in the stream
 }
 
 // Ping sends a ping. It does not wait.
@@ -203,14 +208,17 @@ func (w *writer) ping() bool {
 	}
 	p := &w.pings
 	p.number++
-	p.at[p.number%uint32(len(p.at))] = max(1, w.c.Now())
+	i := p.number % uint32(len(p.at))
+	p.at[i], p.place[i] = max(1, w.c.Now()), w.appended
 	var payload [4]byte
 	binary.BigEndian.PutUint32(payload[:], p.number)
 	w.frame(finBit|opPing, payload[:])
 	return true
 }
 
-// ponged notes the round trip of a ping that a pong answers.
+// ponged notes the round trip of a ping that a pong answers, and that the server
+// has come to it: it takes the stream in order (RFC 6455, section 5.5.3, lets it
+// answer the last of several pings only, and that is as good for those before).
 func (c *Conn) ponged(payload []byte) {
 	if len(payload) != 4 {
 		return
@@ -219,10 +227,21 @@ func (c *Conn) ponged(payload []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	p, number := &w.pings, binary.BigEndian.Uint32(payload)
-	if at := &p.at[number%uint32(len(p.at))]; *at != 0 && p.number-number < uint32(len(p.at)) {
-		c.config.Counters.RoundTrip.Store(int64(c.Now() - *at))
-		*at = 0
+	i := number % uint32(len(p.at))
+	if p.at[i] != 0 && p.number-number < uint32(len(p.at)) {
+		c.config.Counters.RoundTrip.Store(int64(c.Now() - p.at[i]))
+		p.at[i] = 0
+		w.answered = max(w.answered, p.place[i])
 	}
+}
+
+// Answered is how far into the stream the server has come, as the last of our pings
+// that it answered tells: all that was written before that has arrived.
+func (c *Conn) Answered() uint64 {
+	w := &c.out
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.answered
 }
 
 // SendClose sends a close frame, unless one was sent before, and nothing after it. It

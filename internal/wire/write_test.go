@@ -904,6 +904,43 @@ func TestFirstPing(t *testing.T) {
 	})
 }
 
+// TestAnswered: a pong tells how far the server has come, and nothing takes that back.
+func TestAnswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLine()
+		c, o := start(t, setting{limit: 100}, l)
+		o.running.Go(func() { _ = drain(c) })
+		var ends []uint64
+		for range 6 {
+			m := Outgoing{Type: Text, Data: []byte("x")}
+			if err := c.Write(&m); err != nil {
+				t.Fatal(err)
+			}
+			ends = append(ends, m.End())
+			c.Ping()
+		}
+		if c.Answered() != 0 {
+			t.Errorf("%d is answered before any pong", c.Answered())
+		}
+		for _, pong := range []struct {
+			payload string
+			want    uint64
+		}{
+			{"", 0}, {ping(7), 0}, {ping(2), 0}, // never sent; too old
+			{ping(4), ends[3]}, {ping(4), ends[3]}, {ping(3), ends[3]}, {ping(6), ends[5]}, {ping(5), ends[5]},
+		} {
+			l.server <- frame(finBit|opPong, pong.payload)
+			synctest.Wait()
+			if got := c.Answered(); got != pong.want {
+				t.Errorf("after pong %x: %d is answered, want %d", pong.payload, got, pong.want)
+			}
+		}
+		close(l.server)
+		o.join()
+		c.Release()
+	})
+}
+
 // TestPingNumbersWrap around, and the round trips stay right.
 func TestPingNumbersWrap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

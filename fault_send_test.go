@@ -1,0 +1,150 @@
+package resock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/resocktest"
+)
+
+// cancelTogether lets so many Sends wait, behind a message that stays, and tells how
+// long it takes that all of them have left.
+func cancelTogether(t *testing.T, senders int) time.Duration {
+	client, err := resock.New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Enqueue(resock.MessageText, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var began, over sync.WaitGroup
+	began.Add(senders)
+	for range senders {
+		over.Go(func() {
+			began.Done()
+			if err := client.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, context.Canceled) || !errors.Is(err, resock.ErrNotSent) {
+				t.Error(err)
+			}
+		})
+	}
+	began.Wait()
+	started := time.Now()
+	cancel()
+	over.Wait()
+	took := time.Since(started)
+	if messages := client.Stats().Queued; messages != 1 {
+		t.Errorf("%d messages are queued", messages)
+	}
+	_ = client.Close(resock.StatusNormalClosure, "")
+	<-client.Done()
+	return took
+}
+
+func TestFault82_ManyAtOnce(t *testing.T) {
+	const senders, parts = 16_000, 16
+	// The same machine at the same time, and the best of several: only how the time
+	// grows is compared. It would grow by 16 if each looked at all the others.
+	best := func(n int) time.Duration {
+		least := time.Hour
+		for range 3 {
+			least = min(least, cancelTogether(t, n))
+		}
+		return least
+	}
+	few, all := best(senders/parts), best(senders)
+	if grew := float64(all) / float64(parts*few); grew > parts/3 {
+		t.Errorf("%d Sends take %v to leave, and %d %v: %.1f times as long each", senders, all, senders/parts, few, grew)
+	}
+}
+
+func TestFault84_AnswerToAnotherSession(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s)
+		first := s.Accept()
+		r.open()
+		if err := first.Push("question"); err != nil {
+			t.Fatal(err)
+		}
+		question := r.next().(resock.MessageEvent)
+		first.Drop()
+		r.fail(resock.PhaseRead)
+		second := s.Accept()
+		r.open()
+		answer := resock.WithSession(question.Session)
+		if err := r.client.Send(context.Background(), resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+			t.Errorf("Send: %v", err)
+		}
+		if err := r.client.Enqueue(resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+			t.Errorf("Enqueue: %v", err)
+		}
+		if err := r.client.Send(context.Background(), resock.MessageText, []byte("other")); err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(payloads(second)); got != "[other]" {
+			t.Errorf("session 2 received %s", got)
+		}
+	})
+}
+
+func TestFault89_WhatCounts(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s, resock.WithHeartbeat(time.Second, 0),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
+		c := s.Accept()
+		r.open()
+		if err := r.client.Send(context.Background(), resock.MessageText, []byte("message")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := payloads(c); len(got) < 10 {
+			t.Errorf("received %q", got)
+		}
+		if sent := r.client.Stats().MessagesOut; sent != 1 {
+			t.Errorf("%d messages are counted, and one was sent", sent)
+		}
+	})
+}
+
+func TestFault92_CloseWithMessagesQueued(t *testing.T) {
+	for name, first := range map[string]resocktest.Step{
+		"connecting": resocktest.StallUpgrade(),
+		"waiting":    resocktest.Status(503, nil, "later"),
+	} {
+		for _, way := range []string{"Close", "Shutdown"} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Script(first, resocktest.Hold())
+					r := startVirtualRig(t, s)
+					synctest.Wait()
+					queued := r.enqueue("queued")
+					began := time.Now()
+					if way == "Close" {
+						_ = r.client.Close(resock.StatusNormalClosure, "")
+						<-r.client.Done()
+						if err := <-queued; err != resock.ErrClosed || time.Since(began) > time.Second {
+							t.Errorf("Close: the message %v, after %v", err, time.Since(began))
+						}
+						return
+					}
+					if err := r.client.Shutdown(context.Background()); err != nil {
+						t.Errorf("Shutdown: %v", err)
+					}
+					if err := <-queued; err != nil {
+						t.Errorf("Shutdown: the message %v", err)
+					}
+					if got := fmt.Sprint(payloads(s.Accept())); got != "[queued]" {
+						t.Errorf("the server received %s", got)
+					}
+				})
+			})
+		}
+	}
+}

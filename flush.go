@@ -1,0 +1,210 @@
+package resock
+
+import (
+	"context"
+	"fmt"
+)
+
+// Flush returns nil once the server has received all that was sent before: what is
+// queued or being written is written first, then the server has to answer a ping,
+// which says that it has read so far, and not that it has understood. When there is
+// nothing that the server has not answered for already, Flush returns at once.
+//
+// When the session is lost, the error is [ErrMaybeSent] if it took any of these
+// messages; else Flush goes on with the next session. A message that was given up
+// meanwhile ([ErrExpired], the end of a Send's context) is waited for no more. When
+// the client closes for good and they were not sent, the error is [ErrClosed]. When
+// ctx ends, the error wraps its error: so it does with a server that answers no
+// pings, however long that takes.
+//
+// Flush may be called at any time, also by many goroutines, whose pings are shared.
+// It does not keep others from sending, nor wait for what is sent later.
+func (c *Client) Flush(ctx context.Context) error { return c.outbox.confirm(ctx) }
+
+// notFlushed says why a Flush waits no more.
+func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", err) }
+
+// confirm is Flush. It stands in the queue behind what it waits for; when its turn
+// comes, a ping asks for all that the session took.
+func (o *outbox) confirm(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return notFlushed(err)
+	}
+	o.mu.Lock()
+	switch {
+	case o.finished:
+		o.mu.Unlock()
+		return ErrClosed
+	case o.confirmed():
+		o.mu.Unlock()
+		return nil
+	}
+	w := newWaiter(ctx, 0)
+	w.since = o.latest
+	o.push(o.tailFlush(), &outbound{kind: kindFlush, waiter: w})
+	o.start()
+	o.mu.Unlock()
+	return o.wait(w, notFlushed)
+}
+
+// confirmed reports whether there is nothing to wait for; mu is held.
+func (o *outbox) confirmed() bool {
+	if o.token || o.load.messages() > 0 {
+		return false
+	}
+	s := o.latest
+	return s == nil || s.flow.reach() <= s.wire.Answered()
+}
+
+// reach is how far the last message went. Either mu and the token are held, or mu
+// while nobody holds the token.
+func (f *flow) reach() uint64 { return max(f.greeted, f.spoken) }
+
+// tailFlush returns the batch for a Flush: there is no message in it; mu is held.
+func (o *outbox) tailFlush() *batch {
+	if last := o.queue.len - 1; last >= 0 && (*o.queue.at(last)).load.flushes > 0 {
+		return *o.queue.at(last)
+	}
+	b := new(batch)
+	o.queue.pushBack(b)
+	return b
+}
+
+// probe asks the server for an answer to a batch of Flushes, which leaves it empty.
+// The token is held, and so all that was before them is written.
+func (o *outbox) probe(s *session, b *batch) error {
+	if o.expect(s, b) {
+		s.wire.PingWait()
+	}
+	return s.wire.Flush()
+}
+
+// expect lets a batch of Flushes wait for the answer of session s, and reports
+// whether a ping is to be sent for it.
+func (o *outbox) expect(s *session, b *batch) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	answered, reach := s.wire.Answered(), s.flow.reach()
+	for i := range b.items {
+		switch w := b.items[i].waiter; {
+		case w.over != nil:
+			w.outcome <- w.over
+		case reach <= answered:
+			w.outcome <- nil
+		case s.flow.dead:
+			w.outcome <- ErrMaybeSent
+		default:
+			s.flow.await(w, reach)
+			w.asked = s
+		}
+	}
+	b.remove(func(*outbound) bool { return true })
+	return s.flow.ask(answered)
+}
+
+// await lets w wait for an answer to all before a place in the stream.
+func (f *flow) await(w *waiter, place uint64) {
+	if f.awaiting == nil {
+		f.awaiting = make(map[*waiter]uint64)
+	}
+	f.awaiting[w] = place
+}
+
+// ask reports whether a ping is to be sent: the last one is answered, and somebody
+// waits for more. One at a time is under way for them, whatever their number: more
+// would crowd out each other, since few are remembered.
+func (f *flow) ask(answered uint64) bool {
+	if len(f.awaiting) == 0 || f.asked > answered {
+		return false
+	}
+	for _, place := range f.awaiting {
+		f.asked = max(f.asked, place)
+	}
+	return true
+}
+
+// answered takes a pong of session s.
+func (o *outbox) answered(s *session) {
+	o.mu.Lock()
+	answered := s.wire.Answered()
+	for w, place := range s.flow.awaiting {
+		if place <= answered {
+			s.flow.settle(w, nil)
+		}
+	}
+	ask := s.flow.ask(answered)
+	o.mu.Unlock()
+	if ask {
+		s.wire.Ping()
+	}
+}
+
+// settle ends the wait of w for an answer.
+func (f *flow) settle(w *waiter, err error) {
+	delete(f.awaiting, w)
+	w.asked = nil
+	w.outcome <- err
+}
+
+// greeted notes how far a message of OnOpen went in session s.
+func (o *outbox) greeted(s *session, place uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.flow.greeted = place
+}
+
+// lost says that session s answers nothing any more. What it took may have arrived,
+// or not; who still writes into it will know what that is.
+func (o *outbox) lost(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.flow.dead = true
+	if !o.token {
+		o.lose(s)
+	}
+}
+
+// lose ends each Flush for which a lost session has taken something that it did not
+// answer for. The others go on with the next one. Nobody writes; mu is held.
+func (o *outbox) lose(s *session) {
+	if s.flow.lost {
+		return
+	}
+	s.flow.lost = true
+	if o.latest == s {
+		o.latest = nil
+	}
+	for w := range s.flow.awaiting {
+		s.flow.settle(w, ErrMaybeSent)
+	}
+	if o.load.flushes == 0 {
+		return
+	}
+	answered := s.wire.Answered()
+	o.remove(func(m *outbound) bool {
+		if m.kind != kindFlush {
+			return false
+		}
+		reach := s.flow.spoken
+		if m.waiter.since == s {
+			reach = s.flow.reach()
+		}
+		if reach <= answered {
+			return false
+		}
+		m.waiter.outcome <- ErrMaybeSent
+		return true
+	})
+}
+
+// failFlushes ends each Flush that waits for an answer, with err: the answer stands
+// behind what nobody takes.
+func (o *outbox) failFlushes(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s := o.latest; s != nil {
+		for w := range s.flow.awaiting {
+			s.flow.settle(w, err)
+		}
+	}
+}

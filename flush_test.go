@@ -1,0 +1,410 @@
+package resock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/resocktest"
+)
+
+// flush calls Flush on a goroutine of its own.
+func flush(client *resock.Client) <-chan error { return flushUntil(context.Background(), client) }
+
+func flushUntil(ctx context.Context, client *resock.Client) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- client.Flush(ctx) }()
+	synctest.Wait()
+	return done
+}
+
+// waits checks that a Flush goes on.
+func waits(t *testing.T, what string, done <-chan error) {
+	t.Helper()
+	if err, ok := settled(done); ok {
+		t.Fatalf("%s: Flush does not wait: %v", what, err)
+	}
+}
+
+// ends checks that a Flush is over with an error, or with none.
+func ends(t *testing.T, what string, done <-chan error, want error) {
+	t.Helper()
+	if err, ok := settled(done); !ok || !errors.Is(err, want) || (want == nil) != (err == nil) {
+		t.Errorf("%s: Flush is over %t: %v, want %v", what, ok, err, want)
+	}
+}
+
+// silentRig is a client without heartbeats, so that all pings are of Flush, and a
+// server that answers them by hand.
+func silentRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) (*rig, *resocktest.Conn) {
+	r := startVirtualRig(t, s, append([]resock.Option{resock.WithHeartbeat(0, 0)}, opts...)...)
+	c := s.Accept()
+	c.IgnorePings()
+	r.open()
+	return r, c
+}
+
+// pong answers the n-th ping, from 1.
+func pong(c *resocktest.Conn, n byte) { _ = c.Pong("\x00\x00\x00" + string(rune(n))) }
+
+func (r *rig) send(text string) {
+	r.t.Helper()
+	if err := r.client.Send(context.Background(), resock.MessageText, []byte(text)); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// Without anything that the server has not answered for, Flush returns at once.
+func TestFlushOfNothing(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0))
+		ends(t, "before Run", flush(client), nil)
+		go client.Run(context.Background())
+		c := s.Accept()
+		c.IgnorePings()
+		ends(t, "while open", flush(client), nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		ends(t, "without time", flushUntil(ctx, client), context.Canceled)
+		client.Suspend()
+		synctest.Wait()
+		ends(t, "while suspended", flush(client), nil)
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		ends(t, "when it is closed", flush(client), resock.ErrClosed)
+		if n := len(c.Received().Pings); n != 0 {
+			t.Errorf("%d pings", n)
+		}
+	})
+}
+
+// The answer must follow what Flush waits for. Several of them share a ping, and one
+// that came later does not do for those that came before it in vain.
+func TestFlushWaitsForTheAnswer(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r, c := silentRig(t, s)
+		r.send("a")
+		first, second := flush(r.client), flush(r.client)
+		r.send("b")
+		third := flush(r.client)
+		waits(t, "the first", first)
+		_ = c.Pong("")
+		_ = c.Pong("\x00\x00\x00\x02") // not sent yet
+		waits(t, "after strange pongs", second)
+		if n := len(c.Received().Pings); n != 1 {
+			t.Errorf("%d pings for three", n)
+		}
+		pong(c, 1)
+		ends(t, "the first", first, nil)
+		ends(t, "the second", second, nil)
+		waits(t, "the third", third)
+		if n := len(c.Received().Pings); n != 2 {
+			t.Errorf("%d pings", n)
+		}
+		pong(c, 2)
+		ends(t, "the third", third, nil)
+		ends(t, "of what is answered for", flush(r.client), nil)
+	})
+}
+
+// Any ping that followed does, also one of the heartbeat.
+func TestFlushIsAnsweredByTheHeartbeat(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r, c := silentRig(t, s, resock.WithHeartbeat(time.Hour, time.Hour))
+		beat := func() {
+			pings := len(c.Received().Pings)
+			for len(c.Received().Pings) == pings {
+				time.Sleep(time.Minute)
+			}
+		}
+		r.send("a")
+		done := flush(r.client)
+		beat()
+		waits(t, "unanswered", done)
+		pong(c, 2)
+		ends(t, "by the second ping", done, nil)
+		r.send("b")
+		beat()
+		pong(c, 3)
+		ends(t, "of what the heartbeat asked for", flush(r.client), nil)
+	})
+}
+
+// Flush waits for what is queued or being written, in the next session if need be.
+func TestFlushOfTheQueue(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour))
+		if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		done := flush(client)
+		waits(t, "before Run", done)
+		if err := client.Enqueue(resock.MessageText, []byte("b")); err != nil {
+			t.Fatal(err)
+		}
+		go client.Run(context.Background())
+		c := s.Accept()
+		ends(t, "when it was sent", done, nil)
+		if got := fmt.Sprint(payloads(c)); got != "[a b]" {
+			t.Errorf("received %s", got)
+		}
+		c.StopReading()
+		sent := make(chan error, 1)
+		go func() { sent <- client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+		synctest.Wait()
+		done = flush(client)
+		waits(t, "while a Send is being written", done)
+		c.StartReading()
+		ends(t, "after it", done, nil)
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// What was given up meanwhile is not waited for, and needs no ping.
+func TestFlushOfWhatExpires(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0))
+		if err := client.Enqueue(resock.MessageText, nil, resock.WithTTL(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		done := flush(client)
+		time.Sleep(2 * time.Second)
+		go client.Run(context.Background())
+		c := s.Accept()
+		ends(t, "when the session is open", done, nil)
+		if n := len(c.Received().Pings); n != 0 {
+			t.Errorf("%d pings", n)
+		}
+	})
+}
+
+// A lost session ends Flush at once if it took something, answered or not is the
+// question; what it did not take is for the next one.
+func TestFlushAndALostSession(t *testing.T) {
+	t.Run("taken", func(t *testing.T) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r, c := silentRig(t, s)
+			r.send("a")
+			done := flush(r.client)
+			c.Drop()
+			ends(t, "lost", done, resock.ErrMaybeSent)
+			r.fail(resock.PhaseRead)
+		})
+	})
+	t.Run("answered", func(t *testing.T) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r, c := silentRig(t, s)
+			r.send("a")
+			asked := flush(r.client)
+			pong(c, 1)
+			ends(t, "answered", asked, nil)
+			c.Drop()
+			r.fail(resock.PhaseRead)
+			outcome := r.enqueue("b")
+			done := flush(r.client)
+			waits(t, "between sessions", done)
+			second := s.Accept()
+			r.open()
+			ends(t, "in the next session", done, nil)
+			if err := <-outcome; err != nil || len(second.Received().Pings) != 1 {
+				t.Errorf("%v, %d pings", err, len(second.Received().Pings))
+			}
+		})
+	})
+	t.Run("behind a write", func(t *testing.T) {
+		virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
+			c.StopReading()
+			large := make(chan error, 1)
+			go func() { large <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			done := flush(r.client)
+			c.Reset()
+			ends(t, "lost", done, resock.ErrMaybeSent)
+			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("untouched", func(t *testing.T) {
+		// The connection has room for the first message alone, and the second one fits
+		// into no buffer: it comes back untouched.
+		bubble(t, func(t *testing.T) {
+			client := newClient(t, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour), resock.WithBackoff(time.Second, time.Second),
+				inMemoryRoom(1<<20, func(n int, p *peer) {
+					if !p.upgrade() {
+						return
+					}
+					if n == 1 {
+						p.in.close(errors.New("no more")) // every write fails, and takes nothing
+						return
+					}
+					for {
+						opcode, payload, err := p.next()
+						if err != nil {
+							return
+						}
+						if opcode == 0x9 {
+							p.frame(0x8A, string(payload))
+						}
+					}
+				}))
+			go client.Run(context.Background())
+			if err := client.WaitOpen(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
+				t.Fatal(err)
+			}
+			done := flush(client)
+			if err := <-done; err != nil || client.Stats().Opens < 2 {
+				t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
+			}
+		})
+	})
+}
+
+// What OnOpen sent is covered by a Flush that comes then, and not by one from before.
+func TestFlushAndOnOpen(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		steps := make(chan error)
+		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+			if err := session.Send(ctx, resock.MessageText, []byte("hello")); err != nil {
+				return err
+			}
+			steps <- nil
+			return <-steps
+		}))
+		if err := r.client.Enqueue(resock.MessageText, []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		before := flush(r.client)
+		<-steps
+		during := flush(r.client)
+		steps <- errors.New("no")
+		r.fail(resock.PhaseSetup)
+		ends(t, "of the hook's message", during, resock.ErrMaybeSent)
+		waits(t, "of the queue", before)
+		<-steps
+		steps <- nil
+		r.open()
+		ends(t, "in the next session", before, nil)
+	})
+}
+
+// A server that answers nothing is waited for until the context ends, wherever Flush
+// stands by then.
+func TestFlushUntilItsContextEnds(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
+		r.send("a")
+		flushFor := func(d time.Duration) error {
+			ctx, cancel := context.WithTimeout(context.Background(), d)
+			defer cancel()
+			began := time.Now()
+			err := r.client.Flush(ctx)
+			if took := time.Since(began); took != d {
+				t.Errorf("it took %v of %v", took, d)
+			}
+			return err
+		}
+		if err := flushFor(time.Second); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, resock.ErrNotSent) || !strings.HasPrefix(err.Error(), "resock: not flushed") {
+			t.Errorf("unanswered: %v", err)
+		}
+		c.StopReading()
+		go r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		synctest.Wait()
+		queued := r.enqueue("b")
+		if err := flushFor(time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("in the queue: %v", err)
+		}
+		c.StartReading()
+		if err := <-queued; err != nil {
+			t.Error(err)
+		}
+		done := flush(r.client)
+		pong(c, 1)
+		waits(t, "for what followed", done)
+		pong(c, 2)
+		ends(t, "all", done, nil)
+	})
+}
+
+// When the client closes, a Flush is told the truth about what it waits for.
+func TestFlushAndClose(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r, _ := silentRig(t, s)
+		r.send("a")
+		done := flush(r.client)
+		r.client.Close(resock.StatusNormalClosure, "")
+		<-r.client.Done()
+		ends(t, "unanswered", done, resock.ErrMaybeSent)
+	})
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.open()
+		c.StopReading()
+		queued := r.enqueue(strings.Repeat("a", 1<<20))
+		done := flush(r.client)
+		r.client.Close(resock.StatusNormalClosure, "")
+		waits(t, "while it closes", done)
+		c.StartReading()
+		<-r.client.Done()
+		ends(t, "answered", done, nil)
+		if err := <-queued; err != nil {
+			t.Error(err)
+		}
+	})
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := newClientOf(t, s.URL, reach(s))
+		if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		done := flush(client)
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		ends(t, "unsent", done, resock.ErrClosed)
+	})
+}
+
+// 1,000 Flushes, whose contexts end or not, with Sends between them.
+func TestFlushMany(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.open()
+		ctx, cancel := context.WithCancel(context.Background())
+		var patient, others []<-chan error
+		c.IgnorePings()
+		for i := range 1000 {
+			if i%10 == 0 {
+				r.send(fmt.Sprint(i))
+			}
+			patient = append(patient, flush(r.client))
+			others = append(others, flushUntil(ctx, r.client))
+		}
+		cancel()
+		for _, done := range others {
+			ends(t, "cancelled", done, context.Canceled)
+		}
+		for _, done := range patient {
+			waits(t, "patient", done)
+		}
+		c.AnswerPings()
+		pong(c, 1)
+		for _, done := range patient {
+			ends(t, "patient", done, nil)
+		}
+		if n := len(c.Received().Pings); n != 2 {
+			t.Errorf("%d pings", n)
+		}
+	})
+}
