@@ -164,13 +164,3 @@ func (b *batch) expire(now time.Duration) (expired []outbound) {
 	})
 	return expired
 }
-
-// settle reports the same outcome for all items.
-func (b *batch) settle(err error) {
-	if !b.watched {
-		return
-	}
-	for i := range b.items {
-		b.items[i].settle(err)
-	}
-}

@@ -110,6 +110,8 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
+	c.outbox.hooks = &c.hooks
+	c.outbox.teller.abort = c.events.abort
 	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
@@ -170,6 +172,7 @@ func (c *Client) finish() {
 	c.outbox.finish()
 	c.setState(StateClosed) // whoever sees a channel end sees this too
 	c.events.finish()
+	c.outbox.teller.join()
 	c.mu.Lock()
 	c.deadline.Stop()
 	c.mu.Unlock()

@@ -61,13 +61,10 @@ func (o *outbox) ask(s *session) {
 	o.changed()
 	o.start()
 	o.mu.Unlock()
-	for i := range failed {
-		m := &failed[i]
-		if m.expiry != 0 && m.expiry <= o.now() {
-			o.refuse(m, ErrExpired)
-		} else {
-			o.refuse(m, notSent(err))
-		}
+	if len(failed) > 0 && failed[0].expiry != 0 && failed[0].expiry <= o.now() {
+		o.refuse(failed, ErrExpired)
+	} else {
+		o.refuse(failed, notSent(err))
 	}
 }
 
@@ -95,7 +92,7 @@ func (o *outbox) permit(ctx context.Context, s *session) error {
 		return errNoTurn
 	}
 	defer o.setUnask(s, nil)
-	return o.limiter.Wait(ctx)
+	return waitFor(ctx, o.hooks, "WithSendLimiter", o.limiter.Wait)
 }
 
 // setUnask sets what ends the wait for the limiter. It reports whether session s

@@ -2,7 +2,9 @@ package resock
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -58,6 +60,30 @@ func ask[T any](c *Client, h hook, fallback T, f func() T) T {
 	}
 	c.log().Error("a hook does not return", "hook", h)
 	return fallback
+}
+
+// waitFor runs a hook that is to return when ctx ends. If it does not, it is left
+// behind.
+func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
+	outcome := make(chan error, 1)
+	hooks.Go(func() {
+		err := errHookExited
+		defer func() { outcome <- err }()
+		err = wait(ctx)
+	})
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case err := <-outcome:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
+	}
 }
 
 // patientHandler is the application's log handler. While a record is stuck in it,

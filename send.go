@@ -145,13 +145,26 @@ func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
 	return &waiter{ctx: ctx, expiry: expiry, outcome: make(chan error, 1)}
 }
 
-// settle reports the outcome, exactly once per message.
-func (m *outbound) settle(err error) {
-	switch {
-	case m.waiter != nil:
-		m.waiter.outcome <- err
-	case m.result != nil:
-		m.result(err)
+// settle reports the same outcome of messages, exactly once for each. What is told by
+// [WithResult] is told before a Send returns.
+func (o *outbox) settle(all []outbound, err error) {
+	waited := false
+	for i := range all {
+		switch m := &all[i]; {
+		case m.waiter != nil:
+			waited = true
+		case m.result != nil:
+			o.teller.tell(m.result, err)
+		}
+	}
+	if !waited {
+		return
+	}
+	o.teller.wait()
+	for i := range all {
+		if w := all[i].waiter; w != nil {
+			w.outcome <- err
+		}
 	}
 }
 
@@ -164,7 +177,9 @@ type outbox struct {
 	maxBytes    int
 	counters    *counters
 	limiter     interface{ Wait(context.Context) error } // or nil
-	unsent      atomic.Int64                             // messages that were accepted and certainly not sent
+	hooks       *sync.WaitGroup
+	teller      teller
+	unsent      atomic.Int64 // messages that were accepted and certainly not sent
 
 	mu       sync.Mutex
 	queue    ring[*batch] // none is empty
@@ -322,16 +337,10 @@ func (o *outbox) bury(w *waiter) {
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-// refuse settles a message that was accepted and is certainly not sent.
-func (o *outbox) refuse(m *outbound, err error) {
-	o.unsent.Add(1)
-	m.settle(err)
-}
-
-func (o *outbox) refuseAll(all []outbound, err error) {
-	for i := range all {
-		o.refuse(&all[i], err)
-	}
+// refuse settles messages that were accepted and are certainly not sent.
+func (o *outbox) refuse(all []outbound, err error) {
+	o.unsent.Add(int64(len(all)))
+	o.settle(all, err)
 }
 
 func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
@@ -466,8 +475,12 @@ func (o *outbox) start() {
 // The token is held.
 func (o *outbox) drain(s *session) {
 	for b := o.take(s); b != nil && o.write(s, b); {
+		if o.teller.untold() > maxUntold {
+			o.teller.wait()
+		}
 		b = o.take(s)
 	}
+	o.teller.wait()
 	o.release()
 }
 
@@ -498,7 +511,7 @@ func (o *outbox) write(s *session, b *batch) bool {
 	if b.load.flushes > 0 {
 		err = o.probe(s, b)
 	} else {
-		o.refuseAll(b.expire(o.now()), ErrExpired)
+		o.refuse(b.expire(o.now()), ErrExpired)
 		if err = s.writeAll(b.items); err == nil {
 			err = s.wire.Flush()
 		}
@@ -513,7 +526,9 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	if err == nil {
 		s.spoke(b.items)
 		o.sent(b.items)
-		b.settle(nil)
+		if b.watched {
+			o.settle(b.items, nil)
+		}
 		b.recycle()
 		return
 	}
@@ -528,14 +543,13 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	begun := slices.Clone(b.items[:tried])
 	s.spoke(begun)
 	o.requeue(s, b, tried)
-	for i := range begun {
-		if m := &begun[i]; m.Taken(taken) {
-			o.sent(begun[i : i+1])
-			m.settle(nil)
-		} else {
-			m.settle(ErrMaybeSent)
-		}
+	whole := 0
+	for whole < len(begun) && begun[whole].Taken(taken) {
+		whole++
 	}
+	o.sent(begun[:whole])
+	o.settle(begun[:whole], nil)
+	o.settle(begun[whole:], ErrMaybeSent)
 }
 
 // spoke notes how far messages went that the network has some of. The token is held.
@@ -564,7 +578,8 @@ func (o *outbox) requeue(s *session, b *batch, tried int) {
 			tried--
 		case m.kind == kindBeat:
 		case m.waiter != nil && m.waiter.over != nil:
-			o.refuse(m, m.waiter.over)
+			o.unsent.Add(1)
+			m.waiter.outcome <- m.waiter.over
 		case m.session == s:
 			bound = append(bound, *m)
 		default:
@@ -574,7 +589,7 @@ func (o *outbox) requeue(s *session, b *batch, tried int) {
 	})
 	o.putBack(b)
 	o.mu.Unlock()
-	o.refuseAll(bound, ErrSessionOver)
+	o.refuse(bound, ErrSessionOver)
 }
 
 // putBack puts a batch to the front of the queue; mu is held.
@@ -676,7 +691,7 @@ func (o *outbox) detach(s *session) {
 	if unask != nil {
 		unask()
 	}
-	o.refuseAll(bound, ErrSessionOver)
+	o.refuse(bound, ErrSessionOver)
 }
 
 // flush returns when all that was queued is sent, or session s takes no more.
@@ -727,7 +742,7 @@ func (o *outbox) finish() {
 		b := o.pop()
 		o.mu.Unlock()
 		o.unsent.Add(int64(b.load.messages()))
-		b.settle(ErrClosed)
+		o.settle(b.items, ErrClosed)
 		b.recycle()
 		o.mu.Lock()
 	}
@@ -776,7 +791,7 @@ func (o *outbox) sweep() {
 		o.sweepBy(earliest)
 	}
 	o.mu.Unlock()
-	o.refuseAll(expired, ErrExpired)
+	o.refuse(expired, ErrExpired)
 	o.mu.Lock()
 	o.sweeping = false
 	o.changed()
