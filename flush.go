@@ -44,7 +44,9 @@ func (o *outbox) confirm(ctx context.Context) error {
 	o.push(o.tailFlush(), &outbound{kind: kindFlush, waiter: w})
 	o.start()
 	o.mu.Unlock()
-	return o.wait(w, notFlushed)
+	err := o.wait(w, notFlushed)
+	o.teller.wait() // the outcomes of what was before
+	return err
 }
 
 // confirmed reports whether there is nothing to wait for; mu is held.

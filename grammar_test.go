@@ -23,6 +23,7 @@ func init() { resock.CheckedEvents = grammar.Tee }
 // than users need.
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
+		"fault_freeze_test.go: abandon": "nobody reads what it returns, or a checker does",
 		"load_test.go: testManyClients": "by fleet.watch, which counts as well",
 		"schedule_test.go: subscribe":   "by checkReader, with all else, when a trial is over",
 		"soak_test.go: testPushes":      "by its own loop, which waits for more than events",

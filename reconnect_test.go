@@ -511,7 +511,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		var outcome error
 		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
 			outcome = err
-			time.Sleep(time.Second) // the session's end waits for it
+			time.Sleep(patience / 2) // the session's end waits for it
 			client.Suspend()
 		}))
 		if err != nil {

@@ -22,14 +22,23 @@ type teller struct {
 	mu      sync.Mutex
 	queue   ring[told]
 	running bool
-	stuck   bool          // somebody has waited in vain for the function that runs
-	idle    chan struct{} // closed when all is told, if somebody waits for that
+	stuck   bool   // somebody has waited in vain for the function that runs
+	added   uint64 // outcomes, so far
+	told    uint64 // of them
+	waits   ring[toldWait]
+}
+
+// toldWait is somebody who waits until so many outcomes are told.
+type toldWait struct {
+	upTo uint64
+	over chan struct{}
 }
 
 // tell adds an outcome. It does not wait.
 func (t *teller) tell(done func(error), err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.added++
 	t.queue.pushBack(told{done, err})
 	if !t.running {
 		t.running = true
@@ -42,26 +51,37 @@ func (t *teller) run() {
 	over := false
 	defer func() {
 		if !over {
+			t.done()
 			go t.run()
 		}
 	}()
-	for {
-		t.mu.Lock()
-		t.stuck = false
-		if t.queue.len == 0 {
-			t.running = false
-			if t.idle != nil {
-				close(t.idle)
-				t.idle = nil
-			}
-			over = true
-			t.mu.Unlock()
-			return
-		}
-		next := t.queue.popFront()
-		t.mu.Unlock()
+	for next, ok := t.next(); ok; next, ok = t.next() {
 		next.done(next.err)
+		t.done()
 	}
+	over = true
+}
+
+// done notes that an outcome was told.
+func (t *teller) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told++
+	t.stuck = false
+	for t.waits.len > 0 && t.waits.at(0).upTo <= t.told {
+		close(t.waits.popFront().over)
+	}
+}
+
+// next returns the next outcome. It reports false when there is none.
+func (t *teller) next() (next told, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.queue.len == 0 {
+		t.running = false
+		return next, false
+	}
+	return t.queue.popFront(), true
 }
 
 // untold is how many outcomes wait.
@@ -71,30 +91,29 @@ func (t *teller) untold() int {
 	return t.queue.len
 }
 
-// untilTold is closed when all is told. It is nil if all is, or if it is of no use to
-// wait and patient is not set.
-func (t *teller) untilTold(patient bool) <-chan struct{} {
+// untilTold is closed when all that there is now is told. It is nil if it is already,
+// or if it is of no use to wait and the caller has not all the time of the world.
+func (t *teller) untilTold(forever bool) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.running || t.stuck && !patient {
+	if t.told == t.added || t.stuck && !forever {
 		return nil
 	}
-	if t.idle == nil {
-		t.idle = make(chan struct{})
-	}
-	return t.idle
+	over := make(chan struct{})
+	t.waits.pushBack(toldWait{t.added, over})
+	return over
 }
 
-// wait waits until all is told, but not for ever.
+// wait waits until all that there is now is told, but not for ever.
 func (t *teller) wait() {
-	idle := t.untilTold(false)
-	if idle == nil {
+	all := t.untilTold(false)
+	if all == nil {
 		return
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case <-idle:
+	case <-all:
 	case <-t.abort:
 	case <-timer.C:
 		t.mu.Lock()
@@ -105,7 +124,7 @@ func (t *teller) wait() {
 
 // join waits until all is told.
 func (t *teller) join() {
-	if idle := t.untilTold(true); idle != nil {
-		<-idle
+	for all := t.untilTold(true); all != nil; all = t.untilTold(true) {
+		<-all
 	}
 }
