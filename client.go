@@ -459,12 +459,9 @@ func (c *Client) Stats() Stats {
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
-	stats.BlockedBy, stats.BlockedSince = c.events.blocked.now()
+	stats.BlockedBy, stats.BlockedSince = c.blockedBy()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != nil && stats.BlockedBy == "" {
-		stats.BlockedBy, stats.BlockedSince = c.session.awayIn()
-	}
 	stats.State, stats.Since, stats.LastErr, stats.Downtime = c.state, c.since, c.lastErr, c.downtime
 	switch {
 	case c.session != nil || c.lostAt.IsZero():
@@ -474,6 +471,20 @@ func (c *Client) Stats() Stats {
 		stats.Downtime += time.Since(c.lostAt)
 	}
 	return stats
+}
+
+// blockedBy tells who blocks delivery now, or nobody, and since when.
+func (c *Client) blockedBy() (by string, since time.Time) {
+	if by, since = c.events.blocked.now(); by != "" {
+		return by, since
+	}
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s == nil {
+		return "", time.Time{}
+	}
+	return s.awayIn()
 }
 
 func (c *Client) log() *slog.Logger { return c.config.log }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/resocktest"

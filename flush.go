@@ -1,8 +1,11 @@
 package resock
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"time"
 )
 
 // Flush returns nil once the server has received all that was sent before: what is
@@ -17,9 +20,67 @@ import (
 // ctx ends, the error wraps its error: so it does with a server that answers no
 // pings, however long that takes.
 //
+// The answer stands behind all that the server has sent before it. Flush fails when
+// delivery was blocked for the heartbeat timeout, and names who blocks it; with the
+// context of a message handler or a filter it fails at once.
+//
 // Flush may be called at any time, also by many goroutines, whose pings are shared.
 // It does not keep others from sending, nor wait for what is sent later.
-func (c *Client) Flush(ctx context.Context) error { return c.outbox.confirm(ctx) }
+func (c *Client) Flush(ctx context.Context) error {
+	if ctx.Value(readerKey{}) == c {
+		return notFlushed(errors.New("the context is that of a message handler or filter, and the answer is read behind its message"))
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.watchDelivery(cancel)()
+	err := c.outbox.confirm(ctx)
+	if blocked, ok := context.Cause(ctx).(*deliveryError); ok && err != nil {
+		return notFlushed(blocked)
+	}
+	return err
+}
+
+// readerKey is where the contexts of functions on the reading goroutine have the
+// client.
+type readerKey struct{}
+
+// deliveryError is what keeps the server's answer from being read.
+type deliveryError struct {
+	by string
+	d  time.Duration
+}
+
+func (e *deliveryError) Error() string {
+	return fmt.Sprintf("delivery was blocked for %v by %s", e.d.Round(time.Millisecond), e.by)
+}
+
+// watchDelivery cancels a wait for the server's answer when delivery was blocked for
+// the heartbeat timeout.
+func (c *Client) watchDelivery(cancel context.CancelCauseFunc) (stop func()) {
+	limit := cmp.Or(c.config.beatTimeout, defaultProbe)
+	ctx, stop := context.WithCancel(context.Background())
+	go func() {
+		timer := time.NewTimer(0)
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			wait := limit
+			if by, since := c.blockedBy(); by != "" {
+				blocked := time.Since(since)
+				if wait = limit - blocked; wait <= 0 {
+					cancel(&deliveryError{by, blocked})
+					return
+				}
+			}
+			timer.Reset(wait)
+		}
+	}()
+	return stop
+}
 
 // notFlushed says why a Flush waits no more.
 func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", err) }
@@ -197,16 +258,4 @@ func (o *outbox) lose(s *session) {
 		m.waiter.outcome <- ErrMaybeSent
 		return true
 	})
-}
-
-// failFlushes ends each Flush that waits for an answer, with err: the answer stands
-// behind what nobody takes.
-func (o *outbox) failFlushes(err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if s := o.latest; s != nil {
-		for w := range s.flow.awaiting {
-			s.flow.settle(w, err)
-		}
-	}
 }

@@ -408,3 +408,53 @@ func TestFlushMany(t *testing.T) {
 		}
 	})
 }
+
+// The answer stands behind what nobody takes: Flush does not wait for that for ever.
+func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
+	for name, feed := range map[string]func(c *resocktest.Conn){
+		"from the beginning": func(c *resocktest.Conn) {
+			for range 10 {
+				_ = c.Push("push")
+			}
+		},
+		"later": func(c *resocktest.Conn) {
+			time.Sleep(5 * time.Second)
+			for range 10 {
+				_ = c.Push("push")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, s *resocktest.Server) {
+				client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(time.Minute, 20*time.Second))
+				abandon(context.Background(), client, resock.WithBuffer(3), resock.WithLabel("slow"))
+				go client.Run(context.Background())
+				c := s.Accept()
+				c.IgnorePings()
+				if err := client.Send(t.Context(), resock.MessageText, nil); err != nil {
+					t.Fatal(err)
+				}
+				go feed(c)
+				began := time.Now()
+				err := client.Flush(context.Background())
+				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "by slow") || took > 30*time.Second {
+					t.Errorf("Flush: %v after %v", err, took)
+				}
+			})
+		})
+	}
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) { _ = c.Push("x"); <-c.Done() })
+		errs := make(chan error, 1)
+		var client *resock.Client
+		client = newClientOf(t, s.URL, reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+			errs <- client.Flush(ctx)
+			return true
+		}))
+		go client.Run(context.Background())
+		began := time.Now()
+		if err := <-errs; err == nil || !strings.Contains(err.Error(), "filter") || time.Since(began) != 0 {
+			t.Errorf("Flush in a filter: %v after %v", err, time.Since(began))
+		}
+	})
+}

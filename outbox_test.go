@@ -481,40 +481,6 @@ func TestFinishedSession(t *testing.T) {
 	s.tasks.Wait()
 }
 
-// What keeps the answer from coming is told to whoever waits for it, and to nobody
-// else.
-func TestFailFlushes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := wiredSession(t, silentScript())
-		o := &s.client.outbox
-		o.failFlushes(io.EOF)
-		o.attach(s)
-		sent := text("x")
-		if err := o.send(t.Context(), &sent, 0); err != nil {
-			t.Fatal(err)
-		}
-		done := make(chan error, 1)
-		go func() { done <- o.confirm(t.Context()) }()
-		synctest.Wait()
-		o.token = true // another one does not come to its ping
-		ctx, cancel := context.WithCancel(t.Context())
-		waits := make(chan error, 1)
-		go func() { waits <- o.confirm(ctx) }()
-		synctest.Wait()
-		blocked := errors.New("blocked")
-		o.failFlushes(blocked)
-		if err := <-done; err != blocked {
-			t.Error(err)
-		}
-		cancel()
-		if err := <-waits; !errors.Is(err, context.Canceled) {
-			t.Error(err)
-		}
-		o.token = false
-		s.finish()
-	})
-}
-
 // Many that leave together hold nothing but places, and fewer of these than others
 // stand in the queue.
 func TestBuriedMessages(t *testing.T) {
