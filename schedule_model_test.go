@@ -61,7 +61,11 @@ func (tr *trial) check() {
 	m.collectSessions()
 	m.countMessages()
 	for i, r := range tr.readers {
-		m.checkReader(fmt.Sprint("subscriber ", i), r)
+		if name := fmt.Sprint("subscriber ", i); r.stream {
+			m.checkStream(name, r)
+		} else {
+			m.checkReader(name, r)
+		}
 	}
 	m.checkHandled()
 	m.checkSessions()
@@ -240,7 +244,7 @@ func (m *model) place(data []byte) (place int, session uint64) {
 
 // checkReader checks what one subscriber got.
 func (m *model) checkReader(name string, r *reader) {
-	behind := r.every > 0 // whole attempts may be left out for it
+	behind := r.slow() // whole attempts may be left out for it
 	checker := grammar.Checker{Late: r.late, Cut: r.left || m.aborted, Behind: behind}
 	at, known := 0, !r.late // the place of its last message
 	var life []string
@@ -316,12 +320,41 @@ func (m *model) checkLife(name string, r *reader, life []string) {
 	case m.aborted: // anybody may have missed the last ones
 	case from < 0 || !r.late && from != 0:
 		m.t.Errorf("%s began with %s", name, life[0])
-	case r.every > 0:
+	case r.slow():
 		m.checkBehind(name, life, all[from:])
 	case len(life) > len(all[from:]) || !slices.Equal(life, all[from:][:len(life)]):
 		m.t.Errorf("%s got\n%s\nand the first subscriber\n%s", name, strings.Join(life, "\n"), strings.Join(all[from:], "\n"))
 	case !r.left && len(life) != len(all[from:]):
 		m.t.Errorf("%s missed the end:\n%s", name, strings.Join(all[from+len(life):], "\n"))
+	}
+}
+
+// checkStream checks what one loop over Messages got.
+func (m *model) checkStream(name string, r *reader) {
+	at, session, known := 0, uint64(0), !r.late
+	for _, event := range r.events {
+		e := event.(resock.MessageEvent)
+		place, of := m.place(e.Data)
+		if r.drop && e.Session != session { // what was lost at the end of a session is not told
+			at, known = 0, false
+		}
+		switch {
+		case m.handler:
+			m.t.Errorf("%s: a message, unwanted", name)
+		case e.Session != of || of < session:
+			m.t.Errorf("%s: message %d of session %d in session %d, after %d", name, place, of, e.Session, session)
+		case !r.drop && e.Lost != 0:
+			m.t.Errorf("%s: %d messages lost", name, e.Lost)
+		case known && place != at+int(e.Lost)+1, place <= at:
+			m.t.Errorf("%s: message %d, %d lost before it, after message %d", name, place, e.Lost, at)
+		}
+		at, session, known = place, of, true
+	}
+	last := m.sessions[max(0, len(m.sessions)-1):]
+	if !r.drop && !r.left && !m.aborted && !m.handler && known && len(last) > 0 {
+		if all := last[0].before + last[0].messages - last[0].consumed; at != all {
+			m.t.Errorf("%s ended after message %d of %d", name, at, all)
+		}
 	}
 }
 

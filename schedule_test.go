@@ -1,6 +1,7 @@
 package resock_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
@@ -87,6 +88,8 @@ type plan struct {
 	attempts     int           // the limit, or 0
 	poison       int           // ends of sessions that may count as poison
 	handler      bool
+	handlerSends bool
+	filters      bool // every third message
 	offline      bool // there is a network to lose
 	hookReceives bool // OnOpen receives the greeting
 	hookSends    bool // OnOpen sends
@@ -153,7 +156,39 @@ func newPlan(seed uint64) *plan {
 	g.settle = !g.one(4)
 	// What came later is drawn apart: the seeds from before mean what they meant.
 	generator{rand.New(rand.NewPCG(seed, 0x5e9d)), g.plan}.drawSending()
+	generator{rand.New(rand.NewPCG(seed, 0x5eaf)), g.plan}.drawConsumers()
 	return g.plan
+}
+
+// drawConsumers adds those who stand in the client's way.
+func (g generator) drawConsumers() {
+	g.handlerSends = g.handler && g.one(2)
+	g.filters = g.one(8)
+	for range g.IntN(4) {
+		late := g.one(2)
+		shape := reader{late: late, drop: late && g.one(3)}
+		opts := []resock.SubscribeOption{resock.WithBuffer(oneOf(g, 0, 1, 5, 64))}
+		if shape.drop {
+			opts = append(opts, resock.WithOverflow(resock.OverflowDropOldest))
+		}
+		if g.one(3) {
+			shape.every, shape.pause = 1+g.IntN(10), oneOf(g, g.pause(), time.Hour)
+		}
+		shape.answers = g.one(3)
+		if shape.stream = g.one(2); shape.stream && g.one(2) {
+			opts = append(opts, resock.WithBorrowedData())
+		}
+		c := choice[func(*trial)]{
+			fmt.Sprintf("subscribe(stream %t, drop %t, answers %t, pause %v every %d)", shape.stream, shape.drop, shape.answers, shape.pause, shape.every),
+			func(tr *trial) { tr.subscribe(shape, opts...) },
+		}
+		if late {
+			g.insert(c)
+		} else {
+			g.actions = slices.Insert(g.actions, 1, action{0, c})
+			g.beforeRun++
+		}
+	}
 }
 
 // drawSending adds what concerns sending to a plan.
@@ -584,16 +619,21 @@ type span struct{ from, to time.Time }
 
 // reader is a subscriber.
 type reader struct {
-	late   bool
-	drop   bool          // OverflowDropOldest
-	silent bool          // WithoutMessages
-	pause  time.Duration // after every so many events
-	every  int
+	late    bool
+	drop    bool          // OverflowDropOldest
+	silent  bool          // WithoutMessages
+	stream  bool          // Messages
+	answers bool          // each message, by Send
+	pause   time.Duration // after every so many events
+	every   int
 
 	leave  context.CancelFunc
 	left   bool
 	events []resock.Event
 }
+
+// slow reports whether whole attempts may be left out for r.
+func (r *reader) slow() bool { return r.every > 0 || r.answers }
 
 // parcel is a message of the client.
 type parcel struct {
@@ -635,6 +675,9 @@ func newTrial(t *testing.T, p *plan) *trial {
 	}
 	if p.handler {
 		opts = append(opts, resock.WithMessageHandler(tr.handle))
+	}
+	if p.filters {
+		opts = append(opts, resock.WithFilter(tr.filter))
 	}
 	if p.offline {
 		opts = append(opts, resock.WithNetwork(tr))
@@ -795,6 +838,27 @@ func (tr *trial) handle(_ context.Context, m resock.MessageEvent) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.handled = append(tr.handled, append([]byte(nil), m.Data...))
+	if tr.handlerSends {
+		tr.mu.Unlock()
+		tr.answer()
+		tr.mu.Lock()
+	}
+}
+
+// answer sends a message, however long that takes.
+func (tr *trial) answer() {
+	p := tr.newParcel(0)
+	tr.settled(p, tr.client.Send(context.Background(), resock.MessageText, packet('o', p.id, 0, 10)))
+}
+
+// filter lets all messages pass, and takes its time for some.
+func (tr *trial) filter(_ context.Context, m resock.MessageEvent) bool {
+	if _, _, number, err := unpack(m.Data); err != nil {
+		tr.t.Error("the filter got a message that is ", err)
+	} else if number%10 == 0 {
+		time.Sleep(time.Duration(number) * time.Millisecond)
+	}
+	return true
 }
 
 func (tr *trial) subscribe(shape reader, opts ...resock.SubscribeOption) {
@@ -802,16 +866,34 @@ func (tr *trial) subscribe(shape reader, opts ...resock.SubscribeOption) {
 	ctx, leave := context.WithCancel(context.Background())
 	r.leave = leave
 	tr.readers = append(tr.readers, r)
-	events, quick := tr.client.Subscribe(ctx, opts...), tr.quick
+	quick := tr.quick
+	take := func(event resock.Event) {
+		r.events = append(r.events, event)
+		if _, message := event.(resock.MessageEvent); message && r.answers {
+			tr.answer()
+		}
+		if r.every > 0 && len(r.events)%r.every == 0 {
+			select {
+			case <-time.After(r.pause):
+			case <-quick:
+			}
+		}
+	}
+	if r.stream {
+		messages := tr.client.Messages(ctx, opts...)
+		tr.tasks.Go(func() {
+			for m := range messages {
+				m.Data = bytes.Clone(m.Data)
+				m.Data = m.Data[:len(m.Data):len(m.Data)]
+				take(m)
+			}
+		})
+		return
+	}
+	events := tr.client.Subscribe(ctx, opts...)
 	tr.tasks.Go(func() {
 		for event := range events {
-			r.events = append(r.events, event)
-			if r.every > 0 && len(r.events)%r.every == 0 {
-				select {
-				case <-time.After(r.pause):
-				case <-quick:
-				}
-			}
+			take(event)
 		}
 	})
 }
@@ -920,6 +1002,7 @@ func (tr *trial) flush(timeout time.Duration) {
 		case err == nil:
 			tr.covered(c)
 		case errors.Is(err, resock.ErrMaybeSent), errors.Is(err, resock.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+		case strings.Contains(err.Error(), "delivery was blocked"):
 		default:
 			tr.t.Error("Flush: ", err)
 		}
