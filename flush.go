@@ -101,7 +101,9 @@ func (o *outbox) confirm(ctx context.Context) error {
 		return nil
 	}
 	w := newWaiter(ctx, 0)
-	w.since = o.latest
+	if s := o.latest; s != nil {
+		w.since, w.greeted = s, s.flow.greeted
+	}
 	o.push(o.tailFlush(), &outbound{kind: kindFlush, waiter: w})
 	o.start()
 	o.mu.Unlock()
@@ -250,7 +252,7 @@ func (o *outbox) lose(s *session) {
 		}
 		reach := s.flow.spoken
 		if m.waiter.since == s {
-			reach = s.flow.reach()
+			reach = max(reach, m.waiter.greeted)
 		}
 		if reach <= answered {
 			return false

@@ -112,26 +112,25 @@ func TestFlushWaitsForTheAnswer(t *testing.T) {
 	})
 }
 
-// Any ping that followed does, also one of the heartbeat.
-func TestFlushIsAnsweredByTheHeartbeat(t *testing.T) {
+// Any ping that followed does, also one that is not for Flush.
+func TestFlushIsAnsweredByAnyPing(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r, c := silentRig(t, s, resock.WithHeartbeat(time.Hour, time.Hour))
-		beat := func() {
-			pings := len(c.Received().Pings)
-			for len(c.Received().Pings) == pings {
-				time.Sleep(time.Minute)
-			}
+		network := new(fakeNetwork)
+		r, c := silentRig(t, s, resock.WithNetwork(network))
+		probe := func() {
+			network.set(true)
+			synctest.Wait()
 		}
 		r.send("a")
 		done := flush(r.client)
-		beat()
+		probe()
 		waits(t, "unanswered", done)
 		pong(c, 2)
 		ends(t, "by the second ping", done, nil)
 		r.send("b")
-		beat()
+		probe()
 		pong(c, 3)
-		ends(t, "of what the heartbeat asked for", flush(r.client), nil)
+		ends(t, "of what was asked for already", flush(r.client), nil)
 	})
 }
 
@@ -244,6 +243,7 @@ func TestFlushAndALostSession(t *testing.T) {
 					}
 					if n == 1 {
 						p.in.close(errors.New("no more")) // every write fails, and takes nothing
+						time.Sleep(time.Minute)
 						return
 					}
 					for {
@@ -260,11 +260,14 @@ func TestFlushAndALostSession(t *testing.T) {
 			if err := client.WaitOpen(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			synctest.Wait()
 			if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
 				t.Fatal(err)
 			}
 			done := flush(client)
-			if err := <-done; err != nil || client.Stats().Opens < 2 {
+			err := <-done
+			synctest.Wait()
+			if err != nil || client.Stats().Opens < 2 {
 				t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
 			}
 		})
@@ -276,6 +279,8 @@ func TestFlushAndOnOpen(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		steps := make(chan error)
 		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+			steps <- nil
+			<-steps
 			if err := session.Send(ctx, resock.MessageText, []byte("hello")); err != nil {
 				return err
 			}
@@ -286,16 +291,23 @@ func TestFlushAndOnOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := flush(r.client)
+		<-steps // the session is in OnOpen, and took nothing so far
+		between := flush(r.client)
+		steps <- nil
 		<-steps
 		during := flush(r.client)
 		steps <- errors.New("no")
 		r.fail(resock.PhaseSetup)
 		ends(t, "of the hook's message", during, resock.ErrMaybeSent)
 		waits(t, "of the queue", before)
+		waits(t, "before the hook's message", between)
+		<-steps
+		steps <- nil
 		<-steps
 		steps <- nil
 		r.open()
 		ends(t, "in the next session", before, nil)
+		ends(t, "in the next session", between, nil)
 	})
 }
 

@@ -231,6 +231,7 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 			inMemory(func(n int, p *peer) {
 				if p.upgrade() && n == 1 {
 					p.in.close(errors.New("no more")) // every write fails, and takes nothing
+					time.Sleep(time.Minute)
 					return
 				}
 				p.echoClose(nil)
@@ -239,6 +240,7 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 		if err := client.WaitOpen(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		option, told := outcome()
 		if err := client.Enqueue(resock.MessageText, []byte("x"), option); err != nil {
 			t.Fatal(err)
@@ -249,7 +251,9 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 		case <-time.After(time.Hour):
 			t.Fatal("it was not asked")
 		}
-		if err := <-told; err != nil || client.Stats().Opens < 2 {
+		err := <-told
+		synctest.Wait()
+		if err != nil || client.Stats().Opens < 2 {
 			t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
 		}
 		gate.mu.Lock()

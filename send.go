@@ -137,8 +137,9 @@ type waiter struct {
 	at    int
 	over  error // why it waits no more for a message that is being written
 
-	since *session // of a Flush: the latest when it began, or nil
-	asked *session // that is to answer it, or nil
+	since   *session // of a Flush: the latest when it began, or nil
+	greeted uint64   // and how far OnOpen had come in it
+	asked   *session // that is to answer it, or nil
 }
 
 func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
