@@ -40,9 +40,36 @@
 // loss is delivered before the Fail; a truncated one never is.
 //
 // By default a slow subscriber slows the connection down, and with it all other
-// subscribers: nothing is lost. [WithOverflow] drops the oldest messages instead,
-// and counts them; [WithoutMessages] leaves messages out; [WithBuffer] sets how
-// many events may wait. With nobody subscribed, events are discarded.
+// subscribers: nothing is lost while the session lasts. [WithOverflow] drops the oldest
+// messages instead, and counts them; [WithoutMessages] leaves messages out; [WithBuffer]
+// sets how many events may wait. With nobody subscribed, events are discarded.
+//
+// [Client.Messages] is a loop over the messages alone, and the fastest way to receive
+// them. [WithFilter] sees each message before all others do.
+//
+// # Those it serves
+//
+// The client never waits for its own life on those it serves. Any of its methods may be
+// called, with any context, by the consumer of events, a handler, a filter or a hook.
+//
+//   - When a session is lost, what was received and not delivered waits for its
+//     subscriber, at most 256 KiB of it, and the client goes on. After [Client.Close],
+//     [Client.Suspend] or at the session's age, it is read on to the server's close frame.
+//     The next session reads nothing before the subscriber has caught up.
+//   - Events besides messages never wait. For a subscriber that lets more than 64 of
+//     them wait beside its buffer, whole attempts are left out, oldest first, and the
+//     numbers in the events show it.
+//   - While delivery is blocked on an open session, beats still go out, silence does not
+//     count as the server's death, and on Linux and macOS the system finds a dead line.
+//     [Stats] tells for how long delivery was blocked, and by whom.
+//   - A handler or filter that does not return 1 s after its session's end is left behind:
+//     the client reconnects without it. Hooks that overstay by 1 s are left behind, too:
+//     the attempt fails, or the default answer holds, and the log names the hook.
+//   - At the close timeout every waiting Send is settled, and the channels and
+//     [Client.Done] are closed. [Client.Run] returns when the last handler or hook does.
+//
+// What waits for the client's own end or opening cannot come true inside of it: a hook
+// that waits for Done, WaitOpen or Shutdown is left behind as any other.
 //
 // # Stopping
 //
@@ -62,7 +89,8 @@
 // that want a message of their own as heartbeat get it by [WithHeartbeatMessage],
 // and servers that promise traffic are watched by [WithIdleTimeout]. Only the time
 // that the client waits for the network counts as silence: a slow subscriber never
-// makes a healthy connection fail. [Stats].BlockedSince tells of one.
+// makes a healthy connection fail. [Session.SetHeartbeat] and [Session.SetIdleTimeout]
+// obey a server that dictates its times.
 //
 // # Reconnecting
 //
@@ -101,7 +129,8 @@
 // # Advanced
 //
 // [WithMessageHandler] hands messages to a function on the reading goroutine,
-// without a channel and without an allocation. [WithHTTPClient] sets proxy, TLS and
+// without a channel and without an allocation; [WithBorrowedData] makes Messages as
+// free of garbage. [WithHTTPClient] sets proxy, TLS and
 // dialer, [WithCompression] offers permessage-deflate, and [WithDialOptions] takes
 // everything that coder/websocket's Dial does.
 package resock
