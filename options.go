@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -379,14 +378,15 @@ func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
 }
 
-// WithLogger logs state changes, failures with the retry rule that decided, and
-// a subscriber that blocks for long. No secret is logged. Defaults to silence;
-// nil is silence.
+// WithLogger logs state changes, failures with the retry rule that decided, a
+// subscriber that blocks for long, and hooks that do not return. No secret is logged.
+// A handler that takes longer than 1 s misses records. Defaults to silence; nil is
+// silence.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) {
 		c.log = silence
 		if l != nil {
-			c.log = slog.New(patientHandler{l.Handler(), new(atomic.Bool)})
+			c.log = slog.New(newPatientHandler(l.Handler()))
 		}
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -86,36 +85,72 @@ func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(
 	}
 }
 
-// patientHandler is the application's log handler. While a record is stuck in it,
-// others are dropped.
+// patientHandler is the application's log handler, which takes one record at a time.
+// While one is stuck in it, others are dropped.
 type patientHandler struct {
 	slog.Handler
-	stuck *atomic.Bool
+	*logTurns
+}
+
+// logTurns lets one record after the other pass.
+type logTurns struct {
+	turn chan struct{} // with room for one
+
+	mu    sync.Mutex
+	calls uint64 // that have returned
+	stuck bool   // the one that has not
+}
+
+func newPatientHandler(h slog.Handler) patientHandler {
+	return patientHandler{h, &logTurns{turn: make(chan struct{}, 1)}}
 }
 
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
-	if h.stuck.Swap(true) {
+	h.mu.Lock()
+	stuck := h.stuck
+	h.mu.Unlock()
+	if stuck {
 		return nil
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer h.stuck.Store(false)
-		_ = h.Handler.Handle(ctx, r)
-	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
+	case h.turn <- struct{}{}:
+	case <-timer.C:
+		return nil
+	}
+	h.mu.Lock()
+	call := h.calls
+	h.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer h.returned()
+		_ = h.Handler.Handle(ctx, r)
+	}()
+	select {
 	case <-done:
 	case <-timer.C:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.stuck = h.calls == call
 	}
 	return nil
 }
 
+// returned lets the next record pass.
+func (h patientHandler) returned() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calls++
+	h.stuck = false
+	<-h.turn
+}
+
 func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return patientHandler{h.Handler.WithAttrs(attrs), h.stuck}
+	return patientHandler{h.Handler.WithAttrs(attrs), h.logTurns}
 }
 
 func (h patientHandler) WithGroup(name string) slog.Handler {
-	return patientHandler{h.Handler.WithGroup(name), h.stuck}
+	return patientHandler{h.Handler.WithGroup(name), h.logTurns}
 }
