@@ -155,6 +155,7 @@ func topics(w http.ResponseWriter, r *http.Request) {
 				_ = conn.Close(4000, "subscribed twice to "+topic)
 				return
 			case len(seen)+1 == fatal:
+				<-time.After(upTo(20 * time.Millisecond)) // time to add topics
 				_ = conn.CloseNow()
 				return
 			}
