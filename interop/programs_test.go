@@ -170,8 +170,8 @@ func TestJobs(t *testing.T) {
 	case <-time.After(patience):
 		t.Errorf("not done after %v: %+v", patience, client.Stats())
 	}
-	a.close()
 	work.Wait()
+	a.close()
 	server.stop()
 	acknowledged := make(map[string]int)
 	for line := range server.rest() {
