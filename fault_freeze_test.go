@@ -557,3 +557,25 @@ func onPing(do func()) resock.Option {
 func onPong(do func()) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
 }
+
+// A handler that sends with its own context holds up nothing: the write that fails
+// ends it.
+func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var client *resock.Client
+		client = newClient(t, inMemory(func(n int, p *peer) {
+			if !p.upgrade() {
+				return
+			}
+			_ = p.text("question") // and it is gone
+		}), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+			_ = client.Send(ctx, resock.MessageText, []byte("answer"))
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		open := await[resock.OpenEvent](t, events)
+		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
+			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
+		}
+	})
+}

@@ -130,6 +130,9 @@ func (s *session) end(e ending) bool {
 	s.ending = &e
 	s.deadline = time.AfterFunc(cmp.Or(e.grace, patience), s.expire)
 	s.life.reach(stageEnding)
+	if !e.closing { // whoever waits for this session waits in vain
+		s.endHooks()
+	}
 	return true
 }
 
@@ -256,12 +259,17 @@ const lingerAfterFailure = time.Second
 // kill frees everybody who reads from or writes to the connection.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
-	if s.hooks != nil {
-		s.hooks.cancel()
-	}
+	s.endHooks()
 	s.life.reach(stageKilled)
 	s.wire.Kill()
 	s.client.outbox.lost(s)
+}
+
+// endHooks ends the context of handlers and hooks.
+func (s *session) endHooks() {
+	if s.hooks != nil {
+		s.hooks.cancel()
+	}
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
