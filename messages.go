@@ -158,6 +158,7 @@ func (st *stream) leave() {
 	st.cut.Store(true)
 	st.bundle = nil
 	st.ended = true
+	st.caughtUp() // who waits for the loop waits in vain
 	st.settle()
 	if st.forget != nil {
 		st.forget()
