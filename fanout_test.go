@@ -598,3 +598,23 @@ func TestManySubscribers(t *testing.T) {
 		t.Errorf("%d are left", n)
 	}
 }
+
+// What was dropped is told by the next message, also if that has to wait itself.
+func TestDropOldestTellsByAMessageThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		events := f.subscribe(t.Context(), subscription{buffer: 1, messages: true, overflow: OverflowDropOldest})
+		for range 2 {
+			f.lifecycle(OpenEvent{Session: 1})
+			synctest.Wait() // one is on its way, and one in the backlog
+		}
+		deliver(f, said("dropped"))
+		<-events
+		<-events
+		synctest.Wait()
+		deliver(f, said("next"))
+		if m := (<-events).(MessageEvent); m.Lost != 1 || f.dropped.Load() != 1 {
+			t.Errorf("lost %d, dropped %d, want 1", m.Lost, f.dropped.Load())
+		}
+	})
+}
