@@ -557,3 +557,38 @@ func onPing(do func()) resock.Option {
 func onPong(do func()) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
 }
+
+// A handler that overstays blocks the sessions that follow, too.
+func TestFault54_HandlerBlocksTheNextSession(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 2, 1, func(c *resocktest.Conn) {
+			time.Sleep(time.Second)
+			c.Reset()
+		})
+		release := make(chan struct{})
+		client := newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		opensAgain(t, client, 3, 10*time.Minute)
+		for event := range new(grammar.Checker).All(t, events) {
+			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
+				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+					t.Errorf("%v, want %q", e.Err, want)
+				}
+				break
+			}
+		}
+		began := time.Now()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		if err := client.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "by WithMessageHandler") || time.Since(began) > 10*time.Second {
+			t.Errorf("Flush: %v after %v", err, time.Since(began))
+		}
+		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked < 30*time.Second || stats.Blocked != time.Since(stats.BlockedSince) {
+			t.Errorf("%+v", stats)
+		}
+		close(release)
+		closesInTime(t, client, 5*time.Second)
+	})
+}

@@ -54,8 +54,9 @@ type step struct {
 type loop struct {
 	c        *Client
 	ctx      context.Context
-	ready    chan *session // for the reader, which is the goroutine of Run
-	strays   atomic.Int32  // attempts that were left behind
+	ready    chan *session           // for the reader, which is the goroutine of Run
+	strays   atomic.Int32            // attempts that were left behind
+	reading  atomic.Pointer[session] // the reader's, also after the state machine took it; or nil
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
@@ -105,7 +106,9 @@ func (l *loop) run() {
 // already. It does so even when a handler ends the goroutine.
 func (l *loop) read(s *session) {
 	returned := false
+	l.reading.Store(s)
 	defer func() {
+		l.reading.Store(nil)
 		if !returned {
 			l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
 		}
@@ -323,7 +326,7 @@ func (l *loop) open() {
 // both.
 func (l *loop) close(s *session) step {
 	// What closing takes is no health, nor is the wait for a consumer.
-	lasted, blocked := time.Since(s.event.Time), s.blockedFor()
+	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
 	uptime := max(0, lasted-blocked)
 	e := s.finish()
 	if blocked >= time.Second {
