@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -589,6 +590,44 @@ func TestFault54_HandlerBlocksTheNextSession(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 		close(release)
+		closesInTime(t, client, 5*time.Second)
+	})
+}
+
+// lateTransport delivers its first answer late, whatever the context says.
+type lateTransport struct {
+	base http.RoundTripper
+	late atomic.Bool
+}
+
+func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if l.late.Swap(true) {
+		return l.base.RoundTrip(r)
+	}
+	response, err := l.base.RoundTrip(r.WithContext(context.WithoutCancel(r.Context())))
+	time.Sleep(time.Minute)
+	return response, err
+}
+
+// An attempt that was left behind in the transport does not come to OnOpen, and takes
+// nothing from the session that is open by then.
+func TestFault57_LateTransport(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		calls := 0
+		client := newClientOf(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { calls++; return nil }))
+		go client.Run(context.Background())
+		opensAgain(t, client, 1, time.Minute)
+		time.Sleep(time.Minute)
+		s.Conns()[1].IgnorePings()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello"), resock.WithSession(1)); err != nil || calls != 1 {
+			t.Errorf("%v, after %d calls of OnOpen", err, calls)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := client.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Flush without an answer: %v", err)
+		}
 		closesInTime(t, client, 5*time.Second)
 	})
 }
