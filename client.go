@@ -434,7 +434,7 @@ func (c *Client) Stats() Stats {
 		BytesIn:     c.counters.wire.BytesIn.Load(),
 		BytesOut:    c.counters.wire.BytesOut.Load(),
 		Dropped:     c.events.dropped.Load(),
-		Blocked:     c.events.blocked.sum(),
+		Blocked:     c.blockedSum(),
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
@@ -452,18 +452,26 @@ func (c *Client) Stats() Stats {
 	return stats
 }
 
-// blockedBy tells who blocks delivery now, or nobody, and since when.
+// blockedBy tells who blocks delivery now, or nobody, and since when. It may be a
+// function that was called in a session before.
 func (c *Client) blockedBy() (by string, since time.Time) {
 	if by, since = c.events.blocked.now(); by != "" {
 		return by, since
 	}
-	c.mu.Lock()
-	s := c.session
-	c.mu.Unlock()
-	if s == nil {
-		return "", time.Time{}
+	if s := c.machine.reading.Load(); s != nil {
+		by, since, _ = s.awayIn()
 	}
-	return s.awayIn()
+	return by, since
+}
+
+// blockedSum is the time for which delivery was blocked, in all.
+func (c *Client) blockedSum() (blocked time.Duration) {
+	s := c.machine.reading.Load()
+	if s == nil {
+		return c.events.blocked.sum()
+	}
+	_, _, blocked = s.awayIn()
+	return blocked
 }
 
 func (c *Client) log() *slog.Logger { return c.config.log }

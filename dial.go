@@ -75,6 +75,9 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64, at *atomi
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
+	if err := ctx.Err(); err != nil { // the transport may have been left behind
+		return nil, t.failed(err, nil)
+	}
 	s := &session{client: c, id: id, started: started}
 	s.event = OpenEvent{
 		Session:     id,

@@ -400,9 +400,13 @@ func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan s
 
 // push delivers event now, or leaves it to the backlog; mu is held.
 func (s *subscriber) push(event Event) {
-	event = s.account(event)
-	if s.ended || !s.pumping && s.try(s.told(event)) {
+	if event = s.account(event); s.ended {
 		return
+	}
+	if !s.pumping {
+		if event = s.told(event); s.try(event) {
+			return
+		}
 	}
 	switch m := event.(type) {
 	case MessageEvent:

@@ -599,3 +599,43 @@ func TestManySubscribers(t *testing.T) {
 		t.Errorf("%d are left", n)
 	}
 }
+
+// What was dropped is told by the next message, also if that has to wait itself.
+func TestDropOldestTellsByAMessageThatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		events := f.subscribe(t.Context(), subscription{buffer: 1, messages: true, overflow: OverflowDropOldest})
+		for range 2 {
+			f.lifecycle(OpenEvent{Session: 1})
+			synctest.Wait() // one is on its way, and one in the backlog
+		}
+		deliver(f, said("dropped"))
+		<-events
+		<-events
+		synctest.Wait()
+		deliver(f, said("next"))
+		if m := (<-events).(MessageEvent); m.Lost != 1 || f.dropped.Load() != 1 {
+			t.Errorf("lost %d, dropped %d, want 1", m.Lost, f.dropped.Load())
+		}
+	})
+}
+
+// A loop that drops the oldest messages, whose data it borrows, holds no more memory
+// than those take that wait for it.
+func TestDropOldestGivesBlocksBack(t *testing.T) {
+	f := newFanout()
+	st := f.stream(t.Context(), subscription{buffer: 100, messages: true, borrows: true, overflow: OverflowDropOldest})
+	number := func(n int) []byte { return fmt.Appendf(nil, "%05000d", n) }
+	for n := range 10_000 {
+		f.deliver(1, []wire.Message{{Type: wire.Text, Data: number(n)}}, false, new(lifetime))
+		if held := len(st.bundle.blocks); held > 10 {
+			t.Fatalf("%d blocks are held after %d messages", held, n)
+		}
+		waiting := &st.bundle.messages
+		for i := range waiting.len {
+			if want := number(n + 1 - waiting.len + i); n%500 < 2 && !bytes.Equal(waiting.at(i).Data, want) {
+				t.Fatalf("after %d messages: the %dth that waits is overwritten", n, i)
+			}
+		}
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime"
 	"strings"
 	"sync"
@@ -577,5 +578,78 @@ func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
 		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
 			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
 		}
+	})
+}
+
+// A handler that overstays blocks the sessions that follow, too.
+func TestHandlerBlocksTheNextSession(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 2, 1, func(c *resocktest.Conn) {
+			time.Sleep(time.Second)
+			c.Reset()
+		})
+		release := make(chan struct{})
+		client := newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		opensAgain(t, client, 3, 10*time.Minute)
+		for event := range new(grammar.Checker).All(t, events) {
+			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
+				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+					t.Errorf("%v, want %q", e.Err, want)
+				}
+				break
+			}
+		}
+		began := time.Now()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		if err := client.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "by WithMessageHandler") || time.Since(began) > 10*time.Second {
+			t.Errorf("Flush: %v after %v", err, time.Since(began))
+		}
+		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked < 30*time.Second || stats.Blocked != time.Since(stats.BlockedSince) {
+			t.Errorf("%+v", stats)
+		}
+		close(release)
+		closesInTime(t, client, 5*time.Second)
+	})
+}
+
+// lateTransport delivers its first answer late, whatever the context says.
+type lateTransport struct {
+	base http.RoundTripper
+	late atomic.Bool
+}
+
+func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if l.late.Swap(true) {
+		return l.base.RoundTrip(r)
+	}
+	response, err := l.base.RoundTrip(r.WithContext(context.WithoutCancel(r.Context())))
+	time.Sleep(time.Minute)
+	return response, err
+}
+
+// An attempt that was left behind in the transport does not come to OnOpen, and takes
+// nothing from the session that is open by then.
+func TestLateTransport(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		calls := 0
+		client := newClientOf(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { calls++; return nil }))
+		go client.Run(context.Background())
+		opensAgain(t, client, 1, time.Minute)
+		time.Sleep(time.Minute)
+		s.Conns()[1].IgnorePings()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello"), resock.WithSession(1)); err != nil || calls != 1 {
+			t.Errorf("%v, after %d calls of OnOpen", err, calls)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := client.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Flush without an answer: %v", err)
+		}
+		closesInTime(t, client, 5*time.Second)
 	})
 }

@@ -49,12 +49,12 @@ func (o *outbox) ask(s *session) {
 	case err == nil:
 		b.passed = true
 	case !s.flow.stopped: // else the next session asks
+		first := &b.items[0] // which goes with b if it is buried
 		o.remove(func(m *outbound) bool {
-			first := failed == nil && m == &b.items[0]
-			if first {
+			if m == first {
 				failed = []outbound{*m}
 			}
-			return first
+			return m == first
 		})
 	}
 	o.asked = nil

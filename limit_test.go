@@ -306,3 +306,32 @@ func TestSendLimiterAndClose(t *testing.T) {
 		gate.is(t, "in OnOpen", 1, 1)
 	})
 }
+
+// A Send that leaves while the limiter is asked for it leaves others behind it.
+func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		r := startVirtualRig(t, s, resock.WithSendLimiter(gate))
+		c := s.Accept()
+		r.open()
+		ctx, cancel := context.WithCancel(context.Background())
+		sent := make(chan error, 1)
+		go func() { sent <- r.client.Send(ctx, resock.MessageText, []byte("given up")) }()
+		synctest.Wait()
+		for i := range 3 {
+			r.enqueue(fmt.Sprint(i))
+		}
+		gate.is(t, "at first", 1, 0)
+		cancel()
+		if err := <-sent; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		for range 3 {
+			gate.pass <- struct{}{}
+		}
+		gate.is(t, "in the end", 4, 1)
+		if got := fmt.Sprint(payloads(c)); got != "[0 1 2]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package resock
 import (
 	"context"
 	"iter"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -53,8 +54,15 @@ type stream struct {
 // bundle is what a loop takes at once.
 type bundle struct {
 	messages ring[MessageEvent]
-	blocks   []*block // of borrowed data
-	used     int      // of the last of them
+	dropped  int         // messages that were before those
+	blocks   []heldBlock // of borrowed data
+	used     int         // of the last of them
+}
+
+// heldBlock is a block, and the number of the last message in it.
+type heldBlock struct {
+	*block
+	last int
 }
 
 const (
@@ -71,28 +79,41 @@ var (
 	blocks  = sync.Pool{New: func() any { return new(block) }}
 )
 
-// copy returns a copy of data that lives as long as b.
+// copy returns a copy of data, of the next message, that lives as long as b.
 func (b *bundle) copy(data []byte) []byte {
 	n := len(data)
 	if n > blockSize {
 		return clone(data)
 	}
 	if len(b.blocks) == 0 || n > blockSize-b.used {
-		b.blocks = append(b.blocks, blocks.Get().(*block))
+		b.blocks = append(b.blocks, heldBlock{block: blocks.Get().(*block)})
 		b.used = 0
 	}
-	own := b.blocks[len(b.blocks)-1][b.used : b.used+n : b.used+n]
+	held := &b.blocks[len(b.blocks)-1]
+	held.last = b.dropped + b.messages.len + 1
+	own := held.block[b.used : b.used+n : b.used+n]
 	b.used += copy(own, data)
 	return own
 }
 
+// dropFirst drops the oldest message, and gives back the block of which it was the
+// last.
+func (b *bundle) dropFirst() MessageEvent {
+	b.dropped++
+	if len(b.blocks) > 1 && b.blocks[0].last <= b.dropped {
+		blocks.Put(b.blocks[0].block)
+		b.blocks = slices.Delete(b.blocks, 0, 1)
+	}
+	return b.messages.popFront()
+}
+
 // recycle gives a bundle back whose messages nobody uses any more.
 func (b *bundle) recycle() {
-	for i, block := range b.blocks {
-		blocks.Put(block)
-		b.blocks[i] = nil
+	for _, held := range b.blocks {
+		blocks.Put(held.block)
 	}
-	b.blocks, b.used = b.blocks[:0], 0
+	clear(b.blocks)
+	b.blocks, b.used, b.dropped = b.blocks[:0], 0, 0
 	if len(b.messages.items) <= maxBundled {
 		b.messages.clear()
 		bundles.Put(b)
@@ -158,6 +179,7 @@ func (st *stream) leave() {
 	st.cut.Store(true)
 	st.bundle = nil
 	st.ended = true
+	st.caughtUp() // who waits for the loop waits in vain
 	st.settle()
 	if st.forget != nil {
 		st.forget()
@@ -220,7 +242,7 @@ func (st *stream) add(session uint64, m wire.Message, owned bool) {
 // the same session.
 func (st *stream) dropFirst() {
 	waiting := &st.bundle.messages
-	m := waiting.popFront()
+	m := st.bundle.dropFirst()
 	st.fanout.dropped.Add(1)
 	switch {
 	case waiting.len == 0:

@@ -365,3 +365,34 @@ func TestAllocsMessages(t *testing.T) {
 		}
 	}
 }
+
+// Delivery that waits for a loop goes on when the loop is left.
+func TestMessagesLeftWhileBlocking(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		batches := make(chan int, 1)
+		numbered(s, 20, batches)
+		client := newClientOf(t, s.URL, reach(s))
+		left := client.Messages(context.Background(), resock.WithBuffer(1))
+		other := client.Messages(context.Background())
+		go client.Run(context.Background())
+		n := 0
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for range other {
+				n++
+			}
+		}()
+		batches <- 10
+		for range left {
+			synctest.Wait() // the rest of the burst waits
+			break
+		}
+		synctest.Wait()
+		if by := client.Stats().BlockedBy; by != "" || n != 10 {
+			t.Errorf("blocked by %q, the other loop got %d messages", by, n)
+		}
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-over
+	})
+}

@@ -54,9 +54,9 @@ type step struct {
 type loop struct {
 	c        *Client
 	ctx      context.Context
-	ready    chan *session // for the reader, which is the goroutine of Run
-	reading  *session      // by the reader, now
-	strays   atomic.Int32  // attempts that were left behind
+	ready    chan *session           // for the reader, which is the goroutine of Run
+	reading  atomic.Pointer[session] // the reader's, also after the state machine took it; or nil
+	strays   atomic.Int32            // attempts that were left behind
 	unwatch  func()
 	backoff  backoff.BackOff
 	schedule delay.Schedule
@@ -128,11 +128,11 @@ func (l *loop) run(ctx context.Context, c *Client) {
 	defer l.died()
 	go l.begin(ctx)
 	for s := range l.ready {
-		l.reading = s
+		l.reading.Store(s)
 		if s.arrive() {
 			s.read()
 		}
-		l.reading = nil
+		l.reading.Store(nil)
 		l.left(s)
 	}
 }
@@ -149,7 +149,7 @@ func (l *loop) left(s *session) {
 
 // died closes the client when a handler has ended the goroutine of Run.
 func (l *loop) died() {
-	if s := l.reading; s != nil {
+	if s := l.reading.Swap(nil); s != nil {
 		l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
 		l.left(s)
 	}
@@ -358,7 +358,7 @@ func (l *loop) open() {
 // both.
 func (l *loop) close(s *session) step {
 	// What closing takes is no health, nor is the wait for a consumer.
-	lasted, blocked := time.Since(s.event.Time), s.blockedFor()
+	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
 	uptime := max(0, lasted-blocked)
 	e := s.finish()
 	if blocked >= time.Second {

@@ -68,7 +68,11 @@ func (r *ring[T]) grow() {
 
 // clear removes all items, and keeps the memory.
 func (r *ring[T]) clear() {
-	clear(r.items)
+	if end := r.head + r.len; end <= len(r.items) { // the other places are clear
+		clear(r.items[r.head:end])
+	} else {
+		clear(r.items)
+	}
 	r.head, r.len = 0, 0
 }
 

@@ -35,6 +35,10 @@ func TestRing(t *testing.T) {
 			r.filter(keep)
 			model = slices.DeleteFunc(model, func(v int) bool { return !keep(&v) })
 			check("filter")
+		case n == 8 && i%100 == 0:
+			r.clear()
+			model = nil
+			check("clear")
 		case len(model) > 0:
 			if got := r.popFront(); got != model[0] {
 				t.Fatalf("popFront: got %d, want %d", got, model[0])

@@ -217,26 +217,15 @@ func (s *session) comeBack() bool {
 }
 
 // awayIn tells in which function of the application the reader is, if it has been
-// there for a while.
-func (s *session) awayIn() (function string, since time.Time) {
+// there for a while, since when, and how long delivery was blocked in all.
+func (s *session) awayIn() (function string, since time.Time, blocked time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	took := s.wire.Now() - s.awayAt
-	if s.away == nowhere || took < time.Millisecond {
-		return "", time.Time{}
+	blocked = s.client.events.blocked.sum()
+	if took := s.wire.Now() - s.awayAt; s.away != nowhere && took >= time.Millisecond {
+		return s.away.String(), time.Now().Add(-took), blocked + took
 	}
-	return s.away.String(), time.Now().Add(-took)
-}
-
-// blockedFor is how long delivery was blocked in the session.
-func (s *session) blockedFor() time.Duration {
-	blocked := s.client.events.blocked.sum() - s.blocked
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.away != nowhere {
-		blocked += s.wire.Now() - s.awayAt
-	}
-	return blocked
+	return "", time.Time{}, blocked
 }
 
 // fail ends the session at once.
@@ -515,7 +504,7 @@ func (s *session) discard(err error) ending {
 // begin starts what an open session does besides reading.
 func (s *session) begin() {
 	s.wire.LimitUnacknowledged(s.patienceWithNetwork())
-	s.blocked = s.client.events.blocked.sum()
+	s.blocked = s.client.blockedSum()
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
 		age -= delay.Scale(age/10, rand.Float64())
