@@ -631,3 +631,33 @@ func TestFault57_LateTransport(t *testing.T) {
 		closesInTime(t, client, 5*time.Second)
 	})
 }
+
+// A filter that returns when its context ends is not left behind, and what it sees is
+// delivered before the session's last event.
+func TestFault54_FilterReturnsInTime(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Raw(append(resocktest.Frame(fin|text, []byte("1")), resocktest.Frame(fin|text, []byte("2"))...))
+			time.Sleep(time.Second)
+			c.Reset()
+		}), resocktest.Echo())
+		client := newClientOf(t, s.URL, reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+			<-ctx.Done()
+			return true
+		}))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		got := ""
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.MessageEvent:
+				got += string(e.Data)
+			case resock.FailEvent:
+				if got != "12" || e.Phase != resock.PhaseWrite {
+					t.Errorf("received %q before %+v", got, e)
+				}
+				_ = client.Close(resock.StatusNormalClosure, "")
+			}
+		}
+	})
+}

@@ -114,11 +114,17 @@ func (s *session) end(e ending) bool {
 	return true
 }
 
-// expire is called when a session has had its time to end.
+// expire is called when a session has had its time to end. A function of the
+// application that learns of the end only now gets the time to return.
 func (s *session) expire() {
+	told := s.alive == nil || s.alive.Err() != nil || s.client.events.aborted()
 	s.kill()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !told && !s.finished {
+		s.deadline.Reset(patience)
+		return
+	}
 	s.overdue = true
 	if s.reader == readerDue || s.reader == readerAway {
 		s.take()
