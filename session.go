@@ -332,7 +332,9 @@ func (s *session) deliver(burst []wire.Message, owned bool) bool {
 		return s.mine()
 	}
 	if len(config.filters) > 0 {
-		burst = s.filter(burst, config.filters)
+		if burst = s.filter(burst, config.filters); len(burst) == 0 {
+			return s.mine() // nobody is woken
+		}
 	}
 	if config.handler != nil { // which is waited for, however late it is
 		s.handle(burst, config.handler)
