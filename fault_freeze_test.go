@@ -661,3 +661,31 @@ func TestFault54_FilterReturnsInTime(t *testing.T) {
 		}
 	})
 }
+
+// slowLog takes its time for each record.
+type slowLog struct {
+	slog.Handler
+	records *atomic.Int32
+}
+
+func (h slowLog) Handle(context.Context, slog.Record) error {
+	time.Sleep(10 * time.Millisecond)
+	h.records.Add(1)
+	return nil
+}
+
+// Records of many goroutines take turns, and none is dropped.
+func TestSlowLogger(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		records := new(atomic.Int32)
+		log := slog.New(slowLog{slog.NewTextHandler(new(lockedBuffer), nil), records})
+		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(log))
+		for range 3 {
+			go client.Messages(context.Background(), resock.WithoutMessages()) // is logged
+		}
+		time.Sleep(time.Second)
+		if n := records.Load(); n != 3 {
+			t.Errorf("%d records, want 3", n)
+		}
+	})
+}

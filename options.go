@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -386,7 +385,7 @@ func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) {
 		c.log = silence
 		if l != nil {
-			c.log = slog.New(patientHandler{l.Handler(), new(atomic.Bool)})
+			c.log = slog.New(newPatientHandler(l.Handler()))
 		}
 	})
 }

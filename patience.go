@@ -86,36 +86,56 @@ func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(
 	}
 }
 
-// patientHandler is the application's log handler. While a record is stuck in it,
-// others are dropped.
+// patientHandler is the application's log handler. Records take turns; while one is
+// stuck in it, others are dropped.
 type patientHandler struct {
 	slog.Handler
+	turn  chan struct{} // has a place for the record under way
 	stuck *atomic.Bool
 }
 
+func newPatientHandler(h slog.Handler) patientHandler {
+	return patientHandler{h, make(chan struct{}, 1), new(atomic.Bool)}
+}
+
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
-	if h.stuck.Swap(true) {
+	if h.stuck.Load() {
+		return nil
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case h.turn <- struct{}{}:
+	case <-timer.C:
 		return nil
 	}
 	done := make(chan struct{})
 	go func() {
-		defer close(done)
-		defer h.stuck.Store(false)
+		defer func() {
+			close(done)
+			h.stuck.Store(false)
+			<-h.turn
+		}()
 		_ = h.Handler.Handle(ctx, r)
 	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
 	select {
 	case <-done:
+		return nil
 	case <-timer.C:
+	}
+	h.stuck.Store(true)
+	select {
+	case <-done: // in the last moment
+		h.stuck.Store(false)
+	default:
 	}
 	return nil
 }
 
 func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return patientHandler{h.Handler.WithAttrs(attrs), h.stuck}
+	return patientHandler{h.Handler.WithAttrs(attrs), h.turn, h.stuck}
 }
 
 func (h patientHandler) WithGroup(name string) slog.Handler {
-	return patientHandler{h.Handler.WithGroup(name), h.stuck}
+	return patientHandler{h.Handler.WithGroup(name), h.turn, h.stuck}
 }
