@@ -63,8 +63,8 @@ func ask[T any](c *Client, h hook, fallback T, f func() T) T {
 }
 
 // waitFor runs a hook that is to return when ctx ends. If it does not, it is left
-// behind.
-func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
+// behind, after abort at once.
+func waitFor(ctx context.Context, abort <-chan struct{}, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
 	outcome := make(chan error, 1)
 	hooks.Go(func() {
 		err := errHookExited
@@ -82,8 +82,9 @@ func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(
 	case err := <-outcome:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
+	case <-abort:
 	}
+	return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
 }
 
 // patientHandler is the application's log handler. Records take turns; while one is
