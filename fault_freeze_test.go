@@ -689,3 +689,34 @@ func TestSlowLogger(t *testing.T) {
 		}
 	})
 }
+
+// curiousLog asks the client before each record.
+type curiousLog struct {
+	slog.Handler
+	client *atomic.Pointer[resock.Client]
+}
+
+func (h curiousLog) Enabled(context.Context, slog.Level) bool {
+	if client := h.client.Load(); client != nil {
+		_ = client.Stats()
+	}
+	return true
+}
+
+// No lock is held while a log handler is asked.
+func TestLoggerAsksTheClient(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		h := curiousLog{slog.NewTextHandler(new(lockedBuffer), nil), new(atomic.Pointer[resock.Client])}
+		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(slog.New(h)))
+		h.client.Store(client)
+		abandon(context.Background(), client, resock.WithBuffer(0), resock.WithLabel("blocks"))
+		go client.Run(context.Background())
+		opensAgain(t, client, 1, time.Minute)
+		time.Sleep(time.Second)
+		if by := client.Stats().BlockedBy; by != "blocks" {
+			t.Errorf("%q blocks", by)
+		}
+		closesInTime(t, client, 5*time.Second)
+	})
+}
