@@ -640,13 +640,14 @@ type blocked struct {
 
 // begin notes that delivery waits for s from now on.
 func (b *blocked) begin(log *slog.Logger, s *subscriber) {
+	logged := log.Enabled(context.Background(), slog.LevelWarn) // asks the application
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.by, b.since = s, time.Now()
 	switch {
 	case b.timer != nil:
 		b.timer.Reset(blockedLogAfter)
-	case log.Enabled(context.Background(), slog.LevelWarn):
+	case logged:
 		b.timer = time.AfterFunc(blockedLogAfter, func() {
 			if by, _ := b.now(); by != "" {
 				log.Warn("a subscriber blocks delivery", "subscriber", by, "for", blockedLogAfter)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -638,4 +639,20 @@ func TestDropOldestGivesBlocksBack(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What is kept from the subscribers does not wake them.
+func TestFilterWakesNobody(t *testing.T) {
+	client, err := New("ws://server.test", WithFilter(func(context.Context, MessageEvent) bool { return false }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := client.events.stream(t.Context(), subscription{buffer: 1, messages: true})
+	s := &session{client: client, id: 1}
+	s.start(&script{in: frame(0x81, "kept"), end: io.EOF}, nil, wire.Deflate{})
+	s.read()
+	if len(st.more) > 0 {
+		t.Error("the loop is woken")
+	}
+	s.endHooks()
 }

@@ -653,3 +653,92 @@ func TestLateTransport(t *testing.T) {
 		closesInTime(t, client, 5*time.Second)
 	})
 }
+
+// A filter that returns when its context ends is not left behind, and what it sees is
+// delivered before the session's last event.
+func TestFilterReturnsInTime(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Raw(append(resocktest.Frame(fin|text, []byte("1")), resocktest.Frame(fin|text, []byte("2"))...))
+			time.Sleep(time.Second)
+			c.Reset()
+		}), resocktest.Echo())
+		client := newClientOf(t, s.URL, reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+			<-ctx.Done()
+			return true
+		}))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		got := ""
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.MessageEvent:
+				got += string(e.Data)
+			case resock.FailEvent:
+				if got != "12" || e.Phase != resock.PhaseWrite {
+					t.Errorf("received %q before %+v", got, e)
+				}
+				_ = client.Close(resock.StatusNormalClosure, "")
+			}
+		}
+	})
+}
+
+// slowLog takes its time for each record.
+type slowLog struct {
+	slog.Handler
+	records *atomic.Int32
+}
+
+func (h slowLog) Handle(context.Context, slog.Record) error {
+	time.Sleep(10 * time.Millisecond)
+	h.records.Add(1)
+	return nil
+}
+
+// Records of many goroutines take turns, and none is dropped.
+func TestSlowLogger(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		records := new(atomic.Int32)
+		log := slog.New(slowLog{slog.NewTextHandler(new(lockedBuffer), nil), records})
+		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(log))
+		for range 3 {
+			go client.Messages(context.Background(), resock.WithoutMessages()) // is logged
+		}
+		time.Sleep(time.Second)
+		if n := records.Load(); n != 3 {
+			t.Errorf("%d records, want 3", n)
+		}
+	})
+}
+
+// curiousLog asks the client before each record.
+type curiousLog struct {
+	slog.Handler
+	client *atomic.Pointer[resock.Client]
+}
+
+func (h curiousLog) Enabled(context.Context, slog.Level) bool {
+	if client := h.client.Load(); client != nil {
+		_ = client.Stats()
+	}
+	return true
+}
+
+// No lock is held while a log handler is asked.
+func TestLoggerAsksTheClient(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		h := curiousLog{slog.NewTextHandler(new(lockedBuffer), nil), new(atomic.Pointer[resock.Client])}
+		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(slog.New(h)))
+		h.client.Store(client)
+		abandon(context.Background(), client, resock.WithBuffer(0), resock.WithLabel("blocks"))
+		go client.Run(context.Background())
+		opensAgain(t, client, 1, time.Minute)
+		time.Sleep(time.Second)
+		if by := client.Stats().BlockedBy; by != "blocks" {
+			t.Errorf("%q blocks", by)
+		}
+		closesInTime(t, client, 5*time.Second)
+	})
+}

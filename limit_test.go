@@ -335,3 +335,23 @@ func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
 		}
 	})
 }
+
+// deafLimiter does not hear the end of the context.
+type deafLimiter chan struct{}
+
+func (d deafLimiter) Wait(context.Context) error {
+	<-d
+	return nil
+}
+
+func TestSendLimiterThatIsDeafAtTheClose(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		limiter := make(deafLimiter)
+		r := startVirtualRig(t, s, resock.WithSendLimiter(limiter))
+		s.Accept()
+		r.open()
+		r.enqueue("waits")
+		closesInTime(t, r.client, 5*time.Second)
+		close(limiter)
+	})
+}

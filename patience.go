@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,8 +63,8 @@ func ask[T any](c *Client, h hook, fallback T, f func() T) T {
 }
 
 // waitFor runs a hook that is to return when ctx ends. If it does not, it is left
-// behind.
-func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
+// behind, after abort at once.
+func waitFor(ctx context.Context, abort <-chan struct{}, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
 	outcome := make(chan error, 1)
 	hooks.Go(func() {
 		err := errHookExited
@@ -81,35 +82,25 @@ func waitFor(ctx context.Context, hooks *sync.WaitGroup, name string, wait func(
 	case err := <-outcome:
 		return err
 	case <-timer.C:
-		return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
+	case <-abort:
 	}
+	return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
 }
 
-// patientHandler is the application's log handler, which takes one record at a time.
-// While one is stuck in it, others are dropped.
+// patientHandler is the application's log handler. Records take turns; while one is
+// stuck in it, others are dropped.
 type patientHandler struct {
 	slog.Handler
-	*logTurns
-}
-
-// logTurns lets one record after the other pass.
-type logTurns struct {
-	turn chan struct{} // with room for one
-
-	mu    sync.Mutex
-	calls uint64 // that have returned
-	stuck bool   // the one that has not
+	turn  chan struct{} // has a place for the record under way
+	stuck *atomic.Bool
 }
 
 func newPatientHandler(h slog.Handler) patientHandler {
-	return patientHandler{h, &logTurns{turn: make(chan struct{}, 1)}}
+	return patientHandler{h, make(chan struct{}, 1), new(atomic.Bool)}
 }
 
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
-	h.mu.Lock()
-	stuck := h.stuck
-	h.mu.Unlock()
-	if stuck {
+	if h.stuck.Load() {
 		return nil
 	}
 	timer := time.NewTimer(patience)
@@ -119,38 +110,33 @@ func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
 	case <-timer.C:
 		return nil
 	}
-	h.mu.Lock()
-	call := h.calls
-	h.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
-		defer close(done)
-		defer h.returned()
+		defer func() {
+			close(done)
+			h.stuck.Store(false)
+			<-h.turn
+		}()
 		_ = h.Handler.Handle(ctx, r)
 	}()
 	select {
 	case <-done:
+		return nil
 	case <-timer.C:
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.stuck = h.calls == call
+	}
+	h.stuck.Store(true)
+	select {
+	case <-done: // in the last moment
+		h.stuck.Store(false)
+	default:
 	}
 	return nil
 }
 
-// returned lets the next record pass.
-func (h patientHandler) returned() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.calls++
-	h.stuck = false
-	<-h.turn
-}
-
 func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return patientHandler{h.Handler.WithAttrs(attrs), h.logTurns}
+	return patientHandler{h.Handler.WithAttrs(attrs), h.turn, h.stuck}
 }
 
 func (h patientHandler) WithGroup(name string) slog.Handler {
-	return patientHandler{h.Handler.WithGroup(name), h.logTurns}
+	return patientHandler{h.Handler.WithGroup(name), h.turn, h.stuck}
 }

@@ -136,11 +136,17 @@ func (s *session) end(e ending) bool {
 	return true
 }
 
-// expire is called when a session has had its time to end.
+// expire is called when a session has had its time to end. A function of the
+// application that learns of the end only now gets the time to return.
 func (s *session) expire() {
+	told := s.hooks == nil || s.hooks.Err() != nil || s.client.events.aborted()
 	s.kill()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !told && !s.finished {
+		s.deadline.Reset(patience)
+		return
+	}
 	s.overdue = true
 	if s.reader == readerDue || s.reader == readerAway {
 		s.take()
@@ -365,7 +371,9 @@ func (s *session) deliver(burst []wire.Message, owned bool) bool {
 		return s.mine()
 	}
 	if len(config.filters) > 0 {
-		burst = s.filter(burst, config.filters)
+		if burst = s.filter(burst, config.filters); len(burst) == 0 {
+			return s.mine() // nobody is woken
+		}
 	}
 	if config.handler != nil { // which is waited for, however late it is
 		s.handle(burst, config.handler)

@@ -142,12 +142,12 @@ func (c *Conn) Flush() error {
 }
 
 // Taken is how far into the stream the network has taken bytes, after what is being
-// flushed.
+// flushed, and all that goes out with the close frame.
 func (c *Conn) Taken() uint64 {
 	w := &c.out
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for w.busy {
+	for w.busy || w.err == nil && w.taken < w.closeEnd {
 		w.flushed.Wait()
 	}
 	return w.taken

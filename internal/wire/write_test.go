@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -1152,4 +1153,61 @@ func TestWriteAllocations(t *testing.T) {
 		t.Error(fmt.Sprint(got, " allocations"))
 	}
 	c.Release()
+}
+
+// gated is a transport that takes a write for each token.
+type gated struct {
+	silent
+	tokens chan struct{}
+}
+
+func (g *gated) Write(p []byte) (int, error) {
+	<-g.tokens
+	return len(p), nil
+}
+
+// silent is a transport on which nothing comes.
+type silent struct{}
+
+func (silent) Read([]byte) (int, error) { return 0, io.EOF }
+func (silent) Close() error             { return nil }
+
+// What stands before our close frame goes out with it, and is not taken for untouched
+// by whose next message was refused.
+func TestTakenWaitsForTheCloseFrame(t *testing.T) {
+	for range 2000 {
+		transport := &gated{tokens: make(chan struct{})}
+		c := new(Conn)
+		c.Start(transport, nil, Deflate{}, &Config{WriteTimeout: time.Minute, CloseTimeout: time.Minute, Counters: new(Counters)}, new(owner))
+		var tasks sync.WaitGroup
+		until := func(is func() bool) {
+			for done := false; !done; runtime.Gosched() {
+				c.out.mu.Lock()
+				done = is()
+				c.out.mu.Unlock()
+			}
+		}
+		tasks.Go(c.PingWait)
+		until(func() bool { return c.out.busy })
+		written, refused := Outgoing{Type: Text}, Outgoing{Type: Text}
+		if err := c.Write(&written); err != nil {
+			t.Fatal(err)
+		}
+		tasks.Go(func() { c.SendClose(1000, "") })
+		until(func() bool { return c.out.closeEnd > 0 })
+		if err := c.Write(&refused); err != ErrClosing {
+			t.Fatal(err)
+		}
+		tasks.Go(func() {
+			if taken := c.Taken(); written.Untouched(taken) {
+				t.Error("written before the close frame, and untouched")
+			}
+		})
+		transport.tokens <- struct{}{}
+		transport.tokens <- struct{}{}
+		tasks.Wait()
+		if t.Failed() {
+			return
+		}
+	}
 }
