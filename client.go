@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/wire"
 )
 
@@ -43,8 +44,8 @@ type Client struct {
 	counters counters
 
 	machine loop
-	hooks   sync.WaitGroup // that run, or did not return in time
-	asked   atomic.Uint32  // those of them that answer questions
+	hooks   hooks
+	asked   atomic.Uint32 // those of the hooks that answer questions and run
 
 	wake chan struct{} // the state machine is to look at the intent
 	done chan struct{} // closed when the client is
@@ -110,8 +111,9 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
+	c.hooks.abort, c.hooks.log = c.events.abort, config.log
 	c.outbox.hooks = &c.hooks
-	c.outbox.teller.abort = c.events.abort
+	c.outbox.teller.hooks = &c.hooks
 	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
@@ -159,11 +161,20 @@ func (c *Client) watchNetwork() (stop func()) {
 	if network == nil {
 		return func() {}
 	}
-	ignore := ask(c, hookNetwork, nil, func() func() { return network.OnChange(c.networkChanged) })
-	if ignore == nil {
-		ignore = func() {}
+	heard := make(chan func(), 1)
+	ask(c, hookNetwork, false, func() bool {
+		heard <- network.OnChange(c.networkChanged)
+		return true
+	})
+	return func() {
+		select {
+		case ignore := <-heard: // however late it was
+			if ignore != nil {
+				ignore()
+			}
+		default:
+		}
 	}
-	return ignore
 }
 
 // finish closes everything for good.

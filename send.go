@@ -177,7 +177,7 @@ type outbox struct {
 	maxBytes    int
 	counters    *counters
 	limiter     interface{ Wait(context.Context) error } // or nil
-	hooks       *sync.WaitGroup
+	hooks       *hooks
 	teller      teller
 	unsent      atomic.Int64 // messages that were accepted and certainly not sent
 
