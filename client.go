@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/wire"
 )
 
@@ -43,8 +44,8 @@ type Client struct {
 	counters counters
 
 	machine loop
-	hooks   sync.WaitGroup // that run, or did not return in time
-	asked   atomic.Uint32  // those of them that answer questions
+	hooks   hooks
+	asked   atomic.Uint32 // those of the hooks that answer questions and run
 
 	wake chan struct{} // the state machine is to look at the intent
 	done chan struct{} // closed when the client is
@@ -110,8 +111,8 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.clock = wire.NewClock()
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
+	c.hooks.abort, c.hooks.log = c.events.abort, config.log
 	c.outbox.hooks = &c.hooks
-	c.outbox.abort = c.events.abort
 	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
@@ -142,6 +143,7 @@ func (c *Client) Run(ctx context.Context) error {
 
 	c.machine.run(ctx, c)
 	c.hooks.Wait()
+	c.machine.ignoreNetwork()
 	return c.Err()
 }
 

@@ -226,8 +226,8 @@ func WithBackoff(initial, max time.Duration) Option {
 
 // WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
 // verbatim: no jitter is added, and backoff.Stop gives up. The function is
-// called once, by [Client.Run], which returns an [*OptionError] if it gets nil.
-// Defaults to the policy of [WithBackoff].
+// called once, by [Client.Run], which returns an [*OptionError] if it gets nil, and goes
+// on with the policy of [WithBackoff] if it gets none within 1 s. Defaults to that.
 //
 // Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
 // MaxElapsedTime is set to 0.
@@ -307,7 +307,8 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 // WithEndpoint asks next for the URL and the headers of each attempt: fresh
 // tokens, failover, resume cursors. An error fails the attempt in
 // [PhaseEndpoint]. next may block; its context ends with the dial timeout and
-// when the client closes, and it must return then.
+// when the client closes, and it must return then. If it waits for the client itself,
+// no session opens.
 //
 // A subscriber may still have messages of the last session in its buffer when next
 // is called: a resume cursor tells what was handled so far, and what was not comes
@@ -327,7 +328,8 @@ func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) O
 //
 // An error fails the attempt in [PhaseSetup] and counts for the backoff, and so
 // does an error of [Session.Receive]. The context ends with the dial timeout and
-// when the client closes; setup must return then.
+// when the client closes; setup must return then. If it waits for the client itself, as
+// [Client.Send] does, and not for its [Session], no session opens.
 func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 	return notNil("WithOnOpen", setup == nil, func(c *config) { c.onOpen = setup })
 }
@@ -350,7 +352,8 @@ func WithMaxSessionAge(d time.Duration) Option {
 
 // WithDialLimiter makes every attempt wait for l, which may be shared by many
 // clients; a rate.Limiter of golang.org/x/time/rate fits. The dial timeout starts
-// after the wait. Defaults to none.
+// after the wait. If Wait waits for the client itself, no session opens. Defaults to
+// none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithDialLimiter", l == nil, func(c *config) { c.limiter = l })
 }
@@ -613,9 +616,9 @@ func WithTTL(d time.Duration) SendOption {
 // WithResult reports the outcome of a message of [Client.Enqueue]: nil once it was
 // handed to the network, else [ErrMaybeSent] or an [ErrNotSent], such as [ErrExpired],
 // [ErrSessionOver] or [ErrClosed]. done is called exactly once, on any goroutine, and
-// must not block, nor call Send, which may wait for it; it is never called when
-// Enqueue itself returned an error. Send returns its outcome: with this option it is
-// an [*OptionError]. Defaults to none; nil is none.
+// must not block, nor call Send, which may wait for it, nor wait for [Client.Done],
+// which does; it is never called when Enqueue itself returned an error. Send returns
+// its outcome: with this option it is an [*OptionError]. Defaults to none; nil is none.
 func WithResult(done func(error)) SendOption {
 	return sendFunc(func(o *sendOptions) { o.result, o.results = done, true })
 }

@@ -13,6 +13,17 @@ import (
 // may be waiting for the client. Then the client goes on without it.
 const patience = time.Second
 
+// hooks are the functions of the application that run on goroutines of their own, or did
+// not return in time.
+type hooks struct {
+	sync.WaitGroup
+	abort <-chan struct{} // closed when nobody waits for them any more
+	log   *slog.Logger
+}
+
+// overstays says that a hook does not return.
+func (h *hooks) overstays(hook string) { h.log.Error("a hook does not return", "hook", hook) }
+
 // hook is a function of the application that answers a question, one bit each.
 type hook uint32
 
@@ -56,15 +67,15 @@ func ask[T any](c *Client, h hook, fallback T, f func() T) T {
 	case v := <-answer:
 		return v
 	case <-timer.C:
-	case <-c.events.abort:
+	case <-c.hooks.abort:
 	}
-	c.log().Error("a hook does not return", "hook", h)
+	c.hooks.overstays(h.String())
 	return fallback
 }
 
 // waitFor runs a hook that is to return when ctx ends. If it does not, it is left
-// behind, after abort at once.
-func waitFor(ctx context.Context, abort <-chan struct{}, hooks *sync.WaitGroup, name string, wait func(context.Context) error) error {
+// behind.
+func waitFor(ctx context.Context, hooks *hooks, name string, wait func(context.Context) error) error {
 	outcome := make(chan error, 1)
 	hooks.Go(func() {
 		err := errHookExited
@@ -82,31 +93,37 @@ func waitFor(ctx context.Context, abort <-chan struct{}, hooks *sync.WaitGroup, 
 	case err := <-outcome:
 		return err
 	case <-timer.C:
-	case <-abort:
+	case <-hooks.abort:
 	}
+	hooks.overstays(name)
 	return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
 }
 
-// patientHandler is the application's log handler. Records take turns; while one is
-// stuck in it, others are dropped.
+// patientHandler is the application's log handler. While a record is stuck in it,
+// others are dropped.
 type patientHandler struct {
 	slog.Handler
-	turn  chan struct{} // has a place for the record under way
-	stuck *atomic.Bool
+	turn *turn
 }
 
 func newPatientHandler(h slog.Handler) patientHandler {
-	return patientHandler{h, make(chan struct{}, 1), new(atomic.Bool)}
+	return patientHandler{h, &turn{taken: make(chan struct{}, 1)}}
 }
 
+// turn is what those who log have in common.
+type turn struct {
+	taken chan struct{} // has room for one, who logs
+	stuck atomic.Bool   // that one does not return
+}
+
+// Enabled leaves the question to Handle, since the answer may wait for the client too.
+func (h patientHandler) Enabled(context.Context, slog.Level) bool { return !h.turn.stuck.Load() }
+
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
-	if h.stuck.Load() {
-		return nil
-	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
-	case h.turn <- struct{}{}:
+	case h.turn.taken <- struct{}{}:
 	case <-timer.C:
 		return nil
 	}
@@ -114,29 +131,31 @@ func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
 	go func() {
 		defer func() {
 			close(done)
-			h.stuck.Store(false)
-			<-h.turn
+			h.turn.stuck.Store(false)
+			<-h.turn.taken
 		}()
-		_ = h.Handler.Handle(ctx, r)
+		if h.Handler.Enabled(ctx, r.Level) {
+			_ = h.Handler.Handle(ctx, r)
+		}
 	}()
 	select {
 	case <-done:
 		return nil
 	case <-timer.C:
 	}
-	h.stuck.Store(true)
+	h.turn.stuck.Store(true)
 	select {
 	case <-done: // in the last moment
-		h.stuck.Store(false)
+		h.turn.stuck.Store(false)
 	default:
 	}
 	return nil
 }
 
 func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return patientHandler{h.Handler.WithAttrs(attrs), h.turn, h.stuck}
+	return patientHandler{h.Handler.WithAttrs(attrs), h.turn}
 }
 
 func (h patientHandler) WithGroup(name string) slog.Handler {
-	return patientHandler{h.Handler.WithGroup(name), h.turn, h.stuck}
+	return patientHandler{h.Handler.WithGroup(name), h.turn}
 }

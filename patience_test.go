@@ -93,3 +93,29 @@ func TestAsk(t *testing.T) {
 		}
 	})
 }
+
+// lateNetwork takes its time to say how it is left.
+type lateNetwork struct{ left int }
+
+func (*lateNetwork) Online() bool { return true }
+
+func (n *lateNetwork) OnChange(func()) (stop func()) {
+	time.Sleep(5 * patience)
+	return func() { n.left++ }
+}
+
+// Run does not leave its function with a network that was slow to take it.
+func TestLateOnChangeIsStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(lateNetwork)
+		c, err := New("ws://server.test", WithNetwork(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(patience/2, func() { _ = c.Close(StatusNormalClosure, "") })
+		_ = c.Run(context.Background())
+		if n.left != 1 {
+			t.Errorf("the network was left %d times", n.left)
+		}
+	})
+}

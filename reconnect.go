@@ -11,6 +11,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/delay"
 )
 
@@ -57,7 +58,8 @@ type loop struct {
 	ready    chan *session           // for the reader, which is the goroutine of Run
 	reading  atomic.Pointer[session] // the reader's, also after the state machine took it; or nil
 	strays   atomic.Int32            // attempts that were left behind
-	unwatch  func()
+	unwatch  func() bool             // the context of Run, or nil
+	heard    chan func()             // stops hearing of changes of the network
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
@@ -79,40 +81,47 @@ func (l *loop) begin(ctx context.Context) {
 	c := l.c
 	l.code = unknownPeerCode
 	l.schedule.Max = c.config.backoffMax
-	l.unwatch = l.watch(ctx)
+	l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
+	l.watch(ctx)
 	if policy := c.config.backoffPolicy; policy != nil {
-		l.backoff = ask(c, hookBackoffPolicy, nil, policy)
-		l.schedule.Verbatim = true
-		if l.backoff == nil {
+		switch made := ask(c, hookBackoffPolicy, l.backoff, policy); made {
+		case nil:
 			c.stop(&OptionError{"WithBackoffPolicy", nil, "its function returned nil"}, StatusNormalClosure, "", false)
+		case l.backoff: // it made none in time
+		default:
+			l.backoff, l.schedule.Verbatim = made, true
 		}
-	} else {
-		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
 	l.advance(nil)
 }
 
-// watch hears of the end of the context of Run, and of changes of the network, until
-// unwatch is called.
-func (l *loop) watch(ctx context.Context) (unwatch func()) {
+// watch hears of the end of the context of Run, and of changes of the network.
+func (l *loop) watch(ctx context.Context) {
 	c := l.c
 	canceled := func() { c.stop(ctx.Err(), StatusGoingAway, "", false) }
 	if ctx.Err() != nil {
 		canceled()
 	}
-	stop := func() bool { return true }
 	if ctx.Done() != nil {
-		stop = context.AfterFunc(ctx, canceled)
+		l.unwatch = context.AfterFunc(ctx, canceled)
 	}
-	var ignore func()
 	if network := c.config.network; network != nil {
-		ignore = ask(c, hookNetwork, nil, func() func() { return network.OnChange(c.networkChanged) })
+		l.heard = make(chan func(), 1)
+		ask(c, hookNetwork, false, func() bool {
+			l.heard <- network.OnChange(c.networkChanged)
+			return true
+		})
 	}
-	return func() {
-		stop()
+}
+
+// ignoreNetwork ends what watch began, however late the network was.
+func (l *loop) ignoreNetwork() {
+	select {
+	case ignore := <-l.heard:
 		if ignore != nil {
-			ask(c, hookNetwork, false, func() bool { ignore(); return true })
+			ignore()
 		}
+	default:
 	}
 }
 
@@ -190,7 +199,9 @@ func (l *loop) end() {
 		l.c.stop(l.giveUp, StatusNormalClosure, "", false)
 	}
 	l.withdraw()
-	l.unwatch()
+	if l.unwatch != nil {
+		l.unwatch()
+	}
 	l.c.finish()
 	close(l.ready)
 }
@@ -249,8 +260,6 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	}
 	l.requested = false
 	l.dialedAt = time.Now()
-	at := new(atomic.Int32)
-	at.Store(int32(PhaseEndpoint))
 	if strays := l.strays.Load(); strays >= maxStrays {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
 	}
@@ -258,7 +267,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
 	if limiter := c.config.limiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
-		_, err, canceled = l.attempt(ctx, cancel, at, func() (*session, error) { return nil, limiter.Wait(ctx) })
+		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) { return nil, limiter.Wait(ctx) })
 		if err == nil && canceled {
 			err = context.Canceled
 		}
@@ -268,6 +277,8 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	}
 	c.counters.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(l.ctx, c.config.dialTimeout)
+	at := new(atomic.Int32)
+	at.Store(int32(PhaseEndpoint))
 	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, id, at) })
 }
 
@@ -282,6 +293,7 @@ const maxStrays = 4
 
 // attempt runs f, a part of an attempt, until ctx ends or the application wants no
 // connection any more, which it reports. If f does not return then, it is left behind.
+// f notes in at where it is, but for the dial limiter, which has none.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomic.Int32, f func() (*session, error)) (s *session, err error, canceled bool) {
 	defer cancel()
 	c := l.c
@@ -297,7 +309,8 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 		select {
 		case d := <-outcome:
 			if d.err == errHookExited {
-				d.err = &DialError{Phase: Phase(at.Load()), Err: d.err}
+				phase, _ := hookAt(at)
+				d.err = &DialError{Phase: phase, Err: d.err}
 			}
 			return d.session, d.err, canceled
 		case <-c.wake:
@@ -311,15 +324,15 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 			defer timer.Stop()
 			late = timer.C
 		case <-late:
-			return nil, l.leaveBehind(ctx, outcome, Phase(at.Load())), canceled
+			return nil, l.leaveBehind(ctx, outcome, at), canceled
 		case <-c.events.abort:
-			return nil, l.leaveBehind(ctx, outcome, Phase(at.Load())), canceled
+			return nil, l.leaveBehind(ctx, outcome, at), canceled
 		}
 	}
 }
 
 // leaveBehind gives an attempt up whose hook does not return.
-func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at Phase) error {
+func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at *atomic.Int32) error {
 	l.strays.Add(1)
 	l.c.hooks.Go(func() {
 		defer l.strays.Add(-1)
@@ -327,18 +340,23 @@ func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at Phase)
 			d.session.discard(context.Canceled)
 		}
 	})
-	hook := "WithHTTPClient"
-	switch at {
-	case PhaseEndpoint:
-		hook = "WithEndpoint"
-		if l.c.config.endpoint == nil {
-			hook = "WithDialLimiter"
-		}
-	case PhaseSetup:
-		hook = "WithOnOpen"
+	phase, hook := hookAt(at)
+	l.c.hooks.overstays(hook)
+	return &DialError{Phase: phase, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
+}
+
+// hookAt tells where an attempt is, and in what of the application.
+func hookAt(at *atomic.Int32) (phase Phase, hook string) {
+	if at == nil {
+		return PhaseEndpoint, "WithDialLimiter"
 	}
-	l.c.log().Error("a hook does not return", "hook", hook)
-	return &DialError{Phase: at, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
+	switch phase = Phase(at.Load()); phase {
+	case PhaseEndpoint:
+		return phase, "WithEndpoint"
+	case PhaseSetup:
+		return phase, "WithOnOpen"
+	}
+	return phase, "WithHTTPClient"
 }
 
 // open reports the new session, lets it begin, and hands it to the reader. After that

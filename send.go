@@ -178,8 +178,7 @@ type outbox struct {
 	maxBytes    int
 	counters    *counters
 	limiter     interface{ Wait(context.Context) error } // or nil
-	hooks       *sync.WaitGroup
-	abort       <-chan struct{}        // nobody waits for results any more
+	hooks       *hooks
 	teller      atomic.Pointer[teller] // made with the first result
 	unsent      atomic.Int64           // messages that were accepted and certainly not sent
 
@@ -344,7 +343,7 @@ func (o *outbox) tellers() *teller {
 	if t := o.teller.Load(); t != nil {
 		return t
 	}
-	o.teller.CompareAndSwap(nil, &teller{abort: o.abort})
+	o.teller.CompareAndSwap(nil, &teller{hooks: o.hooks})
 	return o.teller.Load()
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/delay"
 	"github.com/resock/resock/internal/wire"
 )
@@ -156,6 +157,10 @@ func (s *session) expire() {
 // take lets the state machine go on without the reader; mu is held.
 func (s *session) take() {
 	s.reader = readerTaken
+	if hook := s.away; hook != nowhere {
+		hooks := &s.client.hooks
+		hooks.Go(func() { hooks.overstays(hook.String()) })
+	}
 	go s.client.machine.advance(s)
 }
 

@@ -19,7 +19,7 @@ import (
 // many messages were not sent, or will not be; of each of them its Send, or
 // [WithResult], tells. When ctx ends the error wraps its error. Shutdown may be
 // called at any time and more than once, but not inside a hook or a message handler,
-// which it waits for.
+// which it waits for, and least of all inside the function of [WithResult].
 func (c *Client) Shutdown(ctx context.Context) error {
 	drained := c.outbox.shutdown()
 	c.mu.Lock()
@@ -37,7 +37,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		if c.State() != StateClosed {
 			return fmt.Errorf("resock: shutdown goes on with %d messages to send: %w", c.outbox.remaining(), ctx.Err())
 		}
-		<-c.done
+		// What is left is to tell the outcomes: not waited for, since that may be where
+		// Shutdown was called.
 	}
 	n := c.outbox.remaining()
 	switch err := c.Err(); {

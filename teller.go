@@ -17,7 +17,7 @@ type told struct {
 // teller tells outcomes, in order, on a goroutine of its own while there are any: a
 // function of the application may wait for the client.
 type teller struct {
-	abort <-chan struct{} // nobody waits any more
+	hooks *hooks
 
 	mu      sync.Mutex
 	queue   ring[told]
@@ -92,21 +92,22 @@ func (t *teller) untold() int {
 }
 
 // untilTold is closed when all that there is now is told. It is nil if it is already,
-// or if it is of no use to wait and the caller has not all the time of the world.
-func (t *teller) untilTold(forever bool) <-chan struct{} {
+// or if it is of no use to wait and the caller has not all the time of the world. told
+// is how many were told before.
+func (t *teller) untilTold(forever bool) (over chan struct{}, told uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.told == t.added || t.stuck && !forever {
-		return nil
+		return nil, t.told
 	}
-	over := make(chan struct{})
+	over = make(chan struct{})
 	t.waits.pushBack(toldWait{t.added, over})
-	return over
+	return over, t.told
 }
 
 // wait waits until all that there is now is told, but not for ever.
 func (t *teller) wait() {
-	all := t.untilTold(false)
+	all, told := t.untilTold(false)
 	if all == nil {
 		return
 	}
@@ -114,17 +115,28 @@ func (t *teller) wait() {
 	defer timer.Stop()
 	select {
 	case <-all:
-	case <-t.abort:
+	case <-t.hooks.abort:
 	case <-timer.C:
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.stuck = t.running
+		t.late(told)
+	}
+}
+
+// late notes that somebody has waited in vain, since so many outcomes were told.
+func (t *teller) late(told uint64) {
+	t.mu.Lock()
+	overstays := t.running && !t.stuck && t.told == told
+	t.stuck = t.running
+	t.mu.Unlock()
+	if overstays {
+		t.hooks.overstays("WithResult")
 	}
 }
 
 // join waits until all is told.
 func (t *teller) join() {
-	for all := t.untilTold(true); all != nil; all = t.untilTold(true) {
+	for all, told := t.untilTold(true); all != nil; all, told = t.untilTold(true) {
+		timer := time.AfterFunc(patience, func() { t.late(told) })
 		<-all
+		timer.Stop()
 	}
 }

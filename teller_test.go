@@ -36,7 +36,7 @@ func TestTellerKeepsTheOrder(t *testing.T) {
 // A function that does not return is waited for once, and not for long.
 func TestTellerLosesPatience(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var teller teller
+		teller := teller{hooks: &hooks{log: silence}}
 		release := make(chan struct{})
 		wait := func() time.Duration {
 			began := time.Now()
@@ -59,7 +59,7 @@ func TestTellerLosesPatience(t *testing.T) {
 			t.Errorf("waited %v for a function that returns", took)
 		}
 		abort := make(chan struct{})
-		teller.abort = abort
+		teller.hooks.abort = abort
 		close(abort)
 		teller.tell(func(error) { time.Sleep(time.Millisecond) }, nil)
 		if took := wait(); took != 0 {
