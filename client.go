@@ -111,7 +111,7 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.outbox.hooks = &c.hooks
-	c.outbox.teller.abort = c.events.abort
+	c.outbox.abort = c.events.abort
 	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
 	return c, nil
@@ -140,30 +140,9 @@ func (c *Client) Run(ctx context.Context) error {
 		return nil
 	}
 
-	canceled := func() { c.stop(ctx.Err(), StatusGoingAway, "", false) }
-	if ctx.Err() != nil {
-		canceled()
-	} else if ctx.Done() != nil {
-		defer context.AfterFunc(ctx, canceled)()
-	}
-	defer c.watchNetwork()()
-	c.machine.begin(ctx, c)
-	c.machine.run()
+	c.machine.run(ctx, c)
 	c.hooks.Wait()
 	return c.Err()
-}
-
-// watchNetwork hears of changes of the network until stop is called.
-func (c *Client) watchNetwork() (stop func()) {
-	network := c.config.network
-	if network == nil {
-		return func() {}
-	}
-	ignore := ask(c, hookNetwork, nil, func() func() { return network.OnChange(c.networkChanged) })
-	if ignore == nil {
-		ignore = func() {}
-	}
-	return ignore
 }
 
 // finish closes everything for good.
@@ -172,7 +151,7 @@ func (c *Client) finish() {
 	c.outbox.finish()
 	c.setState(StateClosed) // whoever sees a channel end sees this too
 	c.events.finish()
-	c.outbox.teller.join()
+	c.outbox.allTold()
 	c.mu.Lock()
 	c.deadline.Stop()
 	c.mu.Unlock()

@@ -110,7 +110,8 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 		message:  config.beatMessage != nil,
 	}
 	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil || len(config.filters) > 0 {
-		s.alive, s.die = context.WithCancel(context.WithValue(s.client.machine.ctx, readerKey{}, s.client))
+		ctx, cancel := context.WithCancel(context.WithValue(s.client.machine.ctx, readerKey{}, s.client))
+		s.hooks = &hookContext{ctx, cancel}
 	}
 	s.wire.Start(body, network, deflate, &s.client.wire, s)
 }

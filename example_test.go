@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock"
 )
 
@@ -78,6 +80,18 @@ func echoServer(token string) *httptest.Server {
 				return
 			}
 		}
+	}))
+}
+
+// serverOf runs serve for each connection.
+func serverOf(serve func(ctx context.Context, conn *websocket.Conn)) *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := websocket.Accept(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer conn.CloseNow()
+		serve(r.Context(), conn)
 	}))
 }
 
@@ -255,6 +269,39 @@ func ExampleWithSession() {
 	// Output: the server got "ack job 7"
 }
 
+// A server that asks whether the client is still there, by a message of its own, gets
+// its answer before anybody sees the question.
+func ExampleWithFilter() {
+	server := serverOf(func(ctx context.Context, conn *websocket.Conn) {
+		_ = conn.Write(ctx, websocket.MessageText, []byte("ping"))
+		_, answer, _ := conn.Read(ctx)
+		_ = conn.Write(ctx, websocket.MessageText, fmt.Appendf(nil, "news, after a %s", answer))
+		_, _, _ = conn.Read(ctx) // until the client leaves
+	})
+	defer server.Close()
+	var client *resock.Client
+	client, err := resock.New(webSocketURL(server),
+		resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool {
+			isPing := string(m.Data) == "ping"
+			if isPing {
+				_ = client.Enqueue(resock.MessageText, []byte("pong"), resock.WithSession(m.Session))
+			}
+			return !isPing
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	events := client.Subscribe(context.Background())
+	go client.Run(context.Background())
+	for event := range events {
+		if message, ok := event.(resock.MessageEvent); ok {
+			fmt.Printf("%s\n", message.Data)
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}
+	}
+	// Output: news, after a pong
+}
+
 func ExampleWithOverflow() {
 	server := echoServer("")
 	defer server.Close()
@@ -395,6 +442,118 @@ func ExampleWithOnOpen() {
 	// Output:
 	// answer for session 1: register me
 	// open
+}
+
+// Topics that come while the client runs: every session subscribes to each of them, and
+// to none twice.
+func ExampleWithOnOpen_topics() {
+	server := echoServer("") // here, what comes back is the confirmation
+	defer server.Close()
+	var (
+		mu      sync.Mutex
+		topics  = []string{"weather"}
+		session uint64 // that OnOpen was called for, and has the topics before
+	)
+	client, err := resock.New(webSocketURL(server),
+		resock.WithBackoff(time.Millisecond, 10*time.Millisecond),
+		resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			mu.Lock()
+			known := slices.Clone(topics)
+			session = s.ID()
+			mu.Unlock()
+			for _, topic := range known {
+				if err := s.Send(ctx, resock.MessageText, []byte(topic)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Enqueue is called under the lock: when OnOpen fails, the next connection has the
+	// same number, and has the topic from OnOpen.
+	add := func(topic string) {
+		mu.Lock()
+		defer mu.Unlock()
+		topics = append(topics, topic)
+		if session == 0 {
+			return // the first session gets it from OnOpen
+		}
+		err := client.Enqueue(resock.MessageText, []byte(topic), resock.WithSession(session))
+		if err != nil && !errors.Is(err, resock.ErrSessionOver) { // the next session gets it from OnOpen
+			log.Print(err)
+		}
+	}
+	events := client.Subscribe(context.Background())
+	go client.Run(context.Background())
+	for event := range events {
+		message, ok := event.(resock.MessageEvent)
+		if !ok {
+			continue
+		}
+		topic := string(message.Data)
+		fmt.Printf("session %d: %s\n", message.Session, topic)
+		switch {
+		case message.Session == 1 && topic == "weather":
+			add("traffic")
+		case message.Session == 1:
+			client.Reconnect()
+		case topic == "traffic":
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}
+	}
+	// Output:
+	// session 1: weather
+	// session 1: traffic
+	// session 2: weather
+	// session 2: traffic
+}
+
+// A server that pushes before it answers: what is not the answer goes to the
+// subscribers.
+func ExampleSession_Unread() {
+	server := serverOf(func(ctx context.Context, conn *websocket.Conn) {
+		_, _, _ = conn.Read(ctx)
+		for _, text := range []string{"news", "registered", "more news"} {
+			_ = conn.Write(ctx, websocket.MessageText, []byte(text))
+		}
+		_, _, _ = conn.Read(ctx) // until the client leaves
+	})
+	defer server.Close()
+	client, err := resock.New(webSocketURL(server),
+		resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			if err := s.Send(ctx, resock.MessageText, []byte("register me")); err != nil {
+				return err
+			}
+			for {
+				typ, data, err := s.Receive(ctx)
+				if err != nil || string(data) == "registered" {
+					return err
+				}
+				s.Unread(typ, data)
+			}
+		}))
+	if err != nil {
+		log.Fatal(err)
+	}
+	events := client.Subscribe(context.Background())
+	go client.Run(context.Background())
+	for event := range events {
+		switch e := event.(type) {
+		case resock.OpenEvent:
+			fmt.Println("registered")
+		case resock.MessageEvent:
+			fmt.Printf("%s\n", e.Data)
+			if string(e.Data) == "more news" {
+				_ = client.Close(resock.StatusNormalClosure, "")
+			}
+		}
+	}
+	// Output:
+	// registered
+	// news
+	// more news
 }
 
 // A server that says 4001 does not want this client any more.

@@ -71,43 +71,51 @@ type subscriber struct {
 
 // lifetime tells delivery how much longer it may wait for a subscriber.
 type lifetime struct {
-	ends   signal // the session is ending: what is received is parked
-	killed signal // nothing more is received
+	mu      sync.Mutex
+	stage   stage
+	reached [stageKilled]chan struct{} // closed at the stages after the first; made when somebody waits
 }
 
-// signal happens once. Its channel is made when somebody waits for it.
-type signal struct {
-	mu    sync.Mutex
-	fired bool
-	ch    chan struct{}
-}
+// stage is how far a session has come.
+type stage uint8
 
-func (s *signal) fire() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.fired && s.ch != nil {
-		close(s.ch)
+const (
+	stageAlive  stage = iota
+	stageEnding       // what is received is parked
+	stageKilled       // nothing more is received
+)
+
+// reach notes that a stage was reached.
+func (l *lifetime) reach(to stage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.stage < to {
+		if ch := l.reached[l.stage]; ch != nil {
+			close(ch)
+		}
+		l.stage++
 	}
-	s.fired = true
 }
 
-// done is closed once the signal has fired.
-func (s *signal) done() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ch == nil {
-		s.ch = make(chan struct{})
-		if s.fired {
-			close(s.ch)
+// has reports whether a stage was reached.
+func (l *lifetime) has(reached stage) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stage >= reached
+}
+
+// until is closed at a stage.
+func (l *lifetime) until(at stage) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ch := &l.reached[at-1]
+	if *ch == nil {
+		*ch = make(chan struct{})
+		if l.stage >= at {
+			close(*ch)
 		}
 	}
-	return s.ch
-}
-
-func (s *signal) isFired() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.fired
+	return *ch
 }
 
 func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event {
@@ -282,8 +290,8 @@ func (f *fanout) catchUp(life *lifetime) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := f.first; s != nil; {
-		for s.slows() && s.pumping && !s.left() && !f.aborted() && !life.ends.isFired() {
-			s.wait(nil, nil, s.untilPumped(), &life.ends)
+		for s.slows() && s.pumping && !s.left() && !f.aborted() && !life.has(stageEnding) {
+			s.wait(nil, nil, s.untilPumped(), life.until(stageEnding))
 		}
 		next := s.next
 		s.settle()
@@ -336,26 +344,26 @@ func (s *subscriber) send(event Event, life *lifetime) {
 		return
 	}
 	for event = s.account(event); !s.ended; {
-		switch over := s.over(life); {
+		switch over := s.over(); {
 		case !s.pumping && s.try(event):
 			return
-		case over.isFired():
+		case life.has(over):
 			s.push(event)
 			return
 		case s.pumping: // what waits already goes first
-			s.wait(nil, nil, s.untilPumped(), over)
-		case s.wait(s.ch, event, nil, over):
+			s.wait(nil, nil, s.untilPumped(), life.until(over))
+		case s.wait(s.ch, event, nil, life.until(over)):
 			return
 		}
 	}
 }
 
-// over is what ends waiting for s.
-func (s *subscriber) over(life *lifetime) *signal {
+// over is the stage of the session at which nobody waits for s any more.
+func (s *subscriber) over() stage {
 	if s.parked < maxParked {
-		return &life.ends
+		return stageEnding
 	}
-	return &life.killed
+	return stageKilled
 }
 
 // try delivers event if the consumer takes it at once.
@@ -370,9 +378,8 @@ func (s *subscriber) try(event Event) bool {
 
 // wait waits until the consumer has taken event, which it reports, or has changed
 // something, or waiting is over. mu is given up meanwhile.
-func (s *subscriber) wait(ch chan<- Event, event Event, changed <-chan struct{}, over *signal) (delivered bool) {
+func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan struct{}) (delivered bool) {
 	f := s.fanout
-	enough := over.done()
 	s.waiting = true
 	f.mu.Unlock()
 	f.blocked.begin(f.log, s)

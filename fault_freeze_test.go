@@ -559,8 +559,30 @@ func onPong(do func()) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
 }
 
+// A handler that sends with its own context holds up nothing: the write that fails
+// ends it.
+func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var client *resock.Client
+		client = newClient(t, inMemory(func(n int, p *peer) {
+			if !p.upgrade() {
+				return
+			}
+			_ = p.text("question") // and it is gone
+		}), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+			_ = client.Send(ctx, resock.MessageText, []byte("answer"))
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		open := await[resock.OpenEvent](t, events)
+		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
+			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
+		}
+	})
+}
+
 // A handler that overstays blocks the sessions that follow, too.
-func TestFault54_HandlerBlocksTheNextSession(t *testing.T) {
+func TestHandlerBlocksTheNextSession(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		flooding(s, 2, 1, func(c *resocktest.Conn) {
 			time.Sleep(time.Second)
@@ -611,7 +633,7 @@ func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // An attempt that was left behind in the transport does not come to OnOpen, and takes
 // nothing from the session that is open by then.
-func TestFault57_LateTransport(t *testing.T) {
+func TestLateTransport(t *testing.T) {
 	virtual(t, func(t *testing.T, s *resocktest.Server) {
 		calls := 0
 		client := newClientOf(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),

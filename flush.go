@@ -108,7 +108,7 @@ func (o *outbox) confirm(ctx context.Context) error {
 	o.start()
 	o.mu.Unlock()
 	err := o.wait(w, notFlushed)
-	o.teller.wait() // the outcomes of what was before
+	o.awaitTold() // the outcomes of what was before
 	return err
 }
 

@@ -92,7 +92,7 @@ func (o *outbox) permit(ctx context.Context, s *session) error {
 		return errNoTurn
 	}
 	defer o.setUnask(s, nil)
-	return waitFor(ctx, o.teller.abort, o.hooks, "WithSendLimiter", o.limiter.Wait)
+	return waitFor(ctx, o.abort, o.hooks, "WithSendLimiter", o.limiter.Wait)
 }
 
 // setUnask sets what ends the wait for the limiter. It reports whether session s

@@ -190,16 +190,15 @@ func (st *stream) leave() {
 // not owned is copied.
 func (st *stream) put(session uint64, burst []wire.Message, owned bool, life *lifetime) {
 	for i := 0; i < len(burst) && !st.ended; {
-		over := st.over(life)
-		switch {
+		switch over := st.over(); {
 		case st.waitingFor() < st.buffer:
 		case st.limit > 0:
 			st.dropFirst()
-		case over.isFired():
+		case life.has(over):
 			st.park(len(burst[i].Data))
 		default:
 			notify(st.more)
-			st.wait(nil, nil, st.untilTaken(), over)
+			st.wait(nil, nil, st.untilTaken(), life.until(over))
 			continue
 		}
 		st.add(session, burst[i], owned)

@@ -281,10 +281,11 @@ func WithCloseTimeout(d time.Duration) Option {
 // without any allocation: m.Data is valid only during the call.
 //
 // While it runs nothing is read, so it should not block for long. ctx has the values
-// of that of [Client.Run]; it ends when the session is over, at the latest when the
-// close timeout is, and handle should return then. If it does not within 1 s, the
-// client reconnects without it: events may then run ahead of the handler, and the
-// messages of the next session wait for it.
+// of that of [Client.Run]. It ends when the session is over: at once when that is known
+// to be lost, and at the end of the close timeout when it is being closed. handle should
+// return then; messages that came before still reach it, with a context that has ended.
+// If it does not return within 1 s, the client reconnects without it: events may then run
+// ahead of the handler, and the messages of the next session wait for it.
 func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option {
 	return notNil("WithMessageHandler", handle == nil, func(c *config) { c.handler = handle })
 }
@@ -378,9 +379,10 @@ func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
 }
 
-// WithLogger logs state changes, failures with the retry rule that decided, and
-// a subscriber that blocks for long. No secret is logged. Defaults to silence;
-// nil is silence.
+// WithLogger logs state changes, failures with the retry rule that decided, a
+// subscriber that blocks for long, and hooks that do not return. No secret is logged.
+// A handler that takes longer than 1 s misses records. Defaults to silence; nil is
+// silence.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(c *config) {
 		c.log = silence

@@ -69,7 +69,7 @@ func TestLandBetween(t *testing.T) {
 		if o.write(s, batchOf(all...)) {
 			t.Errorf("room for %d: the session takes more", room)
 		}
-		o.teller.join()
+		o.allTold()
 		if s.ending == nil || s.ending.phase != PhaseWrite || o.session != nil {
 			t.Errorf("room for %d: the session ends by %+v", room, s.ending)
 		}
@@ -304,7 +304,7 @@ func TestRequeue(t *testing.T) {
 	if err := <-left.outcome; err != left.over {
 		t.Errorf("who has left gets %v", err)
 	}
-	o.teller.join()
+	o.allTold()
 	if session != ErrSessionOver || o.unsent.Load() != 2 {
 		t.Errorf("what is bound to the session gets %v, %d are unsent", session, o.unsent.Load())
 	}
@@ -411,13 +411,13 @@ func TestExpire(t *testing.T) {
 	if len(b.items) != 2 || string(b.items[1].Data) != "in time" || b.load.count != 2 || b.load.bytes != 7 || !b.timed || b.watched {
 		t.Errorf("left: %+v", b)
 	}
-	o.teller.join()
+	o.allTold()
 	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
 		t.Errorf("outcomes %v", outcomes)
 	}
 	alone := batchOf(outbound{expiry: now, result: result})
 	o.refuse(alone.expire(now), ErrExpired)
-	o.teller.join()
+	o.allTold()
 	if len(alone.items) != 0 || len(outcomes) != 3 {
 		t.Errorf("left: %+v", alone)
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -87,20 +86,31 @@ func waitFor(ctx context.Context, abort <-chan struct{}, hooks *sync.WaitGroup, 
 	return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
 }
 
-// patientHandler is the application's log handler. Records take turns; while one is
-// stuck in it, others are dropped.
+// patientHandler is the application's log handler, which takes one record at a time.
+// While one is stuck in it, others are dropped.
 type patientHandler struct {
 	slog.Handler
-	turn  chan struct{} // has a place for the record under way
-	stuck *atomic.Bool
+	*logTurns
+}
+
+// logTurns lets one record after the other pass.
+type logTurns struct {
+	turn chan struct{} // with room for one
+
+	mu    sync.Mutex
+	calls uint64 // that have returned
+	stuck bool   // the one that has not
 }
 
 func newPatientHandler(h slog.Handler) patientHandler {
-	return patientHandler{h, make(chan struct{}, 1), new(atomic.Bool)}
+	return patientHandler{h, &logTurns{turn: make(chan struct{}, 1)}}
 }
 
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
-	if h.stuck.Load() {
+	h.mu.Lock()
+	stuck := h.stuck
+	h.mu.Unlock()
+	if stuck {
 		return nil
 	}
 	timer := time.NewTimer(patience)
@@ -110,33 +120,38 @@ func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
 	case <-timer.C:
 		return nil
 	}
+	h.mu.Lock()
+	call := h.calls
+	h.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
-		defer func() {
-			close(done)
-			h.stuck.Store(false)
-			<-h.turn
-		}()
+		defer close(done)
+		defer h.returned()
 		_ = h.Handler.Handle(ctx, r)
 	}()
 	select {
 	case <-done:
-		return nil
 	case <-timer.C:
-	}
-	h.stuck.Store(true)
-	select {
-	case <-done: // in the last moment
-		h.stuck.Store(false)
-	default:
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.stuck = h.calls == call
 	}
 	return nil
 }
 
+// returned lets the next record pass.
+func (h patientHandler) returned() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calls++
+	h.stuck = false
+	<-h.turn
+}
+
 func (h patientHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return patientHandler{h.Handler.WithAttrs(attrs), h.turn, h.stuck}
+	return patientHandler{h.Handler.WithAttrs(attrs), h.logTurns}
 }
 
 func (h patientHandler) WithGroup(name string) slog.Handler {
-	return patientHandler{h.Handler.WithGroup(name), h.turn, h.stuck}
+	return patientHandler{h.Handler.WithGroup(name), h.logTurns}
 }

@@ -55,8 +55,9 @@ type loop struct {
 	c        *Client
 	ctx      context.Context
 	ready    chan *session           // for the reader, which is the goroutine of Run
-	strays   atomic.Int32            // attempts that were left behind
 	reading  atomic.Pointer[session] // the reader's, also after the state machine took it; or nil
+	strays   atomic.Int32            // attempts that were left behind
+	unwatch  func()
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
@@ -73,15 +74,12 @@ type loop struct {
 	giveUp    *GiveUpError
 }
 
-// begin makes the loop ready to run.
-func (l *loop) begin(ctx context.Context, c *Client) {
-	l.c = c
-	// The end of the context of Run closes the client, and not what it does: else
-	// it would look like a failure.
-	l.ctx = context.WithoutCancel(ctx)
-	l.ready = make(chan *session, 1)
+// begin makes the state machine ready, and lets it go.
+func (l *loop) begin(ctx context.Context) {
+	c := l.c
 	l.code = unknownPeerCode
 	l.schedule.Max = c.config.backoffMax
+	l.unwatch = l.watch(ctx)
 	if policy := c.config.backoffPolicy; policy != nil {
 		l.backoff = ask(c, hookBackoffPolicy, nil, policy)
 		l.schedule.Verbatim = true
@@ -91,37 +89,70 @@ func (l *loop) begin(ctx context.Context, c *Client) {
 	} else {
 		l.backoff = delay.Bounds(c.config.backoffInitial, c.config.backoffMax)
 	}
+	l.advance(nil)
+}
+
+// watch hears of the end of the context of Run, and of changes of the network, until
+// unwatch is called.
+func (l *loop) watch(ctx context.Context) (unwatch func()) {
+	c := l.c
+	canceled := func() { c.stop(ctx.Err(), StatusGoingAway, "", false) }
+	if ctx.Err() != nil {
+		canceled()
+	}
+	stop := func() bool { return true }
+	if ctx.Done() != nil {
+		stop = context.AfterFunc(ctx, canceled)
+	}
+	var ignore func()
+	if network := c.config.network; network != nil {
+		ignore = ask(c, hookNetwork, nil, func() func() { return network.OnChange(c.networkChanged) })
+	}
+	return func() {
+		stop()
+		if ignore != nil {
+			ask(c, hookNetwork, false, func() bool { ignore(); return true })
+		}
+	}
 }
 
 // run reads one session after the other until the client is closed, on the goroutine
-// of Run. What is on its stack then is what an open client costs.
-func (l *loop) run() {
-	go l.advance(nil)
+// of Run. What is on its stack while it reads is what an open client costs: it must
+// fit into the least stack there is.
+func (l *loop) run(ctx context.Context, c *Client) {
+	l.c = c
+	// The end of the context of Run closes the client, and not what it does: else
+	// it would look like a failure.
+	l.ctx = context.WithoutCancel(ctx)
+	l.ready = make(chan *session, 1)
+	defer l.died()
+	go l.begin(ctx)
 	for s := range l.ready {
-		l.read(s)
+		l.reading.Store(s)
+		if s.arrive() {
+			s.read()
+		}
+		l.reading.Store(nil)
+		l.left(s)
 	}
 }
 
-// read reads a session to its end, and moves the state machine on, unless that went on
-// already. It does so even when a handler ends the goroutine.
-func (l *loop) read(s *session) {
-	returned := false
-	l.reading.Store(s)
-	defer func() {
-		l.reading.Store(nil)
-		if !returned {
-			l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
-		}
-		if s.leave() {
-			go l.advance(s)
-		} else {
-			s.wire.Release()
-		}
-	}()
-	if s.arrive() {
-		s.read()
+// left moves the state machine on when the reader is done with a session, unless it
+// went on already.
+func (l *loop) left(s *session) {
+	if s.leave() {
+		go l.advance(s)
+	} else {
+		s.wire.Release()
 	}
-	returned = true
+}
+
+// died closes the client when a handler has ended the goroutine of Run.
+func (l *loop) died() {
+	if s := l.reading.Swap(nil); s != nil {
+		l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
+		l.left(s)
+	}
 }
 
 // advance takes down the last session, if there is one, and goes from state to state
@@ -159,6 +190,7 @@ func (l *loop) end() {
 		l.c.stop(l.giveUp, StatusNormalClosure, "", false)
 	}
 	l.withdraw()
+	l.unwatch()
 	l.c.finish()
 	close(l.ready)
 }

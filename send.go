@@ -155,13 +155,13 @@ func (o *outbox) settle(all []outbound, err error) {
 		case m.waiter != nil:
 			waited = true
 		case m.result != nil:
-			o.teller.tell(m.result, err)
+			o.tellers().tell(m.result, err)
 		}
 	}
 	if !waited {
 		return
 	}
-	o.teller.wait()
+	o.awaitTold()
 	for i := range all {
 		if w := all[i].waiter; w != nil {
 			w.outcome <- err
@@ -179,8 +179,9 @@ type outbox struct {
 	counters    *counters
 	limiter     interface{ Wait(context.Context) error } // or nil
 	hooks       *sync.WaitGroup
-	teller      teller
-	unsent      atomic.Int64 // messages that were accepted and certainly not sent
+	abort       <-chan struct{}        // nobody waits for results any more
+	teller      atomic.Pointer[teller] // made with the first result
+	unsent      atomic.Int64           // messages that were accepted and certainly not sent
 
 	mu       sync.Mutex
 	queue    ring[*batch] // none is empty
@@ -338,6 +339,29 @@ func (o *outbox) bury(w *waiter) {
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
+// tellers is the teller, which most clients never need.
+func (o *outbox) tellers() *teller {
+	if t := o.teller.Load(); t != nil {
+		return t
+	}
+	o.teller.CompareAndSwap(nil, &teller{abort: o.abort})
+	return o.teller.Load()
+}
+
+// awaitTold waits until all outcomes that there are now are told, but not for ever.
+func (o *outbox) awaitTold() {
+	if t := o.teller.Load(); t != nil {
+		t.wait()
+	}
+}
+
+// allTold waits until all outcomes are told.
+func (o *outbox) allTold() {
+	if t := o.teller.Load(); t != nil {
+		t.join()
+	}
+}
+
 // refuse settles messages that were accepted and are certainly not sent.
 func (o *outbox) refuse(all []outbound, err error) {
 	o.unsent.Add(int64(len(all)))
@@ -476,12 +500,12 @@ func (o *outbox) start() {
 // The token is held.
 func (o *outbox) drain(s *session) {
 	for b := o.take(s); b != nil && o.write(s, b); {
-		if o.teller.untold() > maxUntold {
-			o.teller.wait()
+		if t := o.teller.Load(); t != nil && t.untold() > maxUntold {
+			t.wait()
 		}
 		b = o.take(s)
 	}
-	o.teller.wait()
+	o.awaitTold()
 	o.release()
 }
 

@@ -24,31 +24,50 @@ type session struct {
 	id      uint64
 	wire    wire.Conn
 	early   []wire.Message // came during OnOpen, and was not received by it
-	unread  []wire.Message // was received by OnOpen, and given back
 	heart   heartbeat
 	age     *time.Timer
 	event   OpenEvent
 	started time.Time
 	flow    flow // of messages out; it is the outbox's
 
-	life    lifetime        // of what delivery waits for
-	alive   context.Context // of handlers and hooks; nil if there are none
-	die     context.CancelFunc
+	life    lifetime      // of what delivery waits for
+	hooks   *hookContext  // nil if there are none
 	blocked time.Duration // that delivery was blocked before it
 
 	mu       sync.Mutex
 	reader   reading
-	overdue  bool        // its time to end is over
-	away     string      // where the reader is
-	awayAt   time.Time   // and since when
-	ending   *ending     // why it ends; the first reason stays
-	deadline *time.Timer // when it is killed
-	finished bool        // no goroutine starts any more
+	overdue  bool // its time to end is over
+	finished bool // no goroutine starts any more
+	away     whereabouts
+	awayAt   time.Duration // by the wire's clock
+	ending   *ending       // why it ends; the first reason stays
+	deadline *time.Timer   // when it is killed
 	tasks    sync.WaitGroup
 }
 
+// hookContext is the context of handlers and hooks on the reading goroutine.
+type hookContext struct {
+	context.Context
+	cancel context.CancelFunc
+}
+
+// whereabouts is a function of the application that the reader is in.
+type whereabouts uint8
+
+const (
+	nowhere whereabouts = iota
+	inHandler
+	inFilter
+	inPing
+	inPong
+)
+
+func (w whereabouts) String() string {
+	return [...]string{"", "WithMessageHandler", "WithFilter", "OnPingReceived", "OnPongReceived"}[w]
+}
+
 // reading is where a session's reader is, the goroutine of Run.
-type reading int
+type reading uint8
 
 const (
 	readerNone  reading = iota // the session is not handed over yet
@@ -110,14 +129,17 @@ func (s *session) end(e ending) bool {
 	}
 	s.ending = &e
 	s.deadline = time.AfterFunc(cmp.Or(e.grace, patience), s.expire)
-	s.life.ends.fire()
+	s.life.reach(stageEnding)
+	if !e.closing { // whoever waits for this session waits in vain
+		s.endHooks()
+	}
 	return true
 }
 
 // expire is called when a session has had its time to end. A function of the
 // application that learns of the end only now gets the time to return.
 func (s *session) expire() {
-	told := s.alive == nil || s.alive.Err() != nil || s.client.events.aborted()
+	told := s.hooks == nil || s.hooks.Err() != nil || s.client.events.aborted()
 	s.kill()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,10 +195,10 @@ func (s *session) leave() bool {
 }
 
 // goAway is called by the reader before it calls a function of the application.
-func (s *session) goAway(to string) {
+func (s *session) goAway(to whereabouts) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.away, s.awayAt = to, time.Now()
+	s.away, s.awayAt = to, s.wire.Now()
 	if s.reader != readerHere {
 		return
 	}
@@ -190,10 +212,10 @@ func (s *session) goAway(to string) {
 func (s *session) comeBack() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if took := time.Since(s.awayAt); took >= time.Millisecond {
+	if took := s.wire.Now() - s.awayAt; took >= time.Millisecond {
 		s.client.events.blocked.add(took)
 	}
-	s.away = ""
+	s.away = nowhere
 	if s.reader == readerAway {
 		s.reader = readerHere
 	}
@@ -206,8 +228,8 @@ func (s *session) awayIn() (function string, since time.Time, blocked time.Durat
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	blocked = s.client.events.blocked.sum()
-	if took := time.Since(s.awayAt); s.away != "" && took >= time.Millisecond {
-		return s.away, s.awayAt, blocked + took
+	if took := s.wire.Now() - s.awayAt; s.away != nowhere && took >= time.Millisecond {
+		return s.away.String(), time.Now().Add(-took), blocked + took
 	}
 	return "", time.Time{}, blocked
 }
@@ -232,13 +254,17 @@ const lingerAfterFailure = time.Second
 // kill frees everybody who reads from or writes to the connection.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
-	if s.die != nil {
-		s.die()
-	}
-	s.life.ends.fire()
-	s.life.killed.fire()
+	s.endHooks()
+	s.life.reach(stageKilled)
 	s.wire.Kill()
 	s.client.outbox.lost(s)
+}
+
+// endHooks ends the context of handlers and hooks.
+func (s *session) endHooks() {
+	if s.hooks != nil {
+		s.hooks.cancel()
+	}
 }
 
 // shut begins the closing handshake, after what is queued if flush is set. It
@@ -285,18 +311,18 @@ func (s *session) Ping(payload []byte) (answer bool) {
 	if hook == nil {
 		return true
 	}
-	s.goAway("OnPingReceived")
+	s.goAway(inPing)
 	defer s.comeBack()
-	return hook(s.alive, bytes.Clone(payload))
+	return hook(s.hooks.Context, bytes.Clone(payload))
 }
 
 // Pong implements [wire.Owner].
 func (s *session) Pong(payload []byte) {
 	s.client.outbox.answered(s)
 	if hook := s.client.config.dial.OnPongReceived; hook != nil {
-		s.goAway("OnPongReceived")
+		s.goAway(inPong)
 		defer s.comeBack()
-		hook(s.alive, bytes.Clone(payload))
+		hook(s.hooks.Context, bytes.Clone(payload))
 	}
 }
 
@@ -311,12 +337,25 @@ var errWriteTimeout = errors.New("the network took no bytes within the write tim
 // read delivers messages until the session ends, or delivery is aborted. It reads on
 // only when no subscriber is behind, unless the session is ending.
 func (s *session) read() {
-	borrow, burst, err := false, append(s.unread, s.early...), error(nil)
-	for s.unread, s.early = nil, nil; err == nil && s.deliver(burst, !borrow); {
-		s.client.events.catchUp(&s.life)
-		borrow = s.client.events.owners.Load() == 0
-		burst, err = s.wire.Next(borrow)
+	for goesOn := s.deliverEarly(); goesOn; {
+		borrow := s.mayBorrow()
+		burst, err := s.wire.Next(borrow)
+		goesOn = err == nil && s.deliver(burst, !borrow)
 	}
+}
+
+// deliverEarly delivers what came during OnOpen.
+func (s *session) deliverEarly() (goesOn bool) {
+	early := s.early
+	s.early = nil
+	return s.deliver(early, true)
+}
+
+// mayBorrow waits until the next burst may be read, and tells whether nobody keeps
+// its data.
+func (s *session) mayBorrow() bool {
+	s.client.events.catchUp(&s.life)
+	return s.client.events.owners.Load() == 0
 }
 
 // yieldAfter is how many messages make a burst after which the subscribers run:
@@ -354,12 +393,12 @@ func (s *session) message(m wire.Message) MessageEvent {
 
 // filter returns the messages that all filters let pass.
 func (s *session) filter(burst []wire.Message, filters []func(context.Context, MessageEvent) bool) []wire.Message {
-	s.goAway("WithFilter")
+	s.goAway(inFilter)
 	defer s.comeBack()
 	passed := burst[:0]
 	for _, m := range burst {
 		event := s.message(m)
-		keeps := func(pass func(context.Context, MessageEvent) bool) bool { return !pass(s.alive, event) }
+		keeps := func(pass func(context.Context, MessageEvent) bool) bool { return !pass(s.hooks.Context, event) }
 		if !slices.ContainsFunc(filters, keeps) {
 			passed = append(passed, m)
 		}
@@ -369,10 +408,10 @@ func (s *session) filter(burst []wire.Message, filters []func(context.Context, M
 
 // handle hands messages to the message handler.
 func (s *session) handle(burst []wire.Message, handle func(context.Context, MessageEvent)) {
-	s.goAway("WithMessageHandler")
+	s.goAway(inHandler)
 	defer s.comeBack()
 	for _, m := range burst {
-		handle(s.alive, s.message(m))
+		handle(s.hooks.Context, s.message(m))
 		if s.client.events.aborted() {
 			return
 		}
@@ -382,7 +421,7 @@ func (s *session) handle(burst []wire.Message, handle func(context.Context, Mess
 // mine reports whether the session is still the reader's, which it may not be any more
 // behind a function of the application that overstayed.
 func (s *session) mine() bool {
-	if s.alive == nil {
+	if s.hooks == nil {
 		return true
 	}
 	s.mu.Lock()

@@ -23,6 +23,9 @@ type Session struct {
 	mu      sync.Mutex // one Send at a time
 	receive sync.Mutex
 	err     error // of the first Receive that failed
+
+	given  sync.Mutex
+	unread []wire.Message // was received, and given back
 }
 
 var errSetupOver = errors.New("resock: Session used after OnOpen")
@@ -100,11 +103,9 @@ func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, er
 // the hook has returned.
 func (s *Session) Unread(typ MessageType, data []byte) {
 	m := wire.Message{Type: wire.Type(typ), Data: clone(data)}
-	s.session.mu.Lock()
-	defer s.session.mu.Unlock()
-	if !s.over.Load() {
-		s.session.unread = append(s.session.unread, m)
-	}
+	s.given.Lock()
+	defer s.given.Unlock()
+	s.unread = append(s.unread, m)
 }
 
 // SetHeartbeat sets the heartbeat of this session, as [WithHeartbeat] does for all, for
@@ -163,6 +164,16 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 	return m, nil
 }
 
+// giveBack puts what was given back before all else that came.
+func (s *Session) giveBack() {
+	s.given.Lock()
+	defer s.given.Unlock()
+	if len(s.unread) > 0 {
+		s.session.early = append(s.unread, s.session.early...)
+		s.unread = nil
+	}
+}
+
 // register runs the OnOpen hook.
 func (s *session) register(ctx context.Context, header http.Header, remote string) error {
 	setup := &Session{session: s, header: header, remote: remote}
@@ -182,6 +193,7 @@ func (s *session) register(ctx context.Context, header http.Header, remote strin
 	defer setup.mu.Unlock()
 	setup.receive.Lock()
 	defer setup.receive.Unlock()
+	setup.giveBack()
 	inTime := stop()
 	switch {
 	case err != nil:

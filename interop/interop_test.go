@@ -1,6 +1,8 @@
 // Package interop runs resock against the peers that it meets in the field:
-// Node's ws and Python's websockets as servers, nginx and haproxy as proxies.
-// The tests start them as processes on the loopback interface.
+// Node's ws and Python's websockets as servers, nginx and haproxy as proxies. In
+// programs_test.go it is used as programs use it, against servers in Go that are killed
+// and that drop connections. The tests start all of them as processes on the loopback
+// interface.
 //
 // The script install gets them. Without a peer its tests are skipped, unless
 // RESOCK_INTEROP_REQUIRED=1 is set: then they fail.
@@ -20,8 +22,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if port := os.Getenv(upstreamVariable); port != "" {
-		serveUpstream(port) // this process is an upstream that a test started
+	if server := os.Getenv(serverVariable); server != "" {
+		serve(server) // this process is a server that a test started
 		return
 	}
 	before := runtime.NumGoroutine()

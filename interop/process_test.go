@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -12,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -180,41 +183,65 @@ type end struct {
 // ended returns the end of the connection with that id in its query.
 func (p *process) ended(id string) end {
 	p.t.Helper()
-	deadline := time.After(patience)
-	for {
-		select {
-		case line := <-p.lines:
-			var e end
-			if err := json.Unmarshal([]byte(line), &e); err != nil {
-				p.t.Fatalf("%s wrote %q: %v", p.name, line, err)
-			}
-			if e.ID == id {
-				return e
-			}
-		case <-deadline:
-			p.t.Fatalf("%s saw no end of %q", p.name, id)
+	for deadline := time.After(patience); ; {
+		line := p.line(deadline)
+		var e end
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			p.t.Fatalf("%s wrote %q: %v", p.name, line, err)
+		}
+		if e.ID == id {
+			return e
 		}
 	}
 }
 
-// upstreamVariable makes the test's own program an upstream, on the port in it.
-const upstreamVariable = "RESOCK_INTEROP_UPSTREAM"
+// line returns the next line of standard output.
+func (p *process) line(deadline <-chan time.Time) string {
+	p.t.Helper()
+	select {
+	case line := <-p.lines:
+		return line
+	case <-deadline:
+		p.t.Fatalf("%s says no more", p.name)
+	}
+	return ""
+}
 
-// startUpstream starts an echo server, in Go, on address. It is a process, so
-// that it can be killed.
-func startUpstream(t *testing.T, address string) *process {
+// rest is what a process that has ended wrote, and nobody took.
+func (p *process) rest() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for len(p.lines) > 0 && yield(<-p.lines) {
+		}
+	}
+}
+
+// serverVariable makes the test's own program one of the servers in it: its name, and
+// the port.
+const serverVariable = "RESOCK_INTEROP_SERVER"
+
+// servers are those in Go. They are processes, so that they can be killed.
+var servers = map[string]http.HandlerFunc{"echo": echo, "push": push, "jobs": jobs, "topics": topics}
+
+// startServer starts one of the servers on address.
+func startServer(t *testing.T, name, address string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	command := exec.Command(self)
-	command.Env = append(os.Environ(), upstreamVariable+"="+port(address))
+	command.Env = append(os.Environ(), serverVariable+"="+name+" "+port(address))
 	return start(t, address, command)
 }
 
-func serveUpstream(port string) {
-	fmt.Fprintln(os.Stderr, http.ListenAndServe("127.0.0.1:"+port, http.HandlerFunc(echo)))
+// serve runs the server until standard input ends.
+func serve(server string) {
+	name, port, _ := strings.Cut(server, " ")
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
+	fmt.Fprintln(os.Stderr, http.ListenAndServe("127.0.0.1:"+port, servers[name]))
 	os.Exit(1)
 }
 

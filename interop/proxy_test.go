@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock"
 )
 
@@ -195,7 +196,7 @@ func eachProxy(t *testing.T, s settings, test func(t *testing.T, p *proxy, upstr
 		t.Run(k.name, func(t *testing.T) {
 			s := s
 			s.Upstream = address(t)
-			upstream := startUpstream(t, s.Upstream)
+			upstream := startServer(t, "echo", s.Upstream)
 			test(t, k.start(t, s), upstream)
 		})
 	}
@@ -289,7 +290,7 @@ func TestProxyUpstreamRestart(t *testing.T) {
 				t.Errorf("next is %v in %v", got.Next, got.RetryIn)
 			}
 		}
-		startUpstream(t, p.settings.Upstream)
+		startServer(t, "echo", p.settings.Upstream)
 		if got := until[resock.OpenEvent](c); got.Session != 2 {
 			t.Errorf("session %d, want 2", got.Session)
 		}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock"
 )
 
@@ -111,7 +112,7 @@ func TestTLS(t *testing.T) {
 	for _, k := range kinds {
 		servers[k.name] = func(t *testing.T) string {
 			upstream := address(t)
-			startUpstream(t, upstream)
+			startServer(t, "echo", upstream)
 			return k.start(t, settings{Upstream: upstream, PEM: id.pem}).settings.Address
 		}
 	}
