@@ -53,7 +53,7 @@
 // called, with any context, by the consumer of events, a handler, a filter or a hook.
 //
 //   - When a session is lost, what was received and not delivered waits for its
-//     subscriber, at most 256 KiB of it, and the client goes on. After [Client.Close],
+//     subscriber, about 256 KiB of it, and the client goes on. After [Client.Close],
 //     [Client.Suspend] or at the session's age, it is read on to the server's close frame.
 //     The next session reads nothing before the subscriber has caught up.
 //   - Events besides messages never wait. For a subscriber that lets more than 64 of

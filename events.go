@@ -84,8 +84,8 @@ const (
 // Subscribe before [Client.Run] to see everything. A subscriber that does not read
 // delays the messages of all others ([OverflowBlock]) unless it may lose messages
 // ([WithOverflow]) or does not want any ([WithoutMessages]). It never keeps the client
-// from reconnecting or closing: when a session is lost, at most 256 KiB of messages
-// that were received and not delivered wait for the subscriber, and the next session
+// from reconnecting or closing: when a session is lost, the messages that were received
+// and not delivered wait for the subscriber, about 256 KiB of them, and the next session
 // reads nothing until it has taken them. Of the other events, 64 wait beside its
 // buffer; beyond that, whole attempts and sessions are left out for it, oldest first,
 // and the numbers in the events show the gap.

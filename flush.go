@@ -239,13 +239,17 @@ func (o *outbox) lose(s *session) {
 	if o.latest == s {
 		o.latest = nil
 	}
-	for w := range s.flow.awaiting {
-		s.flow.settle(w, ErrMaybeSent)
+	answered := s.wire.Answered()
+	for w, place := range s.flow.awaiting {
+		if place <= answered {
+			s.flow.settle(w, nil)
+		} else {
+			s.flow.settle(w, ErrMaybeSent)
+		}
 	}
 	if o.load.flushes == 0 {
 		return
 	}
-	answered := s.wire.Answered()
 	o.remove(func(m *outbound) bool {
 		if m.kind != kindFlush {
 			return false

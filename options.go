@@ -335,9 +335,9 @@ func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 }
 
 // WithRetryPolicy decides what follows a failure, in place of
-// [DefaultRetryPolicy], which it may call. decide is called by the goroutine of
-// [Client.Run], once per failure; a session that the application itself ended is
-// none.
+// [DefaultRetryPolicy], which it may call and which decides when decide has not
+// returned after 1 s. It is called once per failure; a session that the application
+// itself ended is none.
 func WithRetryPolicy(decide func(Failure) Decision) Option {
 	return notNil("WithRetryPolicy", decide == nil, func(c *config) { c.retryPolicy = decide })
 }

@@ -464,11 +464,16 @@ func (s *session) finish() ending {
 }
 
 // patienceWithNetwork is how long the network may owe the acknowledgement of what was
-// written. It finds a dead line while nobody reads.
+// written, which finds a dead line while nobody reads. Without a heartbeat it is 0: then
+// the application wants to live through silence.
 func (s *session) patienceWithNetwork() time.Duration {
 	s.heart.mu.Lock()
 	defer s.heart.mu.Unlock()
-	return max(s.heart.pulse.interval+s.heart.pulse.timeout, s.client.config.writeTimeout)
+	p := &s.heart.pulse
+	if p.interval == 0 {
+		return 0
+	}
+	return max(p.interval+p.timeout, s.client.config.writeTimeout)
 }
 
 // conclude tells how the session ended, from the reason that is known, if any, and
@@ -516,7 +521,9 @@ func (s *session) discard(err error) ending {
 
 // begin starts what an open session does besides reading.
 func (s *session) begin() {
-	s.wire.LimitUnacknowledged(s.patienceWithNetwork())
+	if d := s.patienceWithNetwork(); d > 0 {
+		s.wire.LimitUnacknowledged(d)
+	}
 	s.blocked = s.client.blockedSum()
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
