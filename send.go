@@ -401,6 +401,11 @@ func (o *outbox) tail(n int) *batch {
 
 // push adds a message to a batch of the queue; mu is held.
 func (o *outbox) push(b *batch, m *outbound) {
+	if m.plain() {
+		b.addPlain(m)
+		o.load.addPlain(len(m.Data))
+		return
+	}
 	o.load.add(b.add(m))
 	if w := m.waiter; w != nil {
 		w.batch, w.at = b, len(b.items)-1
