@@ -457,3 +457,18 @@ func TestPingDuringTheClosingHandshake(t *testing.T) {
 		r.closed(4000, "bye", true)
 	})
 }
+
+// Of several options that were given nil the first that was not replaced is named.
+func TestFault81_NilOptions(t *testing.T) {
+	endpoint := func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil }
+	for _, opts := range [][]resock.Option{
+		{resock.WithOnOpen(nil), resock.WithEndpoint(nil), resock.WithEndpoint(endpoint)},
+		{resock.WithEndpoint(nil), resock.WithOnOpen(nil), resock.WithEndpoint(endpoint)},
+		{resock.WithEndpoint(endpoint), resock.WithOnOpen(nil)},
+	} {
+		var option *resock.OptionError
+		if _, err := resock.New("ws://server.test", opts...); !errors.As(err, &option) || option.Option != "WithOnOpen" {
+			t.Errorf("%v", err)
+		}
+	}
+}

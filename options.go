@@ -51,7 +51,7 @@ type config struct {
 	queueMessages int
 	queueBytes    int
 
-	nilOption string // the name of an option that was given nil
+	nils []string // the names of options that were given nil, and not replaced since
 }
 
 var silence = slog.New(slog.DiscardHandler)
@@ -91,12 +91,10 @@ func (f optionFunc) apply(c *config) { f(c) }
 // notNil applies set unless the option was given nil, which New rejects.
 func notNil(name string, isNil bool, set func(*config)) Option {
 	return optionFunc(func(c *config) {
+		c.nils = slices.DeleteFunc(c.nils, func(other string) bool { return other == name }) // the last one wins
 		if isNil {
-			c.nilOption = name
+			c.nils = append(c.nils, name)
 			return
-		}
-		if c.nilOption == name { // the last one wins
-			c.nilOption = ""
 		}
 		set(c)
 	})
@@ -301,7 +299,12 @@ func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option
 // dropped. As with [WithMessageHandler], ctx ends when the session is over, and pass
 // should return then.
 func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
-	return notNil("WithFilter", pass == nil, func(c *config) { c.filters = append(c.filters, pass) })
+	return optionFunc(func(c *config) {
+		if pass == nil {
+			c.nils = append(c.nils, "WithFilter") // no later filter takes its place
+		}
+		c.filters = append(c.filters, pass)
+	})
 }
 
 // WithEndpoint asks next for the URL and the headers of each attempt: fresh
@@ -410,8 +413,8 @@ const noTimeout = "an interval needs a timeout"
 
 // validate returns the first option that cannot work.
 func (c *config) validate() error {
-	if c.nilOption != "" {
-		return &OptionError{c.nilOption, nil, "must not be nil"}
+	if len(c.nils) > 0 {
+		return &OptionError{c.nils[0], nil, "must not be nil"}
 	}
 	if err := c.validateTarget(); err != nil {
 		return err

@@ -72,6 +72,8 @@ func TestNewRejectsBadOptions(t *testing.T) {
 		{"WithDialLimiter", nil, opts{resock.WithDialLimiter(nil)}},
 		{"WithNetwork", nil, opts{resock.WithNetwork(nil)}},
 		{"WithMessageHandler", nil, opts{resock.WithMessageHandler(nil)}},
+		{"WithSendLimiter", nil, opts{resock.WithSendLimiter(nil)}},
+		{"WithFilter", nil, opts{resock.WithFilter(nil), resock.WithFilter(func(context.Context, resock.MessageEvent) bool { return true })}},
 		{"Option", nil, opts{nil}},
 	} {
 		client, err := resock.New("ws://example.com", tt.opts...)
