@@ -96,7 +96,7 @@ func (b *batch) addPlain(m *outbound) {
 
 // plain reports whether m is such a message.
 func (m *outbound) plain() bool {
-	return m.kind == kindMessage && m.waiter == nil && m.result == nil && m.expiry == 0
+	return m.kind == kindMessage && m.waiter == nil && m.result == nil && m.session == nil && m.expiry == 0
 }
 
 // weigh counts an item.

@@ -187,6 +187,7 @@ type outbox struct {
 	load     load         // of the queue
 	session  *session     // that takes messages, or nil
 	latest   *session     // in OnOpen, open or closing, or nil
+	given    uint64       // the number of the last one in OnOpen
 	token    bool         // somebody writes
 	asking   bool         // somebody asks the limiter
 	asked    *batch       // that it is asked for, or nil; as long as it is in the queue
@@ -206,6 +207,7 @@ type outbox struct {
 // for spoken, which the holder of the token may set.
 type flow struct {
 	stopped bool               // it takes no messages any more
+	secret  bool               // its number was another connection's, and its hook has done nothing yet
 	dead    bool               // nor does it answer
 	lost    bool               // and what that means is told to every Flush
 	unask   context.CancelFunc // ends the wait for the limiter, or nil
@@ -252,7 +254,7 @@ func (o *outbox) accept(m *outbound, session uint64) error {
 		return ErrClosed
 	case session == 0:
 		return nil
-	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped:
+	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped || o.latest.flow.secret:
 		return ErrSessionOver
 	}
 	m.session = o.latest // and not the number, which another connection may get
@@ -673,13 +675,23 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	}
 }
 
-// prepare makes session s, which is in OnOpen, one that messages may be bound to.
+// prepare makes session s, which is in OnOpen, one that messages may be bound to. If
+// its number was that of a connection whose OnOpen failed, who names it now may still
+// mean that one: until the hook uses its session, or the session is open.
 func (o *outbox) prepare(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !s.flow.stopped {
-		o.latest = s
+		s.flow.secret = s.id == o.given
+		o.latest, o.given = s, s.id
 	}
+}
+
+// disclose notes that the application knows session s.
+func (o *outbox) disclose(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.flow.secret = false
 }
 
 // attach lets messages flow into session s, unless it is over already.
@@ -690,6 +702,7 @@ func (o *outbox) attach(s *session) {
 		return
 	}
 	o.session, o.latest = s, s
+	s.flow.secret = false
 	o.start()
 }
 

@@ -240,6 +240,55 @@ func TestWithSessionInOnOpen(t *testing.T) {
 	})
 }
 
+// Who names a number that was given again, before the hook has touched its session, means
+// the connection before.
+func TestWithSessionOfTheConnectionBefore(t *testing.T) {
+	virtual(t, func(t *testing.T, s *resocktest.Server) {
+		attempts := 0
+		inHook, goOn := make(chan struct{}), make(chan struct{})
+		var client *resock.Client
+		begin := make(chan struct{})
+		r := startVirtualRig(t, s, resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
+			<-begin
+			if attempts++; attempts == 1 {
+				if err := client.Enqueue(resock.MessageText, []byte("bound"), resock.WithSession(session.ID())); err != nil {
+					t.Error(err)
+				}
+				return io.ErrUnexpectedEOF
+			}
+			inHook <- struct{}{}
+			<-goOn
+			session.ID()
+			inHook <- struct{}{}
+			<-goOn
+			return nil
+		}))
+		client = r.client
+		for _, text := range []string{"any 1", "any 2", "any 3"} { // what is bound stands beside others
+			if err := client.Enqueue(resock.MessageText, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(begin)
+		r.fail(resock.PhaseSetup)
+		<-inHook
+		if err := r.client.Enqueue(resock.MessageText, []byte("stale"), resock.WithSession(1)); err != resock.ErrSessionOver {
+			t.Errorf("before the hook has asked for the number: %v", err)
+		}
+		goOn <- struct{}{}
+		<-inHook
+		if err := r.client.Enqueue(resock.MessageText, []byte("new"), resock.WithSession(1)); err != nil {
+			t.Errorf("after it has: %v", err)
+		}
+		goOn <- struct{}{}
+		r.open()
+		synctest.Wait()
+		if got := fmt.Sprint(payloads(s.Conns()[1])); got != "[any 1 any 2 any 3 new]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}
+
 // What is bound to a session that closes is settled at once: neither the write that
 // blocks, nor the closing handshake, is waited for.
 func TestSessionOverAtOnce(t *testing.T) {

@@ -30,8 +30,14 @@ type Session struct {
 
 var errSetupOver = errors.New("resock: Session used after OnOpen")
 
-// ID returns the number that the session will have.
-func (s *Session) ID() uint64 { return s.session.id }
+// ID returns the number that the session will have. After an OnOpen that failed, the
+// next connection gets the same number; messages can be bound to it ([WithSession]) once
+// the hook has called ID, Send or Receive: who names the number before means the
+// connection before.
+func (s *Session) ID() uint64 {
+	s.session.client.outbox.disclose(s.session)
+	return s.session.id
+}
 
 // Header returns the header of the server's response to the upgrade.
 func (s *Session) Header() http.Header { return s.header }
@@ -51,6 +57,7 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	if err := checkMessage("Session.Send", typ, data); err != nil {
 		return err
 	}
+	s.session.client.outbox.disclose(s.session)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over.Load() {
@@ -82,6 +89,7 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 // Receive returns the next message, in order. An error, the end of ctx included,
 // ends the connection and fails the attempt. The data belongs to the caller.
 func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, err error) {
+	s.session.client.outbox.disclose(s.session)
 	s.receive.Lock()
 	defer s.receive.Unlock()
 	if s.over.Load() {
