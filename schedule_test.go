@@ -612,6 +612,7 @@ type trial struct {
 type cover struct {
 	parcels []*parcel
 	name    string
+	at      time.Time
 }
 
 // span is a stretch of time.
@@ -983,7 +984,7 @@ func (tr *trial) enqueueInSession(size int, ahead uint64) {
 func (tr *trial) unsettled(name string) *cover {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	c := &cover{name: name}
+	c := &cover{name: name, at: time.Now()}
 	for _, p := range tr.parcels {
 		if p.order == enqueued && p.outcomes == 0 {
 			c.parcels = append(c.parcels, p)
