@@ -98,6 +98,7 @@ func (o *outbox) confirm(ctx context.Context) error {
 		return ErrClosed
 	case o.confirmed():
 		o.mu.Unlock()
+		o.awaitTold()
 		return nil
 	}
 	w := newWaiter(ctx, 0)

@@ -340,6 +340,20 @@ func (o *outbox) bury(w *waiter) {
 // notSent says why a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
+// drop is refuse for messages that are taken out of the queue: who finds it empty must
+// find their outcomes with the teller. It does not wait; mu is held.
+func (o *outbox) drop(all []outbound, err error) {
+	o.unsent.Add(int64(len(all)))
+	for i := range all {
+		switch m := &all[i]; {
+		case m.waiter != nil:
+			m.waiter.outcome <- err
+		case m.result != nil:
+			o.tellers().tell(m.result, err)
+		}
+	}
+}
+
 // tellers is the teller, which most clients never need.
 func (o *outbox) tellers() *teller {
 	if t := o.teller.Load(); t != nil {
@@ -619,8 +633,8 @@ func (o *outbox) requeue(s *session, b *batch, tried int) {
 		return true
 	})
 	o.putBack(b)
+	o.drop(bound, ErrSessionOver)
 	o.mu.Unlock()
-	o.refuse(bound, ErrSessionOver)
 }
 
 // putBack puts a batch to the front of the queue; mu is held.
@@ -728,12 +742,12 @@ func (o *outbox) detach(s *session) {
 		}
 		return over
 	})
+	o.drop(bound, ErrSessionOver)
 	o.changed()
 	o.mu.Unlock()
 	if unask != nil {
 		unask()
 	}
-	o.refuse(bound, ErrSessionOver)
 }
 
 // flush returns when all that was queued is sent, or session s takes no more.
@@ -832,9 +846,7 @@ func (o *outbox) sweep() {
 	if earliest != 0 {
 		o.sweepBy(earliest)
 	}
-	o.mu.Unlock()
-	o.refuse(expired, ErrExpired)
-	o.mu.Lock()
+	o.drop(expired, ErrExpired)
 	o.sweeping = false
 	o.changed()
 	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
