@@ -77,8 +77,9 @@ func (t *teller) done() {
 func (t *teller) next() (next told, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.queue.len == 0 {
+	if t.queue.len == 0 { // an idle client keeps no memory for what may come
 		t.running = false
+		t.queue, t.waits = ring[told]{}, ring[toldWait]{}
 		return next, false
 	}
 	return t.queue.popFront(), true
