@@ -1,0 +1,332 @@
+package resock
+
+import (
+	"context"
+	"fmt"
+)
+
+// subscriber is one channel of events, and what waits for room in it.
+type subscriber struct {
+	fanout     *fanout
+	ctx        context.Context
+	forget     func() bool // ctx, or nil
+	label      string
+	messages   bool
+	limit      int     // of the backlog, with OverflowDropOldest, else 0
+	stream     *stream // of Messages, or nil
+	prev, next *subscriber
+
+	ch      chan Event
+	backlog ring[Event]
+	pumping bool          // a goroutine moves the backlog into ch
+	pumped  chan struct{} // closed when it ends, if somebody waits for that
+	parked  int           // bytes of messages in the backlog
+	rare    int           // other events in the backlog
+
+	lost     uint64 // messages that were dropped, of lostIn
+	lostIn   uint64 // a session
+	leftOut  uint64 // messages of whole sessions, before what comes next
+	waiting  bool   // delivery waits for the consumer
+	ended    bool   // nothing more is delivered
+	finished bool   // ch is closed
+}
+
+// owns reports whether s keeps the data of messages.
+func (s *subscriber) owns() bool { return s.messages && (s.stream == nil || !s.stream.borrows) }
+
+// slows reports whether delivery waits for s.
+func (s *subscriber) slows() bool { return s.messages && s.limit == 0 }
+
+// left reports whether s takes nothing more.
+func (s *subscriber) left() bool { return s.ended || s.ctx.Err() != nil }
+
+// send delivers a message, and waits for the consumer if it must; mu is held.
+func (s *subscriber) send(event Event, life *lifetime) {
+	if s.limit > 0 {
+		s.push(event)
+		return
+	}
+	for event = s.account(event); !s.ended; {
+		switch over := s.over(); {
+		case !s.pumping && s.try(event):
+			return
+		case life.has(over):
+			s.push(event)
+			return
+		case s.pumping: // what waits already goes first
+			s.wait(nil, nil, s.untilPumped(), life.until(over))
+		case s.wait(s.ch, event, nil, life.until(over)):
+			return
+		}
+	}
+}
+
+// over is the stage of the session at which nobody waits for s any more.
+func (s *subscriber) over() stage {
+	if s.parked < maxParked {
+		return stageEnding
+	}
+	return stageKilled
+}
+
+// try delivers event if the consumer takes it at once.
+func (s *subscriber) try(event Event) bool {
+	select {
+	case s.ch <- event:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits until the consumer has taken event, which it reports, or has changed
+// something, or waiting is over. mu is given up meanwhile.
+func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan struct{}) (delivered bool) {
+	f := s.fanout
+	s.waiting = true
+	f.mu.Unlock()
+	f.blocked.begin(f.log, s)
+	select {
+	case ch <- event:
+		delivered = true
+	case <-changed:
+	case <-enough:
+	case <-s.ctx.Done():
+	case <-f.abort:
+	}
+	f.blocked.end()
+	f.mu.Lock()
+	s.waiting = false
+	s.ended = s.ended || !delivered && (s.ctx.Err() != nil || f.aborted())
+	return delivered
+}
+
+// push delivers event now, or leaves it to the backlog; mu is held.
+func (s *subscriber) push(event Event) {
+	if event = s.account(event); s.ended {
+		return
+	}
+	if !s.pumping {
+		if event = s.told(event); s.try(event) {
+			return
+		}
+	}
+	switch m := event.(type) {
+	case MessageEvent:
+		if s.limit > 0 && s.backlog.len >= s.limit && !s.dropOldest() {
+			s.drop(m)
+			return
+		}
+		s.parked += len(m.Data)
+	default:
+		if s.limit > 0 && s.backlog.len >= s.limit {
+			s.dropOldest()
+		}
+		s.rare++
+	}
+	s.backlog.pushBack(event)
+	for s.rare > maxRare && s.leaveOut() {
+	}
+	if s.pumping {
+		return
+	}
+	s.pumping = true
+	if s.slows() {
+		s.fanout.behind.Add(1)
+	}
+	go s.pump()
+}
+
+// account tells a message how many were left out before it.
+func (s *subscriber) account(event Event) Event {
+	if m, ok := event.(MessageEvent); ok && s.leftOut > 0 {
+		m.Lost += s.leftOut
+		s.leftOut = 0
+		return m
+	}
+	return event
+}
+
+// drop counts a message that is not delivered.
+func (s *subscriber) drop(m MessageEvent) {
+	if s.lostIn != m.Session {
+		s.lost, s.lostIn = 0, m.Session
+	}
+	s.lost += 1 + m.Lost
+	s.fanout.dropped.Add(1)
+}
+
+// dropOldest drops the oldest message of the backlog, if there is one.
+func (s *subscriber) dropOldest() bool {
+	for i := range s.backlog.len {
+		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+			s.parked -= len(m.Data)
+			s.drop(m)
+			s.backlog.cut(i, 1)
+			return true
+		}
+	}
+	return false
+}
+
+// leaveOut leaves the oldest attempt out that stands in the backlog from its
+// beginning to its end.
+func (s *subscriber) leaveOut() bool {
+	begin, messages := -1, uint64(0)
+	for i := range s.backlog.len - 1 { // the last event is news
+		switch e := (*s.backlog.at(i)).(type) {
+		case OpenEvent:
+			begin, messages = i, 0
+		case MessageEvent:
+			messages += 1 + e.Lost
+		case FailEvent:
+			if e.Session == 0 {
+				begin, messages = i, 0
+			}
+			if begin >= 0 {
+				s.cut(begin, i+1-begin, messages)
+				return true
+			}
+		case CloseEvent:
+			if begin >= 0 {
+				s.cut(begin, i+1-begin, messages)
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// cut takes n events out of the backlog, with messages among them or lost before
+// those.
+func (s *subscriber) cut(from, n int, messages uint64) {
+	for i := from; i < from+n; i++ {
+		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+			s.parked -= len(m.Data)
+			s.fanout.dropped.Add(1)
+		} else {
+			s.rare--
+		}
+	}
+	s.backlog.cut(from, n)
+	for i := from; i < s.backlog.len && messages > 0; i++ {
+		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+			m.Lost += messages
+			*s.backlog.at(i) = m
+			return
+		}
+	}
+	s.leftOut += messages
+}
+
+// shift takes the oldest event off the backlog.
+func (s *subscriber) shift() Event {
+	event := s.backlog.popFront()
+	if m, ok := event.(MessageEvent); ok {
+		s.parked -= len(m.Data)
+	} else {
+		s.rare--
+	}
+	return s.told(event)
+}
+
+// told tells a message that is delivered how many were dropped before it.
+func (s *subscriber) told(event Event) Event {
+	if s.lost == 0 {
+		return event
+	}
+	if m, ok := event.(MessageEvent); ok && s.lostIn == m.Session {
+		m.Lost += s.lost
+		s.lost = 0
+		return m
+	}
+	return event
+}
+
+// pump moves the backlog into the channel. It lives as long as there is one.
+func (s *subscriber) pump() {
+	f := s.fanout
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !s.ended && s.backlog.len > 0 {
+		event := s.shift()
+		f.mu.Unlock()
+		delivered := s.offer(event)
+		f.mu.Lock()
+		s.ended = s.ended || !delivered
+	}
+	s.caughtUp()
+	s.settle()
+}
+
+// caughtUp notes that the backlog is gone; mu is held.
+func (s *subscriber) caughtUp() {
+	if s.pumping && s.slows() {
+		s.fanout.behind.Add(-1)
+	}
+	s.pumping = false
+	if s.pumped != nil {
+		close(s.pumped)
+		s.pumped = nil
+	}
+}
+
+// offer delivers event however long the consumer takes, unless it leaves or the
+// client aborts. After one event that was not delivered nothing more is: a stream may
+// end early, but it has no holes.
+func (s *subscriber) offer(event Event) bool {
+	select {
+	case s.ch <- event:
+		return true
+	case <-s.ctx.Done():
+	case <-s.fanout.abort:
+	}
+	return false
+}
+
+// untilPumped is closed when the backlog is gone; nil if there is none.
+func (s *subscriber) untilPumped() <-chan struct{} {
+	if s.pumping && s.pumped == nil {
+		s.pumped = make(chan struct{})
+	}
+	return s.pumped
+}
+
+// leave is called when the subscriber's own context ended.
+func (s *subscriber) leave() {
+	s.fanout.mu.Lock()
+	defer s.fanout.mu.Unlock()
+	s.ended = true
+	s.settle()
+}
+
+// settle closes the channel of a subscriber that has ended, once nobody can be
+// sending to it; mu is held.
+func (s *subscriber) settle() {
+	if !s.ended || s.finished || s.waiting || s.pumping && s.stream == nil {
+		return
+	}
+	s.finished = true
+	s.fanout.part(s)
+	if s.stream != nil {
+		s.caughtUp()
+		notify(s.stream.more)
+		return
+	}
+	s.backlog = ring[Event]{}
+	close(s.ch)
+}
+
+// position names s for the log and for Stats; mu is held.
+func (s *subscriber) position() string {
+	if s.label != "" {
+		return s.label
+	}
+	at, of := 0, 0
+	for other := s.fanout.first; other != nil; other = other.next {
+		if of++; other == s {
+			at = of
+		}
+	}
+	return fmt.Sprintf("#%d of %d", at, of)
+}
