@@ -56,8 +56,8 @@ type Client struct {
 	suspend   bool // Suspend was called
 	reconnect bool // Reconnect was called
 	resumed   bool // Resume was called before the loop saw the Suspend
-	deadline  *time.Timer
 	loopback  bool // the target needs no network
+	deadline  *time.Timer
 	state     State
 	since     time.Time     // when state began
 	session   *session      // the open one

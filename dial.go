@@ -78,8 +78,9 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, id uint64, at *atomi
 	if err := ctx.Err(); err != nil { // the transport may have been left behind
 		return nil, t.failed(err, nil)
 	}
-	s := &session{client: c, id: id, started: started}
+	s := &session{client: c, id: id}
 	s.event = OpenEvent{
+		Time:        started,
 		Session:     id,
 		URL:         target.redacted,
 		Subprotocol: conn.Subprotocol(),

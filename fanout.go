@@ -92,7 +92,7 @@ func (l *lifetime) until(at stage) <-chan struct{} {
 }
 
 func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event {
-	s := &subscriber{fanout: f, ctx: ctx, label: opts.label, messages: opts.messages}
+	s := &subscriber{fanout: f, done: ctx.Done(), label: opts.label, messages: opts.messages}
 	if opts.overflow == OverflowDropOldest {
 		s.ch = make(chan Event)
 		s.limit = max(1, opts.buffer)

@@ -122,7 +122,7 @@ func (b *bundle) recycle() {
 
 func (f *fanout) stream(ctx context.Context, opts subscription) *stream {
 	st := &stream{buffer: max(1, opts.buffer), borrows: opts.borrows, more: make(chan struct{}, 1)}
-	st.subscriber = subscriber{fanout: f, ctx: ctx, label: opts.label, messages: true, stream: st}
+	st.subscriber = subscriber{fanout: f, done: ctx.Done(), label: opts.label, messages: true, stream: st}
 	if opts.overflow == OverflowDropOldest {
 		st.limit = st.buffer
 	}

@@ -50,8 +50,6 @@ type config struct {
 	readLimit     int64
 	queueMessages int
 	queueBytes    int
-
-	nils []string // the names of options that were given nil, and not replaced since
 }
 
 var silence = slog.New(slog.DiscardHandler)
@@ -91,9 +89,9 @@ func (f optionFunc) apply(c *config) { f(c) }
 // notNil applies set unless the option was given nil, which New rejects.
 func notNil(name string, isNil bool, set func(*config)) Option {
 	return optionFunc(func(c *config) {
-		c.nils = slices.DeleteFunc(c.nils, func(other string) bool { return other == name }) // the last one wins
+		c.over.nils = slices.DeleteFunc(c.over.nils, func(other string) bool { return other == name }) // the last one wins
 		if isNil {
-			c.nils = append(c.nils, name)
+			c.over.nils = append(c.over.nils, name)
 			return
 		}
 		set(c)
@@ -120,10 +118,13 @@ func WithDialOptions(opts *websocket.DialOptions) Option {
 	})
 }
 
-// overDialed are the options that set a part of the dial options each.
+// overDialed is what only New needs: the options that set a part of the dial options
+// each, and those that cannot work.
 type overDialed struct {
 	set         []func(*websocket.DialOptions)
 	compression bool // is among them
+
+	nils []string // the names of all options that were given nil, and not replaced since
 }
 
 // overDial sets a part of the dial options, and wins over WithDialOptions.
@@ -301,7 +302,7 @@ func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option
 func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 	return optionFunc(func(c *config) {
 		if pass == nil {
-			c.nils = append(c.nils, "WithFilter") // no later filter takes its place
+			c.over.nils = append(c.over.nils, "WithFilter") // no later filter takes its place
 		}
 		c.filters = append(c.filters, pass)
 	})
@@ -413,8 +414,8 @@ const noTimeout = "an interval needs a timeout"
 
 // validate returns the first option that cannot work.
 func (c *config) validate() error {
-	if len(c.nils) > 0 {
-		return &OptionError{c.nils[0], nil, "must not be nil"}
+	if len(c.over.nils) > 0 {
+		return &OptionError{c.over.nils[0], nil, "must not be nil"}
 	}
 	if err := c.validateTarget(); err != nil {
 		return err

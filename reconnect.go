@@ -224,8 +224,8 @@ func (l *loop) connect() step {
 	began := time.Now()
 	s, err, canceled := l.dial()
 	if err == nil {
-		s.event.Time, s.event.Downtime = time.Now(), l.downtime()
-		s.event.Took = s.event.Time.Sub(s.started)
+		now := time.Now()
+		s.event.Took, s.event.Time, s.event.Downtime = now.Sub(s.event.Time), now, l.downtime()
 		if l.c.opened(s) {
 			l.session = s
 			l.sessions++

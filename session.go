@@ -19,15 +19,14 @@ import (
 // finishes it, and any goroutine may make it end. Every other goroutine that it starts
 // is joined by finish.
 type session struct {
-	client  *Client
-	id      uint64
-	wire    wire.Conn
-	early   []wire.Message // came during OnOpen, and was not received by it
-	heart   heartbeat
-	age     *time.Timer
-	event   OpenEvent
-	started time.Time
-	flow    flow // of messages out; it is the outbox's
+	client *Client
+	id     uint64
+	wire   wire.Conn
+	early  []wire.Message // came during OnOpen, and was not received by it
+	heart  heartbeat
+	age    *time.Timer
+	event  OpenEvent // before it is open, Time is when the attempt began
+	flow   flow      // of messages out; it is the outbox's
 
 	life    lifetime      // of what delivery waits for
 	hooks   *hookContext  // nil if there are none

@@ -1,15 +1,14 @@
 package resock
 
 import (
-	"context"
 	"fmt"
 )
 
 // subscriber is one channel of events, and what waits for room in it.
 type subscriber struct {
 	fanout     *fanout
-	ctx        context.Context
-	forget     func() bool // ctx, or nil
+	done       <-chan struct{} // the subscriber's own context is over; nil if it never is
+	forget     func() bool     // ctx, or nil
 	label      string
 	messages   bool
 	limit      int     // of the backlog, with OverflowDropOldest, else 0
@@ -37,8 +36,18 @@ func (s *subscriber) owns() bool { return s.messages && (s.stream == nil || !s.s
 // slows reports whether delivery waits for s.
 func (s *subscriber) slows() bool { return s.messages && s.limit == 0 }
 
+// gone reports whether the subscriber's own context is over.
+func (s *subscriber) gone() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // left reports whether s takes nothing more.
-func (s *subscriber) left() bool { return s.ended || s.ctx.Err() != nil }
+func (s *subscriber) left() bool { return s.ended || s.gone() }
 
 // send delivers a message, and waits for the consumer if it must; mu is held.
 func (s *subscriber) send(event Event, life *lifetime) {
@@ -91,13 +100,13 @@ func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan s
 		delivered = true
 	case <-changed:
 	case <-enough:
-	case <-s.ctx.Done():
+	case <-s.done:
 	case <-f.abort:
 	}
 	f.blocked.end()
 	f.mu.Lock()
 	s.waiting = false
-	s.ended = s.ended || !delivered && (s.ctx.Err() != nil || f.aborted())
+	s.ended = s.ended || !delivered && (s.gone() || f.aborted())
 	return delivered
 }
 
@@ -278,7 +287,7 @@ func (s *subscriber) offer(event Event) bool {
 	select {
 	case s.ch <- event:
 		return true
-	case <-s.ctx.Done():
+	case <-s.done:
 	case <-s.fanout.abort:
 	}
 	return false
