@@ -47,26 +47,39 @@ type Client struct {
 	hooks   hooks
 	asked   atomic.Uint32 // those of the hooks that answer questions and run
 
-	wake chan struct{} // the state machine is to look at the intent
+	wake chan struct{} // something changed that the state machine may wait for
 	done chan struct{} // closed when the client is
 
-	mu        sync.Mutex
-	ran       bool // Run was called
-	closing   bool // Close was called, or the context of Run ended
-	suspend   bool // Suspend was called
-	reconnect bool // Reconnect was called
-	resumed   bool // Resume was called before the loop saw the Suspend
-	loopback  bool // the target needs no network
-	deadline  *time.Timer
-	state     State
-	since     time.Time     // when state began
-	session   *session      // the open one
-	changed   chan struct{} // closed at the next state, if somebody waits for it
-	lostAt    time.Time     // when the last session ended
-	downtime  time.Duration // between sessions, without the present one
-	lastErr   error
-	err       error // what Run returns
+	// mu guards what the application asks for and what it is told. It is apart from
+	// the other locks because State and Stats must not wait for delivery or writing.
+	mu       sync.Mutex
+	ran      bool // Run was called
+	intent   intent
+	loopback bool        // the target needs no network
+	deadline *time.Timer // of closing; nil before that
+	state    State
+	since    time.Time     // when state began
+	session  *session      // the open one
+	changed  chan struct{} // closed at the next state, if somebody waits for it
+	lostAt   time.Time     // when the last session ended
+	downtime time.Duration // between sessions, without the present one
+	lastErr  error         // of the last failure, whatever came after it
+	err      error         // what Run returns
 }
+
+// intent is what the application wants of the client.
+type intent struct {
+	closed    bool // for good: Close was called, or the context of Run ended
+	suspended bool
+
+	// These are wishes of a client that waits for its next attempt. They are
+	// taken once, and forgotten when it waits no more.
+	reconnect bool
+	resume    bool // Suspend and Resume were called before the loop saw the Suspend
+}
+
+// connected reports whether a connection is wanted.
+func (i intent) connected() bool { return !i.closed && !i.suspended }
 
 // counters are read by Stats at any time.
 type counters struct {
@@ -134,7 +147,7 @@ func (c *Client) Run(ctx context.Context) error {
 		return ErrAlreadyRun
 	}
 	c.ran = true
-	closed := c.closing
+	closed := c.intent.closed
 	c.mu.Unlock()
 	if closed { // before Run
 		<-c.done
@@ -149,7 +162,7 @@ func (c *Client) Run(ctx context.Context) error {
 
 // finish closes everything for good.
 func (c *Client) finish() {
-	c.expire()
+	c.limitClosing()
 	c.outbox.finish()
 	c.setState(StateClosed) // whoever sees a channel end sees this too
 	c.events.finish()
@@ -182,15 +195,15 @@ func (c *Client) Close(code StatusCode, reason string) error {
 func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing {
+	if c.intent.closed {
 		return
 	}
-	c.closing = true
+	c.intent.closed = true
 	c.err = err
 	c.outbox.seal()
-	c.expireLocked()
+	c.limitClosingLocked()
 	if c.session != nil {
-		c.session.shut(code, reason, flush)
+		c.session.close(code, reason, flush)
 	}
 	notify(c.wake)
 	if !c.ran {
@@ -198,14 +211,14 @@ func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 	}
 }
 
-// expire starts the close timeout: when it ends, nothing is waited for any more.
-func (c *Client) expire() {
+// limitClosing starts the close timeout: when it ends, nothing is waited for any more.
+func (c *Client) limitClosing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.expireLocked()
+	c.limitClosingLocked()
 }
 
-func (c *Client) expireLocked() {
+func (c *Client) limitClosingLocked() {
 	if c.deadline != nil {
 		return
 	}
@@ -228,22 +241,13 @@ func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closing || c.suspend:
+	case !c.intent.connected():
 	case c.session != nil:
-		c.session.shut(StatusNormalClosure, "", false)
+		c.session.close(StatusNormalClosure, "", false)
 	case c.state == StateWaiting:
-		c.reconnect = true
+		c.intent.reconnect = true
 		notify(c.wake)
 	}
-}
-
-// takeReconnect reports whether Reconnect was called in StateWaiting.
-func (c *Client) takeReconnect() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	reconnect := c.reconnect
-	c.reconnect = false
-	return reconnect
 }
 
 // Suspend says that the application needs no connection now. An open session is
@@ -253,12 +257,12 @@ func (c *Client) takeReconnect() bool {
 func (c *Client) Suspend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing || c.suspend {
+	if !c.intent.connected() {
 		return
 	}
-	c.suspend = true
+	c.intent.suspended = true
 	if c.session != nil {
-		c.session.shut(StatusNormalClosure, "", false)
+		c.session.close(StatusNormalClosure, "", false)
 	}
 	notify(c.wake)
 }
@@ -268,33 +272,27 @@ func (c *Client) Suspend() {
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.suspend {
-		c.suspend = false
-		c.resumed = c.state == StateWaiting
+	if c.intent.suspended {
+		c.intent.suspended = false
+		c.intent.resume = c.state == StateWaiting
 		notify(c.wake)
 	}
 }
 
-// takeResumed reports whether Suspend and Resume were called in StateWaiting.
-func (c *Client) takeResumed() bool {
+// wanted returns what the application wants.
+func (c *Client) wanted() intent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	resumed := c.resumed
-	c.resumed = false
-	return resumed
+	return c.intent
 }
 
-// intent is what the application asked for.
-func (c *Client) intent() (closed, suspended bool) {
+// takeIntent is wanted for the loop that waits, which then has taken the wishes.
+func (c *Client) takeIntent() intent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.closing, c.suspend
-}
-
-// wanted reports whether the application wants a connection.
-func (c *Client) wanted() bool {
-	closed, suspended := c.intent()
-	return !closed && !suspended
+	taken := c.intent
+	c.intent.reconnect, c.intent.resume = false, false
+	return taken
 }
 
 // setState changes the state. It is the only function that does.
@@ -303,7 +301,7 @@ func (c *Client) setState(state State) {
 	from := c.state
 	if state != from {
 		c.state, c.since = state, time.Now()
-		c.reconnect, c.resumed = false, false
+		c.intent.reconnect, c.intent.resume = false, false
 		if c.changed != nil {
 			close(c.changed)
 			c.changed = nil
@@ -320,7 +318,7 @@ func (c *Client) setState(state State) {
 func (c *Client) opened(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closing || c.suspend {
+	if !c.intent.connected() {
 		return false
 	}
 	c.session = s
@@ -332,11 +330,11 @@ func (c *Client) opened(s *session) bool {
 }
 
 // ended notes that the open session is gone.
-func (c *Client) ended(at time.Time) {
+func (c *Client) ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.session = nil
-	c.lostAt = at
+	c.lostAt = time.Now()
 }
 
 // failed notes a failure.
@@ -445,13 +443,30 @@ func (c *Client) Stats() Stats {
 	defer c.mu.Unlock()
 	stats.State, stats.Since, stats.LastErr, stats.Downtime = c.state, c.since, c.lastErr, c.downtime
 	switch {
-	case c.session != nil || c.lostAt.IsZero():
-	case c.state == StateClosed:
+	case c.session != nil:
+	case c.state == StateClosed && !c.lostAt.IsZero():
 		stats.Downtime += c.since.Sub(c.lostAt)
 	default:
-		stats.Downtime += time.Since(c.lostAt)
+		stats.Downtime += c.downFor()
 	}
 	return stats
+}
+
+// downFor is how long the last session has been gone, or 0 if there was none; mu is
+// held.
+func (c *Client) downFor() time.Duration {
+	if c.lostAt.IsZero() {
+		return 0
+	}
+	return time.Since(c.lostAt)
+}
+
+// lastSession returns the number of the last session that was open, and for how long
+// it has been gone.
+func (c *Client) lastSession() (id uint64, gone time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counters.sessions.Load(), c.downFor()
 }
 
 // blockedBy tells who blocks delivery now, or nobody, and since when. It may be a

@@ -101,3 +101,53 @@ func (c *Client) Subscribe(ctx context.Context, opts ...SubscribeOption) <-chan 
 	sub.messages = sub.messages && c.config.handler == nil
 	return c.events.subscribe(ctx, sub)
 }
+
+// subscription is what the options of Subscribe set.
+type subscription struct {
+	buffer   int
+	overflow Overflow
+	messages bool
+	borrows  bool // of Messages
+	label    string
+}
+
+// SubscribeOption configures a subscription.
+type SubscribeOption interface {
+	applySubscribe(*subscription)
+}
+
+type subscribeFunc func(*subscription)
+
+func (f subscribeFunc) applySubscribe(s *subscription) { f(s) }
+
+// WithBuffer sets how many events wait for the subscriber. Defaults to 64, and to 256
+// messages for [Client.Messages]; zero is unbuffered, and a negative number is taken for
+// zero. Messages has room for at least one.
+func WithBuffer(n int) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.buffer = max(0, n) })
+}
+
+// WithBorrowedData makes the data of each message of [Client.Messages] valid only until
+// the loop goes on, as that of a bufio.Scanner is, and receiving free of garbage. It
+// has no meaning for [Client.Subscribe].
+func WithBorrowedData() SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.borrows = true })
+}
+
+// WithLabel names the subscriber in [Stats] and in the log, where it is otherwise
+// known by its place, as "#2 of 3".
+func WithLabel(name string) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.label = name })
+}
+
+// WithOverflow sets what happens when the subscriber's buffer is full. Defaults
+// to [OverflowBlock].
+func WithOverflow(o Overflow) SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.overflow = o })
+}
+
+// WithoutMessages leaves out messages: only open, fail and close events are
+// delivered.
+func WithoutMessages() SubscribeOption {
+	return subscribeFunc(func(s *subscription) { s.messages = false })
+}

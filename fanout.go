@@ -35,7 +35,8 @@ type fanout struct {
 	behind  atomic.Int32 // subscribers that slow the connection and have a backlog
 	owners  atomic.Int32 // subscribers that keep the data of messages
 
-	// mu guards what follows and all subscribers. Whoever waits for one gives it up.
+	// mu guards what follows and all subscribers. Whoever waits for one gives it up. It
+	// is apart from the client's because it is held while a burst is handed over.
 	mu          sync.Mutex
 	first, last *subscriber
 	open        Event // of the open session, or nil
@@ -44,7 +45,7 @@ type fanout struct {
 
 // lifetime tells delivery how much longer it may wait for a subscriber.
 type lifetime struct {
-	mu      sync.Mutex
+	mu      sync.Mutex // of what follows; taken under any other lock, and none under it
 	stage   stage
 	reached [stageKilled]chan struct{} // closed at the stages after the first; made when somebody waits
 }
@@ -105,7 +106,7 @@ func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event 
 		close(s.ch)
 		return s.ch
 	}
-	f.join(s)
+	f.add(s)
 	if f.open != nil {
 		s.push(f.open)
 	}
@@ -115,8 +116,8 @@ func (f *fanout) subscribe(ctx context.Context, opts subscription) <-chan Event 
 	return s.ch
 }
 
-// join adds s to the end of the list; mu is held.
-func (f *fanout) join(s *subscriber) {
+// add adds s to the end of the list; mu is held.
+func (f *fanout) add(s *subscriber) {
 	if s.owns() {
 		f.owners.Add(1)
 	}
@@ -128,8 +129,8 @@ func (f *fanout) join(s *subscriber) {
 	f.last = s
 }
 
-// part takes s off the list; mu is held.
-func (f *fanout) part(s *subscriber) {
+// remove takes s off the list; mu is held.
+func (f *fanout) remove(s *subscriber) {
 	if s.owns() {
 		f.owners.Add(-1)
 	}
@@ -307,4 +308,74 @@ func notify(ch chan struct{}) {
 	case ch <- struct{}{}:
 	default:
 	}
+}
+
+// blocked adds up the time for which delivery waited, and knows for whom it waits
+// now.
+type blocked struct {
+	mu    sync.Mutex  // of what follows; Stats reads it while delivery waits, and none is taken under it
+	by    *subscriber // or nil
+	since time.Time
+	total time.Duration
+	timer *time.Timer // of the log
+}
+
+// begin notes that delivery waits for s from now on.
+func (b *blocked) begin(log *slog.Logger, s *subscriber) {
+	logged := log.Enabled(context.Background(), slog.LevelWarn) // asks the application
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.by, b.since = s, time.Now()
+	switch {
+	case b.timer != nil:
+		b.timer.Reset(blockedLogAfter)
+	case logged:
+		b.timer = time.AfterFunc(blockedLogAfter, func() {
+			if by, _ := b.now(); by != "" {
+				log.Warn("a subscriber blocks delivery", "subscriber", by, "for", blockedLogAfter)
+			}
+		})
+	}
+}
+
+// end notes that delivery goes on.
+func (b *blocked) end() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total += time.Since(b.since)
+	b.by, b.since = nil, time.Time{}
+	if b.timer != nil {
+		b.timer.Stop()
+	}
+}
+
+// add adds the time that a handler took.
+func (b *blocked) add(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.total += d
+}
+
+// now tells who blocks delivery now, or nobody, and since when.
+func (b *blocked) now() (by string, since time.Time) {
+	b.mu.Lock()
+	s := b.by
+	since = b.since
+	b.mu.Unlock()
+	if s == nil {
+		return "", since
+	}
+	s.fanout.mu.Lock()
+	defer s.fanout.mu.Unlock()
+	return s.position(), since
+}
+
+// sum is the time for which delivery was blocked, in all.
+func (b *blocked) sum() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.by != nil {
+		return b.total + time.Since(b.since)
+	}
+	return b.total
 }

@@ -336,7 +336,7 @@ func TestBlockedLog(t *testing.T) {
 func backlog(f *fanout) (events []Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := f.first; s.backlog.len > 0; {
+	for s := f.first; s.backlog.Len() > 0; {
 		events = append(events, s.shift())
 	}
 	return events
@@ -633,8 +633,8 @@ func TestDropOldestGivesBlocksBack(t *testing.T) {
 			t.Fatalf("%d blocks are held after %d messages", held, n)
 		}
 		waiting := &st.bundle.messages
-		for i := range waiting.len {
-			if want := number(n + 1 - waiting.len + i); n%500 < 2 && !bytes.Equal(waiting.at(i).Data, want) {
+		for i := range waiting.Len() {
+			if want := number(n + 1 - waiting.Len() + i); n%500 < 2 && !bytes.Equal(waiting.At(i).Data, want) {
 				t.Fatalf("after %d messages: the %dth that waits is overwritten", n, i)
 			}
 		}

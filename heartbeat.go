@@ -155,7 +155,7 @@ func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
 type heartbeat struct {
 	session *session
 
-	mu      sync.Mutex
+	mu      sync.Mutex // of what follows: the timer, a probe and the end may meet
 	pulse   pulse
 	timer   *time.Timer
 	stopped bool
@@ -206,25 +206,31 @@ func (h *heartbeat) check() {
 	case v == verdictIdle:
 		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
 	case v == verdictBeat && beat != nil:
-		s.client.beat(s, beat)
+		h.beat(beat)
 	case v == verdictBeat:
 		s.wire.PingWait() // the timer of the next look runs already
 	}
 }
 
 // beat sends what the application wants as a heartbeat.
-func (c *Client) beat(s *session, message func() (MessageType, []byte)) {
+func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	type beat struct {
 		typ  MessageType
 		data []byte
 	}
-	b := ask(c, hookHeartbeatMessage, nil, func() *beat {
+	s := h.session
+	b := ask(s.client, hookHeartbeatMessage, nil, func() *beat {
 		typ, data := message()
 		return &beat{typ, data}
 	})
-	if b != nil {
-		s.beat(b.typ, b.data)
+	if b == nil {
+		return
 	}
+	if err := checkMessage("WithHeartbeatMessage", b.typ, b.data); err != nil {
+		s.fail(PhaseHeartbeat, err)
+		return
+	}
+	s.client.outbox.beat(s, b.typ, b.data)
 }
 
 // probe pings at once, whatever was received and even without a heartbeat.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/resock/resock/internal/ring"
 	"github.com/resock/resock/internal/wire"
 )
 
@@ -53,7 +54,7 @@ type stream struct {
 
 // bundle is what a loop takes at once.
 type bundle struct {
-	messages ring[MessageEvent]
+	messages ring.Ring[MessageEvent]
 	dropped  int         // messages that were before those
 	blocks   []heldBlock // of borrowed data
 	used     int         // of the last of them
@@ -90,7 +91,7 @@ func (b *bundle) copy(data []byte) []byte {
 		b.used = 0
 	}
 	held := &b.blocks[len(b.blocks)-1]
-	held.last = b.dropped + b.messages.len + 1
+	held.last = b.dropped + b.messages.Len() + 1
 	own := held.block[b.used : b.used+n : b.used+n]
 	b.used += copy(own, data)
 	return own
@@ -104,7 +105,7 @@ func (b *bundle) dropFirst() MessageEvent {
 		blocks.Put(b.blocks[0].block)
 		b.blocks = slices.Delete(b.blocks, 0, 1)
 	}
-	return b.messages.popFront()
+	return b.messages.PopFront()
 }
 
 // recycle gives a bundle back whose messages nobody uses any more.
@@ -114,8 +115,8 @@ func (b *bundle) recycle() {
 	}
 	clear(b.blocks)
 	b.blocks, b.used, b.dropped = b.blocks[:0], 0, 0
-	if len(b.messages.items) <= maxBundled {
-		b.messages.clear()
+	if b.messages.Cap() <= maxBundled {
+		b.messages.Clear()
 		bundles.Put(b)
 	}
 }
@@ -133,7 +134,7 @@ func (f *fanout) stream(ctx context.Context, opts subscription) *stream {
 		notify(st.more)
 		return st
 	}
-	f.join(&st.subscriber)
+	f.add(&st.subscriber)
 	if ctx.Done() != nil {
 		st.forget = context.AfterFunc(ctx, st.leave)
 	}
@@ -147,8 +148,8 @@ func (st *stream) all(yield func(MessageEvent) bool) {
 	}
 	defer st.leave()
 	for b := st.take(); b != nil; b = st.take() {
-		for i := range b.messages.len {
-			if st.cut.Load() || !yield(*b.messages.at(i)) {
+		for i := range b.messages.Len() {
+			if st.cut.Load() || !yield(*b.messages.At(i)) {
 				return
 			}
 		}
@@ -212,7 +213,7 @@ func (st *stream) waitingFor() int {
 	if st.bundle == nil {
 		return 0
 	}
-	return st.bundle.messages.len
+	return st.bundle.messages.Len()
 }
 
 // add adds a message to the bundle.
@@ -235,7 +236,7 @@ func (st *stream) add(session uint64, m wire.Message, owned bool) {
 		event.Lost = st.lost
 		st.lost = 0
 	}
-	b.messages.pushBack(event)
+	b.messages.PushBack(event)
 }
 
 // dropFirst drops the oldest message of the bundle. The next one tells, if it is of
@@ -245,10 +246,10 @@ func (st *stream) dropFirst() {
 	m := st.bundle.dropFirst()
 	st.fanout.dropped.Add(1)
 	switch {
-	case waiting.len == 0:
+	case waiting.Len() == 0:
 		st.lost, st.lostIn = 1+m.Lost, m.Session
-	case waiting.at(0).Session == m.Session:
-		waiting.at(0).Lost += 1 + m.Lost
+	case waiting.At(0).Session == m.Session:
+		waiting.At(0).Lost += 1 + m.Lost
 	}
 }
 

@@ -211,8 +211,8 @@ func TestSweep(t *testing.T) {
 				t.Errorf("message %d of %v expired after %v", i, ttl, took[i])
 			}
 		}
-		if client.outbox.queue.len != 1 {
-			t.Errorf("%d messages are left", client.outbox.queue.len)
+		if client.outbox.queue.Len() != 1 {
+			t.Errorf("%d messages are left", client.outbox.queue.Len())
 		}
 	})
 }
@@ -308,10 +308,10 @@ func TestRequeue(t *testing.T) {
 	if session != ErrSessionOver || o.unsent.Load() != 2 {
 		t.Errorf("what is bound to the session gets %v, %d are unsent", session, o.unsent.Load())
 	}
-	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.len != 1 {
-		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.len)
+	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.Len() != 1 {
+		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.Len())
 	}
-	if again := o.queue.popFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.load.count != 1 || again.size != 14 {
+	if again := o.queue.PopFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.load.count != 1 || again.size != 14 {
 		t.Errorf("%+v", again)
 	}
 	if len(o.beats) != 0 {
@@ -393,7 +393,7 @@ func TestBatchOfOneThatWaits(t *testing.T) {
 	if err := client.Enqueue(MessageText, []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	if b := *o.queue.at(0); cap(b.items) > 8 || len(b.block) > minBlock {
+	if b := *o.queue.At(0); cap(b.items) > 8 || len(b.block) > minBlock {
 		t.Errorf("room for %d messages and %d bytes", cap(b.items), len(b.block))
 	}
 }
@@ -503,8 +503,8 @@ func TestBuriedMessages(t *testing.T) {
 	for i, w := range waiters {
 		_ = o.leave(w, ErrExpired)
 		items, held, gone := 0, 0, 0
-		for at := range o.queue.len {
-			for _, m := range (*o.queue.at(at)).items {
+		for at := range o.queue.Len() {
+			for _, m := range (*o.queue.At(at)).items {
 				items++
 				held += len(m.Data)
 				if m.gone() {
@@ -516,8 +516,8 @@ func TestBuriedMessages(t *testing.T) {
 			t.Fatalf("%d waiters left: %+v, %d items, %d of them gone, hold %d bytes", left, o.load, items, gone, held)
 		}
 	}
-	if o.queue.len != 0 || o.unsent.Load() != n {
-		t.Errorf("%d batches are left, %d messages were not sent", o.queue.len, o.unsent.Load())
+	if o.queue.Len() != 0 || o.unsent.Load() != n {
+		t.Errorf("%d batches are left, %d messages were not sent", o.queue.Len(), o.unsent.Load())
 	}
 }
 

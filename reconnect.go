@@ -42,10 +42,12 @@ func (s State) String() string {
 	return names[s]
 }
 
-// step is the state that follows and, if that is StateWaiting, for how long.
+// step is the state that follows, and what it is entered with.
 type step struct {
-	state State
-	wait  time.Duration
+	state   State
+	wait    time.Duration // for StateWaiting
+	session *session      // for StateOpen
+	giveUp  *GiveUpError  // for StateClosed; nil if the application closed the client
 }
 
 // loop is the state machine. It belongs to the one goroutine that runs advance, as do
@@ -62,16 +64,12 @@ type loop struct {
 	schedule delay.Schedule
 
 	failures  int        // failed attempts in a row
-	session   *session   // the open one
-	sessions  uint64     // opened so far
-	endedAt   time.Time  // when the last of them ended
 	dialedAt  time.Time  // when the last attempt began
 	notBefore time.Time  // what the server asked for by Retry-After
 	requested bool       // the next attempt was asked for by the application
 	repeats   int        // sessions in a row that ended by code, none of them stable
 	code      StatusCode // of the last session
-	lastErr   error
-	giveUp    *GiveUpError
+	lastErr   error      // why the last attempt or session ended; nil if the application ended it
 }
 
 // begin makes the state machine ready, and lets it go.
@@ -169,15 +167,15 @@ func (l *loop) died() {
 func (l *loop) advance(last *session) {
 	next := step{state: StateConnecting}
 	if last != nil {
-		next = l.close(last)
+		next = l.takeDown(last)
 	}
 	for {
 		switch next.state {
 		case StateClosed:
-			l.end()
+			l.end(next.giveUp)
 			return
 		case StateOpen:
-			l.open()
+			l.open(next.session)
 			return
 		case StateWaiting:
 			next = l.wait(next.wait)
@@ -192,9 +190,9 @@ func (l *loop) advance(last *session) {
 }
 
 // end closes the client for good. Run returns when its reader does.
-func (l *loop) end() {
-	if l.giveUp != nil {
-		l.c.stop(l.giveUp, StatusNormalClosure, "", false)
+func (l *loop) end(giveUp *GiveUpError) {
+	if giveUp != nil {
+		l.c.stop(giveUp, StatusNormalClosure, "", false)
 	}
 	l.withdraw()
 	if l.unwatch != nil {
@@ -217,7 +215,7 @@ func (l *loop) withdraw() {
 func (l *loop) connect() step {
 	// An attempt that was announced is made, or fails.
 	announced := l.c.State() == StateConnecting
-	if next, ok := l.held(); ok && !announced {
+	if next, ok := l.held(l.c.wanted()); ok && !announced {
 		return next
 	}
 	l.c.setState(StateConnecting)
@@ -225,11 +223,10 @@ func (l *loop) connect() step {
 	s, err, canceled := l.dial()
 	if err == nil {
 		now := time.Now()
-		s.event.Took, s.event.Time, s.event.Downtime = now.Sub(s.event.Time), now, l.downtime()
+		s.event.Took, s.event.Time = now.Sub(s.event.Time), now
+		_, s.event.Downtime = l.c.lastSession()
 		if l.c.opened(s) {
-			l.session = s
-			l.sessions++
-			return step{state: StateOpen}
+			return step{state: StateOpen, session: s}
 		}
 		// closed or suspended in the last moment
 		s.discard(context.Canceled)
@@ -261,8 +258,9 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	if strays := l.strays.Load(); strays >= maxStrays {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
 	}
-	c, id := l.c, l.sessions+1
-	attempt := Attempt{N: l.failures + 1, Session: l.sessions, Downtime: l.downtime(), Err: l.lastErr}
+	c := l.c
+	last, downtime := c.lastSession()
+	attempt := Attempt{N: l.failures + 1, Session: last, Downtime: downtime, Err: l.lastErr}
 	if limiter := c.config.limiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
 		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) { return nil, limiter.Wait(ctx) })
@@ -277,7 +275,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	ctx, cancel := context.WithTimeout(l.ctx, c.config.dialTimeout)
 	at := new(atomic.Int32)
 	at.Store(int32(PhaseEndpoint))
-	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, id, at) })
+	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, at) })
 }
 
 // hookAt tells where an attempt is, and in what of the application.
@@ -296,8 +294,7 @@ func hookAt(at *atomic.Int32) (phase Phase, hook string) {
 
 // open reports the new session, lets it begin, and hands it to the reader. After that
 // the state machine is no longer this goroutine's.
-func (l *loop) open() {
-	s := l.session
+func (l *loop) open(s *session) {
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
@@ -307,9 +304,9 @@ func (l *loop) open() {
 	s.expect()
 }
 
-// close takes down a session that read no more, decides what follows and reports
+// takeDown takes down a session that reads no more, decides what follows and reports
 // both.
-func (l *loop) close(s *session) step {
+func (l *loop) takeDown(s *session) step {
 	// What closing takes is no health, nor is the wait for a consumer.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
 	uptime := max(0, lasted-blocked)
@@ -320,9 +317,7 @@ func (l *loop) close(s *session) step {
 		}
 		l.c.log().Warn("delivery was blocked", "session", s.id, "for", blocked, "of", lasted)
 	}
-	l.session = nil
-	l.endedAt = time.Now()
-	l.c.ended(l.endedAt)
+	l.c.ended()
 
 	attempt := s.event.Attempt
 	f := sessionFailure(e, attempt, uptime)
@@ -393,7 +388,7 @@ func (l *loop) nextBackOff() time.Duration {
 // after decides what follows a failure that the application did not ask for. The
 // end of a stable session is no failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
-	if !l.c.wanted() {
+	if !l.c.wanted().connected() {
 		return l.stopped()
 	}
 	if !stable {
@@ -409,9 +404,8 @@ func (l *loop) after(f Failure, stable bool) step {
 		d.Action, d.Rule = ActionStop, "backoff policy"
 	}
 	if d.Action == ActionStop {
-		l.giveUp = &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
-		return step{state: StateClosed}
+		return step{state: StateClosed, giveUp: &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}}
 	}
 	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
 	l.notBefore = time.Now().Add(d.After)
@@ -422,23 +416,23 @@ func (l *loop) after(f Failure, stable bool) step {
 	case wait <= 0:
 		return step{state: StateConnecting}
 	}
-	return step{StateWaiting, wait}
+	return step{state: StateWaiting, wait: wait}
 }
 
 // stopped is the step that the application asked for: close, suspend, or else
 // connect.
 func (l *loop) stopped() step {
-	next, _ := l.held()
+	next, _ := l.held(l.c.wanted())
 	return next
 }
 
 // held reports what keeps the client from dialing: it is closed, suspended, or
 // has no network.
-func (l *loop) held() (next step, ok bool) {
-	switch closed, suspended := l.c.intent(); {
-	case closed:
+func (l *loop) held(wanted intent) (next step, ok bool) {
+	switch {
+	case wanted.closed:
 		return step{state: StateClosed}, true
-	case suspended:
+	case wanted.suspended:
 		return step{state: StateSuspended}, true
 	case !l.c.online():
 		return step{state: StateOffline}, true
@@ -450,7 +444,7 @@ func (l *loop) held() (next step, ok bool) {
 // is the initial backoff ago. It reports whether the client may dial.
 func (l *loop) pace() bool {
 	for {
-		if _, ok := l.held(); ok {
+		if _, ok := l.held(l.c.wanted()); ok {
 			return false
 		}
 		if !l.requested || !l.sleep(time.Until(l.soonest())) {
@@ -467,13 +461,14 @@ func (l *loop) wait(d time.Duration) step {
 	until := time.Now().Add(d)
 	l.c.setState(StateWaiting)
 	for {
-		if next, ok := l.held(); ok {
+		wanted := l.c.takeIntent()
+		if next, ok := l.held(wanted); ok {
 			return next
 		}
-		if l.c.takeResumed() {
+		if wanted.resume {
 			return l.resume()
 		}
-		if soonest := l.soonest(); l.c.takeReconnect() && soonest.Before(until) {
+		if soonest := l.soonest(); wanted.reconnect && soonest.Before(until) {
 			until = soonest
 		}
 		if !l.sleep(time.Until(until)) {
@@ -487,12 +482,12 @@ func (l *loop) wait(d time.Duration) step {
 func (l *loop) offline() step {
 	l.c.setState(StateOffline)
 	for {
-		if next, ok := l.held(); next.state != StateOffline {
+		if next, ok := l.held(l.c.wanted()); next.state != StateOffline {
 			if ok {
 				return next
 			}
 			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
-			return step{StateWaiting, max(spread, time.Until(l.notBefore))}
+			return step{state: StateWaiting, wait: max(spread, time.Until(l.notBefore))}
 		}
 		<-l.c.wake
 	}
@@ -502,11 +497,11 @@ func (l *loop) offline() step {
 func (l *loop) suspended() step {
 	l.c.setState(StateSuspended)
 	for {
-		closed, suspended := l.c.intent()
-		if closed {
+		wanted := l.c.wanted()
+		if wanted.closed {
 			return step{state: StateClosed}
 		}
-		if !suspended {
+		if !wanted.suspended {
 			return l.resume()
 		}
 		<-l.c.wake
@@ -535,14 +530,6 @@ func (l *loop) sleep(d time.Duration) bool {
 	}
 }
 
-// downtime is the time since the last session.
-func (l *loop) downtime() time.Duration {
-	if l.endedAt.IsZero() {
-		return 0
-	}
-	return time.Since(l.endedAt)
-}
-
 // failed enters the next state and reports the failure.
 func (l *loop) failed(event FailEvent, next step) {
 	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
@@ -564,7 +551,7 @@ func (l *loop) announce(event Event, next step) {
 	if next.state != StateClosed {
 		l.c.setState(next.state)
 	} else {
-		l.c.expire()
+		l.c.limitClosing()
 	}
 	l.c.events.lifecycle(event)
 }

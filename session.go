@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -32,6 +34,9 @@ type session struct {
 	hooks   *hookContext  // nil if there are none
 	blocked time.Duration // that delivery was blocked before it
 
+	// mu guards how the session ends and whose it is. It is apart from the client's
+	// because a session ends while that one is held, and from the outbox's because
+	// the wire's writer reports failures while it holds its own.
 	mu       sync.Mutex
 	reader   reading
 	overdue  bool // its time to end is over
@@ -63,10 +68,27 @@ type ending struct {
 	grace time.Duration // until the session is killed, or 0
 }
 
+// start starts the wire of a new connection.
+func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate) {
+	config := &s.client.config
+	s.heart.session = s
+	s.heart.pulse = pulse{
+		interval: min(config.beatInterval, forever),
+		timeout:  min(config.beatTimeout, forever),
+		idle:     min(config.idleTimeout, forever),
+		message:  config.beatMessage != nil,
+	}
+	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil || len(config.filters) > 0 {
+		ctx, cancel := context.WithCancel(context.WithValue(s.client.machine.ctx, readerKey{}, s.client))
+		s.hooks = &hookContext{ctx, cancel}
+	}
+	s.wire.Start(body, network, deflate, &s.client.wire, s)
+}
+
 // spawn runs f on a goroutine that finish joins. Once the session is finished
 // it does nothing.
 func (s *session) spawn(f func()) {
-	if s.join() {
+	if s.addTask() {
 		go func() {
 			defer s.tasks.Done()
 			f()
@@ -76,13 +98,14 @@ func (s *session) spawn(f func()) {
 
 // spawned runs f on the calling goroutine, which finish joins.
 func (s *session) spawned(f func()) {
-	if s.join() {
+	if s.addTask() {
 		defer s.tasks.Done()
 		f()
 	}
 }
 
-func (s *session) join() bool {
+// addTask adds a task that finish joins. It reports false when it is too late.
+func (s *session) addTask() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.finished {
@@ -124,7 +147,7 @@ func (s *session) Failed(err error) {
 // that failed.
 const lingerAfterFailure = time.Second
 
-// kill frees everybody who reads from or writes to the connection.
+// kill cuts the connection, which frees everybody who reads from it or writes to it.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
 	s.endHooks()
@@ -140,9 +163,9 @@ func (s *session) endHooks() {
 	}
 }
 
-// shut begins the closing handshake, after what is queued if flush is set. It
+// close begins the closing handshake, after what is queued if flush is set. It
 // does not wait. Messages are delivered until the server's close frame.
-func (s *session) shut(code StatusCode, reason string, flush bool) {
+func (s *session) close(code StatusCode, reason string, flush bool) {
 	timeout := s.client.config.closeTimeout
 	if !s.end(ending{closing: true, requested: true, code: code, reason: reason, grace: timeout}) {
 		return
@@ -167,15 +190,6 @@ func (s *session) write(m *outbound) error {
 // writeAll is write for several messages.
 func (s *session) writeAll(all []outbound) error {
 	return s.wire.WriteAll(len(all), func(i int) *wire.Outgoing { return &all[i].Outgoing })
-}
-
-// beat sends what the application wants as a heartbeat.
-func (s *session) beat(typ MessageType, data []byte) {
-	if err := checkMessage("WithHeartbeatMessage", typ, data); err != nil {
-		s.fail(PhaseHeartbeat, err)
-		return
-	}
-	s.client.outbox.beat(s, typ, data)
 }
 
 // Ping implements [wire.Owner].
@@ -208,8 +222,9 @@ func (s *session) Go(f func()) { s.spawn(f) }
 var errWriteTimeout = errors.New("the network took no bytes within the write timeout")
 
 // finish takes the session down after reading ended, or without its reader, and tells
-// how it ended.
+// how it ended. Each step relies on those before it.
 func (s *session) finish() ending {
+	// Nothing begins any more: no beat, no message, no task, no other ending.
 	s.heart.stop()
 	if s.age != nil {
 		s.age.Stop()
@@ -220,16 +235,22 @@ func (s *session) finish() ending {
 	known, deadline, taken := s.ending, s.deadline, s.reader == readerTaken
 	s.mu.Unlock()
 
+	// Closing needs the connection, so it is killed after that. The end that a reader
+	// which was left behind will find is the reader's.
 	if !taken {
 		s.wire.Close()
 	}
 	s.kill()
+
+	// Whoever still writes or waits returns now, and is joined.
 	s.tasks.Wait()
 	if deadline != nil {
 		deadline.Stop()
 	}
 	s.client.outbox.join()
-	if taken { // what the wire says belongs to the reader
+
+	// Nobody uses the wire any more but, perhaps, that reader, who releases it.
+	if taken {
 		return s.conclude(known, nil)
 	}
 	s.wire.Release()
@@ -301,6 +322,6 @@ func (s *session) begin() {
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
 		age -= delay.Scale(age/10, rand.Float64())
-		s.age = time.AfterFunc(age, func() { s.shut(StatusNormalClosure, "", false) })
+		s.age = time.AfterFunc(age, func() { s.close(StatusNormalClosure, "", false) })
 	}
 }

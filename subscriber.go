@@ -2,6 +2,8 @@ package resock
 
 import (
 	"fmt"
+
+	"github.com/resock/resock/internal/ring"
 )
 
 // subscriber is one channel of events, and what waits for room in it.
@@ -16,7 +18,7 @@ type subscriber struct {
 	prev, next *subscriber
 
 	ch      chan Event
-	backlog ring[Event]
+	backlog ring.Ring[Event]
 	pumping bool          // a goroutine moves the backlog into ch
 	pumped  chan struct{} // closed when it ends, if somebody waits for that
 	parked  int           // bytes of messages in the backlog
@@ -122,18 +124,18 @@ func (s *subscriber) push(event Event) {
 	}
 	switch m := event.(type) {
 	case MessageEvent:
-		if s.limit > 0 && s.backlog.len >= s.limit && !s.dropOldest() {
+		if s.limit > 0 && s.backlog.Len() >= s.limit && !s.dropOldest() {
 			s.drop(m)
 			return
 		}
 		s.parked += len(m.Data)
 	default:
-		if s.limit > 0 && s.backlog.len >= s.limit {
+		if s.limit > 0 && s.backlog.Len() >= s.limit {
 			s.dropOldest()
 		}
 		s.rare++
 	}
-	s.backlog.pushBack(event)
+	s.backlog.PushBack(event)
 	for s.rare > maxRare && s.leaveOut() {
 	}
 	if s.pumping {
@@ -167,11 +169,11 @@ func (s *subscriber) drop(m MessageEvent) {
 
 // dropOldest drops the oldest message of the backlog, if there is one.
 func (s *subscriber) dropOldest() bool {
-	for i := range s.backlog.len {
-		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+	for i := range s.backlog.Len() {
+		if m, ok := (*s.backlog.At(i)).(MessageEvent); ok {
 			s.parked -= len(m.Data)
 			s.drop(m)
-			s.backlog.cut(i, 1)
+			s.backlog.Cut(i, 1)
 			return true
 		}
 	}
@@ -182,8 +184,8 @@ func (s *subscriber) dropOldest() bool {
 // beginning to its end.
 func (s *subscriber) leaveOut() bool {
 	begin, messages := -1, uint64(0)
-	for i := range s.backlog.len - 1 { // the last event is news
-		switch e := (*s.backlog.at(i)).(type) {
+	for i := range s.backlog.Len() - 1 { // the last event is news
+		switch e := (*s.backlog.At(i)).(type) {
 		case OpenEvent:
 			begin, messages = i, 0
 		case MessageEvent:
@@ -210,18 +212,18 @@ func (s *subscriber) leaveOut() bool {
 // those.
 func (s *subscriber) cut(from, n int, messages uint64) {
 	for i := from; i < from+n; i++ {
-		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+		if m, ok := (*s.backlog.At(i)).(MessageEvent); ok {
 			s.parked -= len(m.Data)
 			s.fanout.dropped.Add(1)
 		} else {
 			s.rare--
 		}
 	}
-	s.backlog.cut(from, n)
-	for i := from; i < s.backlog.len && messages > 0; i++ {
-		if m, ok := (*s.backlog.at(i)).(MessageEvent); ok {
+	s.backlog.Cut(from, n)
+	for i := from; i < s.backlog.Len() && messages > 0; i++ {
+		if m, ok := (*s.backlog.At(i)).(MessageEvent); ok {
 			m.Lost += messages
-			*s.backlog.at(i) = m
+			*s.backlog.At(i) = m
 			return
 		}
 	}
@@ -230,7 +232,7 @@ func (s *subscriber) cut(from, n int, messages uint64) {
 
 // shift takes the oldest event off the backlog.
 func (s *subscriber) shift() Event {
-	event := s.backlog.popFront()
+	event := s.backlog.PopFront()
 	if m, ok := event.(MessageEvent); ok {
 		s.parked -= len(m.Data)
 	} else {
@@ -257,7 +259,7 @@ func (s *subscriber) pump() {
 	f := s.fanout
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for !s.ended && s.backlog.len > 0 {
+	for !s.ended && s.backlog.Len() > 0 {
 		event := s.shift()
 		f.mu.Unlock()
 		delivered := s.offer(event)
@@ -316,13 +318,13 @@ func (s *subscriber) settle() {
 		return
 	}
 	s.finished = true
-	s.fanout.part(s)
+	s.fanout.remove(s)
 	if s.stream != nil {
 		s.caughtUp()
 		notify(s.stream.more)
 		return
 	}
-	s.backlog = ring[Event]{}
+	s.backlog = ring.Ring[Event]{}
 	close(s.ch)
 }
 

@@ -1,4 +1,4 @@
-package resock
+package ring
 
 import (
 	"math/rand/v2"
@@ -7,13 +7,13 @@ import (
 )
 
 func TestRing(t *testing.T) {
-	var r ring[int]
+	var r Ring[int]
 	var model []int
 	check := func(step string) {
 		t.Helper()
-		got := make([]int, r.len)
+		got := make([]int, r.n)
 		for i := range got {
-			got[i] = *r.at(i)
+			got[i] = *r.At(i)
 		}
 		if !slices.Equal(got, model) {
 			t.Fatalf("%s: got %v, want %v", step, got, model)
@@ -23,28 +23,28 @@ func TestRing(t *testing.T) {
 		grow := i%2000 < 1000 // long and empty in turn
 		switch n := rand.IntN(10); {
 		case n < 2 || n < 6 && grow:
-			r.pushBack(i)
+			r.PushBack(i)
 			model = append(model, i)
-			check("pushBack")
+			check("PushBack")
 		case n == 6:
-			r.pushFront(i)
+			r.PushFront(i)
 			model = append([]int{i}, model...)
-			check("pushFront")
+			check("PushFront")
 		case n == 7 && i%40 == 0:
 			keep := func(v *int) bool { return *v%3 > 0 }
-			r.filter(keep)
+			r.Filter(keep)
 			model = slices.DeleteFunc(model, func(v int) bool { return !keep(&v) })
-			check("filter")
+			check("Filter")
 		case n == 8 && i%100 == 0:
-			r.clear()
+			r.Clear()
 			model = nil
-			check("clear")
+			check("Clear")
 		case len(model) > 0:
-			if got := r.popFront(); got != model[0] {
-				t.Fatalf("popFront: got %d, want %d", got, model[0])
+			if got := r.PopFront(); got != model[0] {
+				t.Fatalf("PopFront: got %d, want %d", got, model[0])
 			}
 			model = model[1:]
-			check("popFront")
+			check("PopFront")
 		}
 		held := 0
 		for _, v := range r.items {
@@ -52,12 +52,12 @@ func TestRing(t *testing.T) {
 				held++
 			}
 		}
-		if held != r.len {
-			t.Fatalf("%d items are kept alive, %d are in the ring", held, r.len)
+		if held != r.n {
+			t.Fatalf("%d items are kept alive, %d are in the ring", held, r.n)
 		}
 	}
-	for r.len > 0 {
-		r.popFront()
+	for r.n > 0 {
+		r.PopFront()
 	}
 	if len(r.items) > 64 {
 		t.Errorf("the empty ring keeps room for %d", len(r.items))

@@ -21,10 +21,10 @@ type Session struct {
 
 	over    atomic.Bool
 	mu      sync.Mutex // one Send at a time
-	receive sync.Mutex
-	err     error // of the first Receive that failed
+	receive sync.Mutex // one Receive at a time, which may wait while others send
+	err     error      // of the first Receive that failed
 
-	given  sync.Mutex
+	given  sync.Mutex     // of unread; Unread never waits
 	unread []wire.Message // was received, and given back
 }
 

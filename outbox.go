@@ -1,0 +1,775 @@
+package resock
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/resock/resock/internal/ring"
+	"github.com/resock/resock/internal/wire"
+)
+
+// outbound is one message on its way out, or what stands in the queue beside
+// messages.
+type outbound struct {
+	wire.Outgoing
+	kind    kind
+	expiry  time.Duration // of the outbox's clock, or 0
+	result  func(error)   // of Enqueue, or nil
+	waiter  *waiter       // of Send or Flush, or nil
+	session *session      // that alone may take it, or nil
+}
+
+// kind is what an outbound is.
+type kind uint8
+
+const (
+	kindMessage kind = iota
+	kindBeat         // of the heartbeat: on another connection it is worth nothing
+	kindFlush        // all that stands before it is waited for
+	kindGone         // nobody wants it any more
+)
+
+func newOutbound(typ MessageType, data []byte) outbound {
+	return outbound{Outgoing: wire.Outgoing{Type: wire.Type(typ), Data: data}}
+}
+
+// waiter is a Send, or a Flush, that waits for the outcome. All but ctx, expiry and
+// outcome is guarded by the outbox's mu.
+type waiter struct {
+	ctx     context.Context
+	expiry  time.Duration // as the message's
+	outcome chan error    // buffered
+
+	batch *batch // in the queue that holds the message, as its item at; or nil
+	at    int
+	over  error // why it waits no more for a message that is being written
+
+	since   *session // of a Flush: the latest when it began, or nil
+	greeted uint64   // and how far OnOpen had come in it
+	asked   *session // that is to answer it, or nil
+}
+
+func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
+	return &waiter{ctx: ctx, expiry: expiry, outcome: make(chan error, 1)}
+}
+
+// settle reports the same outcome of messages, exactly once for each. What is told by
+// [WithResult] is told before a Send returns.
+func (o *outbox) settle(all []outbound, err error) {
+	waited := false
+	for i := range all {
+		switch m := &all[i]; {
+		case m.waiter != nil:
+			waited = true
+		case m.result != nil:
+			o.tellers().tell(m.result, err)
+		}
+	}
+	if !waited {
+		return
+	}
+	o.awaitTold()
+	for i := range all {
+		if w := all[i].waiter; w != nil {
+			w.outcome <- err
+		}
+	}
+}
+
+// outbox is the one outbound queue. Messages are written by whoever holds the
+// token: a Send that finds the queue empty and the token free, else a goroutine
+// of the session that drains the queue.
+type outbox struct {
+	clock       wire.Clock
+	maxMessages int
+	maxBytes    int
+	counters    *counters
+	limiter     interface{ Wait(context.Context) error } // or nil
+	hooks       *hooks
+	teller      atomic.Pointer[teller] // made with the first result
+	unsent      atomic.Int64           // messages that were accepted and certainly not sent
+
+	// mu guards what follows, and each session's flow. It is apart from the client's
+	// because Send and Enqueue take it for every message.
+	mu       sync.Mutex
+	queue    ring.Ring[*batch] // none is empty
+	load     load              // of the queue
+	session  *session          // that takes messages, or nil
+	latest   *session          // in OnOpen, open or closing, or nil
+	given    uint64            // the number of the last one in OnOpen
+	token    bool              // somebody writes
+	asking   bool              // somebody asks the limiter
+	asked    *batch            // that it is asked for, or nil; as long as it is in the queue
+	beats    []outbound
+	closed   bool          // no message is accepted any more
+	finished bool          // no session comes any more
+	before   int64         // unsent when closed rose
+	drained  chan struct{} // closed when all that was accepted is settled; nil before Shutdown and then
+	idle     sync.Cond     // the queue, the session, the token or sweeping changed
+
+	sweeper  *time.Timer
+	sweepAt  time.Duration // when it fires, or 0
+	sweeping bool
+}
+
+// flow is what the outbox knows of a session. It is guarded by the outbox's mu, but
+// for spoken, which the holder of the token may set.
+type flow struct {
+	stopped bool               // it takes no messages any more
+	secret  bool               // its number was another connection's, and its hook has done nothing yet
+	dead    bool               // nor does it answer
+	lost    bool               // and what that means is told to every Flush
+	unask   context.CancelFunc // ends the wait for the limiter, or nil
+
+	greeted  uint64             // the end of the last message of OnOpen, in the stream
+	spoken   uint64             // likewise of the outbox, if the network has any of it
+	asked    uint64             // how far the last ping for a Flush asks
+	awaiting map[*waiter]uint64 // each Flush that was written so far, and waits for the answer
+}
+
+func (o *outbox) now() time.Duration { return o.clock.Now() }
+
+func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
+	if err := ctx.Err(); err != nil {
+		return notSent(err)
+	}
+	o.mu.Lock()
+	if err := o.accept(m, session); err != nil {
+		o.mu.Unlock()
+		return err
+	}
+	if o.session != nil && !o.token && o.queue.Len() == 0 && o.limiter == nil {
+		s := o.session
+		o.token = true
+		o.mu.Unlock()
+		if o.writeDirect(ctx, s, m) {
+			return nil
+		}
+		return o.wait(m.waiter, notSent) // what was not written waits for the next session
+	}
+	w := newWaiter(ctx, m.expiry)
+	m.waiter = w
+	o.push(o.tail(len(m.Data)), m)
+	o.start()
+	o.mu.Unlock()
+	return o.wait(w, notSent)
+}
+
+// accept tells why a message can not be taken at all, and binds it to the session
+// of a number, if that is not 0; mu is held.
+func (o *outbox) accept(m *outbound, session uint64) error {
+	switch {
+	case o.closed:
+		return ErrClosed
+	case session == 0:
+		return nil
+	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped || o.latest.flow.secret:
+		return ErrSessionOver
+	}
+	m.session = o.latest // and not the number, which another connection may get
+	return nil
+}
+
+// writeDirect writes the message of a Send that holds the token. It reports
+// false when the outcome comes by m's waiter.
+func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool {
+	err := s.write(m)
+	if err == nil {
+		err = s.wire.Flush()
+	}
+	if err == nil {
+		o.counters.messagesOut.Add(1)
+		s.flow.spoken = m.End()
+		o.release()
+		return true
+	}
+	m.waiter = newWaiter(ctx, m.expiry)
+	b := newBatch()
+	b.add(m)
+	o.land(s, b, err)
+	o.release()
+	return false
+}
+
+// wait waits for the outcome of a queued Send, or a Flush. The end of its context is
+// an error that wrap makes.
+func (o *outbox) wait(w *waiter, wrap func(error) error) error {
+	var expired <-chan time.Time
+	if w.expiry != 0 {
+		timer := time.NewTimer(w.expiry - o.now())
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case err := <-w.outcome:
+		return err
+	case <-w.ctx.Done():
+		return o.leave(w, wrap(w.ctx.Err()))
+	case <-expired:
+		return o.leave(w, ErrExpired)
+	}
+}
+
+// leave ends the wait of w, since err. What is being written is waited for: its
+// outcome is not known before.
+func (o *outbox) leave(w *waiter, err error) error {
+	o.mu.Lock()
+	switch {
+	case w.batch != nil:
+		o.bury(w)
+	case w.asked != nil:
+		delete(w.asked.flow.awaiting, w)
+		w.asked = nil
+	default:
+		w.over = err // if it comes back unsent
+		o.mu.Unlock()
+		return <-w.outcome
+	}
+	defer o.mu.Unlock()
+	o.changed()
+	return err
+}
+
+// bury takes the message of w out of the queue. Its place is kept until there are
+// as many of these as there are others: many Sends that end together would else
+// look through the queue for each of them; mu is held.
+func (o *outbox) bury(w *waiter) {
+	b := w.batch
+	o.unsent.Add(int64(b.load.messages()))
+	o.load.sub(b.load)
+	b.bury(w.at)
+	o.load.add(b.load)
+	o.unsent.Add(-int64(b.load.messages()))
+	w.batch = nil
+	if o.load.gone >= o.load.live {
+		o.remove((*outbound).gone)
+	}
+}
+
+// notSent says why a message was certainly not sent.
+func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
+
+// drop is refuse for messages that are taken out of the queue: who finds it empty must
+// find their outcomes with the teller. It does not wait; mu is held.
+func (o *outbox) drop(all []outbound, err error) {
+	o.unsent.Add(int64(len(all)))
+	for i := range all {
+		switch m := &all[i]; {
+		case m.waiter != nil:
+			m.waiter.outcome <- err
+		case m.result != nil:
+			o.tellers().tell(m.result, err)
+		}
+	}
+}
+
+// tellers is the teller, which most clients never need.
+func (o *outbox) tellers() *teller {
+	if t := o.teller.Load(); t != nil {
+		return t
+	}
+	o.teller.CompareAndSwap(nil, &teller{hooks: o.hooks})
+	return o.teller.Load()
+}
+
+// awaitTold waits until all outcomes that there are now are told, but not for ever.
+func (o *outbox) awaitTold() {
+	if t := o.teller.Load(); t != nil {
+		t.wait()
+	}
+}
+
+// allTold waits until all outcomes are told.
+func (o *outbox) allTold() {
+	if t := o.teller.Load(); t != nil {
+		t.join()
+	}
+}
+
+// refuse settles messages that were accepted and are certainly not sent.
+func (o *outbox) refuse(all []outbound, err error) {
+	o.unsent.Add(int64(len(all)))
+	o.settle(all, err)
+}
+
+func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.accept(m, session); err != nil {
+		return err
+	}
+	if o.load.count >= o.maxMessages || len(data) > o.maxBytes-o.load.bytes {
+		return ErrQueueFull
+	}
+	if m.expiry != 0 {
+		o.sweepBy(m.expiry)
+	}
+	b := o.tail(len(data))
+	m.Data = b.copy(data)
+	o.push(b, m)
+	o.start()
+	return nil
+}
+
+// tail returns the batch for the next message, of n bytes; mu is held.
+func (o *outbox) tail(n int) *batch {
+	if last := o.queue.Len() - 1; last >= 0 && o.limiter == nil && (*o.queue.At(last)).fits(n) {
+		return *o.queue.At(last)
+	}
+	b := new(batch) // grows as needed: while the client is down it may stay for long
+	if o.session != nil || o.queue.Len() > 0 {
+		b = newBatch()
+	}
+	o.queue.PushBack(b)
+	return b
+}
+
+// push adds a message to a batch of the queue; mu is held.
+func (o *outbox) push(b *batch, m *outbound) {
+	if m.plain() {
+		b.addPlain(m)
+		o.load.addPlain(len(m.Data))
+		return
+	}
+	o.load.add(b.add(m))
+	if w := m.waiter; w != nil {
+		w.batch, w.at = b, len(b.items)-1
+	}
+}
+
+// pop takes the first batch out of the queue, without what nobody wants any more;
+// mu is held.
+func (o *outbox) pop() *batch {
+	b := o.queue.PopFront()
+	o.removed(b)
+	o.load.sub(b.load)
+	if b.load.gone > 0 {
+		b.remove((*outbound).gone)
+	}
+	if b.awaited() {
+		for i := range b.items {
+			if w := b.items[i].waiter; w != nil {
+				w.batch = nil
+			}
+		}
+	}
+	return b
+}
+
+// removed forgets that the limiter is asked for a batch that left the queue; mu is
+// held.
+func (o *outbox) removed(b *batch) {
+	if o.asked == b {
+		o.asked = nil
+	}
+}
+
+// front returns the first batch of the queue, or nil; mu is held.
+func (o *outbox) front() *batch {
+	for o.queue.Len() > 0 {
+		if b := *o.queue.At(0); b.load.live > 0 {
+			return b
+		}
+		o.pop().recycle()
+	}
+	return nil
+}
+
+// remove removes the queued messages for which drop is true, and those that are
+// gone; mu is held.
+func (o *outbox) remove(drop func(*outbound) bool) {
+	dropped := func(m *outbound) bool {
+		if m.kind == kindGone {
+			return true
+		}
+		if !drop(m) {
+			return false
+		}
+		if m.waiter != nil {
+			m.waiter.batch = nil
+		}
+		return true
+	}
+	o.queue.Filter(func(next **batch) bool {
+		b := *next
+		o.load.sub(b.load)
+		b.remove(dropped)
+		o.load.add(b.load)
+		left := len(b.items) > 0
+		if !left {
+			o.removed(b)
+			b.recycle()
+		}
+		return left
+	})
+}
+
+// start sees that somebody writes what is queued, or asks the limiter for it; mu is
+// held.
+func (o *outbox) start() {
+	s := o.session
+	if s == nil || o.token {
+		return
+	}
+	if len(o.beats) == 0 {
+		b := o.front()
+		if b == nil {
+			return
+		}
+		if !o.passes(b) {
+			o.startAsking(s)
+			return
+		}
+	}
+	o.token = true
+	s.spawn(func() { o.drain(s) })
+}
+
+// drain writes what is queued until nothing is left or the session ends.
+// The token is held.
+func (o *outbox) drain(s *session) {
+	for b := o.take(s); b != nil && o.write(s, b); {
+		if t := o.teller.Load(); t != nil && t.untold() > maxUntold {
+			t.wait()
+		}
+		b = o.take(s)
+	}
+	o.awaitTold()
+	o.release()
+}
+
+// take takes the next batch for session s, beats first, or nil.
+func (o *outbox) take(s *session) *batch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.session != s {
+		return nil
+	}
+	if len(o.beats) > 0 {
+		b := newBatch()
+		for i := range o.beats {
+			b.add(&o.beats[i])
+		}
+		o.beats = nil
+		return b
+	}
+	if b := o.front(); b == nil || !o.passes(b) {
+		return nil
+	}
+	return o.pop()
+}
+
+// write writes a batch and settles it. It reports whether session s takes more.
+func (o *outbox) write(s *session, b *batch) bool {
+	err := error(nil)
+	if b.load.flushes > 0 {
+		err = o.probe(s, b)
+	} else {
+		o.refuse(b.expire(o.now()), ErrExpired)
+		if err = s.writeAll(b.items); err == nil {
+			err = s.wire.Flush()
+		}
+	}
+	o.land(s, b, err)
+	return err == nil
+}
+
+// land settles the messages of a batch: sent if the network took all their
+// bytes, back to the front of the queue if it took none, and else unknown.
+func (o *outbox) land(s *session, b *batch, err error) {
+	if err == nil {
+		s.flow.spoke(b.items)
+		o.sent(b.items)
+		if b.watched {
+			o.settle(b.items, nil)
+		}
+		b.recycle()
+		return
+	}
+	// The session is detached and takes no more bytes before anything is
+	// requeued: no message meets this connection again.
+	o.detach(s)
+	taken := s.wire.Taken()
+	tried := len(b.items)
+	for tried > 0 && b.items[tried-1].Untouched(taken) {
+		tried--
+	}
+	begun := slices.Clone(b.items[:tried])
+	s.flow.spoke(begun)
+	o.requeue(s, b, tried)
+	whole := 0
+	for whole < len(begun) && begun[whole].Taken(taken) {
+		whole++
+	}
+	o.sent(begun[:whole])
+	o.settle(begun[:whole], nil)
+	o.settle(begun[whole:], ErrMaybeSent)
+}
+
+// spoke notes how far messages went that the network has some of. The token is held.
+func (f *flow) spoke(all []outbound) {
+	if n := len(all); n > 0 && all[n-1].kind == kindMessage {
+		f.spoken = all[n-1].End()
+	}
+}
+
+// sent counts messages that the network has taken, all of them beats or none.
+func (o *outbox) sent(all []outbound) {
+	if len(all) > 0 && all[0].kind != kindBeat {
+		o.counters.messagesOut.Add(uint64(len(all)))
+	}
+}
+
+// requeue puts a batch that session s did not take back to the front of the queue,
+// but for its first tried items and those that must not, or need not, be sent any
+// more.
+func (o *outbox) requeue(s *session, b *batch, tried int) {
+	var bound []outbound
+	o.mu.Lock()
+	b.remove(func(m *outbound) bool {
+		switch {
+		case tried > 0:
+			tried--
+		case m.kind == kindBeat:
+		case m.waiter != nil && m.waiter.over != nil:
+			o.unsent.Add(1)
+			m.waiter.outcome <- m.waiter.over
+		case m.session == s:
+			bound = append(bound, *m)
+		default:
+			return false
+		}
+		return true
+	})
+	o.putBack(b)
+	o.drop(bound, ErrSessionOver)
+	o.mu.Unlock()
+}
+
+// putBack puts a batch to the front of the queue; mu is held.
+func (o *outbox) putBack(b *batch) {
+	if len(b.items) == 0 {
+		b.recycle()
+		return
+	}
+	o.queue.PushFront(b)
+	o.load.add(b.load)
+	for i := range b.items {
+		m := &b.items[i]
+		if m.waiter != nil {
+			m.waiter.batch, m.waiter.at = b, i
+		} else if m.expiry != 0 {
+			o.sweepBy(m.expiry)
+		}
+	}
+}
+
+// release gives the token back.
+func (o *outbox) release() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.token = false
+	if s := o.latest; s != nil && s.flow.dead {
+		o.lose(s)
+	}
+	o.changed()
+	o.start()
+}
+
+// changed tells whoever waits that the queue, the session, the token or sweeping
+// changed; mu is held.
+func (o *outbox) changed() {
+	o.idle.Broadcast()
+	if o.drained != nil && !o.token && o.load.messages() == 0 {
+		close(o.drained)
+		o.drained = nil
+	}
+}
+
+// beat sends a message of the heartbeat, ahead of the queue.
+func (o *outbox) beat(s *session, typ MessageType, data []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.session == s {
+		m := newOutbound(typ, slices.Clone(data))
+		m.kind = kindBeat
+		o.beats = append(o.beats, m)
+		o.start()
+	}
+}
+
+// prepare makes session s, which is in OnOpen, one that messages may be bound to. If
+// its number was that of a connection whose OnOpen failed, who names it now may still
+// mean that one: until the hook uses its session, or the session is open.
+func (o *outbox) prepare(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !s.flow.stopped {
+		s.flow.secret = s.id == o.given
+		o.latest, o.given = s, s.id
+	}
+}
+
+// disclose notes that the application knows session s.
+func (o *outbox) disclose(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s.flow.secret = false
+}
+
+// attach lets messages flow into session s, unless it is over already.
+func (o *outbox) attach(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.flow.stopped {
+		return
+	}
+	o.session, o.latest = s, s
+	s.flow.secret = false
+	o.start()
+}
+
+// detach stops the flow into session s, once and for all. What is in flight lands;
+// what is bound to s is over.
+func (o *outbox) detach(s *session) {
+	o.mu.Lock()
+	if s.flow.stopped {
+		o.mu.Unlock()
+		return
+	}
+	s.flow.stopped = true
+	unask := s.flow.unask
+	if o.session == s {
+		o.session = nil
+		o.beats = nil
+	}
+	var bound []outbound
+	o.remove(func(m *outbound) bool {
+		over := m.session == s
+		if over {
+			bound = append(bound, *m)
+		}
+		return over
+	})
+	o.drop(bound, ErrSessionOver)
+	o.changed()
+	o.mu.Unlock()
+	if unask != nil {
+		unask()
+	}
+}
+
+// flush returns when all that was queued is sent, or session s takes no more.
+func (o *outbox) flush(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.session == s && (o.token || o.queue.Len() > 0) {
+		o.idle.Wait()
+	}
+}
+
+// join returns when nobody writes any more into a session that is detached.
+func (o *outbox) join() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.token {
+		o.idle.Wait()
+	}
+}
+
+// seal makes Send and Enqueue return ErrClosed; what is queued stays.
+func (o *outbox) seal() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sealLocked()
+}
+
+func (o *outbox) sealLocked() {
+	if !o.closed {
+		o.closed, o.before = true, o.unsent.Load()
+	}
+}
+
+// finish ends the queue: whatever is left was not sent.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sealLocked()
+	o.finished = true
+	if o.sweeper != nil {
+		o.sweeper.Stop()
+	}
+	for o.sweeping || o.queue.Len() > 0 {
+		if o.sweeping {
+			o.idle.Wait()
+			continue
+		}
+		b := o.pop()
+		o.mu.Unlock()
+		o.unsent.Add(int64(b.load.messages()))
+		o.settle(b.items, ErrClosed)
+		b.recycle()
+		o.mu.Lock()
+	}
+}
+
+// sweepEvery is the least time between two looks for expired messages.
+const sweepEvery = 10 * time.Millisecond
+
+// sweepBy sees that expired messages are dropped soon after the time at, and
+// not only when their turn comes; mu is held.
+func (o *outbox) sweepBy(at time.Duration) {
+	if o.sweepAt != 0 && o.sweepAt <= at || o.finished {
+		return
+	}
+	o.sweepAt = at
+	wait := max(at-o.now(), sweepEvery)
+	if o.sweeper == nil {
+		o.sweeper = time.AfterFunc(wait, o.sweep)
+		return
+	}
+	o.sweeper.Reset(wait)
+}
+
+// sweep drops expired messages.
+func (o *outbox) sweep() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sweeping {
+		return
+	}
+	o.sweeping, o.sweepAt = true, 0
+	var expired []outbound
+	earliest, now := time.Duration(0), o.now()
+	o.remove(func(m *outbound) bool {
+		switch {
+		case m.expiry == 0:
+		case m.expiry <= now:
+			expired = append(expired, *m)
+			return true
+		case earliest == 0 || m.expiry < earliest:
+			earliest = m.expiry
+		}
+		return false
+	})
+	if earliest != 0 {
+		o.sweepBy(earliest)
+	}
+	o.drop(expired, ErrExpired)
+	o.sweeping = false
+	o.changed()
+	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
+		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
+	}
+}
+
+// size tells what is queued.
+func (o *outbox) size() (messages, bytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.load.count, o.load.bytes
+}
