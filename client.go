@@ -92,23 +92,21 @@ type counters struct {
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
 // that cannot work is an [*OptionError].
 func New(url string, opts ...Option) (*Client, error) {
-	c := &Client{config: defaults(), since: time.Now()}
-	config := &c.config
-	config.target.url = url
+	g := given{settings: defaults(), url: url}
 	for _, opt := range opts {
 		if opt == nil {
 			return nil, &OptionError{"Option", nil, "must not be nil"}
 		}
-		opt.apply(config)
+		opt.apply(&g)
 	}
-	for _, set := range config.over.set {
-		set(&config.dial)
+	if fault := g.rules().fault(); fault != nil {
+		return nil, fault
 	}
-	if err := config.validate(); err != nil {
-		return nil, err
-	}
-	config.over = nil
-	c.loopback = config.target.loopback
+	return newClient(g.config()), nil
+}
+
+func newClient(config config) *Client {
+	c := &Client{config: config, loopback: config.target.loopback, since: time.Now()}
 	c.wire = wire.Config{
 		ReadLimit:    config.readLimit,
 		WriteTimeout: config.writeTimeout,
@@ -128,7 +126,7 @@ func New(url string, opts ...Option) (*Client, error) {
 	c.outbox.hooks = &c.hooks
 	c.outbox.limiter = config.pace
 	c.outbox.idle.L = &c.outbox.mu
-	return c, nil
+	return c
 }
 
 // Run connects, and stays connected until [Client.Close] is called, ctx ends or

@@ -117,16 +117,12 @@ func (s *Session) Unread(typ MessageType, data []byte) {
 }
 
 // SetHeartbeat sets the heartbeat of this session, as [WithHeartbeat] does for all, for
-// servers that dictate it. An interval of zero disables it.
+// servers that dictate it. An interval of zero disables it. Durations that WithHeartbeat
+// does not take are an [*OptionError], and the heartbeat stays as it is.
 func (s *Session) SetHeartbeat(interval, timeout time.Duration) error {
-	const name = "Session.SetHeartbeat"
-	switch messages := s.session.client.config.beatMessage != nil; {
-	case interval < 0:
-		return &OptionError{name, interval, "must not be negative"}
-	case timeout < 0:
-		return &OptionError{name, timeout, "must not be negative"}
-	case interval > 0 && timeout == 0 && !messages:
-		return &OptionError{name, timeout, noTimeout}
+	if fault := s.check("WithHeartbeat", WithHeartbeat(interval, timeout)); fault != nil {
+		fault.Option = "Session.SetHeartbeat"
+		return fault
 	}
 	return s.setPulse(func(p *pulse) {
 		p.interval, p.timeout = min(interval, forever), min(timeout, forever)
@@ -134,12 +130,22 @@ func (s *Session) SetHeartbeat(interval, timeout time.Duration) error {
 }
 
 // SetIdleTimeout sets the idle timeout of this session, as [WithIdleTimeout] does for
-// all. Zero disables it.
+// all. Zero disables it. A negative d is an [*OptionError], and the idle timeout stays as
+// it is.
 func (s *Session) SetIdleTimeout(d time.Duration) error {
-	if d < 0 {
-		return &OptionError{"Session.SetIdleTimeout", d, "must not be negative"}
+	if fault := s.check("WithIdleTimeout", WithIdleTimeout(d)); fault != nil {
+		fault.Option = "Session.SetIdleTimeout"
+		return fault
 	}
 	return s.setPulse(func(p *pulse) { p.idle = min(d, forever) })
+}
+
+// check returns what the rules of the option of that name say of opt, beside the other
+// settings of the client.
+func (s *Session) check(name string, opt Option) *OptionError {
+	g := given{settings: s.session.client.config.settings}
+	opt.apply(&g)
+	return g.rules().of(name).fault()
 }
 
 // setPulse changes what the heartbeat will begin with.

@@ -1,6 +1,7 @@
 package resock
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"math"
@@ -14,11 +15,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// config is what the options set.
-type config struct {
-	target   target
-	dial     websocket.DialOptions
-	over     *overDialed // wins over dial; nil when it has
+// settings are what the options set and the client keeps as it is.
+type settings struct {
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
 	filters  []func(context.Context, MessageEvent) bool
@@ -50,10 +48,46 @@ type config struct {
 	queueBytes    int
 }
 
+// given is all that New is given. Only what config returns outlives New.
+type given struct {
+	settings
+
+	url          string
+	dial         websocket.DialOptions // of WithDialOptions
+	header       separate[http.Header]
+	subprotocols separate[[]string]
+	httpClient   separate[*http.Client]
+	compression  separate[websocket.CompressionMode]
+
+	nils []string // the options that were given nil, and not replaced since
+}
+
+// separate is what an option sets in place of a part of the dial options.
+type separate[T any] struct {
+	value T
+	given bool
+}
+
+func (s *separate[T]) set(value T) { *s = separate[T]{value, true} }
+
+func (s *separate[T]) over(other T) T {
+	if s.given {
+		return s.value
+	}
+	return other
+}
+
+// config is what the client works with.
+type config struct {
+	settings
+	target target
+	dial   websocket.DialOptions
+}
+
 var silence = slog.New(slog.DiscardHandler)
 
-func defaults() config {
-	return config{
+func defaults() settings {
+	return settings{
 		dialTimeout:  10 * time.Second,
 		writeTimeout: 10 * time.Second,
 		closeTimeout: 5 * time.Second,
@@ -69,30 +103,29 @@ func defaults() config {
 		queueMessages: 1024,
 		queueBytes:    8 << 20,
 
-		over: new(overDialed),
-		log:  silence,
+		log: silence,
 	}
 }
 
 // Option configures a [Client]. Of two equal options the last one wins, but for
 // [WithFilter].
 type Option interface {
-	apply(*config)
+	apply(*given)
 }
 
-type optionFunc func(*config)
+type optionFunc func(*given)
 
-func (f optionFunc) apply(c *config) { f(c) }
+func (f optionFunc) apply(g *given) { f(g) }
 
 // notNil applies set unless the option was given nil, which New rejects.
-func notNil(name string, isNil bool, set func(*config)) Option {
-	return optionFunc(func(c *config) {
-		c.over.nils = slices.DeleteFunc(c.over.nils, func(other string) bool { return other == name }) // the last one wins
+func notNil(name string, isNil bool, set func(*given)) Option {
+	return optionFunc(func(g *given) {
+		g.nils = slices.DeleteFunc(g.nils, func(other string) bool { return other == name }) // the last one wins
 		if isNil {
-			c.over.nils = append(c.over.nils, name)
+			g.nils = append(g.nils, name)
 			return
 		}
-		set(c)
+		set(g)
 	})
 }
 
@@ -106,35 +139,21 @@ func notNil(name string, isNil bool, set func(*config)) Option {
 // on the reading goroutine, with a payload of their own and a context that ends
 // with the connection; OnPongReceived sees the pongs of the heartbeat too.
 func WithDialOptions(opts *websocket.DialOptions) Option {
-	return optionFunc(func(c *config) {
-		c.dial = websocket.DialOptions{}
+	return optionFunc(func(g *given) {
+		g.dial = websocket.DialOptions{}
 		if opts != nil {
-			c.dial = *opts
-			c.dial.HTTPHeader = opts.HTTPHeader.Clone()
-			c.dial.Subprotocols = append([]string(nil), opts.Subprotocols...)
+			g.dial = *opts
+			g.dial.HTTPHeader = opts.HTTPHeader.Clone()
+			g.dial.Subprotocols = append([]string(nil), opts.Subprotocols...)
 		}
 	})
-}
-
-// overDialed is what only New needs: the options that set a part of the dial options
-// each, and those that cannot work.
-type overDialed struct {
-	set         []func(*websocket.DialOptions)
-	compression bool // is among them
-
-	nils []string // the names of all options that were given nil, and not replaced since
-}
-
-// overDial sets a part of the dial options, and wins over WithDialOptions.
-func overDial(set func(*websocket.DialOptions)) Option {
-	return optionFunc(func(c *config) { c.over.set = append(c.over.set, set) })
 }
 
 // WithHeader sets the header of the upgrade request, in place of the HTTPHeader of
 // [WithDialOptions], whatever the order. It is copied. Defaults to none; nil is none.
 func WithHeader(h http.Header) Option {
 	h = h.Clone()
-	return overDial(func(o *websocket.DialOptions) { o.HTTPHeader = h })
+	return optionFunc(func(g *given) { g.header.set(h) })
 }
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
@@ -143,7 +162,7 @@ func WithHeader(h http.Header) Option {
 // twice. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
-	return overDial(func(o *websocket.DialOptions) { o.Subprotocols = names })
+	return optionFunc(func(g *given) { g.subprotocols.set(names) })
 }
 
 // WithHTTPClient sets the client that makes the upgrade request (proxy, TLS,
@@ -151,7 +170,7 @@ func WithSubprotocols(names ...string) Option {
 // transport is copied for each attempt, its redirect policy is not asked. Defaults to
 // [http.DefaultClient]; nil is the default.
 func WithHTTPClient(client *http.Client) Option {
-	return overDial(func(o *websocket.DialOptions) { o.HTTPClient = client })
+	return optionFunc(func(g *given) { g.httpClient.set(client) })
 }
 
 // WithCompression offers permessage-deflate to the server (RFC 7692), in place of
@@ -168,17 +187,13 @@ func WithHTTPClient(client *http.Client) Option {
 //
 // Defaults to websocket.CompressionDisabled.
 func WithCompression(mode websocket.CompressionMode) Option {
-	set := overDial(func(o *websocket.DialOptions) { o.CompressionMode = mode })
-	return optionFunc(func(c *config) {
-		set.apply(c)
-		c.over.compression = true
-	})
+	return optionFunc(func(g *given) { g.compression.set(mode) })
 }
 
 // WithDialTimeout bounds one attempt: endpoint, DNS, TCP, TLS, upgrade and
 // OnOpen. Defaults to 10 s; must be positive.
 func WithDialTimeout(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.dialTimeout = d })
+	return optionFunc(func(g *given) { g.dialTimeout = d })
 }
 
 // WithHeartbeat sends a beat, by default a ping (RFC 6455, section 5.5.2),
@@ -192,7 +207,7 @@ func WithDialTimeout(d time.Duration) Option {
 //
 // Defaults to 15 s and 10 s. An interval of zero disables the heartbeat.
 func WithHeartbeat(interval, timeout time.Duration) Option {
-	return optionFunc(func(c *config) { c.beatInterval, c.beatTimeout = interval, timeout })
+	return optionFunc(func(g *given) { g.beatInterval, g.beatTimeout = interval, timeout })
 }
 
 // WithHeartbeatMessage makes the heartbeat send what beat returns, a payload
@@ -201,14 +216,14 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 // beat is called on a goroutine of its own and must not block; what it returns is
 // copied.
 func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
-	return notNil("WithHeartbeatMessage", beat == nil, func(c *config) { c.beatMessage = beat })
+	return notNil("WithHeartbeatMessage", beat == nil, func(g *given) { g.beatMessage = beat })
 }
 
 // WithIdleTimeout takes the server for dead when it was silent for d, for
 // servers that promise traffic. Like the heartbeat it ends the session with
 // [ErrHeartbeat]. Defaults to zero, which disables it.
 func WithIdleTimeout(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.idleTimeout = d })
+	return optionFunc(func(g *given) { g.idleTimeout = d })
 }
 
 // WithBackoff sets the delays between attempts: a bound that starts at initial,
@@ -218,7 +233,7 @@ func WithIdleTimeout(d time.Duration) Option {
 //
 // Defaults to 500 ms and 30 s; both must be positive.
 func WithBackoff(initial, max time.Duration) Option {
-	return optionFunc(func(c *config) { c.backoffInitial, c.backoffMax = initial, max })
+	return optionFunc(func(g *given) { g.backoffInitial, g.backoffMax = initial, max })
 }
 
 // WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
@@ -229,7 +244,7 @@ func WithBackoff(initial, max time.Duration) Option {
 // Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
 // MaxElapsedTime is set to 0.
 func WithBackoffPolicy(policy func() backoff.BackOff) Option {
-	return notNil("WithBackoffPolicy", policy == nil, func(c *config) { c.backoffPolicy = policy })
+	return notNil("WithBackoffPolicy", policy == nil, func(g *given) { g.backoffPolicy = policy })
 }
 
 // WithMaxAttempts gives up after n failed attempts in a row: the last event has
@@ -237,40 +252,40 @@ func WithBackoffPolicy(policy func() backoff.BackOff) Option {
 // shorter than [WithStableAfter] counts as a failed attempt. Defaults to zero,
 // which never gives up.
 func WithMaxAttempts(n int) Option {
-	return optionFunc(func(c *config) { c.maxAttempts = n })
+	return optionFunc(func(g *given) { g.maxAttempts = n })
 }
 
 // WithStableAfter sets how long a session must last to restart the backoff and
 // the count of attempts, so that a server that accepts and drops at once meets
 // growing delays. Defaults to 5 s; zero makes every session a good one.
 func WithStableAfter(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.stableAfter = d })
+	return optionFunc(func(g *given) { g.stableAfter = d })
 }
 
 // WithReadLimit bounds the size of a message. A larger one ends the session
 // with close code 1009, as soon as its size is known. Defaults to 1 MiB; must
 // be positive.
 func WithReadLimit(bytes int64) Option {
-	return optionFunc(func(c *config) { c.readLimit = bytes })
+	return optionFunc(func(g *given) { g.readLimit = bytes })
 }
 
 // WithWriteTimeout bounds one flush of at most 64 KiB to the network: when it
 // takes longer, the session fails in [PhaseWrite]. Defaults to 10 s; must be
 // positive.
 func WithWriteTimeout(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.writeTimeout = d })
+	return optionFunc(func(g *given) { g.writeTimeout = d })
 }
 
 // WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in
 // bytes of payload. What Send waits with does not count. Defaults to 1024 and 8 MiB; both must be positive.
 func WithQueue(messages, bytes int) Option {
-	return optionFunc(func(c *config) { c.queueMessages, c.queueBytes = messages, bytes })
+	return optionFunc(func(g *given) { g.queueMessages, g.queueBytes = messages, bytes })
 }
 
 // WithCloseTimeout bounds closing, in all: sending what is queued, and the
 // closing handshake. Defaults to 5 s; must be positive.
 func WithCloseTimeout(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.closeTimeout = d })
+	return optionFunc(func(g *given) { g.closeTimeout = d })
 }
 
 // WithMessageHandler hands messages to a function in place of the subscribers, who
@@ -284,7 +299,7 @@ func WithCloseTimeout(d time.Duration) Option {
 // If it does not return within 1 s, the client reconnects without it: events may then run
 // ahead of the handler, and the messages of the next session wait for it.
 func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option {
-	return notNil("WithMessageHandler", handle == nil, func(c *config) { c.handler = handle })
+	return notNil("WithMessageHandler", handle == nil, func(g *given) { g.handler = handle })
 }
 
 // WithFilter shows each message to pass before the handler and the subscribers, and
@@ -298,11 +313,11 @@ func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option
 // dropped. As with [WithMessageHandler], ctx ends when the session is over, and pass
 // should return then.
 func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
-	return optionFunc(func(c *config) {
+	return optionFunc(func(g *given) {
 		if pass == nil {
-			c.over.nils = append(c.over.nils, "WithFilter") // no later filter takes its place
+			g.nils = append(g.nils, "WithFilter") // no later filter takes its place
 		}
-		c.filters = append(c.filters, pass)
+		g.filters = append(g.filters, pass)
 	})
 }
 
@@ -320,7 +335,7 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 // Defaults to the URL given to [New] with the headers of [WithDialOptions]; New
 // takes an empty URL beside this option.
 func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) Option {
-	return notNil("WithEndpoint", next == nil, func(c *config) { c.endpoint = next })
+	return notNil("WithEndpoint", next == nil, func(g *given) { g.endpoint = next })
 }
 
 // WithOnOpen calls setup on every connection, first and again, before its
@@ -333,7 +348,7 @@ func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) O
 // when the client closes; setup must return then. If it waits for the client itself, as
 // [Client.Send] does, and not for its [Session], no session opens.
 func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
-	return notNil("WithOnOpen", setup == nil, func(c *config) { c.onOpen = setup })
+	return notNil("WithOnOpen", setup == nil, func(g *given) { g.onOpen = setup })
 }
 
 // WithRetryPolicy decides what follows a failure, in place of
@@ -341,7 +356,7 @@ func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 // returned after 1 s. It is called once per failure; a session that the application
 // itself ended is none.
 func WithRetryPolicy(decide func(Failure) Decision) Option {
-	return notNil("WithRetryPolicy", decide == nil, func(c *config) { c.retryPolicy = decide })
+	return notNil("WithRetryPolicy", decide == nil, func(g *given) { g.retryPolicy = decide })
 }
 
 // WithMaxSessionAge reconnects on purpose when a session is about d old (cut
@@ -349,7 +364,7 @@ func WithRetryPolicy(decide func(Failure) Decision) Option {
 // that cuts old connections does it at a worse moment. The [CloseEvent] has code
 // 1000 and Next == [StateConnecting]. Defaults to zero, which disables it.
 func WithMaxSessionAge(d time.Duration) Option {
-	return optionFunc(func(c *config) { c.maxSessionAge = d })
+	return optionFunc(func(g *given) { g.maxSessionAge = d })
 }
 
 // WithDialLimiter makes every attempt wait for l, which may be shared by many
@@ -357,7 +372,7 @@ func WithMaxSessionAge(d time.Duration) Option {
 // after the wait. If Wait waits for the client itself, no session opens. Defaults to
 // none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
-	return notNil("WithDialLimiter", l == nil, func(c *config) { c.limiter = l })
+	return notNil("WithDialLimiter", l == nil, func(g *given) { g.limiter = l })
 }
 
 // WithSendLimiter makes every message wait for l, which may be shared by many
@@ -371,7 +386,7 @@ func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 // Wait must return then. Another error of l fails the message, with an [ErrNotSent]
 // that wraps it. Defaults to none.
 func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
-	return notNil("WithSendLimiter", l == nil, func(c *config) { c.pace = l })
+	return notNil("WithSendLimiter", l == nil, func(g *given) { g.pace = l })
 }
 
 // WithNetwork asks n before each attempt whether there is a network. While there
@@ -381,7 +396,7 @@ func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 // Loopback addresses are dialed in any case; with [WithEndpoint], the URL of the
 // last attempt tells, and before the first the one given to [New]. Defaults to none.
 func WithNetwork(n Network) Option {
-	return notNil("WithNetwork", n == nil, func(c *config) { c.network = n })
+	return notNil("WithNetwork", n == nil, func(g *given) { g.network = n })
 }
 
 // WithLogger logs state changes, failures with the retry rule that decided, a
@@ -389,12 +404,28 @@ func WithNetwork(n Network) Option {
 // A handler that takes longer than 1 s misses records. Defaults to silence; nil is
 // silence.
 func WithLogger(l *slog.Logger) Option {
-	return optionFunc(func(c *config) {
-		c.log = silence
+	return optionFunc(func(g *given) {
+		g.log = silence
 		if l != nil {
-			c.log = slog.New(newPatientHandler(l.Handler()))
+			g.log = slog.New(newPatientHandler(l.Handler()))
 		}
 	})
+}
+
+// config returns what the client works with, given what has no fault.
+func (g *given) config() config {
+	target, _ := parseTarget(g.url) // the zero target if only the endpoint hook knows
+	return config{settings: g.settings, target: target, dial: g.dialOptions()}
+}
+
+// dialOptions lays the separate options over those of WithDialOptions.
+func (g *given) dialOptions() websocket.DialOptions {
+	dial := g.dial
+	dial.HTTPHeader = g.header.over(dial.HTTPHeader)
+	dial.Subprotocols = g.subprotocols.over(dial.Subprotocols)
+	dial.HTTPClient = g.httpClient.over(dial.HTTPClient)
+	dial.CompressionMode = g.compression.over(dial.CompressionMode)
+	return dial
 }
 
 // defaultCompressFrom is where compressing begins to be worth it.
@@ -408,87 +439,97 @@ func (c *config) compressFrom() int32 {
 	return defaultCompressFrom
 }
 
-const noTimeout = "an interval needs a timeout"
-
-// validate returns the first option that cannot work.
-func (c *config) validate() error {
-	if len(c.over.nils) > 0 {
-		return &OptionError{c.over.nils[0], nil, "must not be nil"}
-	}
-	if err := c.validateTarget(); err != nil {
-		return err
-	}
-	for _, d := range []struct {
-		option string
-		value  time.Duration
-		zeroOK bool
-	}{
-		{"WithDialTimeout", c.dialTimeout, false},
-		{"WithWriteTimeout", c.writeTimeout, false},
-		{"WithCloseTimeout", c.closeTimeout, false},
-		{"WithBackoff", c.backoffInitial, false},
-		{"WithBackoff", c.backoffMax, false},
-		{"WithHeartbeat", c.beatInterval, true},
-		{"WithHeartbeat", c.beatTimeout, true},
-		{"WithIdleTimeout", c.idleTimeout, true},
-		{"WithStableAfter", c.stableAfter, true},
-		{"WithMaxSessionAge", c.maxSessionAge, true},
-	} {
-		switch {
-		case d.value < 0:
-			return &OptionError{d.option, d.value, "must not be negative"}
-		case d.value == 0 && !d.zeroOK:
-			return &OptionError{d.option, d.value, "must be positive"}
-		}
-	}
-	for _, n := range []struct {
-		option string
-		value  int64
-		zeroOK bool
-	}{
-		{"WithMaxAttempts", int64(c.maxAttempts), true},
-		{"WithReadLimit", c.readLimit, false},
-		{"WithQueue", int64(c.queueMessages), false},
-		{"WithQueue", int64(c.queueBytes), false},
-	} {
-		switch {
-		case n.value < 0:
-			return &OptionError{n.option, n.value, "must not be negative"}
-		case n.value == 0 && !n.zeroOK:
-			return &OptionError{n.option, n.value, "must be positive"}
-		}
-	}
-	switch {
-	case c.readLimit == math.MaxInt64:
-		return &OptionError{"WithReadLimit", c.readLimit, "is no limit"}
-	case c.backoffMax < c.backoffInitial:
-		return &OptionError{"WithBackoff", c.backoffMax, "the maximum is below the initial delay"}
-	case c.beatInterval > 0 && c.beatTimeout == 0 && c.beatMessage == nil:
-		return &OptionError{"WithHeartbeat", c.beatTimeout, noTimeout}
-	case c.beatInterval == 0 && c.beatMessage != nil:
-		return &OptionError{"WithHeartbeatMessage", "func", "needs the interval of WithHeartbeat"}
-	case c.dial.CompressionMode < websocket.CompressionDisabled || c.dial.CompressionMode > websocket.CompressionNoContextTakeover:
-		option := "WithDialOptions"
-		if c.over.compression {
-			option = "WithCompression"
-		}
-		return &OptionError{option, c.dial.CompressionMode, "unknown CompressionMode"}
-	}
-	return c.validateSubprotocols()
+// rule is one thing that must hold of an option.
+type rule struct {
+	option string
+	value  any
+	broken string // how, or nothing if it holds
 }
 
-// validateSubprotocols by RFC 6455, section 4.1.
-func (c *config) validateSubprotocols() error {
-	names := c.dial.Subprotocols
-	for i, name := range names {
-		switch {
-		case !token(name):
-			return &OptionError{"WithSubprotocols", strconv.Quote(name), "must be a token (RFC 9110, section 5.6.2)"}
-		case slices.Contains(names[:i], name):
-			return &OptionError{"WithSubprotocols", strconv.Quote(name), "must not be given twice"}
+type rules []rule
+
+// rules are all that must hold. New reports the first that does not, so what concerns
+// one value stands before what concerns several.
+func (g *given) rules() rules {
+	dial := g.dialOptions()
+	unknownMode := dial.CompressionMode < websocket.CompressionDisabled || dial.CompressionMode > websocket.CompressionNoContextTakeover
+	subprotocol, badSubprotocol := findBadSubprotocol(dial.Subprotocols)
+	return rules{
+		{cmp.Or(g.nils...), nil, when(len(g.nils) > 0, "must not be nil")},
+		{"New", redactURL(g.url), g.badURL()},
+		{"WithDialTimeout", g.dialTimeout, notPositive(g.dialTimeout)},
+		{"WithWriteTimeout", g.writeTimeout, notPositive(g.writeTimeout)},
+		{"WithCloseTimeout", g.closeTimeout, notPositive(g.closeTimeout)},
+		{"WithBackoff", g.backoffInitial, notPositive(g.backoffInitial)},
+		{"WithBackoff", g.backoffMax, notPositive(g.backoffMax)},
+		{"WithHeartbeat", g.beatInterval, negative(g.beatInterval)},
+		{"WithHeartbeat", g.beatTimeout, negative(g.beatTimeout)},
+		{"WithIdleTimeout", g.idleTimeout, negative(g.idleTimeout)},
+		{"WithStableAfter", g.stableAfter, negative(g.stableAfter)},
+		{"WithMaxSessionAge", g.maxSessionAge, negative(g.maxSessionAge)},
+		{"WithMaxAttempts", int64(g.maxAttempts), negative(g.maxAttempts)},
+		{"WithReadLimit", g.readLimit, notPositive(g.readLimit)},
+		{"WithQueue", int64(g.queueMessages), notPositive(g.queueMessages)},
+		{"WithQueue", int64(g.queueBytes), notPositive(g.queueBytes)},
+		{"WithReadLimit", g.readLimit, when(g.readLimit == math.MaxInt64, "is no limit")},
+		{"WithBackoff", g.backoffMax, when(g.backoffMax < g.backoffInitial, "the maximum is below the initial delay")},
+		{"WithHeartbeat", g.beatTimeout, when(g.beatInterval > 0 && g.beatTimeout == 0 && g.beatMessage == nil, "an interval needs a timeout")},
+		{"WithHeartbeatMessage", "func", when(g.beatInterval == 0 && g.beatMessage != nil, "needs the interval of WithHeartbeat")},
+		{"WithDialOptions", dial.CompressionMode, when(unknownMode && !g.compression.given, "unknown CompressionMode")},
+		{"WithCompression", dial.CompressionMode, when(unknownMode && g.compression.given, "unknown CompressionMode")},
+		{"WithSubprotocols", strconv.Quote(subprotocol), badSubprotocol},
+	}
+}
+
+// of returns the rules of one option.
+func (rs rules) of(option string) rules {
+	return slices.DeleteFunc(rs, func(r rule) bool { return r.option != option })
+}
+
+// fault returns the first rule that does not hold as an error, or nil.
+func (rs rules) fault() *OptionError {
+	for _, r := range rs {
+		if r.broken != "" {
+			return &OptionError{r.option, r.value, r.broken}
 		}
 	}
 	return nil
+}
+
+// when returns what a rule that is broken says.
+func when(broken bool, how string) string {
+	if broken {
+		return how
+	}
+	return ""
+}
+
+func negative[T ~int | ~int64](n T) string { return when(n < 0, "must not be negative") }
+
+func notPositive[T ~int | ~int64](n T) string {
+	return cmp.Or(negative(n), when(n == 0, "must be positive"))
+}
+
+func (g *given) badURL() string {
+	if g.url == "" && g.endpoint != nil {
+		return "" // every attempt asks the endpoint hook
+	}
+	_, bad := parseTarget(g.url)
+	return bad
+}
+
+// findBadSubprotocol returns the first name that RFC 6455, section 4.1, forbids, and
+// why, or nothing.
+func findBadSubprotocol(names []string) (name, bad string) {
+	for i, name := range names {
+		switch {
+		case !token(name):
+			return name, "must be a token (RFC 9110, section 5.6.2)"
+		case slices.Contains(names[:i], name):
+			return name, "must not be given twice"
+		}
+	}
+	return "", ""
 }
 
 // token reports whether name is a token (RFC 9110, section 5.6.2).
@@ -499,15 +540,4 @@ func token(name string) bool {
 		}
 	}
 	return name != ""
-}
-
-func (c *config) validateTarget() error {
-	raw, fault := c.target.url, ""
-	if raw == "" && c.endpoint != nil {
-		return nil // every attempt asks the endpoint hook
-	}
-	if c.target, fault = parseTarget(raw); fault != "" {
-		return &OptionError{"New", redactURL(raw), fault}
-	}
-	return nil
 }
