@@ -107,8 +107,11 @@ func defaults() settings {
 	}
 }
 
-// Option configures a [Client]. Of two equal options the last one wins, but for
-// [WithFilter].
+// Option configures a [Client]. Different options may be given in any order. If one
+// is given twice the last one wins, except for [WithFilter].
+//
+// [New] returns an [*OptionError] for an option that cannot work. An argument that is
+// nil cannot, unless the option says what nil means.
 type Option interface {
 	apply(*given)
 }
@@ -129,15 +132,20 @@ func notNil(name string, isNil bool, set func(*given)) Option {
 	})
 }
 
-// WithDialOptions sets headers, subprotocols, compression and the HTTP client
-// (proxy, TLS). The options are copied and never changed. Defaults to none;
-// nil is none.
+// WithDialOptions sets the options that coder/websocket dials with: header,
+// subprotocols, compression, HTTP client (proxy, TLS, dialer), and hooks for pings
+// and pongs. [WithHeader], [WithSubprotocols], [WithHTTPClient] and [WithCompression]
+// set one of these each, and win over opts whatever the order. What they reject is
+// rejected here too. opts is copied, with its header and its subprotocols, and never
+// changed. Defaults to none; nil is none.
 //
-// Redirects are never followed, whatever the HTTP client says, since they would
-// carry credentials to other hosts: a redirect fails the attempt, and the
-// [DialError] tells its Location. OnPingReceived and OnPongReceived are called
-// on the reading goroutine, with a payload of their own and a context that ends
-// with the connection; OnPongReceived sees the pongs of the heartbeat too.
+// Redirects are never followed, whatever the HTTP client says, because that would
+// send credentials to other hosts: a redirect fails the attempt, and the [DialError]
+// tells its Location.
+//
+// OnPingReceived and OnPongReceived are called on the reading goroutine, with a
+// payload that is theirs to keep and a context that ends with the connection.
+// OnPongReceived sees the pongs of the heartbeat too.
 func WithDialOptions(opts *websocket.DialOptions) Option {
 	return optionFunc(func(g *given) {
 		g.dial = websocket.DialOptions{}
@@ -150,7 +158,8 @@ func WithDialOptions(opts *websocket.DialOptions) Option {
 }
 
 // WithHeader sets the header of the upgrade request, in place of the HTTPHeader of
-// [WithDialOptions], whatever the order. It is copied. Defaults to none; nil is none.
+// [WithDialOptions], whatever the order. The header of an [Endpoint] replaces it. h
+// is copied. Defaults to none; nil is none.
 func WithHeader(h http.Header) Option {
 	h = h.Clone()
 	return optionFunc(func(g *given) { g.header.set(h) })
@@ -158,160 +167,171 @@ func WithHeader(h http.Header) Option {
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
 // 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. The
-// server's choice is in [OpenEvent]. Each name must be a token, and none be given
-// twice. Defaults to none.
+// server's choice is in [OpenEvent]. Each name must be a token (RFC 9110, section
+// 5.6.2), and none may be given twice. names is copied. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
 	return optionFunc(func(g *given) { g.subprotocols.set(names) })
 }
 
-// WithHTTPClient sets the client that makes the upgrade request (proxy, TLS,
-// dialer), in place of the HTTPClient of [WithDialOptions], whatever the order. Its
-// transport is copied for each attempt, its redirect policy is not asked. Defaults to
+// WithHTTPClient sets the client that makes the upgrade request (proxy, TLS, dialer),
+// in place of the HTTPClient of [WithDialOptions], whatever the order. Its transport
+// is copied for each attempt; its redirect policy is not consulted. Defaults to
 // [http.DefaultClient]; nil is the default.
 func WithHTTPClient(client *http.Client) Option {
 	return optionFunc(func(g *given) { g.httpClient.set(client) })
 }
 
-// WithCompression offers permessage-deflate to the server (RFC 7692), in place of
-// the CompressionMode of [WithDialOptions], whatever the order.
+// WithCompression offers permessage-deflate to the server (RFC 7692), in place of the
+// CompressionMode of [WithDialOptions], whatever the order. The server's answer
+// decides.
 //
-// With websocket.CompressionContextTakeover the server's messages may refer to former
-// ones, which compresses a feed of similar small messages best; it costs up to 32 KiB
-// of memory for each connection. With websocket.CompressionNoContextTakeover the
-// server is asked to compress each message by itself. What the server answers decides.
+// With websocket.CompressionContextTakeover the server's messages may refer to
+// earlier ones, which compresses a feed of small, similar messages best, and costs up
+// to 32 KiB of memory for each connection. With
+// websocket.CompressionNoContextTakeover the server is asked to compress each message
+// by itself.
 //
-// Messages that are sent are compressed each by itself, if they have at least the
-// CompressionThreshold of WithDialOptions, 512 bytes by default. Compressing messages
-// that hold secrets beside what others can choose may tell the secrets by the size.
+// Sent messages are compressed each by itself, if they have at least the
+// CompressionThreshold of WithDialOptions, 512 bytes by default. Compressing secrets
+// together with data that others can choose may reveal the secrets by the size.
 //
-// Defaults to websocket.CompressionDisabled.
+// Defaults to websocket.CompressionDisabled; an unknown mode is rejected.
 func WithCompression(mode websocket.CompressionMode) Option {
 	return optionFunc(func(g *given) { g.compression.set(mode) })
 }
 
-// WithDialTimeout bounds one attempt: endpoint, DNS, TCP, TLS, upgrade and
-// OnOpen. Defaults to 10 s; must be positive.
+// WithDialTimeout bounds one attempt: the endpoint hook, DNS, TCP, TLS, the upgrade,
+// and the OnOpen hook. Defaults to 10 s; must be positive.
 func WithDialTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.dialTimeout = d })
 }
 
-// WithHeartbeat sends a beat, by default a ping (RFC 6455, section 5.5.2),
-// every interval, and takes the server for dead when no byte arrives for
-// timeout after a beat: a [FailEvent] in [PhaseHeartbeat] with [ErrHeartbeat].
+// WithHeartbeat sends a beat every interval, by default a ping (RFC 6455, section
+// 5.5.2), and takes the server for dead when no byte arrives for timeout after a
+// beat: a [FailEvent] in [PhaseHeartbeat] with [ErrHeartbeat].
 //
-// Any byte counts as life, and a ping is skipped when bytes arrived within the
-// interval. Silence counts only while the client waits for the socket, so a
-// slow consumer never kills a healthy connection. A proxy that cuts idle
-// connections needs an interval below its limit.
+// Any byte is a sign of life, and a ping is skipped when bytes arrived within the
+// interval. Silence counts only while the client waits for the socket, so a slow
+// consumer never kills a healthy connection. Behind a proxy that cuts idle
+// connections the interval must be below the limit of the proxy.
 //
-// Defaults to 15 s and 10 s. An interval of zero disables the heartbeat.
+// Defaults to 15 s and 10 s. An interval of zero disables the heartbeat; any other
+// needs a positive timeout, unless [WithHeartbeatMessage] is given. Neither may be
+// negative.
 func WithHeartbeat(interval, timeout time.Duration) Option {
 	return optionFunc(func(g *given) { g.beatInterval, g.beatTimeout = interval, timeout })
 }
 
-// WithHeartbeatMessage makes the heartbeat send what beat returns, a payload
-// that the server asked for, every interval whatever was received, in place of
-// a ping. With it, a heartbeat timeout of zero means that no answer is expected.
-// beat is called on a goroutine of its own and must not block; what it returns is
-// copied.
+// WithHeartbeatMessage makes the heartbeat send what beat returns, such as a payload
+// that the server asks for, in place of a ping. It is sent every interval of
+// [WithHeartbeat], which must not be zero, whatever was received. With it, a
+// heartbeat timeout of zero means that no answer is expected.
+//
+// beat is called on a goroutine of its own and must not block. Its data is copied. A
+// message that cannot be sent ends the session: a [FailEvent] in [PhaseHeartbeat]
+// with an [*OptionError]. Defaults to a ping.
 func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 	return notNil("WithHeartbeatMessage", beat == nil, func(g *given) { g.beatMessage = beat })
 }
 
-// WithIdleTimeout takes the server for dead when it was silent for d, for
-// servers that promise traffic. Like the heartbeat it ends the session with
-// [ErrHeartbeat]. Defaults to zero, which disables it.
+// WithIdleTimeout takes the server for dead when no byte arrived for d, for servers
+// that promise traffic. Like the heartbeat it ends the session with [ErrHeartbeat].
+// Defaults to zero, which disables it; must not be negative.
 func WithIdleTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.idleTimeout = d })
 }
 
-// WithBackoff sets the delays between attempts: a bound that starts at initial,
-// doubles with each failure and never exceeds max, and below it a delay drawn
-// uniformly from zero to the bound ("full jitter"), so that clients which lost
-// their server together do not come back together.
+// WithBackoff sets the delays between attempts. Each delay is drawn uniformly from
+// zero to a bound ("full jitter"), so that clients that lost their server together do
+// not come back together. The bound starts at initial, doubles with each failure, and
+// never exceeds max.
 //
-// Defaults to 500 ms and 30 s; both must be positive.
+// Defaults to 500 ms and 30 s. Both must be positive, and max not below initial.
 func WithBackoff(initial, max time.Duration) Option {
 	return optionFunc(func(g *given) { g.backoffInitial, g.backoffMax = initial, max })
 }
 
-// WithBackoffPolicy takes the delays from a policy of cenkalti/backoff, used
-// verbatim: no jitter is added, and backoff.Stop gives up. The function is
-// called once, by [Client.Run], which returns an [*OptionError] if it gets nil, and goes
-// on with the policy of [WithBackoff] if it gets none within 1 s. Defaults to that.
+// WithBackoffPolicy takes the delays from a policy of cenkalti/backoff. They are used
+// verbatim: no jitter is added, and backoff.Stop gives up. The function is called
+// once, by [Client.Run], which returns an [*OptionError] if it gets nil, and goes on
+// with the policy of [WithBackoff] if it gets none within 1 s. Defaults to the policy
+// of WithBackoff.
 //
-// Mind that backoff.NewExponentialBackOff stops after 15 minutes unless its
+// Note that backoff.NewExponentialBackOff stops after 15 minutes unless its
 // MaxElapsedTime is set to 0.
 func WithBackoffPolicy(policy func() backoff.BackOff) Option {
 	return notNil("WithBackoffPolicy", policy == nil, func(g *given) { g.backoffPolicy = policy })
 }
 
 // WithMaxAttempts gives up after n failed attempts in a row: the last event has
-// Next == [StateClosed], and [Client.Run] returns a [*GiveUpError]. A session
-// shorter than [WithStableAfter] counts as a failed attempt. Defaults to zero,
-// which never gives up.
+// Next == [StateClosed], and [Client.Run] returns a [*GiveUpError]. A session shorter
+// than [WithStableAfter] counts as a failed attempt. Defaults to zero, which never
+// gives up; must not be negative.
 func WithMaxAttempts(n int) Option {
 	return optionFunc(func(g *given) { g.maxAttempts = n })
 }
 
-// WithStableAfter sets how long a session must last to restart the backoff and
-// the count of attempts, so that a server that accepts and drops at once meets
-// growing delays. Defaults to 5 s; zero makes every session a good one.
+// WithStableAfter sets how long a session must last to restart the backoff and the
+// count of failed attempts, so that a server that accepts and drops at once meets
+// growing delays. Defaults to 5 s; with zero every session counts as stable. It must
+// not be negative.
 func WithStableAfter(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.stableAfter = d })
 }
 
-// WithReadLimit bounds the size of a message. A larger one ends the session
-// with close code 1009, as soon as its size is known. Defaults to 1 MiB; must
-// be positive.
+// WithReadLimit bounds the size of a received message, in bytes. A larger one ends
+// the session with close code 1009, as soon as its size is known. Defaults to 1 MiB;
+// must be positive, and less than [math.MaxInt64], which would be no limit.
 func WithReadLimit(bytes int64) Option {
 	return optionFunc(func(g *given) { g.readLimit = bytes })
 }
 
-// WithWriteTimeout bounds one flush of at most 64 KiB to the network: when it
-// takes longer, the session fails in [PhaseWrite]. Defaults to 10 s; must be
-// positive.
+// WithWriteTimeout bounds one flush, of at most 64 KiB, to the network. If it takes
+// longer, the session fails in [PhaseWrite]. Defaults to 10 s; must be positive.
 func WithWriteTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.writeTimeout = d })
 }
 
-// WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in
-// bytes of payload. What Send waits with does not count. Defaults to 1024 and 8 MiB; both must be positive.
+// WithQueue bounds the outbound queue of [Client.Enqueue], in messages and in bytes
+// of payload. The message of a [Client.Send] that waits does not count. Defaults to
+// 1024 messages and 8 MiB; both must be positive.
 func WithQueue(messages, bytes int) Option {
 	return optionFunc(func(g *given) { g.queueMessages, g.queueBytes = messages, bytes })
 }
 
-// WithCloseTimeout bounds closing, in all: sending what is queued, and the
-// closing handshake. Defaults to 5 s; must be positive.
+// WithCloseTimeout bounds all of closing: sending what is queued, and the closing
+// handshake. Defaults to 5 s; must be positive.
 func WithCloseTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.closeTimeout = d })
 }
 
-// WithMessageHandler hands messages to a function in place of the subscribers, who
-// still get the other events. It is called on the reading goroutine, in order, and
-// without any allocation: m.Data is valid only during the call.
+// WithMessageHandler hands messages to a function in place of the subscribers, which
+// still get all other events. handle is called on the reading goroutine, in order,
+// and without any allocation: m.Data is valid only during the call. Defaults to none.
 //
-// While it runs nothing is read, so it should not block for long. ctx has the values
-// of that of [Client.Run]. It ends when the session is over: at once when that is known
-// to be lost, and at the end of the close timeout when it is being closed. handle should
-// return then; messages that came before still reach it, with a context that has ended.
-// If it does not return within 1 s, the client reconnects without it: events may then run
-// ahead of the handler, and the messages of the next session wait for it.
+// While handle runs nothing is read, so it should not block for long. ctx has the
+// values of the context of [Client.Run]. It ends when the session is over: at once
+// when the session is known to be lost, and at the end of the close timeout when it
+// is being closed. handle should return then; messages that came before still reach
+// it, with a context that has ended. If it does not return within 1 s, the client
+// reconnects without it: events may then run ahead of the handler, and the messages
+// of the next session wait for it.
 func WithMessageHandler(handle func(ctx context.Context, m MessageEvent)) Option {
 	return notNil("WithMessageHandler", handle == nil, func(g *given) { g.handler = handle })
 }
 
 // WithFilter shows each message to pass before the handler and the subscribers, and
-// keeps it from them by false: heartbeats that the server starts, acknowledgements,
-// replies. It may be given several times; the filters run in order, until one says
-// false.
+// keeps it from them if pass returns false: heartbeats that the server starts,
+// acknowledgements, replies. It may be given several times; the filters run in order,
+// until one returns false. A nil filter is rejected, whatever follows. Defaults to
+// none.
 //
-// pass is called on the reading goroutine, after the session's [OpenEvent]. It sees what
-// [Session.Unread] gave back, and not what [Session.Receive] took. m.Data is valid only
-// during the call. What was kept counts in Stats.MessagesIn, and is neither lost nor
-// dropped. As with [WithMessageHandler], ctx ends when the session is over, and pass
-// should return then.
+// pass is called on the reading goroutine, after the session's [OpenEvent]. It sees
+// what [Session.Unread] gave back, but not what [Session.Receive] took. m.Data is
+// valid only during the call. A message that is kept back counts in Stats.MessagesIn,
+// and is neither lost nor dropped. As with [WithMessageHandler], ctx ends when the
+// session is over, and pass should return then.
 func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 	return optionFunc(func(g *given) {
 		if pass == nil {
@@ -321,80 +341,82 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 	})
 }
 
-// WithEndpoint asks next for the URL and the headers of each attempt: fresh
-// tokens, failover, resume cursors. An error fails the attempt in
-// [PhaseEndpoint]. next may block; its context ends with the dial timeout and
-// when the client closes, and it must return then. If it waits for the client itself,
-// no session opens.
+// WithEndpoint asks next for the URL and the header of each attempt: fresh tokens,
+// failover, resume cursors. An error fails the attempt in [PhaseEndpoint]. next may
+// block; its context ends with the dial timeout and when the client closes, and it
+// must return then. If it waits for the client itself, no session opens.
 //
-// A subscriber may still have messages of the last session in its buffer when next
-// is called: a resume cursor tells what was handled so far, and what was not comes
-// again.
+// A subscriber may still have messages of the last session in its buffer when next is
+// called: a resume cursor tells what was handled so far, and the server sends the
+// rest again.
 //
-// Headers belong to the endpoint they came with and are sent nowhere else.
-// Defaults to the URL given to [New] with the headers of [WithDialOptions]; New
-// takes an empty URL beside this option.
+// A header belongs to the endpoint that it came with and is sent nowhere else.
+// Defaults to the URL given to [New] with the header of [WithHeader] or
+// [WithDialOptions]. With this option, that URL may be empty.
 func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) Option {
 	return notNil("WithEndpoint", next == nil, func(g *given) { g.endpoint = next })
 }
 
-// WithOnOpen calls setup on every connection, first and again, before its
-// [OpenEvent] and before any queued message: to register, to authenticate, to
-// subscribe to topics and wait for the answers. Messages that it does not
-// receive are delivered after the OpenEvent.
+// WithOnOpen calls setup on every connection, the first and all later ones, before
+// its [OpenEvent] and before any queued message: to register, to authenticate, to
+// subscribe to topics and wait for the answers. Messages that it does not receive are
+// delivered after the OpenEvent. Defaults to none.
 //
-// An error fails the attempt in [PhaseSetup] and counts for the backoff, and so
-// does an error of [Session.Receive]. The context ends with the dial timeout and
-// when the client closes; setup must return then. If it waits for the client itself, as
-// [Client.Send] does, and not for its [Session], no session opens.
+// An error of setup fails the attempt in [PhaseSetup] and counts for the backoff, and
+// so does an error of [Session.Receive]. The context ends with the dial timeout and
+// when the client closes; setup must return then. If it waits for the client itself,
+// as [Client.Send] does, and not for its [Session], no session opens.
 func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 	return notNil("WithOnOpen", setup == nil, func(g *given) { g.onOpen = setup })
 }
 
-// WithRetryPolicy decides what follows a failure, in place of
-// [DefaultRetryPolicy], which it may call and which decides when decide has not
-// returned after 1 s. It is called once per failure; a session that the application
-// itself ended is none.
+// WithRetryPolicy decides what follows a failure. decide is called once per failure;
+// a session that the application itself ended is none. decide may call
+// [DefaultRetryPolicy], which also decides when decide has not returned after 1 s.
+// Defaults to DefaultRetryPolicy.
 func WithRetryPolicy(decide func(Failure) Decision) Option {
 	return notNil("WithRetryPolicy", decide == nil, func(g *given) { g.retryPolicy = decide })
 }
 
-// WithMaxSessionAge reconnects on purpose when a session is about d old (cut
-// short by up to a tenth, so that clients do not do it together), before a server
-// that cuts old connections does it at a worse moment. The [CloseEvent] has code
-// 1000 and Next == [StateConnecting]. Defaults to zero, which disables it.
+// WithMaxSessionAge reconnects on purpose when a session is about d old, before a
+// server that cuts old connections does it at a worse moment. d is cut short at
+// random, by up to a tenth, so that clients do not reconnect together. The
+// [CloseEvent] has code 1000 and Next == [StateConnecting]. Defaults to zero, which
+// disables it; must not be negative.
 func WithMaxSessionAge(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.maxSessionAge = d })
 }
 
 // WithDialLimiter makes every attempt wait for l, which may be shared by many
 // clients; a rate.Limiter of golang.org/x/time/rate fits. The dial timeout starts
-// after the wait. If Wait waits for the client itself, no session opens. Defaults to
-// none.
+// after the wait. An error of l fails the attempt in [PhaseEndpoint]. If Wait waits
+// for the client itself, no session opens. Defaults to none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithDialLimiter", l == nil, func(g *given) { g.limiter = l })
 }
 
 // WithSendLimiter makes every message wait for l, which may be shared by many
 // clients; a rate.Limiter of golang.org/x/time/rate fits. l is asked once for each
-// message of Send, Enqueue and [Session.Send], when its turn comes and what passed
-// before is written, so messages keep their order. Pings, pongs and the messages of
-// the heartbeat pass without asking.
+// message of [Client.Send], [Client.Enqueue] and [Session.Send], when its turn comes
+// and what passed before is written, so messages keep their order. Pings, pongs and
+// the messages of the heartbeat pass without asking.
 //
-// The context that l gets ends with the session, after which the message waits for
-// the next one and l is asked again, and with the context or the TTL of the message.
-// Wait must return then. Another error of l fails the message, with an [ErrNotSent]
-// that wraps it. Defaults to none.
+// The context that l gets ends with the context or the TTL of the message, and with
+// the session; after the session the message waits for the next one, and l is asked
+// again. Wait must return when its context ends. Any other error of l fails the
+// message, with an [ErrNotSent] that wraps it. Defaults to none.
 func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithSendLimiter", l == nil, func(g *given) { g.pace = l })
 }
 
-// WithNetwork asks n before each attempt whether there is a network. While there
-// is none the client does not dial and counts no attempt ([StateOffline]); it
-// dials when the network is back, after a random part of the initial backoff. When
-// the network changes while a session is open, the connection is probed at once.
-// Loopback addresses are dialed in any case; with [WithEndpoint], the URL of the
-// last attempt tells, and before the first the one given to [New]. Defaults to none.
+// WithNetwork asks n before each attempt whether there is a network. While there is
+// none the client does not dial and counts no attempt ([StateOffline]); it dials when
+// the network is back, after a random part of the initial backoff. When the network
+// changes while a session is open, the connection is probed at once.
+//
+// Loopback addresses are dialed in any case. With [WithEndpoint], the URL of the last
+// attempt tells whether the address is one, and before the first attempt the URL
+// given to [New]. Defaults to none.
 func WithNetwork(n Network) Option {
 	return notNil("WithNetwork", n == nil, func(g *given) { g.network = n })
 }
