@@ -1,15 +1,16 @@
 package resock
 
 import (
-	"context"
 	"errors"
+	"maps"
 	"math"
 	"net/http"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
 )
 
@@ -49,8 +50,10 @@ func FuzzOptions(f *testing.F) {
 	f.Add("wss://user:secret@server.test:1/path?token=1", []byte{0, 10, 1, 20, 2, 30})
 	f.Add("http://server.test", []byte{255})
 	f.Add("ws://[::1%25eth0]:x#fragment", []byte{7, 0})
-	for i := range byte(40) {
+	for i := range byte(len(everyOption) + 1) {
 		f.Add("ws://server.test", []byte{i, 0, i, 3, i, 6})
+		f.Add("ws://server.test", []byte{i, 1})
+		f.Add("", []byte{i, 0x11, i, 0x33})
 	}
 	f.Fuzz(func(t *testing.T, url string, choices []byte) {
 		var opts []Option
@@ -76,70 +79,42 @@ func FuzzOptions(f *testing.F) {
 	})
 }
 
-// anyOption returns the option of that number, with a value that may be
-// anything.
+// anyOption returns the option of that number, with arguments that may be anything, or
+// none at all.
 func anyOption(number, value byte) Option {
-	d := []time.Duration{0, 1, -1, time.Second, time.Hour, 1<<63 - 1, -1 << 63}[value%7]
-	n := []int{0, 1, -1, 100, math.MaxInt, math.MinInt}[value%6]
-	isNil := value%2 == 0
-	switch number % 22 {
-	case 0:
-		return WithDialTimeout(d)
-	case 1:
-		return WithHeartbeat(d, time.Second)
-	case 2:
-		return WithHeartbeat(time.Second, d)
-	case 3:
-		return WithIdleTimeout(d)
-	case 4:
-		return WithBackoff(d, time.Hour)
-	case 5:
-		return WithBackoff(1, d)
-	case 6:
-		return WithMaxAttempts(n)
-	case 7:
-		return WithStableAfter(d)
-	case 8:
-		return WithReadLimit(int64(n))
-	case 9:
-		return WithWriteTimeout(d)
-	case 10:
-		return WithQueue(n, 100)
-	case 11:
-		return WithQueue(100, n)
-	case 12:
-		return WithCloseTimeout(d)
-	case 13:
-		return WithMaxSessionAge(d)
-	case 14:
-		if isNil {
-			return WithDialOptions(nil)
-		}
-		return WithDialOptions(&websocket.DialOptions{CompressionMode: websocket.CompressionMode(value), CompressionThreshold: n})
-	case 15:
-		return WithLogger(nil)
-	case 16:
-		if isNil {
-			return WithMessageHandler(nil)
-		}
-		return WithMessageHandler(func(context.Context, MessageEvent) {})
-	case 17:
-		if isNil {
-			return WithEndpoint(nil)
-		}
-		return WithEndpoint(func(context.Context, Attempt) (Endpoint, error) { return Endpoint{}, nil })
-	case 18:
-		if isNil {
-			return WithBackoffPolicy(nil)
-		}
-		return WithBackoffPolicy(func() backoff.BackOff { return nil })
-	case 19:
-		if isNil {
-			return WithHeartbeatMessage(nil)
-		}
-		return WithHeartbeatMessage(func() (MessageType, []byte) { return 0, nil })
-	case 20:
-		return []Option{WithOnOpen(nil), WithRetryPolicy(nil), WithDialLimiter(nil), WithNetwork(nil)}[value%4]
+	names := append(slices.Sorted(maps.Keys(everyOption)), "none")
+	option := everyOption[names[int(number)%len(names)]]
+	if option == nil {
+		return nil
 	}
-	return nil
+	var args []reflect.Value
+	for i := range reflect.TypeOf(option).NumIn() {
+		args = append(args, anyArgument(reflect.TypeOf(option).In(i), value))
+		value = value>>4 | value<<4
+	}
+	return makeOption(option, args)
+}
+
+func anyArgument(typ reflect.Type, value byte) reflect.Value {
+	n := []int64{0, 1, -1, 100, int64(time.Second), math.MaxInt64, math.MinInt64}[value%7]
+	switch {
+	case isNumber(typ):
+		return reflect.ValueOf(n).Convert(typ)
+	case isNillable(typ) && value%2 == 0:
+		return reflect.Zero(typ)
+	case typ == reflect.TypeFor[*websocket.DialOptions]():
+		return reflect.ValueOf(&websocket.DialOptions{
+			Subprotocols:         anyNames(value),
+			CompressionMode:      websocket.CompressionMode(value % 5),
+			CompressionThreshold: int(n),
+		})
+	case typ == reflect.TypeFor[[]string]():
+		return reflect.ValueOf(anyNames(value))
+	default:
+		return usableArgument(typ)
+	}
+}
+
+func anyNames(value byte) []string {
+	return [][]string{nil, {"a", "b"}, {"a", "a"}, {""}, {"a b"}}[value%5]
 }

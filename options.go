@@ -545,7 +545,7 @@ func (g *given) badURL() string {
 func findBadSubprotocol(names []string) (name, bad string) {
 	for i, name := range names {
 		switch {
-		case !token(name):
+		case !isToken(name):
 			return name, "must be a token (RFC 9110, section 5.6.2)"
 		case slices.Contains(names[:i], name):
 			return name, "must not be given twice"
@@ -554,8 +554,8 @@ func findBadSubprotocol(names []string) (name, bad string) {
 	return "", ""
 }
 
-// token reports whether name is a token (RFC 9110, section 5.6.2).
-func token(name string) bool {
+// isToken reports whether name is a token (RFC 9110, section 5.6.2).
+func isToken(name string) bool {
 	for _, r := range name {
 		if r <= ' ' || r >= 0x7F || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) {
 			return false

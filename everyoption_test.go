@@ -1,0 +1,356 @@
+package resock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// everyOption is every Option. TestEveryOptionIsKnown fails if one is missing.
+var everyOption = map[string]any{
+	"WithBackoff":          WithBackoff,
+	"WithBackoffPolicy":    WithBackoffPolicy,
+	"WithCloseTimeout":     WithCloseTimeout,
+	"WithCompression":      WithCompression,
+	"WithDialLimiter":      WithDialLimiter,
+	"WithDialOptions":      WithDialOptions,
+	"WithDialTimeout":      WithDialTimeout,
+	"WithEndpoint":         WithEndpoint,
+	"WithFilter":           WithFilter,
+	"WithHTTPClient":       WithHTTPClient,
+	"WithHeader":           WithHeader,
+	"WithHeartbeat":        WithHeartbeat,
+	"WithHeartbeatMessage": WithHeartbeatMessage,
+	"WithIdleTimeout":      WithIdleTimeout,
+	"WithLogger":           WithLogger,
+	"WithMaxAttempts":      WithMaxAttempts,
+	"WithMaxSessionAge":    WithMaxSessionAge,
+	"WithMessageHandler":   WithMessageHandler,
+	"WithNetwork":          WithNetwork,
+	"WithOnOpen":           WithOnOpen,
+	"WithQueue":            WithQueue,
+	"WithReadLimit":        WithReadLimit,
+	"WithRetryPolicy":      WithRetryPolicy,
+	"WithSendLimiter":      WithSendLimiter,
+	"WithStableAfter":      WithStableAfter,
+	"WithSubprotocols":     WithSubprotocols,
+	"WithWriteTimeout":     WithWriteTimeout,
+}
+
+// nilIsDefault are the options that take nil.
+var nilIsDefault = map[string]bool{"WithDialOptions": true, "WithHTTPClient": true, "WithHeader": true, "WithLogger": true}
+
+// An option is in everyOption, in its doc comment, and in the README's table.
+func TestEveryOptionIsKnown(t *testing.T) {
+	docs, rows := optionDocs(t), optionRows(t)
+	for name, doc := range docs {
+		if everyOption[name] == nil {
+			t.Errorf("%s is not in everyOption", name)
+		}
+		if !strings.HasPrefix(doc, name+" ") || !strings.Contains(doc, "Defaults to ") {
+			t.Errorf("the doc comment of %s does not tell its default: %q", name, doc)
+		}
+		if rows[name] == "" {
+			t.Errorf("%s has no row with its default in the README", name)
+		}
+	}
+	for name := range everyOption {
+		if _, ok := docs[name]; !ok {
+			t.Errorf("%s is in everyOption, and is no Option", name)
+		}
+	}
+	for name := range rows {
+		if _, ok := docs[name]; !ok {
+			t.Errorf("%s is in the README, and is no Option", name)
+		}
+	}
+}
+
+// A number or a duration that an option defaults to is the one that its doc comment
+// and the README tell.
+func TestEveryDefaultIsTold(t *testing.T) {
+	docs, rows := optionDocs(t), optionRows(t)
+	for name, option := range everyOption {
+		var told []string
+		for i := range reflect.TypeOf(option).NumIn() {
+			if isNumber(reflect.TypeOf(option).In(i)) {
+				told = append(told, inWords(defaultOf(t, option, i)))
+			}
+		}
+		if len(told) == 0 {
+			continue
+		}
+		if want := strings.Join(told, ", "); rows[name] != want {
+			t.Errorf("%s: the README tells the default %q, want %q", name, rows[name], want)
+		}
+		for _, number := range told {
+			if number != "off" && !strings.Contains(docs[name], number) {
+				t.Errorf("%s: the doc comment does not tell the default %s: %q", name, number, docs[name])
+			}
+		}
+	}
+}
+
+// No number and no duration may be negative, and nothing nil but what is the default.
+func TestEveryOptionIsChecked(t *testing.T) {
+	for name, option := range everyOption {
+		typ := reflect.TypeOf(option)
+		if err := newError(makeOption(option, usable(typ))); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for i := range typ.NumIn() {
+			args := usable(typ)
+			switch {
+			case isNumber(typ.In(i)):
+				args[i] = reflect.ValueOf(-1).Convert(typ.In(i))
+				err := newError(makeOption(option, args))
+				if err == nil || err.Option != name || reflect.ValueOf(err.Value).Int() != -1 {
+					t.Errorf("%s with -1 as argument %d: %v", name, i, err)
+				}
+			case isNillable(typ.In(i)):
+				args[i] = reflect.Zero(typ.In(i))
+				checkNil(t, name, makeOption(option, args), makeOption(option, usable(typ)))
+			}
+		}
+	}
+}
+
+// checkNil tests an option that was given nil, before and after one that works.
+func checkNil(t *testing.T, name string, isNil, works Option) {
+	t.Helper()
+	refused := func(opts ...Option) bool {
+		err := newError(opts...)
+		return err != nil && err.Option == name && err.Value == nil
+	}
+	if taken := nilIsDefault[name]; refused(isNil) == taken || refused(works, isNil) == taken {
+		t.Errorf("%s with nil: %v and %v", name, newError(isNil), newError(works, isNil))
+	}
+	if wins := name != "WithFilter"; refused(isNil, works) == wins {
+		t.Errorf("%s with nil, and then with what works: %v", name, newError(isNil, works))
+	}
+}
+
+// Of several options that are nil New names the first, unless it was replaced.
+func TestTheFirstNilIsNamed(t *testing.T) {
+	onOpen := makeOption(WithOnOpen, usable(reflect.TypeOf(WithOnOpen)))
+	for _, tt := range []struct {
+		want string
+		opts []Option
+	}{
+		{"WithOnOpen", []Option{WithOnOpen(nil), WithNetwork(nil)}},
+		{"WithNetwork", []Option{WithNetwork(nil), WithOnOpen(nil)}},
+		{"WithNetwork", []Option{WithOnOpen(nil), WithNetwork(nil), onOpen}},
+		{"WithFilter", []Option{WithDialTimeout(-1), onOpen, WithFilter(nil)}},
+	} {
+		if err := newError(tt.opts...); err == nil || err.Option != tt.want {
+			t.Errorf("got %v, want %s", err, tt.want)
+		}
+	}
+}
+
+// Looking for faults changes nothing, and an option that is replaced has none.
+func TestRulesChangeNothing(t *testing.T) {
+	g := given{settings: defaults(), url: "ws://server.test"}
+	for _, opt := range []Option{WithCompression(9), WithDialOptions(&websocket.DialOptions{CompressionMode: 8, Subprotocols: []string{"a", "b"}})} {
+		opt.apply(&g)
+	}
+	before := g
+	for range 2 {
+		if fault := g.rules().fault(); fault == nil || fault.Option != "WithCompression" || fault.Value != websocket.CompressionMode(9) {
+			t.Errorf("got %v", fault)
+		}
+	}
+	if !reflect.DeepEqual(g, before) {
+		t.Errorf("%+v was changed to %+v", before, g)
+	}
+	WithCompression(websocket.CompressionDisabled).apply(&g)
+	if fault := g.rules().fault(); fault != nil {
+		t.Error(fault)
+	}
+}
+
+// newError returns why New does not take these options.
+func newError(opts ...Option) (option *OptionError) {
+	_, err := New("ws://server.test", opts...)
+	errors.As(err, &option)
+	return option
+}
+
+// makeOption calls a function of everyOption.
+func makeOption(option any, args []reflect.Value) Option {
+	f := reflect.ValueOf(option)
+	call := f.Call
+	if f.Type().IsVariadic() {
+		call = f.CallSlice
+	}
+	return call(args)[0].Interface().(Option)
+}
+
+func isNumber(typ reflect.Type) bool { return typ.Kind() == reflect.Int || typ.Kind() == reflect.Int64 }
+
+// isNillable reports whether an option may be given nil by mistake; a list of none is
+// no mistake.
+func isNillable(typ reflect.Type) bool {
+	kinds := []reflect.Kind{reflect.Func, reflect.Interface, reflect.Pointer, reflect.Map}
+	return slices.Contains(kinds, typ.Kind())
+}
+
+// bystander is all interfaces that an option takes.
+type bystander struct{}
+
+func (bystander) Wait(context.Context) error { return nil }
+func (bystander) Online() bool               { return true }
+func (bystander) OnChange(func()) func()     { return func() {} }
+
+// usable returns arguments for an option of that type, each of which works.
+func usable(option reflect.Type) (args []reflect.Value) {
+	for i := range option.NumIn() {
+		args = append(args, usableArgument(option.In(i)))
+	}
+	return args
+}
+
+func usableArgument(typ reflect.Type) reflect.Value {
+	if typ == reflect.TypeFor[*slog.Logger]() {
+		return reflect.ValueOf(silence)
+	}
+	switch typ.Kind() {
+	case reflect.Func:
+		return reflect.MakeFunc(typ, func([]reflect.Value) (zeros []reflect.Value) {
+			for i := range typ.NumOut() {
+				zeros = append(zeros, reflect.Zero(typ.Out(i)))
+			}
+			return zeros
+		})
+	case reflect.Interface:
+		return reflect.ValueOf(bystander{})
+	case reflect.Pointer:
+		return reflect.New(typ.Elem())
+	case reflect.Map:
+		return reflect.MakeMap(typ)
+	case reflect.Slice:
+		return reflect.MakeSlice(typ, 0, 0)
+	default:
+		return reflect.ValueOf(1).Convert(typ)
+	}
+}
+
+// defaultOf returns the default of an argument of an option: what is in the field that
+// this argument sets, and no other.
+func defaultOf(t *testing.T, option any, argument int) reflect.Value {
+	t.Helper()
+	const mark = 7
+	var args []reflect.Value
+	for i := range reflect.TypeOf(option).NumIn() {
+		args = append(args, reflect.Zero(reflect.TypeOf(option).In(i)))
+	}
+	args[argument] = reflect.ValueOf(mark).Convert(args[argument].Type())
+	var g given
+	makeOption(option, args).apply(&g)
+	set := numbers(reflect.ValueOf(g))
+	i := slices.IndexFunc(set, func(v reflect.Value) bool { return v.Int() == mark })
+	if i < 0 {
+		t.Fatalf("%T sets no field", option)
+	}
+	return numbers(reflect.ValueOf(given{settings: defaults()}))[i]
+}
+
+// numbers returns all numbers in v, in order.
+func numbers(v reflect.Value) (all []reflect.Value) {
+	if isNumber(v.Type()) {
+		return []reflect.Value{v}
+	}
+	if v.Kind() == reflect.Struct {
+		for i := range v.NumField() {
+			all = append(all, numbers(v.Field(i))...)
+		}
+	}
+	return all
+}
+
+// inWords returns a default as documentation has it.
+func inWords(v reflect.Value) string {
+	n := v.Int()
+	switch {
+	case n == 0:
+		return "off"
+	case v.Type() == reflect.TypeFor[time.Duration]() && n%int64(time.Second) == 0:
+		return fmt.Sprintf("%d s", n/int64(time.Second))
+	case v.Type() == reflect.TypeFor[time.Duration]():
+		return fmt.Sprintf("%d ms", n/int64(time.Millisecond))
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%d MiB", n>>20)
+	default:
+		return fmt.Sprint(n)
+	}
+}
+
+// optionDocs returns the doc comment of every exported function that returns an
+// Option, on one line.
+func optionDocs(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs := make(map[string]string)
+	for _, path := range files {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, declaration := range file.Decls {
+			if f, ok := declaration.(*ast.FuncDecl); ok && f.Name.IsExported() && returnsOption(f) {
+				docs[f.Name.Name] = strings.Join(strings.Fields(f.Doc.Text()), " ")
+			}
+		}
+	}
+	return docs
+}
+
+func returnsOption(f *ast.FuncDecl) bool {
+	if f.Recv != nil || f.Type.Results == nil || len(f.Type.Results.List) != 1 {
+		return false
+	}
+	name, ok := f.Type.Results.List[0].Type.(*ast.Ident)
+	return ok && name.Name == "Option"
+}
+
+// optionRows returns the default of every option in the README's table.
+func optionRows(t *testing.T) map[string]string {
+	t.Helper()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "\n## Options\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	rows := make(map[string]string)
+	for line := range strings.Lines(section) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`(With[A-Za-z]+)`").FindAllStringSubmatch(cells[1], -1) {
+			rows[name[1]] = strings.TrimSpace(cells[2])
+		}
+	}
+	return rows
+}
