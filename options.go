@@ -15,7 +15,9 @@ import (
 	"github.com/coder/websocket"
 )
 
-// settings are what the options set and the client keeps as it is.
+// settings are what the options set and the client keeps as it is. An option is a field
+// here, a default if it has one, a function, its rules, and a row in the README; the tests
+// of everyOption keep them together.
 type settings struct {
 	endpoint func(context.Context, Attempt) (Endpoint, error)
 	onOpen   func(context.Context, *Session) error
@@ -77,11 +79,11 @@ func (s *separate[T]) over(other T) T {
 	return other
 }
 
-// config is what the client works with.
+// config is what the client works with: what it was given, and what follows from it.
 type config struct {
 	settings
-	target target
-	dial   websocket.DialOptions
+	target target                // of the URL given to New
+	dial   websocket.DialOptions // the separate options included
 }
 
 var silence = slog.New(slog.DiscardHandler)
@@ -110,8 +112,8 @@ func defaults() settings {
 // Option configures a [Client]. Different options may be given in any order. If one
 // is given twice the last one wins, except for [WithFilter].
 //
-// [New] returns an [*OptionError] for an option that cannot work. An argument that is
-// nil cannot, unless the option says what nil means.
+// [New] returns an [*OptionError] for an option that cannot work, and for one that is
+// given nil, unless the option says what nil means.
 type Option interface {
 	apply(*given)
 }
@@ -518,7 +520,7 @@ func (rs rules) fault() *OptionError {
 	return nil
 }
 
-// when returns what a rule that is broken says.
+// when returns how a rule is broken, if it is.
 func when(broken bool, how string) string {
 	if broken {
 		return how
