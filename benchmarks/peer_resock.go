@@ -129,7 +129,7 @@ const (
 type enqueuer struct {
 	client *resock.Client
 	result resock.SendOption
-	room   chan error // outcomes, each of which permits to enqueue a batch
+	room   chan error // outcomes; each allows enqueuing a batch
 	n      int
 }
 

@@ -182,7 +182,7 @@ func TestOnline(t *testing.T) {
 		}
 		world.becomes(snapshot{})
 		if watcher.Online() {
-			t.Error("does not look while nobody watches")
+			t.Error("does not look without subscribers")
 		}
 		world.becomes(snapshot{online: true})
 		stop := watcher.OnChange(func() {})

@@ -151,7 +151,7 @@ func TestExample_credentials(t *testing.T) {
 		for i, attempt := range server.Attempts() {
 			want := fmt.Sprintf("token %d", i+1)
 			if got := attempt.Request.Header.Get("Authorization"); got != want {
-				t.Errorf("attempt %d came with %q, want %q", i+1, got, want)
+				t.Errorf("attempt %d has the header %q, want %q", i+1, got, want)
 			}
 		}
 	})

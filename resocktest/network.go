@@ -96,7 +96,7 @@ const memoryHost = "server.test"
 // memory is a network without sockets.
 type memory struct {
 	mu     sync.Mutex
-	accept func(socket) // nil while nobody listens
+	accept func(socket) // nil while stopped
 }
 
 func (m *memory) listen(accept func(socket)) error {

@@ -43,7 +43,7 @@ type Server struct {
 // Attempt is one attempt to connect.
 type Attempt struct {
 	Time    time.Time
-	Request *http.Request // the upgrade request, or nil if none came
+	Request *http.Request // the upgrade request, or nil if none was received
 }
 
 // NewServer returns a server that listens on a TCP port of the loopback interface. It
@@ -271,7 +271,7 @@ func (s *Server) noteRequest(attempt int, request *http.Request) {
 	s.attempts[attempt].Request = request
 }
 
-// accept serves a new connection on a goroutine of its own.
+// accept serves a connection on a new goroutine.
 func (s *Server) accept(socket socket) {
 	l := newLink(socket)
 	s.mu.Lock()
