@@ -1,6 +1,6 @@
-// Package resock is a WebSocket client that stays connected: it dials, watches
-// the connection with a heartbeat, reconnects with a capped exponential backoff,
-// and reports everything as one ordered stream of events.
+// Package resock is a WebSocket client that stays connected: it dials, checks
+// the connection with a heartbeat, reconnects with capped exponential backoff and
+// full jitter, and reports everything as one ordered stream of events.
 //
 //	client, err := resock.New("wss://example.com/push")
 //	if err != nil {
@@ -21,116 +21,121 @@
 //		}
 //	}
 //
-// Five names carry most programs: [New], [Client.Subscribe], [Client.Run],
+// Most programs need only five names: [New], [Client.Subscribe], [Client.Run],
 // [Client.Send] and [Client.Close].
 //
 // # Events
 //
-// Every subscriber sees the same events, in the same order, on one channel:
+// Every subscriber sees the same events, in the same order, on its own channel:
 //
 //	stream  = { attempt } end-of-channel
 //	attempt = Fail                    the attempt never opened (Session 0)
 //	        | Open { Message } Fail   the session was lost, or the server broke the protocol
 //	        | Open { Message } Close  one side began a closing handshake
 //
-// Sessions are numbered 1, 2, 3… Each [OpenEvent] is ended by exactly one
-// [FailEvent] or [CloseEvent], whose Next tells what follows: [StateWaiting] with
-// RetryIn, [StateConnecting], [StateOffline], [StateSuspended], or [StateClosed],
-// after which the channel closes. A message that was received completely before a
-// loss is delivered before the Fail; a truncated one never is.
+// Sessions are numbered 1, 2, 3… Exactly one [FailEvent] or [CloseEvent] follows each
+// [OpenEvent], and its Next field tells what comes next: [StateWaiting] with RetryIn,
+// [StateConnecting], [StateOffline], [StateSuspended], or [StateClosed], after which
+// the channel closes. A message that was received completely before the connection
+// was lost is delivered before the FailEvent; an incomplete one is never delivered.
 //
-// By default a slow subscriber slows the connection down, and with it all other
-// subscribers: nothing is lost while the session lasts. [WithOverflow] drops the oldest
-// messages instead, and counts them; [WithoutMessages] leaves messages out; [WithBuffer]
-// sets how many events may wait. With nobody subscribed, events are discarded.
+// By default a slow subscriber exerts backpressure on the connection, and so delays
+// all other subscribers: while the session lasts, no message is lost. [WithOverflow]
+// drops the oldest messages instead and counts them, [WithoutMessages] leaves messages
+// out, and [WithBuffer] sets how many events may be buffered. Without a subscriber,
+// events are discarded.
 //
-// [Client.Messages] is a loop over the messages alone, and the fastest way to receive
-// them. [WithFilter] sees each message before all others do.
+// [Client.Messages] is a loop over messages alone, and the fastest way to receive
+// them. [WithFilter] sees each message before any subscriber does.
 //
-// # Those it serves
+// # Slow subscribers and hooks
 //
-// The client never waits for its own life on those it serves. Any of its methods may be
-// called, with any context, by the consumer of events, a handler, a filter or a hook.
+// No subscriber, handler, filter or hook can keep the client from reconnecting or
+// closing. All of them may call any method of the client, with any context.
 //
-//   - When a session is lost, what was received and not delivered waits for its
-//     subscriber, about 256 KiB of it, and the client goes on. After [Client.Close],
-//     [Client.Suspend] or at the session's age, it is read on to the server's close frame.
-//     The next session reads nothing before the subscriber has caught up.
-//   - Events besides messages never wait. For a subscriber that lets more than 64 of
-//     them wait beside its buffer, whole attempts are left out, oldest first, and the
-//     numbers in the events show it.
-//   - While delivery is blocked on an open session, beats still go out, silence does not
-//     count as the server's death, and on Linux and macOS the system finds a dead line.
-//     [Stats] tells for how long delivery was blocked, and by whom.
-//   - A handler or filter that does not return 1 s after its session's end is left behind:
-//     the client reconnects without it. Hooks that overstay by 1 s are left behind, too:
-//     the attempt fails, or the default answer holds, and the log names the hook.
-//   - At the close timeout every waiting Send is settled, and the channels and
-//     [Client.Done] are closed. [Client.Run] returns when the last handler or hook does.
+//   - When a session is lost, the messages that were received but not delivered wait
+//     for their subscriber, about 256 KiB of them, and the client reconnects. It reads
+//     nothing from the next session until the subscriber has caught up. When the client
+//     itself closes a session ([Client.Close], [Client.Suspend], [WithMaxSessionAge]),
+//     it goes on reading up to the server's close frame.
+//   - Events other than messages never block delivery. A subscriber that leaves more
+//     than 64 of them unread, beyond its buffer, misses whole attempts, oldest first;
+//     the numbers in the events show the gap.
+//   - While delivery is blocked on an open session, heartbeats are still sent. Silence
+//     does not count against the server then, but on Linux and macOS the operating
+//     system detects a dead connection. [Stats] tells for how long delivery was blocked,
+//     and by whom.
+//   - The client stops waiting for a handler or filter that has not returned 1 s after
+//     the end of its session, and reconnects. It abandons a hook likewise, 1 s after the
+//     hook's context ended or, if it has none, after the call: the attempt fails, or the
+//     default decides, and the log names the hook.
+//   - By the end of the close timeout every pending Send has returned, and the channels
+//     and [Client.Done] are closed. [Client.Run] returns once all handlers and hooks
+//     have returned.
 //
-// What waits for the client's own end or opening cannot come true inside of it: a hook
-// that waits for Done, WaitOpen or Shutdown is left behind as any other.
+// A hook that waits for the client to open or to end, with Done, WaitOpen or Shutdown,
+// waits in vain, since the client waits for the hook; it is abandoned like any other.
 //
 // # Stopping
 //
-// [Client.Close] closes for good: what is queued is sent if a session is open, then
-// the closing handshake, all within [WithCloseTimeout]. It only signals; to wait,
-// range to the end of the events or receive from [Client.Done]. [Client.Shutdown]
-// waits, and sends what is queued over a reconnect if need be. Cancelling the context of Run
-// closes with code 1001 and does not send what is queued. While a session is open
-// the last event is a [CloseEvent], while connecting a [FailEvent]; otherwise the
-// channels just close. What a subscriber has not taken by the close timeout is
-// discarded.
+// [Client.Close] closes the client for good: if a session is open, it sends what is
+// queued and then performs the closing handshake, all within [WithCloseTimeout]. Close
+// does not wait; to do so, range to the end of the events or receive from
+// [Client.Done]. [Client.Shutdown] waits, and reconnects if it has to in order to send
+// what is queued. Canceling the context of Run closes with code 1001 and does not send
+// what is queued. The last event is a [CloseEvent] if a session was open and a
+// [FailEvent] if the client was connecting; otherwise the channels just close. Events
+// that a subscriber has not received by the end of the close timeout are discarded.
 //
 // # Liveness
 //
-// A ping goes out when nothing was received for 15 s, and a server that does not
-// answer with any byte within 10 s is taken for dead ([WithHeartbeat]). Servers
-// that want a message of their own as heartbeat get it by [WithHeartbeatMessage],
-// and servers that promise traffic are watched by [WithIdleTimeout]. Only the time
-// that the client waits for the network counts as silence: a slow subscriber never
-// makes a healthy connection fail. [Session.SetHeartbeat] and [Session.SetIdleTimeout]
-// obey a server that dictates its times.
+// The client sends a ping after 15 s of silence, and considers the connection dead if
+// not a single byte arrives within the next 10 s ([WithHeartbeat]). For servers that
+// expect a heartbeat message of their own there is [WithHeartbeatMessage]; if the server
+// promises regular traffic, [WithIdleTimeout] holds it to that. Only time spent waiting
+// for the network counts as silence, so a slow subscriber never makes a healthy
+// connection fail. [Session.SetHeartbeat] and [Session.SetIdleTimeout] are for servers
+// that announce these intervals.
 //
 // # Reconnecting
 //
-// After a failure the client waits for a time drawn uniformly from zero to a bound
-// that starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session that lasted
-// 5 s restarts the backoff ([WithStableAfter]). [DefaultRetryPolicy] tells which
-// failures are retried how; nothing ends it but [WithMaxAttempts], if set, and a
-// server that closes five sessions in a row by the same protocol error.
-// [WithRetryPolicy] and [WithBackoffPolicy] replace both parts.
+// After a failure the client waits for a random time between zero and a bound that
+// starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session of at least 5 s
+// resets the backoff ([WithStableAfter]). [DefaultRetryPolicy] documents which failures
+// are retried, and how fast. By default the client never gives up, unless five sessions
+// in a row end with the same close code for a bad message; [WithMaxAttempts] sets a
+// limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
 //
 // # Sending
 //
-// [Client.Send] waits for an open session and returns nil when the message was
-// handed to the network. [Client.Enqueue] returns at once; queued messages survive
-// reconnects and go out in order, within the bounds of [WithQueue]. A message is
-// sent at most once: one that may have been sent gets [ErrMaybeSent] and is not
-// repeated. Every other error is an [ErrNotSent], after which repeating is safe.
+// [Client.Send] waits for an open session and returns nil once the message was handed
+// to the network. [Client.Enqueue] returns at once; queued messages survive reconnects
+// and are sent in order, within the bounds of [WithQueue]. A message is sent at most
+// once: if it may have been sent, the error is [ErrMaybeSent], and the client does not
+// repeat it. Any other error is an [ErrNotSent], after which it is safe to send again.
 //
-// [WithTTL] gives a message up in time, and [WithSession] binds it to the connection
-// that it answers. [WithSendLimiter] keeps the pace that a server allows.
+// [WithTTL] limits how long a message may wait, and [WithSession] binds it to the
+// connection that it answers. [WithSendLimiter] keeps to the server's rate limit.
 //
-// A message that was sent has not arrived yet: [Client.Flush] waits until the server
-// has read all that was sent before. That is not to say that it has understood. Where
-// that matters, the server must acknowledge.
+// A message that was sent has not necessarily arrived: [Client.Flush] waits until the
+// server has read everything sent before. Whether it has processed a message, only an
+// acknowledgement by the server can tell.
 //
 // # Control
 //
-// [WithEndpoint] gives each attempt its URL and headers: fresh tokens, failover,
-// resume cursors. [WithOnOpen] registers with the server on every connection,
-// before any queued message. [WithNetwork] keeps the client from dialing while
-// there is no network, [Client.Suspend] while the application needs no connection
-// and until [Client.Resume]; [Client.Reconnect] replaces the connection at once.
-// [WithMaxSessionAge] does so before the server would, and [WithDialLimiter] shares
-// one pace among many clients.
+// [WithEndpoint] supplies the URL and headers of each attempt: fresh tokens, failover,
+// resume cursors. [WithOnOpen] runs on every new connection before any queued message,
+// to register with the server. [WithNetwork] keeps the client from dialing while there
+// is no network, and [Client.Suspend] while the application needs no connection, until
+// [Client.Resume]. [Client.Reconnect] replaces the connection at once, and
+// [WithMaxSessionAge] before the server would cut it. [WithDialLimiter] limits the rate
+// at which many clients dial.
 //
 // # Advanced
 //
-// [WithMessageHandler] hands messages to a function on the reading goroutine,
-// without a channel and without an allocation; [WithBorrowedData] makes Messages as
-// free of garbage. [WithHTTPClient] sets proxy, TLS and
-// dialer, [WithCompression] offers permessage-deflate, and [WithDialOptions] takes
-// everything that coder/websocket's Dial does.
+// [WithMessageHandler] passes messages to a function on the reading goroutine, without
+// a channel and without allocating; [WithBorrowedData] makes Messages free of garbage,
+// too. [WithHTTPClient] sets proxy, TLS and dialer, [WithCompression] offers
+// permessage-deflate, and [WithDialOptions] accepts all options of coder/websocket's
+// Dial.
 package resock

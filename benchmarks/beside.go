@@ -2,14 +2,14 @@ package main
 
 import "strings"
 
-// programs are what samples are taken with: this program, and the same one with another
-// version of resock, or nothing.
+// programs take the samples: this program and, if not empty, one built with another
+// version of resock.
 type programs struct{ own, other string }
 
 // otherSuffix marks the rows of the other version.
 const otherSuffix = ", other version"
 
-// of returns the program that has the peer of a row, and the peer's name.
+// of returns the program that measures a row, and the name of its peer.
 func (p programs) of(row string) (program, peer string) {
 	if peer, ok := strings.CutSuffix(row, otherSuffix); ok {
 		return p.other, peer
@@ -17,8 +17,7 @@ func (p programs) of(row string) (program, peer string) {
 	return p.own, row
 }
 
-// withOther returns the groups with a row for the other version of resock below each of
-// this one.
+// withOther adds a row for the other version of resock below each row for this one.
 func withOther(groups []group) []group {
 	for i, g := range groups {
 		var rows []string

@@ -21,7 +21,7 @@ const (
 	figureWidth = 66
 )
 
-// chartStyle suits light and dark pages: nothing is drawn behind the chart.
+// chartStyle suits light and dark pages: the chart has no background.
 const chartStyle = `
 text { font: 12px system-ui, sans-serif; fill: #57606a }
 .title { font-size: 17px; font-weight: 600; fill: #1f2328 }
@@ -44,14 +44,14 @@ type bar struct {
 	nanos float64
 }
 
-// panel is one column of a group, the fastest peer first.
+// panel shows one column of a group, with the fastest peer first.
 type panel struct {
 	title string
 	bars  []bar
 }
 
-// chart draws the time per message of every peer as an SVG, with a panel for
-// each size that is received, one for sending, and one for each compressed feed.
+// chart draws the time per message of all peers as an SVG, with a panel for each size
+// of received messages, one for sending, and one for each compressed feed.
 func chart(r results) string {
 	inbound, outbound, compressed := inboundPlan(), outboundPlan(), compressedPlan()
 	var panels []panel
@@ -74,7 +74,7 @@ func chart(r results) string {
 	return fmt.Sprintf("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%[1]d\" height=\"%[2]d\" role=\"img\">\n"+
 		"<title>Time per message of WebSocket clients for Go</title>\n<style>%s</style>\n"+
 		"<text class=\"title\" x=\"8\" y=\"24\">Time per message</text>\n"+
-		"<text x=\"8\" y=\"44\">less is better; wall time, medians, one run on one machine, the server in its own process</text>\n%s</svg>\n",
+		"<text x=\"8\" y=\"44\">lower is better; wall time, medians of one run on one machine, server in its own process</text>\n%s</svg>\n",
 		chartWidth, height, chartStyle, out.String())
 }
 
@@ -89,7 +89,7 @@ func newPanel(title string, g group, label string, r results) panel {
 	return p
 }
 
-// draw draws the panel with its upper left corner at x, y and returns its height.
+// draw draws the panel with its top left corner at x, y and returns its height.
 func (p panel) draw(out *strings.Builder, x, y int) int {
 	fmt.Fprintf(out, "<text class=\"panel\" x=\"%d\" y=\"%d\">%s</text>\n", x+8, y+18, html.EscapeString(p.title))
 	slowest := 1.0
@@ -113,7 +113,7 @@ func (p panel) draw(out *strings.Builder, x, y int) int {
 	return panelHead + len(p.bars)*barPitch + panelGap
 }
 
-// duration writes nanoseconds briefly.
+// duration formats nanoseconds.
 func duration(nanos float64) string {
 	if nanos < 10_000 {
 		return metric{unit: 1, decimals: -1}.format(nanos) + " ns"

@@ -30,7 +30,7 @@ func openMany(t target, p peer, count int, interval time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// idle measures what an open connection holds.
+// idle measures the memory and goroutines of an open connection.
 func idle(s spec, p peer) (sample, error) {
 	t := s.target("/idle")
 	open := func(count int) error {
@@ -40,7 +40,7 @@ func idle(s spec, p peer) (sample, error) {
 		}
 		return await(t.received, wanted)
 	}
-	if err := open(16); err != nil { // what is paid once
+	if err := open(16); err != nil { // for what is allocated only once
 		return nil, err
 	}
 	memory, goroutines, err := settle(s.Count)
@@ -57,19 +57,19 @@ func idle(s spec, p peer) (sample, error) {
 	}, err
 }
 
-// await waits until so many messages were received.
+// await waits until the wanted number of messages is received.
 func await(received *atomic.Int64, wanted int64) error {
 	for deadline := time.Now().Add(time.Minute); received.Load() != wanted; {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%d messages received, not %d", received.Load(), wanted)
+			return fmt.Errorf("received %d messages, want %d", received.Load(), wanted)
 		}
 		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
 
-// settle waits for what dialing count connections left behind to go, and returns
-// what stays.
+// settle waits until the garbage of dialing count connections is freed, and returns what
+// is left.
 func settle(count int) (memory float64, goroutines int, err error) {
 	for range 4 { // a stack shrinks by half at each collection
 		time.Sleep(time.Duration(count) * 60 * time.Microsecond)
@@ -80,8 +80,8 @@ func settle(count int) (memory float64, goroutines int, err error) {
 	return memory, runtime.NumGoroutine(), err
 }
 
-// dialing measures what a client costs from its dial to its end. The wall time
-// is that of the dial alone.
+// dialing measures a client from dialing to closing. The wall time is that of dialing
+// alone.
 func dialing(s spec, p peer) (sample, error) {
 	t := s.target("/idle")
 	var start usage
@@ -104,8 +104,8 @@ func dialing(s spec, p peer) (sample, error) {
 	return result, nil
 }
 
-// reconnecting measures a whole cycle with a server that drops every connection
-// at once: dial, notice the loss, take down, with no delay between.
+// reconnecting measures the whole cycle with a server that drops every connection at
+// once: dial, detect the loss, clean up. There is no delay in between.
 func reconnecting(s spec, p peer) (sample, error) {
 	m := newMeter(s.Length, 10)
 	before, err := countersOf(s.Server)
@@ -121,8 +121,8 @@ func reconnecting(s spec, p peer) (sample, error) {
 	return result, err
 }
 
-// beating measures the CPU time of one heartbeat, ping and pong, on many
-// connections with a very short interval.
+// beating measures a heartbeat, that is a ping and its pong, on many connections with a
+// very short interval.
 func beating(s spec, p peer) (sample, error) {
 	if err := openMany(s.target("/idle"), p, s.Count, s.Interval); err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func beating(s spec, p peer) (sample, error) {
 	return result, nil
 }
 
-// countersOf asks the server what it has done so far.
+// countersOf returns the server's counters.
 func countersOf(server addresses) (counters, error) {
 	var c counters
 	response, err := http.Get("http://" + server.Plain + "/counters")

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// echo measures the time from sending a message to having the server's answer.
+// echo measures the time from sending a message to receiving the server's answer.
 func echo(s spec, p peer) (sample, error) {
 	trips := &roundTrips{meter: newMeter(s.Length, 10)}
 	if err := p.exchange(s.target("/echo"), payloadOf(s.Size), trips); err != nil {
@@ -19,17 +19,17 @@ func echo(s spec, p peer) (sample, error) {
 	return result, nil
 }
 
-// roundTrips is told of every round trip that a peer makes.
+// roundTrips measures the round trips of a peer.
 type roundTrips struct {
 	meter *meter
 	began time.Time
 	took  []time.Duration
 }
 
-// begin is called before sending.
+// begin must be called before sending.
 func (r *roundTrips) begin() { r.began = time.Now() }
 
-// end is called after receiving, and reports whether another trip is wanted.
+// end must be called after receiving. It reports whether to make another round trip.
 func (r *roundTrips) end() bool {
 	r.took = append(r.took, time.Since(r.began))
 	return r.meter.event()

@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// feed is what the server sends again and again, in one write each time.
+// feed is a sequence of messages that the server sends repeatedly, each time in one
+// write.
 type feed struct {
 	frames []byte
-	ends   []int // of the messages, in frames
+	ends   []int // offsets of the messages' ends in frames
 }
 
-// floodChunk is about how much the server writes at once.
+// floodChunk is about the number of bytes that the server writes at once.
 const floodChunk = 256 << 10
 
 // feedOf returns the feed of a variant.
@@ -37,14 +38,14 @@ func (f *feed) add(frames []byte) {
 	f.ends = append(f.ends, len(f.frames))
 }
 
-// Compressing takes long, so each of them is made once.
+// Compressing is slow, so each feed is made only once.
 var (
 	ticksAlone    = sync.OnceValue(func() feed { return tickFeed(false) })
 	ticksTakeover = sync.OnceValue(func() feed { return tickFeed(true) })
 )
 
-// tickFeed returns compressed ticks. With takeover they are one stream of a fresh
-// compressor, which refers to nothing before it, so that it may follow itself.
+// tickFeed returns compressed ticks. With takeover they are one stream of a new
+// compressor, which refers to nothing before itself, and so may be repeated.
 func tickFeed(takeover bool) feed {
 	var f feed
 	m, d := newMarket(), newDeflater()
@@ -57,14 +58,14 @@ func tickFeed(takeover bool) feed {
 	return f
 }
 
-// tickSize is the length of every tick, so that what arrives can be checked.
+// tickSize is the size of every tick, by which inbound checks what it received.
 const tickSize = 230
 
-// market makes ticks that differ like real ones, the same in each run.
+// market makes ticks that vary like real ones, but are the same in each run.
 type market struct {
 	random *rand.Rand
 	cents  []int // the price of each symbol
-	n      int   // of ticks so far
+	n      int   // ticks so far
 }
 
 var symbols = []string{"BTC-USD", "ETH-USD", "SOL-USD", "LTC-USD", "BCH-USD", "DOT-USD", "BTC-EUR", "ETH-EUR"}

@@ -12,16 +12,16 @@ func TestTicksDifferButForTheirSize(t *testing.T) {
 	for range 10_000 {
 		tick := m.tick()
 		if len(tick) != tickSize {
-			t.Fatalf("%d bytes, not %d: %s", len(tick), tickSize, tick)
+			t.Fatalf("got %d bytes, want %d: %s", len(tick), tickSize, tick)
 		}
 		if seen[string(tick)] {
-			t.Fatalf("twice: %s", tick)
+			t.Fatalf("got twice: %s", tick)
 		}
 		seen[string(tick)] = true
 	}
 }
 
-// A feed is sent again and again, so its stream must go on where it ended.
+// A feed is sent repeatedly, so its beginning must be valid after its end.
 func TestTicksMayBeRepeated(t *testing.T) {
 	for name, f := range map[string]feed{variantTicks: ticksAlone(), variantTakeover: ticksTakeover()} {
 		var stream bytes.Buffer
@@ -39,7 +39,7 @@ func TestTicksMayBeRepeated(t *testing.T) {
 			}
 		}
 		got, err := io.ReadAll(flate.NewReader(&stream))
-		if err != io.ErrUnexpectedEOF { // no block is the final one
+		if err != io.ErrUnexpectedEOF { // there is no final block
 			t.Errorf("%s: %v", name, err)
 		}
 		want := newMarket()

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// Variants of what the server sends.
+// Variants of the messages from the server.
 const (
 	variantBinary    = "binary"
 	variantText      = "text"
 	variantTLS       = "TLS"
-	variantRSA       = "TLS RSA" // with another certificate
+	variantRSA       = "TLS RSA"
 	variantDeflate   = "compressed"
 	variantFragments = "fragmented"
-	variantTicks     = "ticks"          // compressed, each by itself
-	variantTakeover  = "ticks takeover" // compressed, with reference to those before
+	variantTicks     = "ticks"          // compressed without context takeover
+	variantTakeover  = "ticks takeover" // compressed with context takeover
 )
 
 const (
@@ -33,7 +33,7 @@ const (
 	rsv1Bit = 0x40
 )
 
-// fragments is in how many frames a fragmented message comes.
+// fragments is the number of frames of a fragmented message.
 const fragments = 4
 
 // encodeMessage returns the frames of one message from the server.
@@ -86,8 +86,8 @@ func appendFrame(b []byte, first byte, payload []byte) []byte {
 // deflate compresses one message.
 func deflate(payload []byte) []byte { return newDeflater().message(payload) }
 
-// deflater compresses messages (RFC 7692, section 7.2.1), each with reference to
-// those before it, unless it was reset.
+// deflater compresses messages (RFC 7692, section 7.2.1). It keeps its context from one
+// to the next, unless it is reset.
 type deflater struct {
 	out bytes.Buffer
 	w   *flate.Writer
@@ -103,7 +103,7 @@ func newDeflater() *deflater {
 	return d
 }
 
-// message returns what is valid until the next one.
+// message returns a compressed payload, which is valid until the next call.
 func (d *deflater) message(payload []byte) []byte {
 	d.out.Reset()
 	// A bytes.Buffer takes everything.
@@ -114,7 +114,7 @@ func (d *deflater) message(payload []byte) []byte {
 
 func (d *deflater) reset() { d.w.Reset(&d.out) }
 
-// readFrame reads one masked frame. Only small ones come.
+// readFrame reads one masked frame. It trusts the length.
 func readFrame(in *bufio.Reader) (opcode byte, payload []byte, err error) {
 	var header [14]byte
 	if _, err := io.ReadFull(in, header[:2]); err != nil {

@@ -22,8 +22,8 @@ func main() {
 	}
 }
 
-// execute is the whole program. It starts itself as the server and as the client
-// of each sample.
+// execute runs the benchmarks. The program starts itself as the server, and as the
+// client of each sample: then execute does that instead.
 func execute(args []string) error {
 	switch {
 	case len(args) == 1 && args[0] == commandServer:
@@ -32,13 +32,13 @@ func execute(args []string) error {
 		return takeSample(args[1])
 	}
 	flags := flag.NewFlagSet("benchmarks", flag.ExitOnError)
-	short := flags.Bool("short", false, "see that everything works: one small round, no files written")
-	rounds := flags.Int("rounds", 7, "samples of each measurement")
-	only := flags.String("only", "", "measure only groups whose title contains this; no files written")
-	peer := flags.String("peer", "", "measure only peers whose name contains this; no files written")
-	profiles := flags.String("profile", "", "write a CPU profile of each sample into this directory; no files written")
-	beside := flags.String("beside", "", "this program, built with another version of resock, whose figures stand beside; no files written")
-	out := flags.String("out", "", "write results.md and chart.svg into this directory, also if they are a part; all of them go into the current one by default")
+	short := flags.Bool("short", false, "only check that everything works: one small round")
+	rounds := flags.Int("rounds", 7, "take `n` samples of each measurement")
+	only := flags.String("only", "", "measure only groups whose title contains `text`")
+	peer := flags.String("peer", "", "measure only peers whose name contains `text`")
+	profiles := flags.String("profile", "", "write a CPU profile of each sample into `directory`")
+	beside := flags.String("beside", "", "also measure with `program`, which is this one built with another version of resock")
+	out := flags.String("out", "", "write results.md and chart.svg into `directory`; by default\nthe current one, or none with -short, -only, -peer, -profile or -beside")
 	_ = flags.Parse(args) // exits on errors
 	if *short {
 		*rounds = 1

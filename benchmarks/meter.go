@@ -2,27 +2,27 @@ package main
 
 import "time"
 
-// warmUp is how many of count events pass before the clock starts.
+// warmUp is the number of events, in addition to count, before the clock starts.
 func warmUp(count int) int { return count/10 + 1 }
 
-// meter measures a run of equal events for a given time, so that no sample is short,
-// however fast the peer. The events of the first tenth of that time warm up.
+// meter measures equal events for a given time, so that samples of fast peers are not
+// too short. Before that, events warm up for a tenth of that time.
 type meter struct {
 	length     time.Duration
-	every      int // events between two looks at the clock
+	every      int // number of events between two looks at the clock
 	seen, next int
 	until      time.Time
-	warm       int // events that have passed when the measure starts
+	warm       int // number of events before start
 	start, end usage
 }
 
-// newMeter returns a meter that looks at the clock after each so many events: fast
-// ones would notice.
+// newMeter returns a meter that looks at the clock only after every so many events,
+// since that would slow fast ones down.
 func newMeter(length time.Duration, every int) *meter {
 	return &meter{length: length, every: every, next: 1}
 }
 
-// event notes one event, and reports whether more are wanted.
+// event counts an event and reports whether to go on.
 func (m *meter) event() bool {
 	m.seen++
 	return m.seen < m.next || m.look()

@@ -13,13 +13,13 @@ func TestMeterLeavesOutTheWarmUp(t *testing.T) {
 		time.Sleep(100 * time.Microsecond)
 	}
 	if took := time.Since(began); took < length*11/10 {
-		t.Errorf("over after %v", took)
+		t.Errorf("took %v, want at least %v", took, length*11/10)
 	}
 	counted := m.seen - m.warm
 	if m.warm == 0 || counted%3 != 0 {
-		t.Errorf("%d events warmed up, %d counted", m.warm, counted)
+		t.Errorf("%d events of warm-up, %d counted", m.warm, counted)
 	}
 	if wall := m.sample()[metricWall] * float64(counted); wall < float64(length) {
-		t.Errorf("%v measured, not %v", time.Duration(wall), length)
+		t.Errorf("measured %v, want at least %v", time.Duration(wall), length)
 	}
 }

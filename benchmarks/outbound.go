@@ -11,16 +11,16 @@ import (
 // sender sends messages on one goroutine.
 type sender interface {
 	send(data []byte) error
-	finish() error // returns when all of them were handed to the network
+	finish() error // returns once all messages are handed to the network
 }
 
-// sendFunc is a sender whose send hands the message to the network itself.
+// sendFunc is a sender that returns once the message is handed to the network.
 type sendFunc func(data []byte) error
 
 func (f sendFunc) send(data []byte) error { return f(data) }
 func (f sendFunc) finish() error          { return nil }
 
-// outbound measures what sending a message costs, to a server that only reads.
+// outbound measures sending to a server that only reads.
 func outbound(s spec, p peer) (sample, error) {
 	newSender, err := p.connect(s.target("/sink"))
 	if err != nil {
@@ -34,8 +34,8 @@ func outbound(s spec, p peer) (sample, error) {
 	return start.per(s.Count/s.Goroutines*s.Goroutines, now()), err
 }
 
-// countWrites measures how often a peer calls Write on its connection. It is a
-// measure of its own, because a connection that is wrapped behaves differently.
+// countWrites counts how often a peer calls Write on its connection. That needs samples
+// of its own, since a peer may treat a wrapped connection differently.
 func countWrites(s spec, p peer) (sample, error) {
 	t := s.target("/sink")
 	t.writes = new(writeCounter)
@@ -49,7 +49,7 @@ func countWrites(s spec, p peer) (sample, error) {
 	return sample{metricWrites: float64(t.writes.total.Load()-before) / float64(s.Count)}, err
 }
 
-// burst sends count messages, shared evenly by the goroutines.
+// burst sends count messages, divided evenly among the goroutines.
 func burst(s spec, newSender func() sender, count int) error {
 	errs := make([]error, s.Goroutines)
 	var running sync.WaitGroup
@@ -69,7 +69,7 @@ func burst(s spec, newSender func() sender, count int) error {
 	return errors.Join(errs...)
 }
 
-// writeCounter dials connections and counts the calls of their Write.
+// writeCounter dials connections and counts their calls of Write.
 type writeCounter struct{ total atomic.Int64 }
 
 func (c *writeCounter) DialContext(ctx context.Context, network, address string) (net.Conn, error) {

@@ -68,7 +68,7 @@ func coderExchange(t target, data []byte, trips *roundTrips) error {
 	}
 }
 
-// coderOpen pings on a goroutine of its own, as its documentation shows.
+// coderOpen pings on a separate goroutine, since the library has no heartbeat.
 func coderOpen(t target, interval time.Duration) (func(), error) {
 	conn, err := coderDial(t)
 	if err != nil {
@@ -82,7 +82,7 @@ func coderOpen(t target, interval time.Duration) (func(), error) {
 	return func() { _ = conn.CloseNow() }, nil
 }
 
-// readAll reads, and counts messages, until conn is closed.
+// readAll reads and counts messages until read fails.
 func (t target) readAll(read func() error) {
 	for read() == nil {
 		t.received.Add(1)

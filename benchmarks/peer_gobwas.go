@@ -11,10 +11,10 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// gobwas/ws gives its user frames and the rest by hand. What is done here is the
-// least that receives correct messages from this server: a buffered reader and
-// one buffer that every message is read into. It answers no pings and checks
-// nothing, which makes it the mark for what is possible.
+// gobwas/ws reads and writes frames and leaves the rest to its user. Here that is the
+// minimum that works with this server: a buffered reader, and one buffer for all
+// messages. It does not answer pings and checks nothing, and so is the baseline for
+// what is possible.
 
 func gobwasDial(t target) (net.Conn, error) {
 	dialer := ws.Dialer{}
@@ -28,7 +28,7 @@ func gobwasDial(t target) (net.Conn, error) {
 	return conn, err
 }
 
-// gobwasReader reads messages into a buffer that it uses again.
+// gobwasReader reads messages into a buffer that it reuses.
 type gobwasReader struct {
 	in  *bufio.Reader
 	buf []byte
@@ -62,8 +62,8 @@ func (r *gobwasReader) read() ([]byte, error) {
 
 func gobwasReceive(t target, r *reception) error { return gobwasRead(t, r.message) }
 
-// gobwasReceiveChannel hands each message, in memory of its own, to another
-// goroutine by a channel, and does nothing else: the mark for a channel of events.
+// gobwasReceiveChannel copies each message and sends it to another goroutine over a
+// channel: the baseline for events over a channel.
 func gobwasReceiveChannel(t target, r *reception) error {
 	type event struct { // as large as a resock.MessageEvent
 		session uint64
@@ -118,7 +118,7 @@ func gobwasConnect(t target) (func() sender, error) {
 	}, err
 }
 
-// gobwasWrite writes a message in one piece; ws.WriteFrame alone takes two.
+// gobwasWrite writes a message with one call of Write; ws.WriteFrame alone needs two.
 func gobwasWrite(out *bufio.Writer, data []byte) error {
 	if err := ws.WriteFrame(out, ws.MaskFrame(ws.NewBinaryFrame(data))); err != nil {
 		return err

@@ -36,7 +36,8 @@ func gorillaReceive(t target, r *reception) error {
 	}
 }
 
-// gorillaConnect has senders take turns: gorilla/websocket allows one writer.
+// gorillaConnect makes senders take turns, since gorilla/websocket supports only one
+// concurrent writer.
 func gorillaConnect(t target) (func() sender, error) {
 	conn, err := gorillaDial(t)
 	var turn sync.Mutex

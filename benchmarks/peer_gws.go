@@ -6,8 +6,8 @@ import (
 	"github.com/lxzan/gws"
 )
 
-// gwsHandler calls a function for every message, and closes ended when the
-// connection ends.
+// gwsHandler calls message for every message, and sends to ended when the connection
+// ends.
 type gwsHandler struct {
 	gws.BuiltinEventHandler
 	message func(conn *gws.Conn, data []byte)
@@ -16,12 +16,12 @@ type gwsHandler struct {
 
 func (h *gwsHandler) OnMessage(conn *gws.Conn, message *gws.Message) {
 	h.message(conn, message.Bytes())
-	_ = message.Close() // gives its buffer back
+	_ = message.Close() // returns its buffer to the pool
 }
 
 func (h *gwsHandler) OnClose(_ *gws.Conn, err error) { h.ended <- err }
 
-// gwsDial returns a connection that a goroutine reads.
+// gwsDial returns a connection that is read on a new goroutine.
 func gwsDial(t target, message func(*gws.Conn, []byte)) (*gws.Conn, *gwsHandler, error) {
 	handler := &gwsHandler{message: message, ended: make(chan error, 1)}
 	option := &gws.ClientOption{Addr: t.url, ReadMaxPayloadSize: readLimit}

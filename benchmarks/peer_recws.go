@@ -12,7 +12,7 @@ func recwsDial(t target, keepAlive time.Duration) (*recws.RecConn, error) {
 	if t.tls() {
 		conn.TLSClientConfig = clientTLS()
 	}
-	go conn.Dial(t.url, nil) // sleeps for the handshake timeout, also when it is done
+	go conn.Dial(t.url, nil) // sleeps for the handshake timeout even after it has connected
 	for !conn.IsConnected() {
 		if err := conn.GetDialError(); err != nil {
 			return nil, err

@@ -9,17 +9,16 @@ import (
 	"github.com/resock/resock"
 )
 
-// errEnded says that a client stopped before it had done its work.
+// errEnded is the error if a client ends before the sample is complete.
 var errEnded = errors.New("resock: the client ended")
 
-func startResock(t target, opts ...resock.Option) (*resock.Client, error) {
-	client, err := resock.New(t.url, append(opts, resock.WithDialOptions(coderOptions(t)))...)
-	return client, err
+func newResock(t target, opts ...resock.Option) (*resock.Client, error) {
+	return resock.New(t.url, append(opts, resock.WithDialOptions(coderOptions(t)))...)
 }
 
 // resockReceiveEvents ranges over a subscriber's channel.
 func resockReceiveEvents(t target, r *reception) error {
-	client, err := startResock(t)
+	client, err := newResock(t)
 	if err != nil {
 		return err
 	}
@@ -42,16 +41,17 @@ func resockReceiveEvents(t target, r *reception) error {
 	return errEnded
 }
 
-// resockReceiveOwned ranges over messages with memory of their own.
+// resockReceiveOwned ranges over messages whose data may be kept.
 func resockReceiveOwned(t target, r *reception) error { return resockReceiveMessages(t, r) }
 
-// resockReceiveBorrowed ranges over messages that are valid until the loop goes on.
+// resockReceiveBorrowed ranges over messages whose data is valid until the next
+// iteration.
 func resockReceiveBorrowed(t target, r *reception) error {
 	return resockReceiveMessages(t, r, resock.WithBorrowedData())
 }
 
 func resockReceiveMessages(t target, r *reception, opts ...resock.SubscribeOption) error {
-	client, err := startResock(t)
+	client, err := newResock(t)
 	if err != nil {
 		return err
 	}
@@ -69,11 +69,11 @@ func resockReceiveMessages(t target, r *reception, opts ...resock.SubscribeOptio
 	return errEnded
 }
 
-// resockReceiveHandler has messages handed to a function.
+// resockReceiveHandler receives messages with a message handler.
 func resockReceiveHandler(t target, r *reception) error {
 	done := make(chan struct{})
 	wanted := true
-	client, err := startResock(t, resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) {
+	client, err := newResock(t, resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) {
 		if wanted && !r.message(m.Data) {
 			wanted = false
 			close(done)
@@ -97,7 +97,7 @@ func resockReceiveHandler(t target, r *reception) error {
 
 // openResock returns a client that is connected.
 func openResock(t target, opts ...resock.Option) (*resock.Client, error) {
-	client, err := startResock(t, opts...)
+	client, err := newResock(t, opts...)
 	if err != nil {
 		return nil, err
 	}
@@ -114,22 +114,22 @@ func resockConnectSend(t target) (func() sender, error) {
 	}, err
 }
 
-// resockConnectEnqueue queues as fast as the queue allows.
+// resockConnectEnqueue enqueues as fast as the queue allows.
 func resockConnectEnqueue(t target) (func() sender, error) {
 	client, err := openResock(t, resock.WithQueue(16*maxQueued, 16<<20))
 	return func() sender { return newEnqueuer(client) }, err
 }
 
 const (
-	maxQueued = 1024 // messages of one sender, which are not sent yet
-	batch     = 128  // of them, one asks for its outcome
+	maxQueued = 1024 // messages of one sender that may be queued
+	batch     = 128  // messages for each WithResult
 )
 
-// enqueuer is a sender that queues, and lets only so many messages wait.
+// enqueuer is a sender that limits the number of its queued messages.
 type enqueuer struct {
 	client *resock.Client
 	result resock.SendOption
-	room   chan error // an outcome, or permission to queue a batch
+	room   chan error // outcomes; each allows enqueuing a batch
 	n      int
 }
 
@@ -161,7 +161,7 @@ func (e *enqueuer) finish() error {
 }
 
 func resockExchangeEvents(t target, data []byte, trips *roundTrips) error {
-	client, err := startResock(t)
+	client, err := newResock(t)
 	if err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func resockExchangeHandler(t target, data []byte, trips *roundTrips) error {
 			done <- err
 		}
 	}
-	client, err := startResock(t, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
+	client, err := newResock(t, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
 		if trips.end() {
 			send()
 			return
@@ -218,9 +218,10 @@ func resockExchangeHandler(t target, data []byte, trips *roundTrips) error {
 	}
 }
 
-// resockOpen has one subscriber, which has received its messages.
+// resockOpen opens a client with one subscriber, and waits until it has received the
+// traffic.
 func resockOpen(t target, interval time.Duration) (func(), error) {
-	client, err := startResock(t, beat(interval))
+	client, err := newResock(t, beat(interval))
 	if err != nil {
 		return nil, err
 	}
@@ -239,7 +240,7 @@ func resockOpen(t target, interval time.Duration) (func(), error) {
 	return hangUp(client), client.WaitOpen(ctx)
 }
 
-// resockOpenHandler has a handler and no subscriber.
+// resockOpenHandler opens a client with a message handler and no subscriber.
 func resockOpenHandler(t target, interval time.Duration) (func(), error) {
 	count := resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { t.received.Add(1) })
 	client, err := openResock(t, beat(interval), count)
@@ -253,7 +254,7 @@ func beat(interval time.Duration) resock.Option {
 	return resock.WithHeartbeat(interval, interval+10*time.Second)
 }
 
-// hangUp returns what ends a client.
+// hangUp returns a function that closes the client and waits for its end.
 func hangUp(client *resock.Client) func() {
 	return func() {
 		_ = client.Close(resock.StatusNormalClosure, "") // the code is valid
@@ -262,7 +263,7 @@ func hangUp(client *resock.Client) func() {
 }
 
 func resockReconnect(t target, m *meter) error {
-	client, err := startResock(t, resock.WithBackoffPolicy(func() backoff.BackOff { return &backoff.ZeroBackOff{} }))
+	client, err := newResock(t, resock.WithBackoffPolicy(func() backoff.BackOff { return &backoff.ZeroBackOff{} }))
 	if err != nil {
 		return err
 	}

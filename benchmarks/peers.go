@@ -2,25 +2,25 @@ package main
 
 import "time"
 
-// peer is a library, or one way to use it. What it cannot do is nil.
+// peer is a library, or one way to use it. A function that it does not support is nil.
 type peer struct {
-	// receive dials, sends one message to say that it is ready, and notes each
-	// message that it receives.
+	// receive dials, sends one message when it is ready, and counts the messages
+	// that it receives.
 	receive func(t target, r *reception) error
 
-	// connect dials and returns what makes senders, one for each goroutine.
+	// connect dials and returns a function that returns a sender for a goroutine.
 	connect func(t target) (newSender func() sender, err error)
 
-	// exchange sends data and waits for the answer, again and again.
+	// exchange repeatedly sends data and waits for the answer.
 	exchange func(t target, data []byte, trips *roundTrips) error
 
-	// open dials a connection on which nothing is said, after the target's
-	// traffic, but a ping every interval, if that is not 0, and reads it in the
-	// background. It counts the messages of the traffic.
+	// open dials, and reads in the background. It counts the messages of the target's
+	// traffic, after which the connection is idle except for a ping every interval,
+	// unless that is 0.
 	open func(t target, interval time.Duration) (hangUp func(), err error)
 
-	// reconnect dials, waits for the server to drop the connection, and notes
-	// it, again and again.
+	// reconnect repeatedly dials, waits until the server drops the connection, and
+	// counts that.
 	reconnect func(t target, m *meter) error
 }
 
@@ -37,7 +37,7 @@ const (
 	nameRecws   = "recws"
 	nameGws     = "gws"
 	nameGobwas  = "gobwas/ws"
-	nameMark    = "gobwas/ws, channel"
+	nameMark    = "gobwas/ws, channel" // a baseline
 )
 
 var peers = map[string]peer{
@@ -59,5 +59,5 @@ var peers = map[string]peer{
 // readLimit is the largest message that clients with a limit accept.
 const readLimit = 1 << 20
 
-// ready is what a client says when it wants to receive.
+// ready is the message of a client that is ready to receive.
 var ready = []byte("go")

@@ -5,31 +5,31 @@ import (
 	"time"
 )
 
-// group is a set of measurements that are shown together: one table for each
-// metric, with a row for each peer.
+// group is a set of measurements that are reported together: one table for each metric,
+// with a row for each peer.
 type group struct {
 	title   string
 	note    string
 	metrics []metric
 	peers   []string
 	columns []column
-	rounds  int // at most; 0 means no limit
-	more    int // times as many rounds, since samples differ much; 0 means 1
+	rounds  int // limits the number of rounds; 0 means no limit
+	more    int // multiplies the number of rounds, for samples that vary a lot; 0 means 1
 }
 
 // column is one measurement of every peer.
 type column struct {
 	label string
 	spec  spec
-	skip  []string       // peers that cannot do it
-	count map[string]int // of peers that need another count than the spec's
+	skip  []string       // peers that do not support it
+	count map[string]int // for peers whose Count differs from the spec's
 }
 
 // metric is how a figure is shown.
 type metric struct {
 	key      string
 	label    string
-	unit     float64 // of what is shown, in what is measured
+	unit     float64 // divides the measured value
 	decimals int     // -1 means three significant digits
 }
 
@@ -39,12 +39,12 @@ var (
 	allocs = metric{metricAllocs, "allocations per message", 1, 2}
 )
 
-// sampleLength is how long a sample takes that ends by the clock. What it found when it
-// began, a fresh connection and heap, is nothing beside it.
+// sampleLength is the length of a sample that is limited by time. It is long enough for
+// the new connection and heap at the start not to matter.
 const sampleLength = 500 * time.Millisecond
 
-// plan lists all measurements. In short mode there is little of each, to see
-// that everything works.
+// plan returns all measurements. In short mode the samples are small, just to check that
+// everything works.
 func plan(short bool) []group {
 	scale, length := func(count int) int { return count }, sampleLength
 	if short {
@@ -72,7 +72,7 @@ func received(label, variant string, size int) column {
 func inboundPlan() group {
 	return group{
 		title:   titleInbound,
-		note:    "Binary messages of one frame. The channel is a subscriber's, with a buffer of 256. \"" + nameMark + "\" reads frames with gobwas/ws and hands each one, in memory of its own, to another goroutine by such a channel, without any check, heartbeat or event: the mark for a channel of events.",
+		note:    "Unfragmented binary messages. The channel is a subscriber's, with a buffer of 256. \"" + nameMark + "\" reads frames with gobwas/ws, copies each one and sends it to another goroutine over such a channel, without checks, heartbeat or other events: the baseline for events over a channel.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   append([]string{nameMark}, receivers...),
 		columns: []column{
@@ -85,13 +85,13 @@ func inboundPlan() group {
 	}
 }
 
-// oneProcessorPlan tells what receiving costs by itself. With two processors, one of
-// which the server needs, the collector and the scheduler of a client with garbage
-// and a second goroutine spin for the other one.
+// oneProcessorPlan measures the cost of receiving itself. On two processors, one of which
+// the server uses, the garbage collector and the scheduler of a client spin while they
+// wait for the other.
 func oneProcessorPlan() group {
 	g := inboundPlan()
 	g.title = titleOneProcessor
-	g.note = "The same with GOMAXPROCS=1 in the client: without what the collector and the scheduler spend on spinning for a processor that the server uses."
+	g.note = "The same with GOMAXPROCS=1 in the client. That excludes the time that garbage collector and scheduler spend spinning while the server uses the other processor."
 	g.metrics = []metric{wall}
 	g.peers = []string{nameHandler, nameChannel, nameMark, nameGws, nameGorilla}
 	for i := range g.columns {
@@ -111,7 +111,7 @@ func compressedPlan() group {
 	takeover.skip = []string{nameGorilla}
 	return group{
 		title:   titleCompressed,
-		note:    fmt.Sprintf("permessage-deflate. A tick is %d B of JSON, and all of them differ. Without takeover each message is compressed by itself; with takeover the server refers to those before it, which gorilla/websocket cannot receive. The message of 1 KiB is always the same. What the server sends is compressed beforehand.", tickSize),
+		note:    fmt.Sprintf("permessage-deflate. A tick is %d B of JSON, and no two are equal. Without takeover each message is compressed by itself; with takeover the server keeps its context from message to message, which gorilla/websocket does not support. The message of 1 KiB is always the same. The server compresses beforehand.", tickSize),
 		metrics: []metric{wall, cpu, allocs},
 		peers:   []string{nameHandler, nameChannel, nameGws, nameGorilla, nameCoder},
 		columns: []column{
@@ -125,7 +125,7 @@ func compressedPlan() group {
 func securePlan() group {
 	return group{
 		title:   titleSecure,
-		note:    "TLS 1.3. Encrypting costs the server as much as decrypting costs the client, so that the fastest ones wait for it: compare them by CPU time.",
+		note:    "TLS 1.3. Encrypting costs the server as much as decrypting costs the client, so the fastest clients wait for the server: compare them by CPU time.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   receivers,
 		columns: []column{
@@ -138,7 +138,7 @@ func securePlan() group {
 func variantsPlan() group {
 	return group{
 		title:   titleVariants,
-		note:    "Text is checked to be UTF-8 by resock alone, as RFC 6455 demands. A fragmented message comes in four frames.",
+		note:    "Only resock checks that text is valid UTF-8, as RFC 6455 requires. A fragmented message has four frames.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   receivers,
 		columns: []column{
@@ -166,7 +166,7 @@ func sent(measure string, goroutines, count, enqueued int) column {
 func outboundPlan() group {
 	return group{
 		title:   titleOutbound,
-		note:    "Messages of 128 B, until the last one was handed to the kernel. Senders that may not write at the same time take turns by a mutex. Three times as many rounds, since the price of a write depends on whether the server sleeps.",
+		note:    "Messages of 128 B, until the last one is handed to the kernel. Where a library does not support concurrent writes, the senders share a mutex. There are three times as many rounds, since the cost of a write depends on whether the server is asleep.",
 		metrics: []metric{wall, cpu, allocs},
 		peers:   senders,
 		columns: []column{sent("outbound", 1, 100_000, 3_000_000), sent("outbound", 8, 100_000, 3_000_000)},
@@ -177,7 +177,7 @@ func outboundPlan() group {
 func writesPlan() group {
 	return group{
 		title:   titleWrites,
-		note:    "Calls of Write on the connection while sending, in runs of their own.",
+		note:    "Calls of Write on the connection, counted in separate samples.",
 		metrics: []metric{{metricWrites, "writes per message", 1, 3}},
 		peers:   []string{nameEnqueue, nameSend, nameGobwas, nameGws, nameGorilla, nameCoder},
 		columns: []column{sent("writes", 1, 20_000, 100_000), sent("writes", 8, 20_000, 100_000)},
@@ -188,7 +188,7 @@ func writesPlan() group {
 func echoPlan() group {
 	return group{
 		title: titleEcho,
-		note:  "128 B there and back, one at a time. With a handler, and with gws, the next message is sent from the callback.",
+		note:  "Messages of 128 B, one at a time. The handler and gws send the next message from the callback.",
 		metrics: []metric{
 			{metricP50, "median round trip, µs", 1e3, 1},
 			{metricP99, "99th percentile, µs", 1e3, 1},
@@ -205,7 +205,7 @@ func idlePlan() group {
 	}
 	return group{
 		title: titleIdle,
-		note:  "Growth for each of 5,000 open connections that are read, after the garbage was collected. resock has one subscriber each, or a handler and none. Libraries without a heartbeat get a goroutine that pings.",
+		note:  "Growth per connection, with 5,000 open connections that are being read, after a garbage collection. resock has one subscriber per client, or a handler and no subscriber. Libraries without a heartbeat get a goroutine that sends pings.",
 		metrics: []metric{
 			{metricResident, "resident memory, KiB", 1 << 10, 1},
 			{metricGoroutines, "goroutines", 1, 2},
@@ -224,7 +224,7 @@ const (
 	labelSecure          = "TLS"
 )
 
-// idleStatesPlan tells what a connection keeps of what it has done.
+// idleStatesPlan measures what an idle connection keeps from its previous traffic.
 func idleStatesPlan() group {
 	g := idlePlan()
 	clients := func(label, variant string, traffic int) column {
@@ -235,7 +235,7 @@ func idleStatesPlan() group {
 	compressed.skip = []string{nameGorilla, nameRecws}
 	compressed.count = map[string]int{nameGws: 200} // it holds a compressor each
 	g.title = titleIdleStates
-	g.note = "The same for 2,000 connections in other states (for 200 of gws after compressed traffic), without heartbeats. The traffic is a burst of 400 messages of 230 B, compressed with takeover or not, and then a few pings."
+	g.note = "The same for 2,000 connections in other states (200 for gws after compressed traffic), without heartbeats. The traffic is a burst of 400 messages of 230 B, uncompressed or compressed with takeover, and then a few pings."
 	g.columns = []column{after, compressed, clients(labelSecure, variantTLS, 0)}
 	return g
 }
@@ -250,7 +250,7 @@ const (
 func dialPlan() group {
 	return group{
 		title: titleDial,
-		note:  "Dial: the time of the dial; CPU and allocations from the dial to the end of the client. Reconnect: the whole cycle with a server that drops every connection at once, and no delay. The peers reconnect by dialing again, over TLS 1.3 with a full handshake. The certificate is of ECDSA P-256 or RSA 2048, and is not verified, which would cost the client more.",
+		note:  "Dial: wall time of dialing; CPU and allocations from dialing to closing. Reconnect: the whole cycle with a server that drops every connection at once, without a delay. The peers reconnect by dialing again. With TLS 1.3, each handshake is a full one. The certificate is ECDSA P-256 or RSA 2048; the client does not verify it, which would cost it more.",
 		metrics: []metric{
 			{metricWall, "wall time, µs", 1e3, 0},
 			{metricCPU, "CPU of the client, µs", 1e3, 0},
@@ -270,7 +270,7 @@ func dialPlan() group {
 func heartbeatPlan() group {
 	return group{
 		title: titleHeartbeat,
-		note:  "500 connections that beat every 50 ms: ping sent, pong received.",
+		note:  "500 connections with a heartbeat every 50 ms: ping sent, pong received.",
 		metrics: []metric{
 			{metricCPU, "CPU of the client, µs per ping", 1e3, 1},
 			{metricAllocs, "allocations per ping", 1, 1},

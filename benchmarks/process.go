@@ -9,14 +9,14 @@ import (
 	"os/exec"
 )
 
-// Commands of the processes that this program starts of itself.
+// Arguments with which this program starts itself.
 const (
 	commandServer = "serve"
 	commandSample = "sample"
 )
 
-// startServer starts the server process and returns its addresses. It ends when
-// stop is called, or with this process.
+// startServer starts the server process and returns its addresses. The process ends when
+// stop is called, or with this one.
 func startServer() (where addresses, stop func(), err error) {
 	server := exec.Command(os.Args[0], commandServer)
 	server.Stderr = os.Stderr
@@ -45,8 +45,8 @@ func startServer() (where addresses, stop func(), err error) {
 	return where, stop, err
 }
 
-// sampleInProcess takes one sample with program, in a fresh process, so that no sample finds
-// a heap, a pool or a scheduler in the state that another one left.
+// sampleInProcess takes one sample with program, in a new process, so that no sample
+// depends on the heap, the pools or the scheduler state that another one left.
 func sampleInProcess(program string, s spec) (sample, error) {
 	asked, err := json.Marshal(s)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Titles of the groups, by which the targets and the chart find them.
+// Titles of the groups. The targets and the chart refer to them.
 const (
 	titleInbound      = "Receiving"
 	titleOneProcessor = "Receiving on one processor"
@@ -23,7 +23,7 @@ const (
 	titleHeartbeat    = "Heartbeat"
 )
 
-// report writes everything as Markdown.
+// report returns all results in Markdown.
 func report(groups []group, r results, rounds int) string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Benchmarks\n\nWritten by `go -C benchmarks run .`\n\n%s\n\n", setting(rounds))
@@ -39,7 +39,7 @@ func report(groups []group, r results, rounds int) string {
 	return out.String()
 }
 
-// setting says what was compared, where and how.
+// setting describes what was compared, where and how.
 func setting(rounds int) string {
 	versions := []string{runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH, fmt.Sprintf("%d CPUs", runtime.NumCPU())}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -52,13 +52,13 @@ func setting(rounds int) string {
 		}
 	}
 	return strings.Join(versions, ", ") + ".\n\n" +
-		fmt.Sprintf("Medians of %d rounds, more where a note says so, with the width of the middle half. ", rounds) +
-		"Client and server are processes of their own, on one machine; every sample has a fresh client process; the peers take turns. " +
-		"Absolute figures move with the machine and whatever else it does: compare within one run only. " +
-		"resock runs with its defaults, so with heartbeat, read limit and write timeout; the peers have what they have by default."
+		fmt.Sprintf("Medians of %d rounds, more where a note says so, with half the interquartile range. ", rounds) +
+		"Client and server are separate processes on one machine; every sample has a new client process; the peers take turns. " +
+		"Absolute figures depend on the machine and its load: compare only within one run. " +
+		"All run with their defaults; for resock that includes heartbeat, read limit and write timeout."
 }
 
-// groupTable is one metric of a group: a row for each peer, a column for each
+// groupTable returns the table of one metric: a row for each peer, a column for each
 // measurement.
 func groupTable(g group, m metric, r results) string {
 	var t table
@@ -102,7 +102,7 @@ func (m metric) format(value float64) string {
 	}
 }
 
-// table is a Markdown table that is also readable as it stands.
+// table is a Markdown table that is aligned to be readable as text, too.
 type table struct{ rows [][]string }
 
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }

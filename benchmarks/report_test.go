@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// made returns results in which every peer has the same figures everywhere.
+// made returns results in which all values are equal.
 func made(wall float64) results {
 	r := make(results)
 	for _, g := range plan(true) {

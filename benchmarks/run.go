@@ -7,15 +7,15 @@ import (
 	"slices"
 )
 
-// figures are all samples of one column, by peer, in the order they were taken.
+// figures are all samples of one column by peer, in the order in which they were taken.
 type figures map[string][]sample
 
 // results are the figures of every column, by group title and column label.
 type results map[string]map[string]figures
 
-// run takes rounds samples of every measurement. The peers of a column take
-// turns, so that whatever else the machine does meets all of them. Samples that
-// fail are left out, and are the error.
+// run takes rounds samples of every measurement. The peers of a column take turns, so
+// that other load on the machine affects all of them. Failed samples are left out, and
+// joined in the error.
 func run(groups []group, rounds int, with programs, profiles string, progress io.Writer) (results, error) {
 	server, stop, err := startServer()
 	if err != nil {
@@ -48,7 +48,7 @@ func runColumn(g group, c column, with programs, server addresses) (figures, err
 	var failed error
 	for round := range g.rounds {
 		for i := range g.peers {
-			row := g.peers[(i+round)%len(g.peers)] // nobody always follows the same one
+			row := g.peers[(i+round)%len(g.peers)] // no peer always follows the same one
 			program, name := with.of(row)
 			if slices.Contains(c.skip, name) {
 				continue
@@ -61,19 +61,19 @@ func runColumn(g group, c column, with programs, server addresses) (figures, err
 			if s.Profiles != "" {
 				s.Count, s.Length = 10*s.Count, 10*s.Length // a profile takes a sample every 10 ms
 			}
-			taking, err := sampleInProcess(program, s)
+			result, err := sampleInProcess(program, s)
 			if err != nil {
 				failed = errors.Join(failed, err)
 				continue
 			}
-			taken[row] = append(taken[row], taking)
+			taken[row] = append(taken[row], result)
 		}
 	}
 	return taken, failed
 }
 
-// values returns what was measured of a peer, in ascending order; none if it
-// was not.
+// values returns the values of a metric in ascending order, or none if it was not
+// measured.
 func (r results) values(title, label, peer, metric string) []float64 {
 	var values []float64
 	for _, s := range r[title][label][peer] {
@@ -85,7 +85,7 @@ func (r results) values(title, label, peer, metric string) []float64 {
 	return values
 }
 
-// median returns the middle one of sorted values.
+// median returns the median of sorted values.
 func median(sorted []float64) float64 {
 	middle := len(sorted) / 2
 	if len(sorted)%2 == 0 {
@@ -94,8 +94,7 @@ func median(sorted []float64) float64 {
 	return sorted[middle]
 }
 
-// spread returns how far apart the middle half of sorted values is, as a part
-// of the median.
+// spread returns the interquartile range of sorted values, relative to the median.
 func spread(sorted []float64) float64 {
 	n := len(sorted)
 	if m := median(sorted); m > 0 {

@@ -15,24 +15,23 @@ import (
 	"time"
 )
 
-// spec is one sample to take: which measure, of which peer, with what. It is
-// handed to a fresh process as JSON.
+// spec describes one sample. It is passed to a new process as JSON.
 type spec struct {
 	Measure    string
 	Peer       string
 	Variant    string        // of the messages from the server
 	Size       int           // of a message
-	Length     time.Duration // of a sample that ends by the clock
-	Count      int           // of messages, dials or clients, where the clock does not end it
-	Traffic    int           // messages that every client receives before it is idle
-	Goroutines int           // that send
-	Interval   time.Duration // of the heartbeat; 0 means none
+	Length     time.Duration // of a sample that is limited by time
+	Count      int           // messages, dials or clients of a sample that is not
+	Traffic    int           // messages that each client receives before it is idle
+	Goroutines int           // number of concurrent senders
+	Interval   time.Duration // of the heartbeat, or 0 for none
 	Processors int           // GOMAXPROCS, or 0 for the default
 	Server     addresses
 	Profiles   string // directory for a CPU profile, or empty
 }
 
-// sample is what was measured, by metric.
+// sample is the result of a measurement, by metric.
 type sample map[string]float64
 
 // Metrics, in nanoseconds, bytes or plain numbers.
@@ -40,7 +39,7 @@ const (
 	metricWall       = "wall"
 	metricCPU        = "cpu"
 	metricAllocs     = "allocs"
-	metricBoth       = "both" // CPU, of client and server
+	metricBoth       = "both" // CPU time of client and server
 	metricWrites     = "writes"
 	metricP50        = "p50"
 	metricP99        = "p99"
@@ -48,7 +47,7 @@ const (
 	metricGoroutines = "goroutines"
 )
 
-// measures are what a spec may ask for.
+// measures are the values of spec.Measure.
 var measures = map[string]func(spec, peer) (sample, error){
 	"inbound":   inbound,
 	"outbound":  outbound,
@@ -60,18 +59,17 @@ var measures = map[string]func(spec, peer) (sample, error){
 	"heartbeat": beating,
 }
 
-// takeSample is the whole life of a sampling process: it takes the sample that
-// the JSON asks for and prints it as JSON.
-func takeSample(asked string) error {
+// takeSample takes the sample that a spec in JSON describes, and prints it as JSON.
+func takeSample(text string) error {
 	raiseFileLimit()
 	var s spec
-	if err := json.Unmarshal([]byte(asked), &s); err != nil {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
 		return err
 	}
 	runtime.GOMAXPROCS(s.Processors) // 0 changes nothing
 	measure, p := measures[s.Measure], peers[s.Peer]
 	if measure == nil {
-		return fmt.Errorf("no measure %q", s.Measure)
+		return fmt.Errorf("unknown measure %q", s.Measure)
 	}
 	stop, err := s.profile()
 	if err != nil {
@@ -100,7 +98,7 @@ func (s spec) profile() (stop func(), err error) {
 	}
 	return func() {
 		pprof.StopCPUProfile()
-		_ = file.Close() // what is missing, its reader notices
+		_ = file.Close() // the reader of a truncated profile notices
 	}, nil
 }
 
@@ -116,9 +114,9 @@ type target struct {
 	url      string
 	variant  string
 	traffic  int           // messages to receive before the connection is idle
-	received *atomic.Int64 // of them, by all clients
-	writes   *writeCounter // counts what goes to the network, if not nil
-	http     *http.Client  // of the peers that dial with net/http; nil is the default
+	received *atomic.Int64 // such messages so far, of all clients
+	writes   *writeCounter // counts writes, unless nil
+	http     *http.Client  // for peers that dial with net/http; nil is the default
 }
 
 func (t target) tls() bool { return t.variant == variantTLS || t.variant == variantRSA }
@@ -128,10 +126,10 @@ func (t target) deflate() bool {
 	return t.variant == variantDeflate || t.variant == variantTicks || t.takeover()
 }
 
-// takeover reports whether a compressed message may refer to those before it.
+// takeover reports whether the server uses context takeover.
 func (t target) takeover() bool { return t.variant == variantTakeover }
 
-// target returns the URL of one of the server's paths.
+// target returns the target for one of the server's paths.
 func (s spec) target(path string) target {
 	u := url.URL{Scheme: "ws", Host: s.Server.Plain, Path: path}
 	switch s.Variant {
@@ -152,8 +150,8 @@ func (s spec) target(path string) target {
 	return t
 }
 
-// httpClient returns a client of net/http with what t needs. All dials of a sample
-// share it, as those of an application do.
+// httpClient returns an HTTP client for t. All dials of a sample share it, as they do in
+// an application.
 func httpClient(t target) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if t.tls() {

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// addresses is where the server listens. The server prints it as one line of
+// addresses are the addresses that the server listens on. It prints them as one line of
 // JSON.
 type addresses struct {
 	Plain string
@@ -24,21 +24,21 @@ type addresses struct {
 	RSA   string // TLS with an RSA certificate
 }
 
-// counters are what the server tells about itself, as JSON.
+// counters are the server's counters, which it serves as JSON.
 type counters struct {
-	Pings int64 // received in all
+	Pings int64 // received so far
 	CPU   time.Duration
 }
 
-// server is the other end of every client. It speaks just enough WebSocket over
-// raw connections, and encodes before it is asked, so that what is measured is
+// server is the server of all clients. It implements just enough of WebSocket, on raw
+// connections, and encodes its messages beforehand, so that it costs little compared to
 // the client.
 type server struct {
-	pings atomic.Int64 // received in all
+	pings atomic.Int64 // received so far
 }
 
-// serve runs the server until its standard input ends, that is, until the
-// process that started it is gone.
+// serve runs the server until its standard input is closed, which is when the process
+// that started it exits.
 func serve() error {
 	raiseFileLimit()
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
@@ -73,7 +73,7 @@ func (s *server) accept(l net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
-			// An error means that the client left, as each does in the end.
+			// An error means that the client disconnected, as all of them do.
 			_ = s.handle(conn)
 		}()
 	}
@@ -119,8 +119,8 @@ func (s *server) handle(conn net.Conn) error {
 	}
 }
 
-// extensionsOf says what each variant needs. The server takes no context of the client
-// over, which it may decide alone (RFC 7692, section 7.1.1.2).
+// extensionsOf are the response headers of each variant. The server may decide by itself
+// that the client must not use context takeover (RFC 7692, section 7.1.1.2).
 var extensionsOf = map[string]string{
 	variantDeflate:  "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n",
 	variantTicks:    "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover\r\n",
@@ -135,8 +135,8 @@ func upgrade(conn net.Conn, request *http.Request, extensions string) error {
 	return err
 }
 
-// flood waits for the client to say that it is ready, and then sends messages
-// as fast as the connection takes them, until the client leaves.
+// flood waits until the client is ready, and then sends messages as fast as possible
+// until the client disconnects.
 func flood(conn net.Conn, in *bufio.Reader, f feed) error {
 	if _, err := in.ReadByte(); err != nil {
 		return err
@@ -148,8 +148,8 @@ func flood(conn net.Conn, in *bufio.Reader, f feed) error {
 	}
 }
 
-// traffic sends what the client shall have received before it is idle, and then some
-// pings, as heartbeats do: reads that bring no message.
+// traffic sends the messages that the client receives before it is idle, and then some
+// pings, so that the client reads without receiving a message.
 func traffic(conn net.Conn, query url.Values) error {
 	size, err := strconv.Atoi(query.Get("size"))
 	if err != nil {
@@ -172,7 +172,7 @@ func traffic(conn net.Conn, query url.Values) error {
 	return nil
 }
 
-// sink reads and discards until the client leaves.
+// sink reads and discards until the client disconnects.
 func sink(conn net.Conn) error {
 	scratch := make([]byte, floodChunk)
 	for {

@@ -2,18 +2,17 @@ package main
 
 import "fmt"
 
-// goal is a target of resock: what it wants to reach, as a ratio to a peer or as a figure
-// of its own.
+// goal is a performance target of resock, either a ratio to a peer or an absolute figure.
 type goal struct {
 	text   string
 	title  string // of the group
 	label  string // of the column
 	metric string
 	peer   string // a way to use resock
-	rival  string // if empty, the figure is compared itself
+	rival  string // a peer, or empty for an absolute figure
 	want   float64
-	most   bool // the ratio or figure may be at most want, not at least
-	unit   float64
+	most   bool    // want is an upper bound, not a lower one
+	unit   float64 // of an absolute figure
 }
 
 // faster wants peer to take at most 1/want of the rival's time.
@@ -28,7 +27,7 @@ func faster(title, peer, rival string, wants map[string]float64, labels ...strin
 	return goals
 }
 
-// atMost wants a figure of resock's own to be no more than want.
+// atMost wants an absolute figure to be at most want.
 func atMost(text, title, label, metric, peer string, want, unit float64) goal {
 	return goal{text: text, title: title, label: label, metric: metric, peer: peer, want: want, most: true, unit: unit}
 }
@@ -88,8 +87,8 @@ func goals() []goal {
 	)
 }
 
-// cpu returns the same comparison by the CPU time of the client, which moves less
-// with what else the machine does.
+// cpu returns the same comparison by the CPU time of the client, which depends less on
+// other load on the machine. It is empty if that was not measured.
 func (g goal) cpu(r results) string {
 	if g.metric != metricWall {
 		return ""
@@ -102,8 +101,7 @@ func (g goal) cpu(r results) string {
 	return fmt.Sprintf("%.2f", value)
 }
 
-// reached returns what was measured for g. It reports false if something was
-// not measured.
+// reached returns the measured value of g. It reports false if there is none.
 func (g goal) reached(r results) (value float64, ok bool) {
 	own := r.values(g.title, g.label, g.peer, g.metric)
 	if len(own) == 0 {
@@ -123,7 +121,7 @@ func (g goal) reached(r results) (value float64, ok bool) {
 	return median(rival) / value, true
 }
 
-// met reports whether value is good enough, within the precision it is shown.
+// met reports whether value reaches the target, within the precision that is shown.
 func (g goal) met(value float64) bool {
 	const precision = 0.005
 	if g.most {
@@ -132,7 +130,7 @@ func (g goal) met(value float64) bool {
 	return value > g.want-precision
 }
 
-// targetTable shows every target beside what was measured.
+// targetTable lists all targets with the measured values.
 func targetTable(r results) string {
 	var t table
 	t.add("target", "wanted", "measured", "", "by CPU time")

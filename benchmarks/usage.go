@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// usage is what this process has used so far.
+// usage is the resource usage of this process so far.
 type usage struct {
 	at      time.Time
 	cpu     time.Duration
@@ -33,7 +33,7 @@ func now() usage {
 	}
 }
 
-// per divides what was used between u and end by n.
+// per returns the usage between u and end, divided by n.
 func (u usage) per(n int, end usage) sample {
 	return sample{
 		metricWall:   float64(end.at.Sub(u.at)) / float64(n),
@@ -56,12 +56,12 @@ func resident() (float64, error) {
 	return float64(pages * os.Getpagesize()), err
 }
 
-// raiseFileLimit allows as many connections as the system does.
+// raiseFileLimit raises the limit of open files to the maximum.
 func raiseFileLimit() {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) == nil {
 		limit.Cur = limit.Max
-		// If that is refused, dialing fails and says so.
+		// If that fails, dialing fails later and tells why.
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
 }

@@ -1,11 +1,10 @@
-// Package interop runs resock against the peers that it meets in the field:
-// Node's ws and Python's websockets as servers, nginx and haproxy as proxies. In
-// programs_test.go it is used as programs use it, against servers in Go that are killed
-// and that drop connections. The tests start all of them as processes on the loopback
-// interface.
+// Package interop tests resock against real peers: Node's ws and Python's websockets
+// as servers, nginx and haproxy as proxies. The tests in programs_test.go use resock as
+// applications do, against servers in Go that are killed or drop connections. All of
+// them are processes on the loopback interface, started by the tests.
 //
-// The script install gets them. Without a peer its tests are skipped, unless
-// RESOCK_INTEROP_REQUIRED=1 is set: then they fail.
+// The script install installs the peers. Tests whose peer is missing are skipped, or
+// fail if RESOCK_INTEROP_REQUIRED=1 is set.
 package interop
 
 import (
@@ -23,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if server := os.Getenv(serverVariable); server != "" {
-		serve(server) // this process is a server that a test started
+		serve(server) // a test started this process as a server
 		return
 	}
 	before := runtime.NumGoroutine()
@@ -36,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// settles reports whether the number of goroutines falls back to the one before.
+// settles reports whether the number of goroutines falls to before again.
 func settles(before int) bool {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(pollEvery) {
 		if runtime.NumGoroutine() <= before {
@@ -47,27 +46,34 @@ func settles(before int) bool {
 }
 
 const (
-	patience  = 20 * time.Second      // for what must happen
-	pollEvery = 10 * time.Millisecond // for what can only be asked
+	patience  = 20 * time.Second      // until a test fails
+	pollEvery = 10 * time.Millisecond // where nothing can be waited for
 )
 
-// client is a running client whose events are held against the grammar.
+// client is a running client whose events are checked against the grammar.
 type client struct {
 	*resock.Client
 	t      *testing.T
 	events <-chan resock.Event
 }
 
-// run runs a client until the end of the test.
-func run(t *testing.T, url string, opts ...resock.Option) *client {
+// newClient returns a client with a short backoff.
+func newClient(t *testing.T, url string, opts ...resock.Option) *resock.Client {
 	t.Helper()
 	opts = append([]resock.Option{resock.WithBackoff(5*time.Millisecond, 100*time.Millisecond)}, opts...)
-	inner, err := resock.New(url, opts...)
+	client, err := resock.New(url, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return client
+}
+
+// run runs a client until the end of the test.
+func run(t *testing.T, url string, opts ...resock.Option) *client {
+	t.Helper()
+	inner := newClient(t, url, opts...)
 	c := &client{inner, t, grammar.Tee(t, inner)}
-	go c.Run(context.Background()) //nolint:errcheck // Err tells it
+	go c.Run(context.Background()) //nolint:errcheck // it stays readable in Err
 	t.Cleanup(func() {
 		_ = c.Close(resock.StatusNormalClosure, "")
 		deadline := time.After(patience)
@@ -101,7 +107,7 @@ func next[E resock.Event](c *client) E {
 	return e
 }
 
-// until returns the next E, past any other event.
+// until returns the next E and skips other events.
 func until[E resock.Event](c *client) E {
 	c.t.Helper()
 	for {
@@ -134,13 +140,13 @@ func (c *client) send(typ resock.MessageType, data []byte) {
 	}
 }
 
-// echo sends a message and wants it back.
+// echo sends a message and expects it back.
 func (c *client) echo(typ resock.MessageType, data []byte) {
 	c.t.Helper()
 	c.send(typ, data)
 	got := next[resock.MessageEvent](c)
 	if got.Type != typ || string(got.Data) != string(data) {
-		c.t.Fatalf("echo of a %v of %d bytes: a %v of %d bytes", typ, len(data), got.Type, len(got.Data))
+		c.t.Fatalf("sent a %v of %d bytes, got a %v of %d bytes", typ, len(data), got.Type, len(got.Data))
 	}
 }
 

@@ -12,8 +12,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// Many clients of one process share a pace of dialing: a rate.Limiter is a dial
-// limiter as it is.
+// Clients of one process can share a rate.Limiter as their dial limiter.
 func Example_dialLimiter() {
 	server := resocktest.NewServer(nil)
 	defer server.Close()

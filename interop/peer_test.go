@@ -18,7 +18,7 @@ import (
 	"github.com/resock/resock"
 )
 
-// peer is a kind of server in peers/.
+// peer is one of the servers in peers/.
 type peer struct {
 	name    string
 	command func(t *testing.T, port, compression string) *exec.Cmd
@@ -37,7 +37,7 @@ func nodePeer(t *testing.T, port, compression string) *exec.Cmd {
 
 func pythonPeer(t *testing.T, port, compression string) *exec.Cmd {
 	t.Helper()
-	// Debian's package is for Debian's Python, which may not be the first in PATH.
+	// Debian's package is for Debian's Python, which need not be the first in PATH.
 	for _, python := range []string{"/usr/bin/python3", "python3"} {
 		if exec.Command(python, "-c", "import websockets").Run() == nil {
 			return exec.Command(python, "peers/python/server.py", port, compression)
@@ -62,13 +62,13 @@ func (p peer) start(t *testing.T, compression string) *server {
 	return s
 }
 
-// restart starts the peer where it was before.
+// restart starts the peer again, on the same address.
 func (s *server) restart(t *testing.T) {
 	t.Helper()
 	s.process = start(t, s.address, s.peer.command(t, port(s.address), s.compression))
 }
 
-// url returns the URL of a path; its query has the id, and names and values.
+// url returns a URL whose query has the id and the given pairs of names and values.
 func (s *server) url(path, id string, query ...string) string {
 	values := url.Values{"id": {id}}
 	for i := 0; i < len(query); i += 2 {
@@ -77,7 +77,7 @@ func (s *server) url(path, id string, query ...string) string {
 	return "ws://" + s.address + path + "?" + values.Encode()
 }
 
-// eachPeer runs a test against a server of each kind, without compression.
+// eachPeer runs a test against each peer, without compression.
 func eachPeer(t *testing.T, test func(t *testing.T, s *server)) {
 	t.Helper()
 	for _, p := range peers {
@@ -92,7 +92,7 @@ type payload struct {
 	data []byte
 }
 
-// payloads are of every length encoding, and of both types.
+// payloads cover both types and every length encoding.
 func payloads() []payload {
 	noise := make([]byte, 1<<20)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
@@ -109,7 +109,7 @@ func payloads() []payload {
 	}
 }
 
-// echoes sends every payload and wants it back.
+// echoes sends every payload and expects it back.
 func (c *client) echoes() {
 	c.t.Helper()
 	for _, p := range payloads() {
@@ -134,13 +134,13 @@ func TestFragments(t *testing.T) {
 	})
 }
 
-// TestCompression wants permessage-deflate negotiated and used in both
-// directions, with the window kept from message to message and without.
+// TestCompression expects permessage-deflate to be negotiated and used in both
+// directions, with context takeover and without.
 func TestCompression(t *testing.T) {
 	modes := []struct {
 		server string
 		client websocket.CompressionMode
-		want   string // in the server's answer
+		want   string // part of the server's answer
 	}{
 		{"takeover", websocket.CompressionContextTakeover, "permessage-deflate"},
 		{"takeover", websocket.CompressionNoContextTakeover, "no_context_takeover"},
@@ -199,7 +199,7 @@ func testCompression(t *testing.T, url string, mode websocket.CompressionMode, w
 	c.echoes()
 }
 
-// TestBurst wants the order of many messages kept both ways.
+// TestBurst expects many messages to arrive in order, in both directions.
 func TestBurst(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/echo", "burst"), resock.WithQueue(2000, 1<<20))
@@ -234,7 +234,7 @@ func TestSubprotocol(t *testing.T) {
 	})
 }
 
-// TestPingFromServer wants a pong with the ping's payload.
+// TestPingFromServer expects a pong with the ping's payload.
 func TestPingFromServer(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		payload := strings.Repeat("p", 125)
@@ -246,8 +246,7 @@ func TestPingFromServer(t *testing.T) {
 	})
 }
 
-// TestPingFromClient wants the heartbeat's pings answered, and a session that
-// lasts.
+// TestPingFromClient expects answers to the pings of the heartbeat, and one session.
 func TestPingFromClient(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		pongs := make(chan struct{}, 100)
@@ -310,8 +309,8 @@ func TestCloseFromServer(t *testing.T) {
 	})
 }
 
-// TestCloseWithoutStatus is for a close frame without a payload. Only Node's ws
-// can be made to send one.
+// TestCloseWithoutStatus: the close frame is empty. Of the peers only Node's ws can
+// send one.
 func TestCloseWithoutStatus(t *testing.T) {
 	s := peers[0].start(t, "none")
 	c := run(t, s.url("/close", "empty"), resock.WithBackoff(time.Minute, time.Minute))
@@ -353,8 +352,8 @@ func TestCloseFromClient(t *testing.T) {
 	})
 }
 
-// TestOversized wants 1009 at the server for a message that is too large by one
-// byte, and none of it delivered.
+// TestOversized: a message one byte over the read limit is not delivered, and the
+// server receives close code 1009.
 func TestOversized(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		for _, path := range []string{"/echo", "/fragments"} {
@@ -375,7 +374,7 @@ func TestOversized(t *testing.T) {
 	})
 }
 
-// TestAbort is for a server that drops the connection without a close frame.
+// TestAbort: the server drops the connection without a close frame.
 func TestAbort(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/abort", "abort"))
@@ -388,7 +387,7 @@ func TestAbort(t *testing.T) {
 	})
 }
 
-// TestRestart kills the server, and starts it again.
+// TestRestart kills the server and starts it again.
 func TestRestart(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/echo", "restart"))
@@ -398,7 +397,7 @@ func TestRestart(t *testing.T) {
 		if got := next[resock.FailEvent](c); got.Session != 1 {
 			t.Errorf("got %+v, want a lost session", got)
 		}
-		// The first attempt may still meet the dying process, and be reset.
+		// The dying process may still accept the first attempt, and reset it.
 		for dialError(t, next[resock.FailEvent](c)).Phase != resock.PhaseTCP {
 		}
 		s.restart(t)
@@ -409,7 +408,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestFrozen stops the server's process: only the heartbeat can tell.
+// TestFrozen suspends the server's process, which only the heartbeat can detect.
 func TestFrozen(t *testing.T) {
 	eachPeer(t, func(t *testing.T, s *server) {
 		c := run(t, s.url("/echo", "frozen"),
@@ -424,7 +423,7 @@ func TestFrozen(t *testing.T) {
 		}
 		s.signal(syscall.SIGCONT)
 		until[resock.OpenEvent](c)
-		for { // on a slow machine the server may look dead once more
+		for { // on a slow machine the heartbeat may fail once more
 			c.send(resock.MessageText, []byte("after"))
 			if _, ok := c.next().(resock.MessageEvent); ok {
 				return

@@ -23,18 +23,18 @@ import (
 	"github.com/coder/websocket"
 )
 
-// missing skips the test for want of a peer, or fails it if all must be there.
+// missing skips the test because a peer is missing, or fails it if all are required.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()
-	reason := fmt.Sprintf(format, args...) + "; interop/install gets it"
+	reason := fmt.Sprintf(format, args...) + "; interop/install installs it"
 	if os.Getenv("RESOCK_INTEROP_REQUIRED") == "1" {
-		t.Fatalf("%s, and RESOCK_INTEROP_REQUIRED=1 forbids to skip", reason)
+		t.Fatalf("%s; not skipped, because of RESOCK_INTEROP_REQUIRED=1", reason)
 	}
 	t.Skip(reason)
 }
 
-// program returns the path of an installed program. The directories of daemons
-// may be missing in PATH.
+// program returns the path of an installed program. It also looks in the directories
+// of daemons, which may not be in PATH.
 func program(t *testing.T, name string) string {
 	t.Helper()
 	for _, candidate := range []string{name, "/usr/sbin/" + name, "/usr/local/sbin/" + name} {
@@ -46,9 +46,8 @@ func program(t *testing.T, name string) string {
 	return ""
 }
 
-// address returns an address on which nobody listens. Its port is none of those
-// that the kernel hands out by itself (from 32768 on), so that it stays free
-// while a peer restarts.
+// address returns an address that is free. Its port is below the ephemeral ports (from
+// 32768 on), so that it stays free while a peer restarts.
 func address(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -91,7 +90,7 @@ func start(t *testing.T, address string, command *exec.Cmd) *process {
 		t.Fatal(err)
 	}
 	command.Stderr = p
-	// The peers in peers/ end when this pipe does, even if the tests were killed.
+	// The servers exit when this pipe is closed, even if the tests were killed.
 	input, err := command.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +119,7 @@ func start(t *testing.T, address string, command *exec.Cmd) *process {
 	return p
 }
 
-// Write takes standard error.
+// Write collects the standard error of the process.
 func (p *process) Write(data []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +138,7 @@ func (p *process) await(address string) {
 		}
 		select {
 		case <-p.exited:
-			p.t.Fatalf("%s ended early: %v", p.name, p.command.ProcessState)
+			p.t.Fatalf("%s exited too soon: %v", p.name, p.command.ProcessState)
 		case <-deadline:
 			p.t.Fatalf("%s does not listen on %s: %v", p.name, address, err)
 		case <-time.After(pollEvery):
@@ -154,33 +153,33 @@ func (p *process) signal(signal os.Signal) {
 	}
 }
 
-// kill kills the process without a word.
+// kill kills the process, which has no time to close its connections.
 func (p *process) kill() {
 	_ = p.command.Process.Kill()
 	<-p.exited
 }
 
-// stop asks the process to end, which gives a proxy the time to end its
-// workers, and waits for it.
+// stop terminates the process and waits for it. Unlike kill it lets a proxy end its
+// workers.
 func (p *process) stop() {
 	_ = p.command.Process.Signal(syscall.SIGTERM)
 	_ = p.command.Process.Signal(syscall.SIGCONT)
 	select {
 	case <-p.exited:
 	case <-time.After(patience):
-		p.t.Errorf("%s does not end", p.name)
+		p.t.Errorf("%s does not exit", p.name)
 		p.kill()
 	}
 }
 
-// end is how a connection ended, as a peer in peers/ saw it.
+// end is how a connection ended, as reported by a server in peers/.
 type end struct {
 	ID     string `json:"id"`
 	Code   int    `json:"code"`
 	Reason string `json:"reason"`
 }
 
-// ended returns the end of the connection with that id in its query.
+// ended returns the end of the connection whose query has the id.
 func (p *process) ended(id string) end {
 	p.t.Helper()
 	for deadline := time.After(patience); ; {
@@ -202,12 +201,12 @@ func (p *process) line(deadline <-chan time.Time) string {
 	case line := <-p.lines:
 		return line
 	case <-deadline:
-		p.t.Fatalf("%s says no more", p.name)
+		p.t.Fatalf("%s wrote no more lines", p.name)
 	}
 	return ""
 }
 
-// rest is what a process that has ended wrote, and nobody took.
+// rest returns the remaining lines of standard output of a process that has ended.
 func (p *process) rest() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for len(p.lines) > 0 && yield(<-p.lines) {
@@ -215,11 +214,11 @@ func (p *process) rest() iter.Seq[string] {
 	}
 }
 
-// serverVariable makes the test's own program one of the servers in it: its name, and
-// the port.
+// serverVariable is set to the name of a server and a port to run the test binary as
+// that server.
 const serverVariable = "RESOCK_INTEROP_SERVER"
 
-// servers are those in Go. They are processes, so that they can be killed.
+// servers are the servers in Go. They run in processes, so that they can be killed.
 var servers = map[string]http.HandlerFunc{"echo": echo, "push": push, "jobs": jobs, "topics": topics}
 
 // startServer starts one of the servers on address.
@@ -234,7 +233,7 @@ func startServer(t *testing.T, name, address string) *process {
 	return start(t, address, command)
 }
 
-// serve runs the server until standard input ends.
+// serve runs a server until standard input is closed.
 func serve(server string) {
 	name, port, _ := strings.Cut(server, " ")
 	go func() {
@@ -251,7 +250,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // nothing depends on it
 	conn.SetReadLimit(-1)
 	for {
 		typ, data, err := conn.Read(r.Context())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -17,25 +18,15 @@ import (
 	"github.com/resock/resock/internal/grammar"
 )
 
-// application is a program that uses a client.
+// application is a client and the goroutines of the program that uses it.
 type application struct {
 	*resock.Client
 	t     *testing.T
 	tasks sync.WaitGroup
 }
 
-func newClient(t *testing.T, address string, opts ...resock.Option) *resock.Client {
-	t.Helper()
-	opts = append([]resock.Option{resock.WithBackoff(5*time.Millisecond, 100*time.Millisecond)}, opts...)
-	client, err := resock.New("ws://"+address, opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
-
-// launch runs a client, at most until the end of the test, and hands its events to
-// handle, one by one.
+// launch runs a client, until the end of the test at the latest, and calls handle for
+// each of its events.
 func launch(t *testing.T, client *resock.Client, handle func(resock.Event)) *application {
 	t.Helper()
 	a := &application{Client: client, t: t}
@@ -54,7 +45,7 @@ func launch(t *testing.T, client *resock.Client, handle func(resock.Event)) *app
 	return a
 }
 
-// close closes the client, and wants it and all that the program does to end in time.
+// close closes the client, and expects all goroutines to end within the close timeout.
 func (a *application) close() {
 	began := time.Now()
 	_ = a.Close(resock.StatusNormalClosure, "bye")
@@ -74,7 +65,7 @@ func (a *application) close() {
 	}
 }
 
-// answer sends a message back, whatever it takes.
+// answer sends a message back, and waits for a session for as long as it takes.
 func answer(t *testing.T, client *resock.Client, m resock.MessageEvent) {
 	err := client.Send(context.Background(), m.Type, m.Data)
 	if err != nil && !errors.Is(err, resock.ErrMaybeSent) && !errors.Is(err, resock.ErrClosed) {
@@ -82,21 +73,21 @@ func answer(t *testing.T, client *resock.Client, m resock.MessageEvent) {
 	}
 }
 
-// survivesKills kills the server that pushes, ten times. After each the client must be
-// open again, and answers must arrive at the new server.
+// survivesKills kills the push server ten times. Each time, the client must reconnect
+// and answers must arrive at the new server.
 func (a *application) survivesKills(address string, server *process) {
 	a.t.Helper()
 	const kills = 10
 	for session := uint64(0); ; server = startServer(a.t, "push", address) {
-		if said := server.line(time.After(patience)); said != "answered" {
-			a.t.Fatalf("the server says %q", said)
+		if line := server.line(time.After(patience)); line != "answered" {
+			a.t.Fatalf("the server printed %q", line)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		err := a.WaitOpen(ctx)
 		cancel()
 		stats := a.Stats()
 		if err != nil || stats.Session <= session {
-			a.t.Fatalf("session %d after %d: %v", stats.Session, session, err)
+			a.t.Fatalf("session %d, want one after %d; error %v", stats.Session, session, err)
 		}
 		if session++; session > kills {
 			return
@@ -110,7 +101,7 @@ func (a *application) survivesKills(address string, server *process) {
 func TestConsumerAnswersAcrossKills(t *testing.T) {
 	address := address(t)
 	server := startServer(t, "push", address)
-	client := newClient(t, address)
+	client := newClient(t, "ws://"+address)
 	a := launch(t, client, func(event resock.Event) {
 		if m, ok := event.(resock.MessageEvent); ok {
 			answer(t, client, m)
@@ -124,7 +115,7 @@ func TestHandlerAnswersAcrossKills(t *testing.T) {
 	address := address(t)
 	server := startServer(t, "push", address)
 	var client *resock.Client
-	client = newClient(t, address, resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) {
+	client = newClient(t, "ws://"+address, resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) {
 		answer(t, client, m)
 	}))
 	a := launch(t, client, func(resock.Event) {})
@@ -132,11 +123,11 @@ func TestHandlerAnswersAcrossKills(t *testing.T) {
 	a.close()
 }
 
-// TestJobs acknowledges each job in its session, or not at all.
+// TestJobs acknowledges each job in the session that it came from, or not at all.
 func TestJobs(t *testing.T) {
 	address := address(t)
 	server := startServer(t, "jobs", address)
-	client := newClient(t, address, resock.WithStableAfter(0))
+	client := newClient(t, "ws://"+address, resock.WithStableAfter(0))
 	var late atomic.Int64
 	acknowledge := func(m resock.MessageEvent) {
 		<-time.After(upTo(20 * time.Millisecond)) // the work
@@ -173,8 +164,19 @@ func TestJobs(t *testing.T) {
 	work.Wait()
 	a.close()
 	server.stop()
+	wantEachJobOnce(t, server.rest())
+	opens := client.Stats().Opens
+	t.Logf("%d sessions, %d acknowledgements too late", opens, late.Load())
+	if opens < 10 || late.Load() == 0 {
+		t.Error("too few of either to prove anything")
+	}
+}
+
+// wantEachJobOnce checks what jobs printed.
+func wantEachJobOnce(t *testing.T, lines iter.Seq[string]) {
+	t.Helper()
 	acknowledged := make(map[string]int)
-	for line := range server.rest() {
+	for line := range lines {
 		job, ok := strings.CutPrefix(line, "acknowledged ")
 		if !ok {
 			t.Error(line)
@@ -186,14 +188,9 @@ func TestJobs(t *testing.T) {
 			t.Errorf("job %d was acknowledged %d times", job, n)
 		}
 	}
-	opens := client.Stats().Opens
-	t.Logf("%d sessions, %d acknowledgements too late", opens, late.Load())
-	if opens < 10 || late.Load() == 0 {
-		t.Error("that proves nothing")
-	}
 }
 
-// enqueue returns the outcome of a message.
+// enqueue enqueues a message and returns its outcome.
 func enqueue(client *resock.Client, typ resock.MessageType, data []byte, opts ...resock.SendOption) error {
 	outcome := make(chan error, 1)
 	opts = append(opts, resock.WithResult(func(err error) { outcome <- err }))
@@ -203,14 +200,13 @@ func enqueue(client *resock.Client, typ resock.MessageType, data []byte, opts ..
 	return <-outcome
 }
 
-// subscriptions is a set of topics that grows. Each session subscribes to each of them,
-// once.
+// subscriptions is a growing set of topics. Each session subscribes once to each.
 type subscriptions struct {
 	client *resock.Client
 
 	mu      sync.Mutex
 	topics  []string
-	session uint64 // that subscribes to the topics in OnOpen, or did
+	session uint64 // the last one whose OnOpen took the topics
 }
 
 // replay is the OnOpen hook.
@@ -238,9 +234,9 @@ func (s *subscriptions) replay(ctx context.Context, session *resock.Session) err
 	return nil
 }
 
-// add adds a topic. It is bound to the session whose OnOpen does not have it: the next
-// one does. Enqueue must be called under the lock, since after a failure of OnOpen the
-// next connection has the same number.
+// add adds a topic, and subscribes to it in the session whose OnOpen missed it; the next
+// one includes it. Enqueue is called under the lock, since after a failure of OnOpen
+// the next connection has the same session number.
 func (s *subscriptions) add(topic string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,77 +257,102 @@ func (s *subscriptions) all() []string {
 	return slices.Clone(s.topics)
 }
 
-// TestTopics adds topics while the server cuts the connection twenty times, half of them
-// twice in a row: the second cut is in OnOpen, or behind it.
-func TestTopics(t *testing.T) {
-	const cuts = 20
-	address := address(t)
-	server := startServer(t, "topics", address)
+// topicsTest is a client of the topics server.
+type topicsTest struct {
+	*application
+	address string
+	subs    *subscriptions
+	pushes  sync.Map // topic: session of its last push
+}
+
+func newTopicsTest(t *testing.T, address string) *topicsTest {
+	t.Helper()
 	subs := &subscriptions{topics: []string{"first"}}
-	subs.client = newClient(t, address, resock.WithStableAfter(0), resock.WithOnOpen(subs.replay))
-	var pushes sync.Map // topic: the session of its last push
-	a := launch(t, subs.client, func(event resock.Event) {
+	subs.client = newClient(t, "ws://"+address, resock.WithStableAfter(0), resock.WithOnOpen(subs.replay))
+	test := &topicsTest{address: address, subs: subs}
+	test.application = launch(t, subs.client, func(event resock.Event) {
 		switch e := event.(type) {
 		case resock.MessageEvent:
-			pushes.Store(string(e.Data), e.Session)
+			test.pushes.Store(string(e.Data), e.Session)
 		case resock.CloseEvent:
-			if e.Code == 4000 {
+			if e.Code == subscribedTwice {
 				t.Errorf("session %d: %s", e.Session, e.Reason)
 			}
 		}
 	})
-	pushed := func(after uint64) bool {
-		stats := a.Stats()
-		return stats.State == resock.StateOpen && stats.Session > after && !slices.ContainsFunc(subs.all(), func(topic string) bool {
-			session, _ := pushes.Load(topic)
-			return session != stats.Session
+	return test
+}
+
+// pushed reports whether every topic was pushed in the open session, and that is a later
+// one than after.
+func (test *topicsTest) pushed(after uint64) bool {
+	stats := test.Stats()
+	return stats.State == resock.StateOpen && stats.Session > after && !slices.ContainsFunc(test.subs.all(), func(topic string) bool {
+		session, _ := test.pushes.Load(topic)
+		return session != stats.Session
+	})
+}
+
+// addWhileCut adds topics while the server cuts all connections and, if again is not 0,
+// the next one too, at the subscription of that number.
+func (test *topicsTest) addWhileCut(prefix string, again func() int) {
+	test.t.Helper()
+	var adders sync.WaitGroup
+	for adder := range 2 {
+		adders.Go(func() {
+			for i := range 3 {
+				<-time.After(upTo(10 * time.Millisecond))
+				if err := test.subs.add(fmt.Sprintf("%s.%d.%d", prefix, adder, i)); err != nil {
+					test.t.Error(err)
+				}
+			}
 		})
 	}
-	eventually(t, "the first push", func() bool { return pushed(0) })
-	for n := range cuts {
-		session := a.Stats().Session
-		var adders sync.WaitGroup
-		for adder := range 2 {
-			adders.Go(func() {
-				for i := range 3 {
-					<-time.After(upTo(10 * time.Millisecond))
-					if err := subs.add(fmt.Sprintf("topic %d.%d.%d", n, adder, i)); err != nil {
-						t.Error(err)
-					}
-				}
-			})
-		}
-		<-time.After(upTo(20 * time.Millisecond))
-		again := 0
-		if n%2 == 1 {
-			again = max(1, len(subs.all())-4+rand.IntN(8))
-		}
-		response, err := http.Get(fmt.Sprintf("http://%s/cut?%d", address, again))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = response.Body.Close()
-		adders.Wait()
-		eventually(t, "a push of every topic", func() bool { return pushed(session) })
+	<-time.After(upTo(20 * time.Millisecond))
+	response, err := http.Get(fmt.Sprintf("http://%s/cut?%d", test.address, again()))
+	if err != nil {
+		test.t.Fatal(err)
 	}
-	stats := a.Stats()
+	_ = response.Body.Close()
+	adders.Wait()
+}
+
+// TestTopics adds topics while the server cuts the connection twenty times, half of them
+// twice in a row: the second cut is during OnOpen or soon after.
+func TestTopics(t *testing.T) {
+	const cuts = 20
+	address := address(t)
+	server := startServer(t, "topics", address)
+	test := newTopicsTest(t, address)
+	eventually(t, "the first push", func() bool { return test.pushed(0) })
+	for n := range cuts {
+		session := test.Stats().Session
+		test.addWhileCut(fmt.Sprintf("topic %d", n), func() int {
+			if n%2 == 0 {
+				return 0
+			}
+			return max(1, len(test.subs.all())-4+rand.IntN(8))
+		})
+		eventually(t, "a push of every topic", func() bool { return test.pushed(session) })
+	}
+	stats := test.Stats()
 	t.Logf("%d sessions, %d failures", stats.Opens, stats.Fails)
 	if stats.Opens <= cuts {
 		t.Errorf("%d sessions for %d cuts", stats.Opens, cuts)
 	}
-	a.close()
+	test.close()
 	server.stop()
 	for line := range server.rest() {
 		t.Error(line)
 	}
 }
 
-// eventually waits until a condition holds.
+// eventually waits until holds returns true.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !holds(); <-time.After(pollEvery) {
 		if time.Now().After(deadline) {
-			t.Fatalf("no %s after %v", what, patience)
+			t.Fatalf("not after %v: %s", patience, what)
 		}
 	}
 }

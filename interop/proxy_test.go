@@ -18,15 +18,15 @@ import (
 	"github.com/resock/resock"
 )
 
-// settings are what the configuration of a proxy is made of.
+// settings are the variables of a proxy's configuration.
 type settings struct {
 	Dir        string
 	Address    string
 	Upstream   string
-	Root       bool   // the tests run as root
-	Generation int    // told by every answer: which configuration is in force
-	Idle       string // how long a connection may be silent
-	Linger     string // how long an old worker lives after a reload; empty: as its connections do
+	Root       bool   // whether the tests run as root
+	Generation int    // of the configuration, in a header of every response
+	Idle       string // idle timeout of a connection
+	Linger     string // how long an old worker may live after a reload; empty: as long as its connections
 	PEM        string // certificate and key, for TLS
 }
 
@@ -36,7 +36,7 @@ type kind struct {
 	config  *template.Template
 	command func(program string, p *proxy) *exec.Cmd
 	reload  func(t *testing.T, p *proxy)
-	noPeer  int // the status while the upstream is down
+	down    int // status while the upstream is down
 }
 
 var kinds = []kind{
@@ -87,7 +87,7 @@ http {
 			return exec.Command(program, "-e", "stderr", "-p", p.settings.Dir, "-c", p.config)
 		},
 		reload: func(_ *testing.T, p *proxy) { p.signal(syscall.SIGHUP) },
-		noPeer: http.StatusBadGateway,
+		down:   http.StatusBadGateway,
 	},
 	{
 		name: "haproxy",
@@ -114,12 +114,12 @@ backend back
 		command: func(program string, p *proxy) *exec.Cmd {
 			return exec.Command(program, "-db", "-f", p.config)
 		},
-		reload: func(t *testing.T, p *proxy) { // a new process takes over from the old one
+		reload: func(t *testing.T, p *proxy) { // a new process replaces the old one
 			command := p.kind.command(program(t, "haproxy"), p)
 			command.Args = append(command.Args, "-sf", strconv.Itoa(p.process.command.Process.Pid))
 			p.process = start(t, p.settings.Address, command)
 		},
-		noPeer: http.StatusServiceUnavailable,
+		down: http.StatusServiceUnavailable,
 	},
 }
 
@@ -131,7 +131,7 @@ type proxy struct {
 	config   string // path
 }
 
-// start starts a proxy with the given settings, and what they leave open.
+// start starts a proxy with the given settings, and defaults for the others.
 func (k kind) start(t *testing.T, s settings) *proxy {
 	t.Helper()
 	path := program(t, k.name)
@@ -158,8 +158,8 @@ func (p *proxy) configure(t *testing.T) {
 
 func (p *proxy) url(path string) string { return "ws://" + p.settings.Address + path }
 
-// reload puts the next generation of the configuration in force. For a moment
-// more, the old one may still take connections too.
+// reload activates the next generation of the configuration. For a moment, workers of
+// the old one may still accept connections.
 func (p *proxy) reload(t *testing.T) {
 	t.Helper()
 	p.settings.Generation++
@@ -169,7 +169,7 @@ func (p *proxy) reload(t *testing.T) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(pollEvery) {
 		response, err := client.Get("http://" + p.settings.Address + "/generation")
 		if err != nil {
-			continue // an old worker's socket was closed
+			continue // the socket of an old worker was closed
 		}
 		_ = response.Body.Close()
 		if response.Header.Get("X-Generation") == strconv.Itoa(p.settings.Generation) {
@@ -179,8 +179,8 @@ func (p *proxy) reload(t *testing.T) {
 	t.Fatalf("%s does not reload", p.kind.name)
 }
 
-// generations returns an option that tells, of every session, by which
-// generation of the configuration it came.
+// generations returns an option that reports, for every session, the generation of the
+// configuration that accepted it.
 func generations() (<-chan string, resock.Option) {
 	seen := make(chan string, 100)
 	return seen, resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
@@ -216,8 +216,8 @@ func TestProxyEcho(t *testing.T) {
 	})
 }
 
-// TestProxyReload reloads a proxy that lets its old connections be: the session
-// goes on, and nothing is lost.
+// TestProxyReload reloads a proxy that keeps old connections: the session goes on, and
+// no message is lost.
 func TestProxyReload(t *testing.T) {
 	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
 		seen, note := generations()
@@ -254,7 +254,7 @@ func TestProxyReloadCuts(t *testing.T) {
 		if got := next[resock.FailEvent](c); got.Session != 1 || got.Phase != resock.PhaseRead {
 			t.Errorf("got %+v, want a lost session", got)
 		}
-		// An attempt may meet the socket of the old worker, which closes.
+		// The old worker may still accept an attempt, and close it.
 		if got := until[resock.OpenEvent](c); got.Session != 2 {
 			t.Errorf("session %d, want 2", got.Session)
 		}
@@ -265,8 +265,8 @@ func TestProxyReloadCuts(t *testing.T) {
 	})
 }
 
-// TestProxyUpstreamRestart kills the upstream and starts it again. Meanwhile the
-// proxy answers in its place.
+// TestProxyUpstreamRestart kills the upstream and starts it again. In between, the
+// proxy responds with an error.
 func TestProxyUpstreamRestart(t *testing.T) {
 	eachProxy(t, settings{}, func(t *testing.T, p *proxy, upstream *process) {
 		c := run(t, p.url("/"))
@@ -276,14 +276,14 @@ func TestProxyUpstreamRestart(t *testing.T) {
 		if got := next[resock.FailEvent](c); got.Session != 1 || got.Phase != resock.PhaseRead {
 			t.Errorf("got %+v, want a lost session", got)
 		}
-		// The first attempt may still meet the dying process: then it is another status.
+		// The dying process may still accept the first attempt: then the status differs.
 		for refused := 0; refused < 3; {
 			got := next[resock.FailEvent](c)
 			dial := dialError(t, got)
 			if dial.Phase != resock.PhaseUpgrade || dial.Status < 500 || len(dial.Body) == 0 {
-				t.Fatalf("got %+v, want status %d", dial, p.kind.noPeer)
+				t.Fatalf("got %+v, want status %d", dial, p.kind.down)
 			}
-			if dial.Status == p.kind.noPeer {
+			if dial.Status == p.kind.down {
 				refused++
 			}
 			if got.Next != resock.StateWaiting || got.RetryIn > 100*time.Millisecond {
@@ -314,8 +314,8 @@ func TestProxyRestart(t *testing.T) {
 	})
 }
 
-// TestProxyIdleTimeout wants a heartbeat below the proxy's idle timeout to keep
-// the session, and one above to lose it.
+// TestProxyIdleTimeout: a heartbeat interval below the proxy's idle timeout keeps the
+// session, and one above it loses the session.
 func TestProxyIdleTimeout(t *testing.T) {
 	eachProxy(t, settings{Idle: "1200ms"}, func(t *testing.T, p *proxy, _ *process) {
 		kept := run(t, p.url("/"), resock.WithHeartbeat(100*time.Millisecond, 10*time.Second))
@@ -329,7 +329,7 @@ func TestProxyIdleTimeout(t *testing.T) {
 		}
 		next[resock.OpenEvent](cut)
 		cut.echoText("back")
-		next[resock.FailEvent](cut) // and again: so long the other one is silent
+		next[resock.FailEvent](cut) // the second time: kept was silent for as long
 
 		kept.echoText("still the same")
 		if got := kept.Stats(); got.Session != 1 || got.Fails != 0 {
@@ -338,7 +338,7 @@ func TestProxyIdleTimeout(t *testing.T) {
 	})
 }
 
-// TestProxyBusy wants a Retry-After to be a floor for the delay.
+// TestProxyBusy: a Retry-After is a floor for the delay.
 func TestProxyBusy(t *testing.T) {
 	eachProxy(t, settings{}, func(t *testing.T, p *proxy, _ *process) {
 		c := run(t, p.url("/busy?token=secret"))
@@ -349,16 +349,15 @@ func TestProxyBusy(t *testing.T) {
 			t.Errorf("got %+v, want 503 with a Retry-After of 7 s", dial)
 		}
 		if got.Next != resock.StateWaiting || got.RetryIn < 7*time.Second {
-			t.Errorf("next is %v in %v, want a wait of 7 s at least", got.Next, got.RetryIn)
+			t.Errorf("next is %v in %v, want at least 7 s of waiting", got.Next, got.RetryIn)
 		}
 		if strings.Contains(got.Err.Error(), "secret") {
-			t.Errorf("the error has the query in it: %v", got.Err)
+			t.Errorf("the error contains the query: %v", got.Err)
 		}
 	})
 }
 
-// TestProxyPeers wants fragments, compression and pings through a proxy as well
-// as without one.
+// TestProxyPeers: fragments, compression and pings work through a proxy, too.
 func TestProxyPeers(t *testing.T) {
 	for _, k := range kinds {
 		for _, p := range peers {

@@ -14,14 +14,14 @@ import (
 	"github.com/coder/websocket"
 )
 
-// push pushes all the time, whatever it reads. It prints the first answer to a push of
-// this very process.
+// push pushes without pause. It prints "answered" at the first answer to a push of this
+// process.
 func push(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // nothing depends on it
 	mine := fmt.Sprintf("push of %d: ", os.Getpid())
 	go func() {
 		for answered := false; ; {
@@ -40,26 +40,26 @@ func push(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// numberOfJobs is how many jobs there are, numbered from 0.
+// numberOfJobs is the number of jobs. They are numbered from 0.
 const numberOfJobs = 200
 
-// desk is what jobs knows.
+// desk is the state of jobs.
 var desk struct {
 	mu      sync.Mutex
-	session int // the last one
-	next    int // the first job that is not acknowledged
+	session int // the latest
+	next    int // the first job not yet acknowledged
 }
 
-// jobs hands out one job at a time, as "job/session", until its acknowledgement, which
-// is the same text. It drops the session at random, and when an acknowledgement is of
-// what was handed out in another one. A job that is not acknowledged is handed out again
-// in the next session. It prints "acknowledged" with the job, or "stale".
+// jobs hands out one job at a time, as "job/session", and expects the same text as
+// acknowledgement. It ends the session at a random time, or if it gets an acknowledgement
+// for another session. A job that is not acknowledged is handed out again in the next
+// session. It prints "acknowledged" with the job, or "stale".
 func jobs(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // nothing depends on it
 	drop := time.AfterFunc(upTo(60*time.Millisecond), func() {
 		if rand.IntN(2) == 0 {
 			_ = conn.CloseNow()
@@ -87,11 +87,11 @@ func jobs(w http.ResponseWriter, r *http.Request) {
 	}
 	drop.Stop()
 	_ = conn.Write(r.Context(), websocket.MessageText, []byte("done"))
-	_, _, _ = conn.Read(r.Context()) // until the client leaves
+	_, _, _ = conn.Read(r.Context()) // until the client closes
 }
 
-// acknowledge takes what a session got as acknowledgement of what was handed out, and
-// returns the next job, or -1 if the session is over.
+// acknowledge checks data, which a session received as acknowledgement of out. It
+// returns the next job, or -1 to end the session.
 func acknowledge(session int, out, data string) (next int) {
 	desk.mu.Lock()
 	defer desk.mu.Unlock()
@@ -99,7 +99,7 @@ func acknowledge(session int, out, data string) (next int) {
 	case data != out:
 		fmt.Println("stale", data, "for", out)
 		return -1
-	case session != desk.session: // which has the job now
+	case session != desk.session: // the job was handed out again
 		return -1
 	}
 	fmt.Println("acknowledged", desk.next)
@@ -107,22 +107,25 @@ func acknowledge(session int, out, data string) (next int) {
 	return desk.next
 }
 
-// upTo returns a random time.
+// upTo returns a random duration below d.
 func upTo(d time.Duration) time.Duration { return rand.N(d) }
 
-// connections are those of topics.
+// connections are the connections of topics.
 var connections struct {
 	mu    sync.Mutex
 	open  map[*websocket.Conn]bool
-	fatal int // if positive: the subscription of the next session that cuts it
+	fatal int // if positive, the number of the subscription that cuts the next session
 }
 
-// topics takes the names of topics as subscriptions, confirms each by "ok topic", and
-// pushes the names of all that are subscribed to, again and again. It closes a session
-// that subscribes twice with 4000.
+// subscribedTwice is the close code for a session that subscribes twice to a topic.
+const subscribedTwice = websocket.StatusCode(4000)
+
+// topics reads names of topics as subscriptions, confirms each with "ok topic", and
+// pushes the names of all subscribed topics in turn. It closes a session that subscribes
+// twice to a topic.
 //
-// Of the path /cut it cuts all connections, and in the next one the subscription whose
-// number, counted from 1, is in the query, unless that is 0.
+// A request for /cut?n cuts all connections. If n is not 0, the next connection is cut,
+// too, at its nth subscription.
 func topics(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/cut" {
 		w.Header().Set("Connection", "close")
@@ -134,7 +137,7 @@ func topics(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // nothing depends on it
 	fatal := enter(conn)
 	defer leave(conn)
 	ctx, cancel := context.WithCancel(r.Context())
@@ -142,35 +145,40 @@ func topics(w http.ResponseWriter, r *http.Request) {
 	subscribed := make(chan string)
 	go func() {
 		defer cancel()
-		seen := make(map[string]bool)
-		for {
-			_, data, err := conn.Read(ctx)
-			if err != nil {
-				return
-			}
-			topic := string(data)
-			switch {
-			case seen[topic]:
-				fmt.Println("twice", topic)
-				_ = conn.Close(4000, "subscribed twice to "+topic)
-				return
-			case len(seen)+1 == fatal:
-				<-time.After(upTo(20 * time.Millisecond)) // time to add topics
-				_ = conn.CloseNow()
-				return
-			}
-			seen[topic] = true
-			select {
-			case subscribed <- topic:
-			case <-ctx.Done():
-				return
-			}
-		}
+		subscribe(ctx, conn, fatal, subscribed)
 	}()
 	feed(ctx, conn, subscribed)
 }
 
-// feed pushes and confirms.
+// subscribe reads subscriptions and passes them on, up to the fatal one.
+func subscribe(ctx context.Context, conn *websocket.Conn, fatal int, subscribed chan<- string) {
+	seen := make(map[string]bool)
+	for {
+		_, data, err := conn.Read(ctx)
+		if err != nil {
+			return
+		}
+		topic := string(data)
+		switch {
+		case seen[topic]:
+			fmt.Println("twice", topic)
+			_ = conn.Close(subscribedTwice, "subscribed twice to "+topic)
+			return
+		case len(seen)+1 == fatal:
+			<-time.After(upTo(20 * time.Millisecond)) // time to add topics
+			_ = conn.CloseNow()
+			return
+		}
+		seen[topic] = true
+		select {
+		case subscribed <- topic:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// feed confirms subscriptions and pushes topics.
 func feed(ctx context.Context, conn *websocket.Conn, subscribed <-chan string) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -196,6 +204,8 @@ func feed(ctx context.Context, conn *websocket.Conn, subscribed <-chan string) {
 	}
 }
 
+// enter records a connection, and returns the number of the subscription that cuts it,
+// or 0.
 func enter(conn *websocket.Conn) (fatal int) {
 	connections.mu.Lock()
 	defer connections.mu.Unlock()
@@ -213,6 +223,7 @@ func leave(conn *websocket.Conn) {
 	delete(connections.open, conn)
 }
 
+// cut cuts all connections, and the next one at its subscription of number fatal.
 func cut(fatal int) {
 	connections.mu.Lock()
 	defer connections.mu.Unlock()

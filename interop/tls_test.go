@@ -24,10 +24,10 @@ import (
 	"github.com/resock/resock"
 )
 
-// identity is the certificate of 127.0.0.1, by a private authority.
+// identity is a certificate for 127.0.0.1, signed by a private authority.
 type identity struct {
 	roots *x509.CertPool
-	pem   string // path of a file with the certificate and its key
+	pem   string // file with the certificate and its key
 }
 
 func newIdentity(t *testing.T) identity {
@@ -94,7 +94,7 @@ func serveTLS(t *testing.T, id identity) string {
 	return listener.Addr().String()
 }
 
-// withTLS returns an option to dial with config.
+// withTLS returns an option that dials with config.
 func withTLS(t *testing.T, config *tls.Config) resock.Option {
 	t.Helper()
 	transport := &http.Transport{TLSClientConfig: config}
@@ -102,8 +102,8 @@ func withTLS(t *testing.T, config *tls.Config) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 }
 
-// TestTLS wants a session with whoever has a certificate of the private
-// authority, and none for a client that does not know it, or means another host.
+// TestTLS: a client connects if it trusts the private authority, and fails if it does
+// not, or if it expects another host.
 func TestTLS(t *testing.T) {
 	id := newIdentity(t)
 	servers := map[string]func(t *testing.T) (address string){

@@ -12,5 +12,5 @@ func ExampleDefault() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	_ = client // subscribe, and run
+	_ = client // subscribe and run
 }

@@ -7,12 +7,12 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// groups is what the kernel shall tell of (rtnetlink(7)), as a bit mask.
+// groups is the bit mask of the rtnetlink(7) multicast groups to join.
 const groups = 1<<(syscall.RTNLGRP_LINK-1) |
 	1<<(syscall.RTNLGRP_IPV4_IFADDR-1) | 1<<(syscall.RTNLGRP_IPV6_IFADDR-1) |
 	1<<(syscall.RTNLGRP_IPV4_ROUTE-1) | 1<<(syscall.RTNLGRP_IPV6_ROUTE-1)
 
-// openNetlink returns the hints of the kernel.
+// openNetlink subscribes to the kernel's notifications.
 func openNetlink() (*hints, error) {
 	conn, err := netlink.Dial(syscall.NETLINK_ROUTE, &netlink.Config{Groups: groups})
 	if err != nil {
@@ -33,11 +33,11 @@ func openNetlink() (*hints, error) {
 	return h, nil
 }
 
-// receive waits for messages. It reports false when there will be none any more.
+// receive waits for notifications. It reports false when there will be no more.
 func (h *hints) receive(conn *netlink.Conn) bool {
 	messages, err := conn.Receive()
 	switch {
-	case errors.Is(err, syscall.ENOBUFS): // the kernel had more to tell than there was room
+	case errors.Is(err, syscall.ENOBUFS): // notifications were lost: assume a change
 		h.routes.Add(1)
 		h.hint()
 	case err != nil:
@@ -46,8 +46,8 @@ func (h *hints) receive(conn *netlink.Conn) bool {
 	for _, message := range messages {
 		switch message.Header.Type {
 		case syscall.RTM_NEWROUTE, syscall.RTM_DELROUTE:
-			// Routers change their routes all the time. Whatever else moves
-			// this machine's traffic shows in its interfaces and addresses.
+			// On a router, other routes change all the time. On other machines
+			// what matters shows in the interfaces and addresses.
 			if !defaultRoute(message.Data) {
 				continue
 			}
@@ -61,12 +61,12 @@ func (h *hints) receive(conn *netlink.Conn) bool {
 func (h *hints) hint() {
 	select {
 	case h.moments <- struct{}{}:
-	default: // one is waiting
+	default: // a hint is pending already
 	}
 }
 
-// defaultRoute reports whether data, which begins with a struct rtmsg, is about
-// a route to everywhere: one without a single bit of a destination.
+// defaultRoute reports whether data, a struct rtmsg, is about a default route, whose
+// destination prefix has length 0.
 func defaultRoute(data []byte) bool {
 	return len(data) >= syscall.SizeofRtMsg && data[1] == 0
 }

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
-
 	"testing"
 	"time"
 
@@ -21,9 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test makes two network namespaces with a cable between them, and runs
-// itself again inside the first, which clientEnv names. Nothing outside of the
-// two is touched, and the addresses are those of documentation (RFC 5737).
+// The test connects two network namespaces by a veth pair and runs itself again inside
+// the first, which clientEnv names. It changes nothing outside of them, and uses the
+// addresses for documentation (RFC 5737).
 const (
 	clientEnv     = "NETWATCH_TEST_CLIENT"
 	serverEnv     = "NETWATCH_TEST_SERVER"
@@ -107,8 +106,8 @@ func serve(t *testing.T, namespace string) (url string) {
 	}
 	done := make(chan result)
 	go func() {
-		// The thread changes its namespace and is never used again: it ends
-		// with its goroutine. The socket stays where it was made.
+		// A locked thread ends with its goroutine, and so nothing else runs in the
+		// namespace. The socket stays in it.
 		runtime.LockOSThread()
 		file, err := os.Open("/run/netns/" + namespace)
 		if err != nil {
@@ -140,7 +139,7 @@ func serve(t *testing.T, namespace string) (url string) {
 	return "ws://" + r.listener.Addr().String()
 }
 
-// start runs a client, and ends it with the test.
+// start runs a client until the end of the test.
 func start(t *testing.T, url string, opts ...resock.Option) (*resock.Client, <-chan resock.Event) {
 	client, err := resock.New(url, append(opts, resock.WithNetwork(netwatch.Default()))...)
 	if err != nil {
@@ -165,7 +164,7 @@ func next[E resock.Event](t *testing.T, events <-chan resock.Event) E {
 		}
 		t.Fatalf("got %#v, want %T", event, *new(E))
 	case <-time.After(20 * time.Second):
-		t.Fatalf("no event in state, want %T", *new(E))
+		t.Fatalf("no event, want %T", *new(E))
 	}
 	panic("unreachable")
 }
@@ -183,7 +182,7 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 // again.
 func unplugged(t *testing.T, server, side string) {
 	url := serve(t, server)
-	// Beats are rare: what is noticed is noticed by the probe.
+	// With so long an interval, only a probe can detect the dead connection.
 	client, events := start(t, url,
 		resock.WithHeartbeat(time.Hour, 500*time.Millisecond),
 		resock.WithBackoff(10*time.Millisecond, time.Hour),
@@ -194,7 +193,7 @@ func unplugged(t *testing.T, server, side string) {
 	mustIP(t, "-n %s link set %s down", side, cable)
 	defer ip("-n " + side + " link set " + cable + " up")
 	fail := next[resock.FailEvent](t, events)
-	t.Logf("dead connection found after %v", time.Since(began))
+	t.Logf("dead connection detected after %v", time.Since(began))
 	if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 		t.Errorf("lost in phase %v: %v; want a heartbeat", fail.Phase, fail.Err)
 	}
@@ -202,11 +201,11 @@ func unplugged(t *testing.T, server, side string) {
 		t.Errorf("next %v, state %v; want offline", fail.Next, client.State())
 	}
 	if took := time.Since(began); took > 6*time.Second {
-		t.Errorf("found after %v", took)
+		t.Errorf("detected after %v", took)
 	}
 	attempts := client.Stats().Attempts
 
-	// Another change does not make it dial, nor does time.
+	// It does not dial because of another change.
 	changed := make(chan struct{}, 1)
 	stop := netwatch.Default().OnChange(func() { changed <- struct{}{} })
 	mustIP(t, "-n %s address add 198.51.100.1/24 dev %s", os.Getenv(clientEnv), cable)
@@ -235,13 +234,13 @@ func unplugged(t *testing.T, server, side string) {
 	}
 }
 
-// probed: a change that leaves the machine online makes the client
-// probe, and a connection that is well lives on.
+// probed: after a change that leaves the machine online the client probes, and a
+// healthy connection survives.
 func probed(t *testing.T, server, here string) {
 	client, events := start(t, serve(t, server), resock.WithHeartbeat(time.Hour, time.Second))
 	next[resock.OpenEvent](t, events)
 	if client.Stats().RoundTrip != 0 {
-		t.Fatal("a beat too early")
+		t.Fatal("a heartbeat before the probe")
 	}
 	mustIP(t, "-n %s address add 198.51.100.1/24 dev %s", here, cable)
 	waitFor(t, "a ping", func() bool { return client.Stats().RoundTrip > 0 })
@@ -251,8 +250,8 @@ func probed(t *testing.T, server, here string) {
 	}
 }
 
-// defaultRoute: a new default route shows in no interface and no
-// address.
+// defaultRoute: a new default route is a change, although no interface and no address
+// changes.
 func defaultRoute(t *testing.T, here string) {
 	changed := make(chan struct{}, 8)
 	defer netwatch.Default().OnChange(func() { changed <- struct{}{} })()
@@ -269,13 +268,12 @@ func defaultRoute(t *testing.T, here string) {
 	mustIP(t, "-n %s route del 203.0.113.0/24 via %s", here, serverAddress)
 	select {
 	case <-changed:
-		t.Error("a change was reported for a route that is no default")
+		t.Error("a change was reported for a route other than the default")
 	case <-time.After(300 * time.Millisecond):
 	}
 }
 
-// noLeak: with the last subscription the socket and both goroutines
-// are gone.
+// noLeak: the socket and both goroutines end with the last subscription.
 func noLeak(t *testing.T) {
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	for range 20 {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// snapshot is what the network looks like. Two that differ are a change.
+// snapshot is the state of the network. Snapshots are compared to detect a change.
 type snapshot struct {
 	online bool
 	what   string // running interfaces and global addresses
@@ -18,7 +18,7 @@ type snapshot struct {
 func look() snapshot {
 	interfaces, err := net.Interfaces()
 	if err != nil || len(interfaces) == 0 {
-		return snapshot{online: true} // not even a loopback: there is no telling
+		return snapshot{online: true} // no loopback, either: the system does not tell
 	}
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -29,9 +29,9 @@ func look() snapshot {
 
 func addressesOf(i net.Interface) ([]net.Addr, error) { return i.Addrs() }
 
-// online reports whether a link runs and a global address is on a running
-// interface. It asks for addresses only as long as it must: every question makes
-// the kernel list them all.
+// online reports whether a link is running and a running interface has a global
+// address. It stops at the first one, since for every call of addressesOf the kernel
+// lists the addresses of all interfaces.
 func online(interfaces []net.Interface, addressesOf func(net.Interface) ([]net.Addr, error)) bool {
 	if !slices.ContainsFunc(interfaces, link) {
 		return false
@@ -42,7 +42,7 @@ func online(interfaces []net.Interface, addressesOf func(net.Interface) ([]net.A
 		}
 		addresses, err := addressesOf(i)
 		if err != nil || slices.ContainsFunc(addresses, global) {
-			return true // or gone meanwhile, and then the next look tells
+			return true // on an error i may be gone, which is another change
 		}
 	}
 	return false
@@ -54,17 +54,17 @@ func running(i net.Interface) bool {
 	return i.Flags&both == both
 }
 
-// link reports whether i runs and leads to other machines.
+// link reports whether i is running and not the loopback.
 func link(i net.Interface) bool { return running(i) && i.Flags&net.FlagLoopback == 0 }
 
-// global reports whether other machines can answer to address: private ones
-// count, loopback and link-local ones do not.
+// global reports whether address is a global unicast address. Private addresses count,
+// loopback and link-local ones do not.
 func global(address net.Addr) bool {
 	network, ok := address.(*net.IPNet)
 	return ok && network.IP.IsGlobalUnicast()
 }
 
-// describe puts into words all that matters: equal words, no change.
+// describe lists the running links and global addresses in a comparable form.
 func describe(interfaces []net.Interface, addresses []net.Addr) string {
 	var words []string
 	for _, i := range interfaces {

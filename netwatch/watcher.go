@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	settleFor = 100 * time.Millisecond // from the first hint of a burst to the look
-	pollEvery = 3 * time.Second        // without netlink, and while offline
+	settleFor = 100 * time.Millisecond // from the first hint of a burst to the next look
+	pollEvery = 3 * time.Second        // without netlink, or while offline
 )
 
 var process = &Watcher{
@@ -16,17 +16,17 @@ var process = &Watcher{
 	hints: openNetlink,
 }
 
-// Default returns the watcher of this process, for resock.WithNetwork. It works
-// only while somebody is subscribed to it: there is nothing to close.
+// Default returns the watcher of this process, for resock.WithNetwork. It runs only
+// while it has subscribers, so there is nothing to close.
 func Default() *Watcher { return process }
 
-// Watcher watches the network interfaces of this machine. Its methods may be
-// called concurrently.
+// Watcher watches the network interfaces of this machine. It is returned by [Default];
+// the zero value is not usable. Its methods may be called concurrently.
 type Watcher struct {
 	look  func() snapshot
 	hints func() (*hints, error)
 
-	current atomic.Pointer[snapshot] // while watching, else nil
+	current atomic.Pointer[snapshot] // nil while there is no subscriber
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
@@ -35,22 +35,21 @@ type Watcher struct {
 
 type subscriber struct{ changed func() }
 
-// run is the time from the first subscription to the end of the last.
+// run lasts from the first subscription to the end of the last.
 type run struct {
-	quit chan struct{} // closed when it shall end
-	done chan struct{} // closed when it has
+	quit chan struct{} // closed to end it
+	done chan struct{} // closed when it has ended
 }
 
-// hints tells of moments at which the network may have changed. A nil *hints
-// never does.
+// hints are notifications that the network may have changed. A nil *hints has none.
 type hints struct {
-	moments chan struct{} // with room for one; closed when there will be none any more
-	routes  atomic.Uint64 // changes of default routes so far, which no snapshot shows
-	close   func()        // returns when nothing of it runs any more
+	moments chan struct{} // holds at most one hint; closed after the last
+	routes  atomic.Uint64 // changes of default routes so far, which look does not see
+	close   func()        // returns when its goroutine has ended
 }
 
-// Online reports whether the machine is online. It answers from memory while
-// somebody is subscribed, and looks otherwise.
+// Online reports whether the machine is online. While there is a subscriber it returns
+// the last known state at once, else it asks the system.
 func (w *Watcher) Online() bool {
 	if s := w.current.Load(); s != nil {
 		return s.online
@@ -58,12 +57,12 @@ func (w *Watcher) Online() bool {
 	return w.look().online
 }
 
-// OnChange subscribes changed: it is called on a goroutine of the watcher, after
-// every change and never twice at the same time. It must not block, and it must
-// not call OnChange or stop.
+// OnChange makes the watcher call changed after every change, on a goroutine of its
+// own and never concurrently. changed must not block, and must not call OnChange or
+// stop.
 //
-// stop ends the subscription. When it returned, changed is not called any more.
-// Further calls do nothing.
+// stop ends the subscription: once it has returned, changed is not called any more.
+// Calls of stop after the first do nothing.
 func (w *Watcher) OnChange(changed func()) (stop func()) {
 	s := &subscriber{changed}
 	w.mu.Lock()
@@ -78,13 +77,13 @@ func (w *Watcher) OnChange(changed func()) (stop func()) {
 	return func() { w.leave(s) }
 }
 
-// start begins to watch; mu is held.
+// start starts a run; mu is held.
 func (w *Watcher) start() {
 	hints, err := w.hints()
 	if err != nil {
 		hints = nil
 	}
-	// Looking comes second, so that no change falls between the two.
+	// The snapshot is taken after subscribing to hints, so that no change is missed.
 	s := w.take(hints)
 	w.current.Store(&s)
 	w.run = &run{quit: make(chan struct{}), done: make(chan struct{})}
@@ -138,8 +137,8 @@ func (w *Watcher) watch(r *run, h *hints, last snapshot) {
 	}
 }
 
-// report notes a change and tells the subscribers. It reports false when the run
-// has ended.
+// report records a change and calls the subscribers. It reports false if the run has
+// ended.
 func (w *Watcher) report(r *run, now snapshot) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -153,7 +152,7 @@ func (w *Watcher) report(r *run, now snapshot) bool {
 	return true
 }
 
-// take looks at the network.
+// take takes a snapshot, with the route changes known before.
 func (w *Watcher) take(h *hints) snapshot {
 	if h == nil {
 		return w.look()

@@ -45,7 +45,7 @@ func (w *world) open() (*hints, error) {
 	return w.hints, nil
 }
 
-// becomes changes the network, and hints at it.
+// becomes changes the network and sends a hint.
 func (w *world) becomes(s snapshot) {
 	w.now.Store(&s)
 	if w.hints != nil {
@@ -60,7 +60,7 @@ func (w *world) hint() {
 	}
 }
 
-// after lets d pass in a bubble, and everything happen that is due by then.
+// after lets d pass in a bubble, and waits for all that is due by then.
 func after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -138,7 +138,7 @@ func TestBurstIsOneChange(t *testing.T) {
 	})
 }
 
-// TestLongBurst: a network that never comes to rest is reported all the same.
+// TestLongBurst: a network that never settles is still reported.
 func TestLongBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, watcher := newWorld(true)
@@ -182,7 +182,7 @@ func TestOnline(t *testing.T) {
 		}
 		world.becomes(snapshot{})
 		if watcher.Online() {
-			t.Error("does not look while nobody watches")
+			t.Error("does not look without subscribers")
 		}
 		world.becomes(snapshot{online: true})
 		stop := watcher.OnChange(func() {})
@@ -245,7 +245,7 @@ func TestHintsEnd(t *testing.T) {
 	})
 }
 
-// TestOfflinePolls: a notification that is lost delays the return, no more.
+// TestOfflinePolls: a lost notification only delays the return to online.
 func TestOfflinePolls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		world, watcher := newWorld(false)
@@ -264,7 +264,7 @@ func TestOfflinePolls(t *testing.T) {
 	})
 }
 
-// TestStopWaits: no call is under way when stop has returned.
+// TestStopWaits: no call is in progress once stop has returned.
 func TestStopWaits(t *testing.T) {
 	for _, others := range []bool{false, true} {
 		world, watcher := newWorld(true)
@@ -347,7 +347,7 @@ func TestOnlineRule(t *testing.T) {
 	}
 }
 
-// TestThisMachine looks at the real thing.
+// TestThisMachine watches the real network.
 func TestThisMachine(t *testing.T) {
 	before := runtime.NumGoroutine()
 	stop := Default().OnChange(func() {})

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// newCertificate returns a certificate for the hosts of every network here,
-// which is its own authority, and a pool that trusts it. It is made when it is
-// needed, because in a synctest bubble it is the year 2000.
+// newCertificate returns a self-signed certificate for the hosts of all networks
+// in this package, and a pool that trusts it. It is made on demand,
+// since the clock of a synctest bubble starts in the year 2000.
 func newCertificate() (tls.Certificate, *x509.CertPool, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Conn is the server's side of one WebSocket connection. It reads on its own
-// from the start: messages wait for [Conn.Read], pings are answered, and so is a
-// close frame, after which the connection is closed. [Conn.Received] tells what
-// came.
+// Conn is the server's end of one WebSocket connection. It reads by itself from
+// the start: it buffers messages for [Conn.Read], answers pings, and answers a
+// close frame, after which it closes the connection. [Conn.Received] returns what
+// was received.
 //
-// All methods may be called concurrently. Those that send return an error when
-// the connection has ended; a test that made it end may ignore that.
+// All methods may be called concurrently. Those that send return an error once
+// the connection has ended; a test that ended it may ignore the error.
 type Conn struct {
 	link    *link
 	stream  net.Conn // link, or TLS over it
@@ -26,7 +26,7 @@ type Conn struct {
 	request *http.Request
 
 	done     chan struct{}
-	turn     chan struct{} // held by who writes; waiting for it is durably blocking
+	turn     chan struct{} // a mutex for writing, on which waiting is durably blocking
 	messages *queue[Message]
 
 	mu          sync.Mutex
@@ -35,7 +35,7 @@ type Conn struct {
 	closing     bool // Close was called
 	received    Received
 
-	partial Message // what its last frame is missing of; the reader's own
+	partial Message // a fragmented message so far; only read uses it
 }
 
 func newConn(v *visit) *Conn {
@@ -54,7 +54,8 @@ func newConn(v *visit) *Conn {
 // Request returns the upgrade request.
 func (c *Conn) Request() *http.Request { return c.request }
 
-// Received returns what came so far.
+// Received returns what was received so far. Data and payloads are shared and must
+// not be changed.
 func (c *Conn) Received() Received {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,8 +65,8 @@ func (c *Conn) Received() Received {
 // Done returns a channel that is closed when the connection has ended.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
-// Read returns the next message. When the connection has ended and there is none
-// left, the error is io.EOF.
+// Read waits for the next message and returns it. Once the connection has ended and
+// all messages are read, the error is io.EOF, however it ended: see [Received.Err].
 func (c *Conn) Read() (Message, error) {
 	for {
 		message, ok, more := c.messages.pop()
@@ -90,13 +91,13 @@ func (c *Conn) Push(text string) error { return c.Raw(Frame(finBit|opText, []byt
 // PushBinary sends a binary message.
 func (c *Conn) PushBinary(data []byte) error { return c.Raw(Frame(finBit|opBinary, data)) }
 
-// Ping sends a ping. The answer is among the pongs of [Conn.Received].
+// Ping sends a ping. The client's pong is in [Conn.Received].
 func (c *Conn) Ping(payload string) error { return c.Raw(Frame(finBit|opPing, []byte(payload))) }
 
 // Pong sends a pong.
 func (c *Conn) Pong(payload string) error { return c.Raw(Frame(finBit|opPong, []byte(payload))) }
 
-// Echo sends every message back, until the connection ends.
+// Echo sends every message back until the connection ends.
 func (c *Conn) Echo() {
 	for {
 		message, err := c.Read()
@@ -109,8 +110,9 @@ func (c *Conn) Echo() {
 	}
 }
 
-// Close begins the closing handshake and does not wait for its end: that is
-// [Conn.Done]. The code and the reason may be any, also what RFC 6455 forbids.
+// Close sends a close frame and returns; [Conn.Done] is closed at the end of the
+// closing handshake. Code and reason are sent as given, even if RFC 6455 forbids
+// them.
 func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	c.mu.Lock()
 	c.closing = true
@@ -118,8 +120,8 @@ func (c *Conn) Close(code websocket.StatusCode, reason string) error {
 	return c.Raw(Frame(finBit|opClose, append(binary.BigEndian.AppendUint16(nil, uint16(code)), reason...)))
 }
 
-// Raw sends bytes as they are: any frame, several of them at once, or a part of
-// one. See [Frame].
+// Raw sends bytes as they are: a frame, several at once, or part of one. See
+// [Frame].
 func (c *Conn) Raw(b []byte) error {
 	select {
 	case c.turn <- struct{}{}:
@@ -131,14 +133,13 @@ func (c *Conn) Raw(b []byte) error {
 	return err
 }
 
-// IgnorePings leaves pings unanswered from now on. They are still recorded.
+// IgnorePings leaves further pings unanswered. They are still recorded.
 func (c *Conn) IgnorePings() { c.set(func() { c.ignorePings = true }) }
 
 // AnswerPings undoes [Conn.IgnorePings].
 func (c *Conn) AnswerPings() { c.set(func() { c.ignorePings = false }) }
 
-// IgnoreClose leaves the client's close frame unanswered and the connection
-// open after it.
+// IgnoreClose leaves the client's close frame unanswered, and the connection open.
 func (c *Conn) IgnoreClose() { c.set(func() { c.ignoreClose = true }) }
 
 func (c *Conn) set(f func()) {
@@ -147,33 +148,33 @@ func (c *Conn) set(f func()) {
 	f()
 }
 
-// StopReading reads nothing more from the network, so that the client's writes
-// block when the buffers in between are full. To the client the server is a
-// black hole, unless it sends. The end of the connection goes unnoticed, too.
+// StopReading stops reading from the network, so that the client's writes block
+// once the buffers in between are full. The server can still send; until it does, it
+// looks dead to the client. It does not notice the end of the connection, either.
 func (c *Conn) StopReading() { c.link.stopReading() }
 
 // StartReading undoes [Conn.StopReading].
 func (c *Conn) StartReading() { c.link.startReading() }
 
-// CutAfter closes the connection, as Drop does, as soon as n more bytes were
-// sent: of frames, or of TLS records if there are any.
+// CutAfter closes the connection without a closing handshake, like [Conn.Drop],
+// once n more bytes are sent. With TLS it counts the bytes of TLS records.
 func (c *Conn) CutAfter(n int) { c.link.cutAfter(n) }
 
-// HalfClose tells the client that nothing more comes (FIN), and goes on reading.
+// HalfClose shuts down the sending direction (FIN). Reading goes on.
 func (c *Conn) HalfClose() error { return c.link.CloseWrite() }
 
-// Drop closes the connection without a closing handshake (FIN).
+// Drop closes the TCP connection without a closing handshake (FIN).
 func (c *Conn) Drop() { c.end(net.ErrClosed) }
 
-// Reset closes the connection by a reset (RST).
+// Reset aborts the TCP connection (RST).
 func (c *Conn) Reset() {
 	c.link.reset()
 	c.end(net.ErrClosed)
 }
 
-// end records how the connection ended, if it had not before, and closes it.
+// end closes the connection. The first call records how it ended.
 func (c *Conn) end(err error) {
-	_ = c.link.Close() // first: when Done is closed, nothing can be sent
+	_ = c.link.Close() // first, since nothing may be sent once Done is closed
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.received.Ended.IsZero() {

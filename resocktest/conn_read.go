@@ -24,8 +24,7 @@ func (c *Conn) read() {
 	}
 }
 
-// plain is net.ErrClosed itself for whatever wraps it, so that tests can
-// compare.
+// plain unwraps net.ErrClosed, so that tests can compare [Received.Err] with it.
 func plain(err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return net.ErrClosed
@@ -50,7 +49,7 @@ func (c *Conn) handle(f frame) (over bool, err error) {
 	return false, errOpcode
 }
 
-// handleData puts messages together.
+// handleData assembles messages from their frames.
 func (c *Conn) handleData(f frame) error {
 	if first := f.opcode() != opContinuation; first != (c.partial.Type == 0) {
 		return errSequence
@@ -76,7 +75,7 @@ func (c *Conn) handlePing(payload []byte) {
 		ignore = c.ignorePings
 	})
 	if !ignore {
-		_ = c.Pong(string(payload)) // reading on tells what is wrong
+		_ = c.Pong(string(payload)) // if that fails, the next read tells why
 	}
 }
 

@@ -151,7 +151,7 @@ func TestIgnoreClose(t *testing.T) {
 		if err := conn.Close(websocket.StatusNormalClosure, ""); err == nil {
 			t.Error("the closing handshake succeeded")
 		}
-		wantEqual(t, time.Since(start), 5*time.Second) // the patience of coder/websocket
+		wantEqual(t, time.Since(start), 5*time.Second) // coder/websocket's timeout
 		<-c.Done()
 		wantEqual(t, c.Received().Close.Code, websocket.StatusNormalClosure)
 		wantEqual(t, c.Received().Err, io.EOF)
@@ -282,7 +282,7 @@ func TestStoppedConnectionCanBeEnded(t *testing.T) {
 	})
 }
 
-// A blocked write holds up other writers in a way that synctest sees.
+// Writers that wait for a blocked write are durably blocked, too.
 func TestBlockedWritersAreDurablyBlocked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewMemory(t)

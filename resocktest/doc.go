@@ -1,5 +1,5 @@
-// Package resocktest is a scripted WebSocket server for testing how a client
-// behaves when its connection does not.
+// Package resocktest provides a scripted WebSocket server for testing how a client
+// handles failing connections.
 //
 //	func TestReconnects(t *testing.T) {
 //		synctest.Test(t, func(t *testing.T) {
@@ -11,34 +11,34 @@
 //			}
 //			go client.Run(t.Context())
 //
-//			server.Accept().Drop() // the connection breaks
-//			server.Accept()        // and the client is back
+//			server.Accept().Drop() // the connection is lost
+//			server.Accept()        // and the client reconnects
 //			client.Close(resock.StatusNormalClosure, "")
 //			<-client.Done()
 //		})
 //	}
 //
-// It knows nothing of the client, which may be any that dials by net/http.
+// The client may be any that dials with net/http.
 //
 // # Servers
 //
-// [NewServer] listens on a TCP port of this machine. [NewMemory] has no sockets:
-// in a bubble of [testing/synctest] a test of an hour of silence takes no time,
-// and always goes the same way. [NewTLSServer] and [NewTLSMemory] are the same
-// with TLS. Dial them by the HTTP client that [Server.Client] returns; a server on
-// TCP without TLS may be dialed in any other way, too.
+// [NewServer] listens on a TCP port of the loopback interface. [NewMemory] uses no
+// sockets: in a [testing/synctest] bubble, a test of an hour of silence takes no real
+// time. [NewTLSServer] and [NewTLSMemory] are the same with TLS. Dial them with the
+// HTTP client that [Server.Client] returns; a server of [NewServer] can be dialed by
+// any other client, too.
 //
 // # Step by step
 //
-// At first a server upgrades every connection, reads it and answers its pings. The
-// test takes connections by [Server.Accept], in order, and tells each what to do:
+// By default a server upgrades every connection, reads from it and answers pings. The
+// test takes the connections in order with [Server.Accept] and tells each what to do:
 // [Conn.Push], [Conn.Close], [Conn.StopReading], [Conn.CutAfter], [Conn.Reset] and
-// so on. [Server.Stop] and [Server.Restart] are an outage of the whole server.
+// so on. [Server.Stop] and [Server.Restart] make an outage of the whole server.
 //
 // # Scripts
 //
-// What goes wrong before there is a connection is set in advance, one [Step] for
-// each attempt; the last one repeats:
+// Faults before a connection is open are scripted in advance, one [Step] per attempt.
+// The last step repeats:
 //
 //	server.Script(
 //		resocktest.Refuse(),
@@ -47,18 +47,19 @@
 //		resocktest.Echo(),
 //	)
 //
-// [Serve] makes a step of a function that drives the connection without the test.
+// [Serve] runs a handler on its own goroutine instead of leaving the connection to the
+// test.
 //
-// # What came
+// # What was received
 //
-// [Server.Attempts] has the time of every attempt and its request, with the
-// credentials that a test may want to see. [Conn.Received] has the messages, pings,
-// pongs and the close frame of one connection, and how it ended.
+// [Server.Attempts] returns the time and the upgrade request of every attempt, so that
+// a test can check credentials. [Conn.Received] returns the messages, pings, pongs and
+// the close frame of one connection, and how it ended.
 //
 // # Limits
 //
-// A server offers no compression of its own: a test that negotiates it by [Upgrade]
-// sends compressed frames by [Conn.Raw], and finds the client's as they came. In
-// memory a connection takes 64 KiB in each direction before writes block; the
-// kernel takes more.
+// A server does not compress or decompress. A test that negotiates compression with
+// [Upgrade] sends compressed frames with [Conn.Raw], and receives the client's messages
+// as they are. A connection in memory buffers 64 KiB in each direction before writes
+// block; the kernel buffers more.
 package resocktest

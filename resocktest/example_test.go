@@ -63,7 +63,7 @@ func Example() {
 	// seen enough
 }
 
-// start returns a running client of server. It ends with the test.
+// start returns a running client of server, which is stopped at the end of the test.
 func start(t *testing.T, server *resocktest.Server, opts ...resock.Option) *resock.Client {
 	t.Helper()
 	opts = append(opts, resock.WithDialOptions(&websocket.DialOptions{HTTPClient: server.Client()}))
@@ -86,15 +86,15 @@ func TestExample_drop(t *testing.T) {
 		}
 		go client.Run(t.Context())
 
-		server.Accept().Drop() // the connection breaks
-		server.Accept()        // and the client is back
+		server.Accept().Drop() // the connection is lost
+		server.Accept()        // and the client reconnects
 		client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
 	})
 }
 
-// A server that is away for an hour is not hammered, and the client is back soon
-// after it.
+// During an outage of an hour the client does not flood the server with attempts, and
+// it reconnects soon after the restart.
 func TestExample_outage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := resocktest.NewMemory(t)
@@ -112,12 +112,12 @@ func TestExample_outage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if took := time.Since(restarted); took > time.Minute {
-			t.Errorf("back after %v", took)
+			t.Errorf("open %v after the restart", took)
 		}
 	})
 }
 
-// A server that is a black hole is noticed by the heartbeat.
+// The heartbeat detects a server that went silent.
 func TestExample_silence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := resocktest.NewMemory(t)
@@ -132,13 +132,13 @@ func TestExample_silence(t *testing.T) {
 			t.Fatalf("got %+v", fail)
 		}
 		if took := time.Since(silent); took > 15*time.Second {
-			t.Errorf("noticed after %v", took)
+			t.Errorf("detected after %v", took)
 		}
 		server.Accept() // it reconnects
 	})
 }
 
-// Every attempt brings its own token.
+// Every attempt has its own token.
 func TestExample_credentials(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := resocktest.NewTLSMemory(t)
@@ -151,7 +151,7 @@ func TestExample_credentials(t *testing.T) {
 		for i, attempt := range server.Attempts() {
 			want := fmt.Sprintf("token %d", i+1)
 			if got := attempt.Request.Header.Get("Authorization"); got != want {
-				t.Errorf("attempt %d came with %q, want %q", i+1, got, want)
+				t.Errorf("attempt %d has the header %q, want %q", i+1, got, want)
 			}
 		}
 	})

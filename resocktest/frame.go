@@ -23,9 +23,8 @@ const (
 	maskBit = 0x80
 )
 
-// Frame returns a frame for [Conn.Raw]. Its first byte is given: FIN (0x80),
-// RSV1 to RSV3 (0x40, 0x20, 0x10) and the opcode. The length is encoded as RFC
-// 6455 wants it, and the payload is not masked.
+// Frame returns an unmasked frame for [Conn.Raw]. first is its first byte: FIN (0x80),
+// RSV1 to RSV3 (0x40, 0x20, 0x10) and the opcode. The length is minimally encoded.
 func Frame(first byte, payload []byte) []byte {
 	frame := []byte{first}
 	switch n := len(payload); {
@@ -39,19 +38,18 @@ func Frame(first byte, payload []byte) []byte {
 	return append(frame, payload...)
 }
 
-// maxPayload bounds a frame of the client, so that nonsense in its length takes
-// no memory.
+// maxPayload bounds what readFrame allocates for a length that is not to be trusted.
 const maxPayload = 256 << 20
 
 var (
-	errUnmasked = errors.New("resocktest: the client sent a frame without a mask")
+	errUnmasked = errors.New("resocktest: the client sent an unmasked frame")
 	errTooLong  = errors.New("resocktest: the client sent a frame of more than 256 MiB")
 	errOpcode   = errors.New("resocktest: the client sent an unknown opcode")
-	errSequence = errors.New("resocktest: the client sent a frame that continues nothing, or not what it should")
-	errControl  = errors.New("resocktest: the client sent a fragmented or long control frame")
+	errSequence = errors.New("resocktest: the client sent a continuation frame outside of a message, or began a message within another")
+	errControl  = errors.New("resocktest: the client sent a control frame that is fragmented or longer than 125 bytes")
 )
 
-// frame is what the client sent.
+// frame is a frame from the client, unmasked.
 type frame struct {
 	first   byte
 	payload []byte
@@ -60,7 +58,7 @@ type frame struct {
 func (f frame) fin() bool    { return f.first&finBit != 0 }
 func (f frame) opcode() byte { return f.first & 0xF }
 
-// readFrame reads a frame of the client.
+// readFrame reads and unmasks a frame. The error is io.EOF only between frames.
 func readFrame(r *bufio.Reader) (f frame, err error) {
 	var head [2]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -107,7 +105,7 @@ func readLength(r io.Reader, short byte) (uint64, error) {
 	return length, nil
 }
 
-// unexpected is what the end of the stream is in the middle of a frame.
+// unexpected turns io.EOF within a frame into io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

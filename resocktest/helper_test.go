@@ -31,8 +31,8 @@ func onBoth(t *testing.T, test func(t *testing.T, s *Server)) {
 	})
 }
 
-// noGoroutines fails the test if a goroutine of a server runs, now that Close has
-// joined them. Those that dial are net/http's.
+// noGoroutines fails the test if a goroutine of a server is still running after Close.
+// Those that dial belong to net/http.
 func noGoroutines(t *testing.T) {
 	stacks := make([]byte, 1<<20)
 	stacks = stacks[:runtime.Stack(stacks, true)]
@@ -94,14 +94,14 @@ func wantError(t *testing.T, err, want error) {
 	}
 }
 
-// awaitAttempts waits for attempts that another goroutine makes at once.
+// awaitAttempts waits until n attempts are recorded.
 func awaitAttempts(s *Server, n int) {
 	for len(s.Attempts()) < n {
 		runtime.Gosched()
 	}
 }
 
-// wantEOF takes both ends of a stream, between frames and within one.
+// wantEOF wants the end of the stream, between frames or within one.
 func wantEOF(t *testing.T, err error) {
 	t.Helper()
 	if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {

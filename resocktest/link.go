@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// link is the server's end of a connection, beneath TLS. It is where
-// connections are made to misbehave.
+// link is the server's end of a connection, below TLS. Faults of the transport are
+// made here.
 type link struct {
 	socket
 	closed chan struct{}
 
 	mu      sync.Mutex
-	over    bool          // closed is
-	stopped chan struct{} // closed when reading goes on; nil while it does
+	over    bool          // closed is closed
+	stopped chan struct{} // nil, or closed when reading resumes
 	pauses  int           // how often reading was stopped
 	limited bool          // only budget more bytes may be written
 	budget  int
@@ -24,7 +24,7 @@ type link struct {
 
 func newLink(s socket) *link { return &link{socket: s, closed: make(chan struct{})} }
 
-// stopReading makes Read wait, also one that has begun.
+// stopReading makes Read wait, even one that has begun.
 func (l *link) stopReading() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +115,7 @@ func (l *link) spend(n int) (allowed int, cut bool) {
 	return allowed, l.budget == 0
 }
 
-// reset closes the connection by a reset.
+// reset closes the connection with a RST.
 func (l *link) reset() {
 	_ = l.SetLinger(0)
 	_ = l.Close()

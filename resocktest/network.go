@@ -10,15 +10,14 @@ import (
 	"time"
 )
 
-// socket is what a connection must be able to do: a *net.TCPConn or one end of
-// a pipe.
+// socket is a *net.TCPConn or one end of a pipe.
 type socket interface {
 	net.Conn
 	CloseWrite() error
 	SetLinger(seconds int) error
 }
 
-// network is where a server listens, and how it is reached.
+// network is where a server listens and how clients reach it.
 type network interface {
 	// listen starts to pass connections to accept, which does not block. A
 	// second call, after close, uses the same address.
@@ -26,7 +25,7 @@ type network interface {
 	close()
 	dial(ctx context.Context) (net.Conn, error)
 	host() string
-	// patience is how long Accept waits.
+	// patience is how long Server.Accept waits.
 	patience() time.Duration
 }
 
@@ -54,8 +53,8 @@ func (l *loopback) listen(accept func(socket)) error {
 	return nil
 }
 
-// acceptPause is the pause after a failed accept. It fails when the process, of
-// which the client under test is a part, has no descriptor left.
+// acceptPause is the pause after a failed accept. The client under test runs in the
+// same process and may have used up its file descriptors.
 const acceptPause = 5 * time.Millisecond
 
 func acceptAll(listener net.Listener, accept func(socket)) {
@@ -91,13 +90,13 @@ func (l *loopback) host() string {
 
 func (l *loopback) patience() time.Duration { return 30 * time.Second }
 
-// memoryHost is in a domain that is reserved for tests (RFC 2606).
+// memoryHost is in a domain reserved for tests (RFC 2606).
 const memoryHost = "server.test"
 
 // memory is a network without sockets.
 type memory struct {
 	mu     sync.Mutex
-	accept func(socket) // nil while nobody listens
+	accept func(socket) // nil while stopped
 }
 
 func (m *memory) listen(accept func(socket)) error {
@@ -129,7 +128,7 @@ func (m *memory) dial(ctx context.Context) (net.Conn, error) {
 
 func (m *memory) host() string { return memoryHost }
 
-// patience is long, because it is virtual time that passes.
+// patience is long, because the time is virtual.
 func (m *memory) patience() time.Duration { return 24 * time.Hour }
 
 type memoryAddr string
@@ -137,7 +136,7 @@ type memoryAddr string
 func (memoryAddr) Network() string  { return "tcp" }
 func (a memoryAddr) String() string { return string(a) }
 
-// errRefused is what the kernel would answer.
+// errRefused is the error of a refused TCP connection.
 var errRefused = dialError(os.NewSyscallError("connect", syscall.ECONNREFUSED))
 
 func dialError(err error) error {

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// pipeBuffer is how many bytes wait in one direction of a pipe, as in the
-// buffers of two sockets. Who writes more is blocked until they are read.
+// pipeBuffer is how many bytes one direction of a pipe buffers, like the socket
+// buffers of a TCP connection. Further writes block.
 const pipeBuffer = 64 << 10
 
-// newPipe returns two ends of a connection in memory. Unlike those of net.Pipe
-// they have buffers, can be half-closed and reset, and fail as TCP does.
-// Whoever waits in it is durably blocked in the sense of testing/synctest.
+// newPipe returns both ends of a connection in memory. Unlike those of net.Pipe
+// they are buffered, can be half-closed and reset, and fail as TCP connections do.
+// Blocked calls are durably blocked in the sense of testing/synctest.
 func newPipe(client, server net.Addr) (clientEnd, serverEnd *pipeConn) {
 	there, back := newStream(), newStream()
 	return &pipeConn{in: back, out: there, local: client, remote: server},
@@ -29,7 +29,7 @@ type pipeConn struct {
 	local, remote net.Addr
 
 	mu     sync.Mutex
-	abort  bool // Close resets
+	abort  bool // Close sends a RST
 	closed bool
 }
 
@@ -54,8 +54,8 @@ func (p *pipeConn) wrap(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: p.local, Addr: p.remote, Err: err}
 }
 
-// SetLinger makes Close reset the connection if seconds is zero, as it does for
-// TCP. Other values change nothing.
+// SetLinger makes Close reset the connection if seconds is zero, like that of a
+// net.TCPConn. Other values have no effect.
 func (p *pipeConn) SetLinger(seconds int) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,7 +63,7 @@ func (p *pipeConn) SetLinger(seconds int) error {
 	return nil
 }
 
-// CloseWrite tells the peer that nothing more comes. Reading goes on.
+// CloseWrite shuts down the writing direction. Reading goes on.
 func (p *pipeConn) CloseWrite() error {
 	p.out.change(func() {
 		if p.out.ended == nil {
@@ -109,10 +109,10 @@ type stream struct {
 	changed sync.Cond
 
 	buffer  bytes.Buffer
-	writing bool  // by one goroutine; others wait, so that writes stay whole
-	ended   error // what a writer gets, once it said that nothing more comes
+	writing bool  // one goroutine writes, and others wait: writes do not interleave
+	ended   error // of further writes, once the writer closed its end
 	left    bool  // the reader closed its end
-	refused bool  // a write came after that
+	refused bool  // something was written after that
 	broken  bool  // reset by either end
 
 	readBy, writeBy deadline
@@ -154,7 +154,7 @@ func (s *stream) write(p []byte) (n int, err error) {
 		s.changed.Wait()
 	}
 	if s.left && !s.refused && !s.broken && s.ended == nil {
-		// Only the answer to the first segment tells that nobody reads.
+		// As on TCP, only the RST that answers this write tells the writer.
 		s.refused = true
 		return len(p), nil
 	}
@@ -183,7 +183,7 @@ func (s *stream) write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// writable returns what keeps the writer from writing for good.
+// writable returns the error of a write, if it cannot succeed any more.
 func (s *stream) writable() error {
 	switch {
 	case s.ended != nil:
@@ -198,7 +198,7 @@ func (s *stream) writable() error {
 	return nil
 }
 
-// change changes the stream and wakes all who wait for that.
+// change calls f with the lock held and wakes all blocked calls.
 func (s *stream) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,8 +219,7 @@ func (s *stream) setDeadline(d *deadline, t time.Time) {
 	})
 }
 
-// deadline is until when a Read or a Write may wait. Its timer wakes those who
-// do.
+// deadline is a read or write deadline. Its timer wakes blocked calls.
 type deadline struct {
 	time  time.Time
 	timer *time.Timer

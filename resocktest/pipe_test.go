@@ -78,7 +78,7 @@ func TestPipeDeadlines(t *testing.T) {
 		wantError(t, err, os.ErrDeadlineExceeded)
 		wantEqual(t, time.Since(start), 2*time.Second)
 
-		// A new deadline is noticed by who waits already.
+		// A new deadline applies to a pending call.
 		_ = a.SetDeadline(time.Time{})
 		go func() {
 			time.Sleep(time.Minute)

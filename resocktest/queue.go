@@ -2,7 +2,7 @@ package resocktest
 
 import "sync"
 
-// queue holds what arrived and was not taken yet.
+// queue is an unbounded FIFO queue whose consumers can select on new items.
 type queue[T any] struct {
 	mu    sync.Mutex
 	items []T
@@ -19,7 +19,7 @@ func (q *queue[T]) push(item T) {
 	q.more = make(chan struct{})
 }
 
-// pop takes the oldest item. If there is none, more tells when to try again.
+// pop removes the oldest item. If there is none, more is closed at the next push.
 func (q *queue[T]) pop() (item T, ok bool, more <-chan struct{}) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Received is what a [Conn] received so far, and how it ended.
+// Received is what a [Conn] received so far, and how the connection ended.
 type Received struct {
 	Opened   time.Time
 	Messages []Message
@@ -17,13 +17,13 @@ type Received struct {
 	Close    *CloseFrame // the first, or nil
 
 	Ended time.Time // or zero
-	// Err says how the connection ended: nil after a closing handshake, io.EOF
-	// when the client closed the connection without one, net.ErrClosed when it
-	// was closed here, an error of the network, or what the client violated.
+	// Err tells how the connection ended: nil after a closing handshake, io.EOF
+	// if the client closed it without one, net.ErrClosed if the server closed it,
+	// else an error of the network or the client's protocol violation.
 	Err error
 }
 
-// Message is a complete message. What is compressed is not inflated.
+// Message is a complete message. A compressed one is not decompressed.
 type Message struct {
 	Time time.Time
 	Type websocket.MessageType
@@ -52,7 +52,7 @@ func newCloseFrame(payload []byte) *CloseFrame {
 	return f
 }
 
-// clone returns a copy that does not grow any more.
+// clone returns a copy with slices of its own; what they refer to is shared.
 func (r Received) clone() Received {
 	r.Messages = slices.Clone(r.Messages)
 	r.Pings = slices.Clone(r.Pings)

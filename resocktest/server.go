@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// Server is a WebSocket server that does what a test tells it. All methods may
-// be called concurrently.
+// Server is a WebSocket server that a test controls. All methods may be called
+// concurrently.
 type Server struct {
-	URL string // ws://host:port or wss://host:port
+	URL string // ws://host:port, or wss://host:port with TLS; in memory without a port
 	// TLS is nil without TLS. It may be changed before the first connection.
 	TLS *tls.Config
 
@@ -33,34 +33,33 @@ type Server struct {
 
 	mu       sync.Mutex
 	script   []Step
-	stopped  bool // nobody listens
-	closing  bool // no goroutine starts any more
+	stopped  bool // not listening
+	closing  bool // no new goroutines
 	links    map[*link]struct{}
 	conns    []*Conn
 	attempts []Attempt
 }
 
-// Attempt is one attempt of a client to connect.
+// Attempt is one attempt to connect.
 type Attempt struct {
 	Time    time.Time
-	Request *http.Request // the upgrade request, or nil if none came
+	Request *http.Request // the upgrade request, or nil if none was received
 }
 
-// NewServer returns a server on a TCP port of this machine. It is closed when the
-// test ends. t may be nil, in an example or a program: close the server
-// yourself then, and mind that what would fail the test panics.
+// NewServer returns a server that listens on a TCP port of the loopback interface. It
+// is closed at the end of the test. In an example or a program t may be nil: then the
+// caller closes the server, and what would fail the test panics.
 func NewServer(t testing.TB) *Server { return start(t, new(loopback), withoutTLS) }
 
-// NewTLSServer is NewServer with TLS, for a certificate that
-// [Server.Client] trusts.
+// NewTLSServer is [NewServer] with TLS, and a certificate that [Server.Client] trusts.
 func NewTLSServer(t testing.TB) *Server { return start(t, new(loopback), withTLS) }
 
-// NewMemory returns a server that has no socket and is reached only by
-// [Server.Client]. In a bubble of [testing/synctest] everything that waits for
-// it is durably blocked, so that time passes at once. See NewServer for t.
+// NewMemory returns a server without sockets, which only [Server.Client] can reach. In
+// a [testing/synctest] bubble everything that waits for it is durably blocked, so that
+// virtual time advances. For t see [NewServer].
 func NewMemory(t testing.TB) *Server { return start(t, new(memory), withoutTLS) }
 
-// NewTLSMemory is NewMemory with TLS.
+// NewTLSMemory is [NewMemory] with TLS, and a certificate that [Server.Client] trusts.
 func NewTLSMemory(t testing.TB) *Server { return start(t, new(memory), withTLS) }
 
 func start(t testing.TB, n network, secure func(*Server) error) *Server {
@@ -105,12 +104,13 @@ func (s *Server) fatalf(format string, args ...any) {
 	s.t.Fatalf(format, args...)
 }
 
-// CertPool returns what a client has to trust, and nil without TLS.
+// CertPool returns the root certificates that a client must trust. It is nil without
+// TLS.
 func (s *Server) CertPool() *x509.CertPool { return s.roots }
 
-// Client returns a new HTTP client whose transport, a [*http.Transport], connects
-// to this server whatever the URL's host is, trusts its certificate, and leaves
-// no goroutine behind.
+// Client returns a new HTTP client that connects to this server whatever host the URL
+// names, and trusts its certificate. Its Transport is an [*http.Transport] without
+// keep-alives, so that it leaves no goroutine behind.
 func (s *Server) Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DialContext:       s.dial,
@@ -119,8 +119,8 @@ func (s *Server) Client() *http.Client {
 	}}
 }
 
-// Script sets what happens to the next connections, one step for each. The last
-// step repeats. Until Script is called, it is [Hold].
+// Script sets what happens to the next connections, one step for each. The last step
+// repeats. Without steps, and before the first call, it is [Hold].
 func (s *Server) Script(steps ...Step) {
 	if len(steps) == 0 {
 		steps = []Step{Hold()}
@@ -130,15 +130,16 @@ func (s *Server) Script(steps ...Step) {
 	s.script = slices.Clone(steps)
 }
 
-// Handle upgrades all connections from now on and calls handler for each: it is
-// Script with the one step [Serve].
+// Handle upgrades all further connections and calls handler for each. It is
+// [Server.Script] with the single step [Serve].
 func (s *Server) Handle(handler func(*Conn)) { s.Script(Serve(handler)) }
 
-// Accept waits for the next upgraded connection, whether the test holds it or a
-// step serves it. The client may not have read the response yet, or reject it.
-// Accept fails the test if no connection comes: within 30 seconds, or within
-// a day of the virtual time of [NewMemory]. Like Fatal it must be called by the
-// goroutine of the test.
+// Accept waits for the next upgraded connection and returns it, even if a step serves
+// it. The client may not have read the response yet, and may still reject it.
+//
+// Accept fails the test if no connection arrives within 30 s, or within 24 h of
+// virtual time for [NewMemory]. Like Fatal, it must be called from the goroutine of
+// the test.
 func (s *Server) Accept() *Conn {
 	patience := time.NewTimer(s.network.patience())
 	defer patience.Stop()
@@ -152,29 +153,28 @@ func (s *Server) Accept() *Conn {
 		case <-s.closed:
 			s.fatalf("resocktest: Accept: the server is closed")
 		case <-patience.C:
-			s.fatalf("resocktest: Accept: no connection came")
+			s.fatalf("resocktest: Accept: no connection within %v", s.network.patience())
 		}
 	}
 }
 
-// Conns returns all connections that were upgraded so far.
+// Conns returns all connections upgraded so far, in order.
 func (s *Server) Conns() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.conns)
 }
 
-// Attempts returns all attempts to connect so far. Attempts at a stopped server
-// are among them if the client dials by [Server.Client].
+// Attempts returns all attempts to connect so far, in order. Those that a stopped
+// server refused are included if the client dials with [Server.Client].
 func (s *Server) Attempts() []Attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.attempts)
 }
 
-// Stop makes the server go away, as the end of its process does: all connections
-// are dropped, and new ones refused until [Server.Restart]. The script stays
-// where it is.
+// Stop acts like the end of the server's process: it drops all connections, and new
+// ones are refused until [Server.Restart]. The script keeps its position.
 func (s *Server) Stop() {
 	s.listening.Lock()
 	defer s.listening.Unlock()
@@ -193,7 +193,8 @@ func (s *Server) Stop() {
 	}
 }
 
-// Restart makes a stopped server listen again, on the same address.
+// Restart makes a stopped server listen again, on the same address. It fails the test
+// if another process has taken the port.
 func (s *Server) Restart() {
 	s.listening.Lock()
 	defer s.listening.Unlock()
@@ -211,8 +212,8 @@ func (s *Server) Restart() {
 	}
 }
 
-// Close ends the server and all connections, and waits for all its goroutines,
-// the handlers among them.
+// Close stops the server for good, drops all connections, and waits for all goroutines
+// of the server, including handlers.
 func (s *Server) Close() {
 	s.mu.Lock()
 	if !s.closing {
@@ -224,7 +225,7 @@ func (s *Server) Close() {
 	s.tasks.Wait()
 }
 
-// dial is how a Client connects.
+// dial is the DialContext of a Client.
 func (s *Server) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if step, ok := s.takeDialStep(); ok {
 		return nil, step.dial(ctx, s.closed)
@@ -238,7 +239,7 @@ func (s *Server) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return conn, err
 }
 
-// takeDialStep takes the next step if it takes the place of connecting.
+// takeDialStep takes the next step if it replaces connecting.
 func (s *Server) takeDialStep() (Step, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,7 +250,7 @@ func (s *Server) takeDialStep() (Step, bool) {
 	return s.take(), true
 }
 
-// take takes the next step; the mutex is held.
+// take takes the next step; mu is held.
 func (s *Server) take() Step {
 	step := s.script[0]
 	if len(s.script) > 1 {
@@ -258,7 +259,7 @@ func (s *Server) take() Step {
 	return step
 }
 
-// note counts an attempt and returns its index; the mutex is held.
+// note records an attempt and returns its index; mu is held.
 func (s *Server) note() int {
 	s.attempts = append(s.attempts, Attempt{Time: time.Now()})
 	return len(s.attempts) - 1
@@ -270,7 +271,7 @@ func (s *Server) noteRequest(attempt int, request *http.Request) {
 	s.attempts[attempt].Request = request
 }
 
-// accept serves a new connection on a goroutine of its own.
+// accept serves a connection on a new goroutine.
 func (s *Server) accept(socket socket) {
 	l := newLink(socket)
 	s.mu.Lock()
@@ -301,7 +302,7 @@ func (s *Server) release(l *link) {
 	delete(s.links, l)
 }
 
-// opened takes note of an upgraded connection.
+// opened records an upgraded connection.
 func (s *Server) opened(c *Conn) {
 	s.mu.Lock()
 	s.conns = append(s.conns, c)
@@ -309,8 +310,8 @@ func (s *Server) opened(c *Conn) {
 	s.arrived.push(c)
 }
 
-// spawn runs f on a goroutine that Close waits for. It reports false, and does
-// nothing, when the server is closing.
+// spawn runs f on a goroutine that Close waits for. If the server is closing, it does
+// nothing and reports false.
 func (s *Server) spawn(f func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -219,7 +219,7 @@ func TestCertificateIsChecked(t *testing.T) {
 	})
 }
 
-// recorder is a testing.TB that is failed on purpose.
+// recorder is a testing.TB that records the failure instead of failing the test.
 type recorder struct {
 	testing.TB
 	failed chan string
@@ -229,7 +229,7 @@ func (r *recorder) Helper()        {}
 func (r *recorder) Cleanup(func()) {}
 func (r *recorder) Fatalf(format string, args ...any) {
 	r.failed <- fmt.Sprintf(format, args...)
-	runtime.Goexit() // as the test does there
+	runtime.Goexit() // like testing.T
 }
 
 func TestAcceptFailsTheTest(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// visit is one accepted connection on its way to become a Conn.
+// visit is an accepted connection that is not yet a Conn.
 type visit struct {
 	server  *Server
 	attempt int // its index
@@ -22,7 +22,7 @@ type visit struct {
 	request *http.Request
 }
 
-// open does the TLS handshake, if there is one, and reads the request.
+// open performs the TLS handshake, if any, and reads the request.
 func (v *visit) open() error {
 	if config := v.server.TLS; config != nil {
 		secure := tls.Server(v.link, config)
@@ -41,7 +41,7 @@ func (v *visit) open() error {
 	return nil
 }
 
-// stall says nothing until the client leaves.
+// stall sends nothing until the client disconnects.
 func (v *visit) stall() { _, _ = io.Copy(io.Discard, v.stream) }
 
 // respond answers the request and closes the connection.
@@ -58,8 +58,8 @@ func (v *visit) respond(status int, header http.Header, body string) error {
 	return response.Write(v.stream)
 }
 
-// upgrade answers 101, with the headers of RFC 6455, section 4.2.2, changed by
-// those given, and serves the connection to its end.
+// upgrade answers 101 with the headers of RFC 6455, section 4.2.2, overridden by
+// header, and serves the connection until it ends.
 func (v *visit) upgrade(header http.Header, handler func(*Conn)) {
 	key := v.request.Header.Get("Sec-WebSocket-Key")
 	if key == "" {
@@ -72,7 +72,7 @@ func (v *visit) upgrade(header http.Header, handler func(*Conn)) {
 		"Sec-Websocket-Accept": {acceptKey(key)},
 	}
 	for name, values := range header {
-		answer[http.CanonicalHeaderKey(name)] = values // none of them: no such header
+		answer[http.CanonicalHeaderKey(name)] = values // no values: no such header
 	}
 	var text strings.Builder
 	fmt.Fprintf(&text, "HTTP/1.1 %d %s\r\n", http.StatusSwitchingProtocols, http.StatusText(http.StatusSwitchingProtocols))
@@ -89,8 +89,8 @@ func (v *visit) upgrade(header http.Header, handler func(*Conn)) {
 	c.read()
 }
 
-// acceptKey proves that the server understood the request (RFC 6455, section
-// 1.3).
+// acceptKey returns the Sec-WebSocket-Accept of a Sec-WebSocket-Key (RFC 6455,
+// section 4.2.2).
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])

@@ -19,8 +19,8 @@ const (
 	left, right, top, foot  = 70, 20, 50, 50
 )
 
-// chart draws lines over seconds as SVG. A logarithmic axis shows a herd and its
-// remedy together.
+// chart draws lines over seconds as an SVG. With a logarithmic axis, the peak without
+// jitter leaves the other lines readable.
 func chart(title, unit string, seconds int, most float64, logarithmic bool, lines []line) string {
 	x := func(second float64) float64 {
 		return left + second/float64(seconds)*(chartWidth-left-right)
@@ -70,7 +70,7 @@ func ticks(most float64, logarithmic bool) []float64 {
 
 var colours = []string{"#2a78c8", "#c8782a", "#b03a5b"}
 
-// attemptsChart shows what a server sees after an outage of 10 s.
+// attemptsChart shows the attempts per second after an outage of 10 s.
 func attemptsChart(clients int) string {
 	outage := 10 * time.Second
 	var lines []line
@@ -86,13 +86,13 @@ func attemptsChart(clients int) string {
 		"attempts per second, logarithmic", 42, 2*float64(clients), true, lines)
 }
 
-// admissionChart shows how a fleet comes back to a server that is full.
+// admissionChart shows how a fleet returns to an overloaded server.
 func admissionChart(clients int) string {
 	const seconds = 180
 	var lines []line
 	for i, literal := range []bool{false, true} {
 		o := simulate(admission(clients, 30*time.Second, literal))
-		l := line{name: "jitter on top (resock)", colour: colours[i]}
+		l := line{name: "Retry-After + jitter (resock)", colour: colours[i]}
 		if literal {
 			l.name = "Retry-After alone"
 		}
@@ -105,6 +105,6 @@ func admissionChart(clients int) string {
 		}
 		lines = append(lines, l)
 	}
-	return chart(fmt.Sprintf("%d clients; the server admits %d per second, else 503 with Retry-After: 30", clients, clients/20),
+	return chart(fmt.Sprintf("%d clients; the server admits %d per second, others get 503 with Retry-After: 30", clients, clients/admittedPart),
 		"clients back", seconds, float64(clients), false, lines)
 }

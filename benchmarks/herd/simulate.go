@@ -10,40 +10,39 @@ import (
 	"github.com/resock/resock/internal/delay"
 )
 
-// scenario is a fleet that loses its server at the time 0.
+// scenario is a fleet that loses its server at time 0.
 type scenario struct {
 	clients   int
 	outage    time.Duration
 	initial   time.Duration // of WithBackoff
 	max       time.Duration
 	jitter    jitter
-	admits    int           // connections per second; 0 is any number
-	retryIn   time.Duration // what the server answers beyond that, as Retry-After
-	literal   bool          // wait for max(jitter, Retry-After), not for their sum
+	admits    int           // connections per second; 0 means no limit
+	retryIn   time.Duration // Retry-After of the answer to others
+	literal   bool          // wait for the maximum of jitter and Retry-After, not the sum
 	seed      uint64
 	announced bool // the server closed with 1012 (service restart)
 }
 
-// jitter is how a delay is drawn below its bound.
+// jitter is how a delay is derived from its bound.
 type jitter int
 
 const (
 	full  jitter = iota // the library's own: uniform from 0 to the bound
-	equal               // uniform over the bound's upper half
+	equal               // uniform from half the bound to the bound
 	none                // the bound itself
 )
 
 func (j jitter) String() string { return [...]string{"full jitter", "equal jitter", "no jitter"}[j] }
 
-// outcome is what the server saw.
+// outcome is the result of a simulation.
 type outcome struct {
-	attempts []int // per second from the loss on
-	back     []time.Duration
-	total    int
+	attempts []int           // per second since the loss
+	back     []time.Duration // when clients reconnected, in order
+	total    int             // attempts in all
 }
 
-// peak is the largest number of attempts within any second after the return,
-// seconds counted from the return on.
+// peak returns the largest number of attempts in a second after the outage.
 func (o *outcome) peak(outage time.Duration) int {
 	most := 0
 	for _, n := range o.attempts[min(len(o.attempts), int(outage/time.Second)):] {
@@ -52,7 +51,7 @@ func (o *outcome) peak(outage time.Duration) int {
 	return most
 }
 
-// quantile is when a share of the clients was back.
+// quantile returns when a share of the clients had reconnected.
 func (o *outcome) quantile(share float64) time.Duration {
 	return o.back[max(0, int(share*float64(len(o.back)))-1)]
 }
@@ -60,9 +59,10 @@ func (o *outcome) quantile(share float64) time.Duration {
 // attempt is a client about to dial.
 type attempt struct {
 	at    time.Duration
-	fails int // before it
+	fails int // failed attempts before, and the lost session
 }
 
+// attempts is a heap of attempts, the earliest first.
 type attempts []attempt
 
 func (a attempts) Len() int           { return len(a) }
@@ -75,27 +75,9 @@ func (a *attempts) Pop() any {
 	return last
 }
 
-// simulate plays a scenario. Every decision and every delay is the library's.
+// simulate runs a scenario. The decisions and, with full jitter, the delays are the
+// library's own.
 func simulate(s scenario) *outcome {
-	random := rand.New(rand.NewPCG(s.seed, 1))
-	bounds := boundTable(s.initial, s.max)
-	schedule := delay.Schedule{Max: s.max}
-	wait := func(f resock.Failure, fails int) time.Duration {
-		bound := bounds[min(fails, len(bounds)-1)]
-		d := resock.DefaultRetryPolicy(f)
-		wish := delay.Wish{Slow: d.Action == resock.ActionRetrySlow, Floor: d.After, Spread: d.Spread}
-		switch {
-		case s.jitter == equal:
-			return max(d.After, bound/2+delay.Scale(bound/2, random.Float64()))
-		case s.jitter == none:
-			return max(d.After, bound)
-		case s.literal:
-			wish.Floor = 0
-			return max(d.After, schedule.Draw(wish, bound, random.Float64()))
-		}
-		return schedule.Draw(wish, bound, random.Float64())
-	}
-
 	lost := resock.Failure{Phase: resock.PhaseRead, Code: -1}
 	if s.announced {
 		lost = resock.Failure{Code: resock.StatusServiceRestart}
@@ -103,6 +85,7 @@ func simulate(s scenario) *outcome {
 	refused := resock.Failure{Phase: resock.PhaseTCP, Code: -1}
 	busy := resock.Failure{Phase: resock.PhaseUpgrade, Status: http.StatusServiceUnavailable, RetryAfter: s.retryIn, Code: -1}
 
+	wait := s.delays()
 	queue := make(attempts, s.clients)
 	for i := range queue {
 		queue[i] = attempt{wait(lost, 0), 1}
@@ -112,12 +95,7 @@ func simulate(s scenario) *outcome {
 	admitted, second := 0, -1
 	for len(queue) > 0 {
 		a := queue[0]
-		now := int(a.at / time.Second)
-		for len(o.attempts) <= now {
-			o.attempts = append(o.attempts, 0)
-		}
-		o.attempts[now]++
-		o.total++
+		now := o.count(a)
 		if now != second {
 			second, admitted = now, 0
 		}
@@ -137,7 +115,40 @@ func simulate(s scenario) *outcome {
 	return o
 }
 
-// boundTable lists the bounds of the backoff until they stay the same.
+// count counts an attempt and returns its second.
+func (o *outcome) count(a attempt) (second int) {
+	second = int(a.at / time.Second)
+	for len(o.attempts) <= second {
+		o.attempts = append(o.attempts, 0)
+	}
+	o.attempts[second]++
+	o.total++
+	return second
+}
+
+// delays returns a function that draws the delay after a failure.
+func (s *scenario) delays() func(f resock.Failure, fails int) time.Duration {
+	random := rand.New(rand.NewPCG(s.seed, 1))
+	bounds := boundTable(s.initial, s.max)
+	schedule := delay.Schedule{Max: s.max}
+	return func(f resock.Failure, fails int) time.Duration {
+		bound := bounds[min(fails, len(bounds)-1)]
+		d := resock.DefaultRetryPolicy(f)
+		wish := delay.Wish{Slow: d.Action == resock.ActionRetrySlow, Floor: d.After, Spread: d.Spread}
+		switch {
+		case s.jitter == equal:
+			return max(d.After, bound/2+delay.Scale(bound/2, random.Float64()))
+		case s.jitter == none:
+			return max(d.After, bound)
+		case s.literal:
+			wish.Floor = 0
+			return max(d.After, schedule.Draw(wish, bound, random.Float64()))
+		}
+		return schedule.Draw(wish, bound, random.Float64())
+	}
+}
+
+// boundTable returns the bounds of the backoff up to limit.
 func boundTable(initial, limit time.Duration) []time.Duration {
 	b := delay.Bounds(initial, limit)
 	table := []time.Duration{b.NextBackOff()}

@@ -5,9 +5,8 @@ import (
 	"time"
 )
 
-// TestHerd is the promise of the default backoff: after an outage of 10 s the
-// worst second of 10,000 clients is at most a fifth of what it would be without
-// jitter.
+// TestHerd: after an outage of 10 s, the peak load of 10,000 clients with the default
+// backoff is at most a fifth of what it would be without jitter.
 func TestHerd(t *testing.T) {
 	outage := 10 * time.Second
 	for seed := range uint64(5) {
@@ -22,8 +21,8 @@ func TestHerd(t *testing.T) {
 	}
 }
 
-// TestRetryAfterHerd: clients that are told the same Retry-After do not come
-// back as a herd for ever.
+// TestRetryAfterHerd: clients that get the same Retry-After do not return as a herd each
+// time.
 func TestRetryAfterHerd(t *testing.T) {
 	sum := simulate(admission(10_000, 30*time.Second, false))
 	literal := simulate(admission(10_000, 30*time.Second, true))

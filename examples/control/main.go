@@ -1,6 +1,6 @@
-// Control shows how an application takes part in reconnecting: a fresh token and
-// the choice of a server for every attempt, a registration on every connection, a
-// retry policy of its own, and pauses. Both servers are part of the program.
+// Control shows how an application controls reconnecting: with a fresh token and a
+// choice of server for every attempt, a registration on every connection, a retry
+// policy of its own, and pauses. Both servers are part of the program.
 //
 //	go run ./examples/control
 package main
@@ -20,7 +20,7 @@ import (
 	"github.com/resock/resock"
 )
 
-// revoked is the close code by which this service says: do not come back.
+// revoked is the close code with which this service tells clients not to reconnect.
 const revoked = resock.StatusCode(4001)
 
 func main() {
@@ -29,7 +29,7 @@ func main() {
 	defer backup.stop()
 
 	endpoints := &failover{servers: []*server{primary, backup}}
-	client, err := resock.New("", // every attempt asks the endpoint hook
+	client, err := resock.New("", // the URL comes from the endpoint hook
 		resock.WithEndpoint(endpoints.next),
 		resock.WithOnOpen(register),
 		resock.WithRetryPolicy(policy),
@@ -64,16 +64,15 @@ func main() {
 	}
 	var giveUp *resock.GiveUpError
 	if !errors.As(client.Err(), &giveUp) {
-		log.Fatalf("ended by %v", client.Err())
+		log.Fatalf("the client did not give up: %v", client.Err())
 	}
-	say("-- the end, by the rule %q", giveUp.Rule)
+	say("-- the client gave up, by the rule %q", giveUp.Rule)
 }
 
-// failover tells where to dial: the server that worked last, and the other one
-// after an attempt that reached none.
+// failover chooses the server: the last one again, unless dialing it failed.
 type failover struct {
 	servers []*server
-	current int // of the goroutine that dials: attempts come one after the other
+	current int // needs no lock, since there is one attempt at a time
 }
 
 func (f *failover) next(ctx context.Context, attempt resock.Attempt) (resock.Endpoint, error) {
@@ -82,7 +81,7 @@ func (f *failover) next(ctx context.Context, attempt resock.Attempt) (resock.End
 		f.current = (f.current + 1) % len(f.servers)
 	}
 	server := f.servers[f.current]
-	token := server.newToken() // asks an identity provider, in real life
+	token := server.newToken() // from an identity provider, in a real program
 	say("endpoint   attempt %d goes to %s with token %s", attempt.N, server.name, token)
 	return resock.Endpoint{
 		URL:    server.url(),
@@ -90,8 +89,8 @@ func (f *failover) next(ctx context.Context, attempt resock.Attempt) (resock.End
 	}, nil
 }
 
-// register says hello and waits for the answer. Only then is the session open,
-// and only then does anything that was queued go out.
+// register registers with the server and waits for the answer. Only then is the
+// session open, and only then are queued messages sent.
 func register(ctx context.Context, s *resock.Session) error {
 	if err := s.Send(ctx, resock.MessageText, []byte("register billing")); err != nil {
 		return err
@@ -104,7 +103,7 @@ func register(ctx context.Context, s *resock.Session) error {
 	return nil
 }
 
-// policy gives up where the service said so, and else does what the default does.
+// policy gives up if access is revoked, and leaves the rest to the default.
 func policy(f resock.Failure) resock.Decision {
 	decision := resock.DefaultRetryPolicy(f)
 	if f.Code == revoked {
@@ -122,7 +121,7 @@ func await[E resock.Event](events <-chan resock.Event) {
 			return
 		}
 	}
-	log.Fatal("the client closed too early")
+	log.Fatal("the client closed too soon")
 }
 
 func report(event resock.Event) {
@@ -136,7 +135,7 @@ func report(event resock.Event) {
 	}
 }
 
-// server lets in who has its newest token, and answers registrations.
+// server accepts only its latest token, and answers registrations.
 type server struct {
 	name string
 	http *httptest.Server
@@ -190,7 +189,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stop takes the server down without a word.
+// stop takes the server down, without a closing handshake.
 func (s *server) stop() {
 	s.mu.Lock()
 	if s.conn != nil {
@@ -200,7 +199,7 @@ func (s *server) stop() {
 	s.http.Close()
 }
 
-// revoke closes the connection for good.
+// revoke closes the connection with the code revoked.
 func (s *server) revoke() {
 	s.mu.Lock()
 	conn := s.conn

@@ -1,6 +1,6 @@
 // Observers shows one connection with three subscribers: one that keeps every
-// push, one that watches the connection only, and one that is slow and may lose
-// pushes. The server is part of the program and drops the connection once.
+// push, one that only watches the connection, and a slow one that may miss pushes.
+// The server is part of the program and drops the connection once.
 //
 //	go run ./examples/observers
 package main
@@ -33,8 +33,8 @@ func main() {
 		log.Fatal(err)
 	}
 
-	// Everybody subscribes before Run, and so sees the same stream from its
-	// beginning. Each channel ends when the client is closed.
+	// All of them subscribe before Run, and so see the stream from its beginning. The
+	// channels are closed when the client is.
 	ctx := context.Background()
 	var observers sync.WaitGroup
 	all := client.Subscribe(ctx)
@@ -54,7 +54,7 @@ func main() {
 	observers.Wait()
 }
 
-// archive keeps every push: it blocks delivery rather than lose one.
+// archive keeps every push: its subscription blocks delivery rather than drop one.
 func archive(events <-chan resock.Event) {
 	var kept [][]byte
 	for event := range events {
@@ -65,12 +65,12 @@ func archive(events <-chan resock.Event) {
 	say("archive", "kept %d of %d pushes", len(kept), pushes)
 }
 
-// watch follows the connection. It gets no messages, and so it is never behind.
+// watch follows the connection. Without messages it never falls behind.
 func watch(events <-chan resock.Event) {
 	for event := range events {
 		switch e := event.(type) {
 		case resock.OpenEvent:
-			say("lifecycle", "open, session %d, after %d ms without one", e.Session, e.Downtime.Milliseconds())
+			say("lifecycle", "open, session %d, downtime %d ms", e.Session, e.Downtime.Milliseconds())
 		case resock.FailEvent:
 			say("lifecycle", "lost in the %v phase, next: %v for %d ms", e.Phase, e.Next, e.RetryIn.Milliseconds())
 		case resock.CloseEvent:
@@ -79,27 +79,26 @@ func watch(events <-chan resock.Event) {
 	}
 }
 
-// display takes its time with every push, and skips what it cannot show. It
-// delays nobody else.
+// display is slow, and skips the pushes that it cannot show in time. It does not delay
+// the others.
 func display(events <-chan resock.Event) {
-	var shown, lost uint64
+	var shown int
 	for event := range events {
 		message, ok := event.(resock.MessageEvent)
 		if !ok {
 			continue
 		}
 		shown++
-		lost += message.Lost
-		say("display", "%s (lost just before: %d)", message.Data, message.Lost)
+		say("display", "%s (dropped before it: %d)", message.Data, message.Lost)
 		time.Sleep(250 * time.Millisecond)
 	}
-	say("display", "showed %d pushes, lost %d", shown, lost)
+	say("display", "showed %d of %d pushes", shown, pushes)
 }
 
-// pushServer sends half of the pushes to its first visitor and drops the
-// connection; the second visitor gets the rest.
+// pushServer sends half of the pushes on its first connection and drops it. The second
+// connection gets the rest.
 func pushServer(served chan<- struct{}) http.Handler {
-	var visits atomic.Int64
+	var connections atomic.Int64
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)
 		if err != nil {
@@ -107,7 +106,7 @@ func pushServer(served chan<- struct{}) http.Handler {
 		}
 		defer conn.CloseNow()
 		ctx := conn.CloseRead(r.Context())
-		first := visits.Add(1) == 1
+		first := connections.Add(1) == 1
 		from, to := 1, pushes/2
 		if !first {
 			from, to = pushes/2+1, pushes
@@ -119,7 +118,7 @@ func pushServer(served chan<- struct{}) http.Handler {
 			time.Sleep(40 * time.Millisecond)
 		}
 		if first {
-			return // without a word
+			return // without a closing handshake
 		}
 		close(served)
 		<-ctx.Done()

@@ -1,29 +1,22 @@
-// Quickstart shows the main job of resock in a few seconds, without any set-up:
-// a program registers once, and pushes keep coming although the line is dropped
-// and the server restarts. A message that is sent while the server is away
-// arrives when it is back.
+// Quickstart shows what resock is for, in about ten seconds and without any setup: a
+// program subscribes once, and keeps receiving pushes although the connection is
+// dropped and the server restarts. A message that is sent while the server is down
+// arrives once it is up again.
+//
+//	go run ./examples/quickstart
 package main
 
 import (
 	"context"
 	"fmt"
 	"log"
-	"os"
 	"time"
 
 	"github.com/resock/resock"
 )
 
 func main() {
-	log.SetFlags(0)
-	log.SetOutput(os.Stdout)
-	log.SetPrefix("")
-	started := time.Now()
-	say := func(who, format string, args ...any) {
-		log.Printf("%5.2fs  %-6s  %s", time.Since(started).Seconds(), who, fmt.Sprintf(format, args...))
-	}
-
-	server := startServer(say)
+	server := startServer()
 	client, err := resock.New("ws://"+server.address,
 		resock.WithHeartbeat(700*time.Millisecond, time.Second),
 		resock.WithBackoff(200*time.Millisecond, time.Second),
@@ -35,7 +28,7 @@ func main() {
 	ctx := context.Background()
 	events := client.Subscribe(ctx) // register once, before Run
 	go client.Run(ctx)              // its error stays readable in client.Err()
-	go director(server, client, say)
+	go director(server, client)
 
 	for event := range events { // ends when the client is closed for good
 		switch e := event.(type) {
@@ -55,33 +48,38 @@ func main() {
 	server.stop()
 }
 
-// director makes things happen to the line.
-func director(server *server, client *resock.Client, say func(who, format string, args ...any)) {
-	pause := func(d time.Duration) { time.Sleep(d) }
-
-	pause(2500 * time.Millisecond)
-	say("story", "the line drops")
+// director tells the story: it drops the connection and restarts the server.
+func director(server *server, client *resock.Client) {
+	time.Sleep(2500 * time.Millisecond)
+	say("story", "the connection is dropped")
 	server.drop()
 
-	pause(2 * time.Second)
+	time.Sleep(2 * time.Second)
 	say("story", "the server stops")
 	server.stop()
 
-	pause(300 * time.Millisecond)
-	say("story", "a message is sent while the server is away")
+	time.Sleep(300 * time.Millisecond)
+	say("story", "a message is sent while the server is down")
 	go func() {
-		err := client.Send(context.Background(), resock.MessageText, []byte("written while you were away"))
+		err := client.Send(context.Background(), resock.MessageText, []byte("sent while you were down"))
 		say("client", "the message was sent, error: %v", err)
 	}()
 
-	pause(1500 * time.Millisecond)
-	say("story", "the server is back")
+	time.Sleep(1500 * time.Millisecond)
+	say("story", "the server is up again")
 	server.start()
 
 	if err := client.WaitOpen(context.Background()); err != nil {
 		say("client", "%v", err)
 	}
-	pause(1500 * time.Millisecond)
-	say("story", "the application has seen enough")
+	time.Sleep(1500 * time.Millisecond)
+	say("story", "the application closes the client")
 	_ = client.Close(resock.StatusNormalClosure, "thank you")
+}
+
+var began = time.Now()
+
+// say prints one line: the time, who, and what.
+func say(who, format string, args ...any) {
+	fmt.Printf("%5.2fs  %-6s  %s\n", time.Since(began).Seconds(), who, fmt.Sprintf(format, args...))
 }

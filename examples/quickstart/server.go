@@ -12,24 +12,23 @@ import (
 	"github.com/coder/websocket"
 )
 
-// server pushes the time to every connection, prints what it receives, and can
-// be dropped, stopped and started again on the same address.
+// server pushes a few messages to every connection and prints what it receives. It can
+// drop its connections, and be stopped and started again on the same address.
 type server struct {
 	address string
-	say     func(who, format string, args ...any)
 
 	mu    sync.Mutex
 	http  *http.Server
 	conns map[*websocket.Conn]bool
 }
 
-func startServer(say func(who, format string, args ...any)) *server {
-	s := &server{address: "127.0.0.1:0", say: say, conns: make(map[*websocket.Conn]bool)}
+func startServer() *server {
+	s := &server{address: "127.0.0.1:0", conns: make(map[*websocket.Conn]bool)}
 	s.start()
 	return s
 }
 
-// start listens, again on the address of the first time.
+// start listens, after the first time on the same address.
 func (s *server) start() {
 	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
@@ -42,7 +41,7 @@ func (s *server) start() {
 	go s.http.Serve(listener)
 }
 
-// drop cuts every connection without a word.
+// drop cuts every connection, without a closing handshake.
 func (s *server) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,7 +50,7 @@ func (s *server) drop() {
 	}
 }
 
-// stop listens no more and drops all connections.
+// stop stops listening and drops all connections.
 func (s *server) stop() {
 	s.mu.Lock()
 	_ = s.http.Close()
@@ -62,15 +61,15 @@ func (s *server) stop() {
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		OnPingReceived: func(context.Context, []byte) bool {
-			s.say("server", "heartbeat: a ping came, a pong goes")
+			say("server", "heartbeat: received a ping, answering with a pong")
 			return true
 		},
 	})
 	if err != nil {
 		return
 	}
-	s.remember(conn, true)
-	defer s.remember(conn, false)
+	s.add(conn)
+	defer s.remove(conn)
 	defer conn.CloseNow()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -80,21 +79,23 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return
 		}
-		s.say("server", "received: %s", data)
+		say("server", "received: %s", data)
 	}
 }
 
-func (s *server) remember(conn *websocket.Conn, open bool) {
+func (s *server) add(conn *websocket.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if open {
-		s.conns[conn] = true
-	} else {
-		delete(s.conns, conn)
-	}
+	s.conns[conn] = true
 }
 
-// push sends three messages and then is silent, so that the heartbeat shows.
+func (s *server) remove(conn *websocket.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+}
+
+// push sends three messages and is silent afterwards, so that the client has to ping.
 func push(ctx context.Context, conn *websocket.Conn) {
 	ticker := time.NewTicker(250 * time.Millisecond)
 	defer ticker.Stop()

@@ -1,6 +1,6 @@
-// A WebSocket server on Node's ws: server.js PORT none|takeover|no-takeover.
-// What a connection does is told by its path. The end of each one is a line of
-// JSON on standard output.
+// A WebSocket server with Node's ws: server.js PORT none|takeover|no-takeover.
+// The path selects what it does with a connection. It prints the end of each
+// connection as a line of JSON.
 'use strict';
 
 const { WebSocketServer } = require('ws');
@@ -59,6 +59,6 @@ server.on('connection', (socket, request) => {
   }
 });
 
-// The tests hold the other end of standard input: it ends with them.
+// The tests hold the other end of standard input: the server exits with them.
 process.stdin.on('end', () => process.exit());
 process.stdin.resume();

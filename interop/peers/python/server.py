@@ -1,7 +1,7 @@
-"""A WebSocket server on Python's websockets: server.py PORT none|takeover|no-takeover.
+"""A WebSocket server with Python's websockets: server.py PORT none|takeover|no-takeover.
 
-What a connection does is told by its path. The end of each one is a line of
-JSON on standard output.
+The path selects what it does with a connection. It prints the end of each
+connection as a line of JSON.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def extensions(compression):
 
 
 async def handle(socket, _path=None):
-    # Before version 14 a connection had a path, since then it has a request.
+    # Before version 14 a connection has a path, since then a request.
     target = socket.path if hasattr(socket, "path") else socket.request.path
     url = urlsplit(target)
     query = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -85,7 +85,7 @@ async def main():
 
 
 def exit_with_the_tests():
-    """The tests hold the other end of standard input: it ends with them."""
+    """The tests hold the other end of standard input: the server exits with them."""
     sys.stdin.read()
     os._exit(0)
 
