@@ -53,7 +53,7 @@ func TestAccept(t *testing.T) {
 			t.Errorf("%q: got %+v, %v", reply, got, err)
 		}
 	}
-	const unoffered, twice, unknown, value = "not offered", "twice", "unknown parameter", "a value that it cannot have"
+	const unoffered, twice, unknown, value = "not offered", "duplicate parameter", "unknown parameter", "missing or invalid value"
 	for reply, want := range map[string]string{
 		"permessage-deflate, permessage-deflate":              "2 extensions",
 		"permessage-deflate; server_max_window_bits=10,,a, b": "3 extensions",

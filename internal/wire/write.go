@@ -9,63 +9,72 @@ import (
 	"time"
 )
 
-// MaxFlush is the most that one write to the network takes.
+// MaxFlush is the size of the largest single write to the transport, in bytes.
 const MaxFlush = 64 << 10
 
-// flushBuffers are borrowed for as long as there is something to write.
+// flushBuffers pools write buffers. A connection holds one only while it has something
+// to write.
 var flushBuffers = sync.Pool{New: func() any { return new([MaxFlush]byte) }}
 
-// ErrClosing says that a message was refused, since a close frame was sent.
+// ErrClosing is the error of a message that was refused because a close frame was sent
+// before it (RFC 6455, section 5.5.1).
 var ErrClosing = errors.New("the connection is being closed")
 
-// Outgoing is a message to be sent, and its place in the stream of bytes once it was
-// written.
+// Outgoing is a message to be sent. Writing it records its position in the outbound
+// stream of bytes. A refused message has no position.
 type Outgoing struct {
 	Type Type
 	Data []byte
 
-	start, end uint64
+	start, end uint64 // equal if the message was refused
 }
 
-// Untouched reports whether the network has nothing of a message, of which it took
-// the stream up to taken. A message that was refused has no place.
+// Untouched reports whether the network has accepted nothing of m, given how much of
+// the stream it has accepted (see [Conn.Taken]). It is true for a refused message.
 func (m *Outgoing) Untouched(taken uint64) bool { return m.start == m.end || m.start >= taken }
 
-// Taken reports whether the network has all of a message.
+// Taken reports whether the network has accepted all of m, given how much of the stream
+// it has accepted. It means nothing for a refused message.
 func (m *Outgoing) Taken(taken uint64) bool { return m.end <= taken }
 
-// End is where a message ends in the stream. One that was refused has no place.
+// End returns the position in the stream at which m ends. It means nothing for a
+// refused message.
 func (m *Outgoing) End() uint64 { return m.end }
 
-// writer is the outbound half of a connection. What is written is collected in
-// memory, and goes out when somebody flushes: the sender of messages after a burst,
-// a transient goroutine after a pong, the closer with its close frame.
+// writer is the outbound half of a connection. Frames are collected in memory until a
+// goroutine flushes them: the sender after a burst of messages, a short-lived goroutine
+// after a ping or pong, or the one that sends the close frame.
+//
+// Positions in the stream count the bytes appended since the connection was started.
 type writer struct {
 	c *Conn
 
-	// mu guards what follows. It is never held while the network takes bytes.
+	// mu guards the fields from flushed to pings. It is not held while the transport
+	// writes, so that no goroutine waits for the network just to append a frame.
 	mu       sync.Mutex
-	flushed  sync.Cond // busy fell
-	buf      []byte    // to go out
+	flushed  sync.Cond // broadcast when busy becomes false
+	buf      []byte    // frames that no write has begun with
 	pongs    int       // bytes of pongs in buf
-	busy     bool      // somebody flushes
-	relief   bool      // a goroutine flushes control frames
-	control  uint64    // end of the last of them, in appended
-	err      error     // sticky
-	appended uint64    // bytes ever put into buf
-	taken    uint64    // of them, by the network
-	closeEnd uint64    // the end of our close frame, in appended, or 0
-	answered uint64    // how far into the stream the server has come, by its pongs
+	busy     bool      // a goroutine is writing to the transport
+	relief   bool      // a goroutine is flushing control frames
+	control  uint64    // position that it has to flush up to
+	err      error     // the first write error; sticky
+	appended uint64    // position of the end of buf
+	taken    uint64    // position up to which the network has accepted the stream
+	closeEnd uint64    // position of the end of our close frame; 0 before it
+	answered uint64    // position that the server has reached, according to its pongs
 	pings    pings
 
-	// The write timeout. Its timer is armed at most once per timeout, however many
-	// writes there are.
-	deadline atomic.Int64 // of the write under way, or 0
-	watching atomic.Bool
-	watch    *time.Timer
+	// The write timeout. One timer serves all writes, and fires at most once per
+	// timeout. The atomics are not guarded by mu because send does not hold it.
+	deadline atomic.Int64 // of the write in progress; 0 if there is none
+	watching atomic.Bool  // the timer is armed, or has reported a stalled write
+	watch    *time.Timer  // created by the first flush
 }
 
-// Write writes one message, in one frame, and notes its place. It does not flush.
+// Write appends one message, in a single frame, and records its position. It copies the
+// data, and does not flush. The error is [ErrClosing] or the first write error. Any
+// goroutine may call Write.
 func (c *Conn) Write(m *Outgoing) error {
 	first, payload := finBit|byte(m.Type), m.Data
 	if c.compressible(m.Data) {
@@ -81,10 +90,10 @@ func (c *Conn) Write(m *Outgoing) error {
 	return w.message(m, first, payload)
 }
 
-// WriteAll is [Conn.Write] for n messages. After an error, those that were not
-// written have no place.
+// WriteAll is like [Conn.Write] for n messages in order, but cheaper. After an error,
+// the messages that were refused have no position.
 func (c *Conn) WriteAll(n int, message func(i int) *Outgoing) (err error) {
-	if c.deflate.On { // compressing takes long, and so happens without the lock
+	if c.deflate.On { // compression is slow, and must not hold the lock
 		for i := range n {
 			err = c.Write(message(i))
 		}
@@ -100,7 +109,8 @@ func (c *Conn) WriteAll(n int, message func(i int) *Outgoing) (err error) {
 	return err
 }
 
-// message appends the frame of a message, and notes its place.
+// message appends the frame of m, unless it is refused, and records its position. mu is
+// held.
 func (w *writer) message(m *Outgoing, first byte, payload []byte) error {
 	err := w.refusal()
 	m.start = w.appended
@@ -111,7 +121,7 @@ func (w *writer) message(m *Outgoing, first byte, payload []byte) error {
 	return err
 }
 
-// refusal tells why nothing can be written any more, or nil.
+// refusal returns the error with which a new frame must be refused, or nil. mu is held.
 func (w *writer) refusal() error {
 	if w.err == nil && w.closeEnd != 0 {
 		return ErrClosing
@@ -119,7 +129,7 @@ func (w *writer) refusal() error {
 	return w.err
 }
 
-// frame appends a whole frame.
+// frame appends a frame. mu is held.
 func (w *writer) frame(first byte, payload []byte) {
 	size := FrameSize(len(payload))
 	if w.buf == nil {
@@ -129,8 +139,8 @@ func (w *writer) frame(first byte, payload []byte) {
 	w.appended += uint64(size)
 }
 
-// Flush returns when the network has taken all that was written before, or has
-// failed.
+// Flush waits until the network has accepted everything written so far. The error is
+// the first write error, if not everything was accepted. Any goroutine may call Flush.
 func (c *Conn) Flush() error {
 	w := &c.out
 	w.mu.Lock()
@@ -141,8 +151,9 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// Taken is how far into the stream the network has taken bytes, after what is being
-// flushed, and all that goes out with the close frame.
+// Taken returns the position up to which the network has accepted the stream. While a
+// flush is in progress, or our close frame has still to go out, the fate of what is
+// before it is open: Taken waits until it is known.
 func (c *Conn) Taken() uint64 {
 	w := &c.out
 	w.mu.Lock()
@@ -153,9 +164,9 @@ func (c *Conn) Taken() uint64 {
 	return w.taken
 }
 
-// pong answers a ping. A server that pings and does not read gets no more pongs than
-// fit into one write. Nor can a broken network take one, but what it still holds is
-// read.
+// pong answers a ping. If the server sends pings but does not read, pongs beyond
+// MaxFlush bytes are dropped. A refused pong is dropped too: after a write error, what
+// the server sent before can still be read.
 func (c *Conn) pong(payload []byte) {
 	w := &c.out
 	w.mu.Lock()
@@ -168,15 +179,16 @@ func (c *Conn) pong(payload []byte) {
 	w.relieve()
 }
 
-// pings are the last pings without an answer: which one a pong answers is told by
-// its payload. Others are not ours, or too late (RFC 6455, section 5.5.3).
+// pings remembers the last four pings; ping n has index n%4. The payload of a ping is
+// its number, so that a pong names the ping that it answers. A pong with another payload
+// is unsolicited or too late (RFC 6455, section 5.5.3).
 type pings struct {
-	number uint32
-	at     [4]time.Duration // by the number; 0 when it was answered
-	place  [4]uint64        // in the stream
+	number uint32           // of the latest ping
+	at     [4]time.Duration // when it was sent; 0 once it is answered
+	place  [4]uint64        // its position in the stream
 }
 
-// Ping sends a ping. It does not wait.
+// Ping sends a ping. It does not wait for the network. Any goroutine may call it.
 func (c *Conn) Ping() {
 	w := &c.out
 	w.mu.Lock()
@@ -186,7 +198,9 @@ func (c *Conn) Ping() {
 	}
 }
 
-// PingWait is Ping for a goroutine that may wait for the network.
+// PingWait is like [Conn.Ping], but flushes on the calling goroutine, and thus waits for
+// the network. If another goroutine is flushing control frames, it leaves the ping to
+// that one and returns at once.
 func (c *Conn) PingWait() {
 	w := &c.out
 	w.mu.Lock()
@@ -201,7 +215,7 @@ func (c *Conn) PingWait() {
 	}
 }
 
-// ping appends a ping, if there may be one.
+// ping appends a ping, and reports false if it was refused. mu is held.
 func (w *writer) ping() bool {
 	if w.refusal() != nil {
 		return false
@@ -216,9 +230,10 @@ func (w *writer) ping() bool {
 	return true
 }
 
-// ponged notes the round trip of a ping that a pong answers, and that the server
-// has come to it: it takes the stream in order (RFC 6455, section 5.5.3, lets it
-// answer the last of several pings only, and that is as good for those before).
+// ponged handles a pong. If it answers one of our pings, ponged records the round trip,
+// and that the server has read the stream up to that ping, since it reads in order. The
+// server may answer only the latest of several pings (RFC 6455, section 5.5.3), which
+// covers the earlier ones.
 func (c *Conn) ponged(payload []byte) {
 	if len(payload) != 4 {
 		return
@@ -235,8 +250,8 @@ func (c *Conn) ponged(payload []byte) {
 	}
 }
 
-// Answered is how far into the stream the server has come, as the last of our pings
-// that it answered tells: all that was written before that has arrived.
+// Answered returns the position of the latest ping that the server has answered, or 0.
+// Everything written before that position has arrived.
 func (c *Conn) Answered() uint64 {
 	w := &c.out
 	w.mu.Lock()
@@ -244,9 +259,10 @@ func (c *Conn) Answered() uint64 {
 	return w.answered
 }
 
-// SendClose sends a close frame, unless one was sent before, and nothing after it. It
-// returns when the network has taken the close frame, or has failed. A code of 1005
-// stands for none, and a reason that is too long is cut.
+// SendClose sends a close frame, unless one was sent before. Nothing is sent after it.
+// It returns when the network has accepted the close frame, or has failed. Code 1005
+// sends a close frame without a code. A reason that is too long is cut, as by
+// [CutReason].
 func (c *Conn) SendClose(code int, reason string) {
 	w := &c.out
 	w.mu.Lock()
@@ -258,7 +274,7 @@ func (c *Conn) SendClose(code int, reason string) {
 	w.flushTo(w.closeEnd)
 }
 
-// CloseSent reports whether the network has taken a close frame.
+// CloseSent reports whether the network has accepted a close frame of ours.
 func (c *Conn) CloseSent() bool {
 	w := &c.out
 	w.mu.Lock()
@@ -266,8 +282,8 @@ func (c *Conn) CloseSent() bool {
 	return w.closeEnd != 0 && w.taken >= w.closeEnd
 }
 
-// relieve flushes control frames on a goroutine of its own, so that neither
-// the reader nor the heartbeat waits for a network that takes nothing.
+// relieve flushes control frames on another goroutine, so that neither the reader nor
+// the heartbeat waits for a network that accepts nothing. mu is held.
 func (w *writer) relieve() {
 	w.control = w.appended
 	if w.relief {
@@ -281,17 +297,18 @@ func (w *writer) relieve() {
 	})
 }
 
-// flushControl flushes control frames, and those that come meanwhile. The caller
-// is the one who does; mu is held.
+// flushControl flushes control frames, including those appended meanwhile. The caller
+// has set relief. mu is held.
 func (w *writer) flushControl() {
 	for w.flushTo(w.control) && w.taken < w.control {
-		// more of them came meanwhile
+		// control has moved meanwhile
 	}
 	w.relief = false
 }
 
-// flushTo returns when the network has taken the stream up to a position, or has
-// failed; mu is held.
+// flushTo writes, or waits for the goroutine that is writing, until the network has
+// accepted the stream up to target or has failed. It reports whether target was
+// reached. mu is held, but released while the transport writes.
 func (w *writer) flushTo(target uint64) bool {
 	for w.taken < target && w.err == nil {
 		if w.busy {
@@ -322,7 +339,7 @@ func (w *writer) flushTo(target uint64) bool {
 	return w.taken >= target
 }
 
-// send hands buf to the network.
+// send writes buf to the transport, in writes of at most MaxFlush bytes.
 func (w *writer) send(buf []byte) (sent int, err error) {
 	for sent < len(buf) && err == nil {
 		w.guard()
@@ -335,7 +352,8 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 	return sent, err
 }
 
-// guard starts the write timeout.
+// guard sets the deadline of the next write. An armed timer is left alone: when it
+// fires, check arms it anew.
 func (w *writer) guard() {
 	timeout := w.c.config.WriteTimeout
 	w.deadline.Store(int64(w.c.Now() + timeout))
@@ -344,12 +362,12 @@ func (w *writer) guard() {
 	}
 }
 
-// check looks whether the write under way is late.
+// check is called by the timer. It reports a write that has exceeded its deadline.
 func (w *writer) check() {
 	deadline := w.deadline.Load()
 	if deadline == 0 {
 		w.watching.Store(false)
-		// A write that began meanwhile trusted the timer.
+		// A write that began in between may have taken the timer for armed.
 		if deadline = w.deadline.Load(); deadline == 0 || w.watching.Swap(true) {
 			return
 		}
@@ -364,7 +382,7 @@ func (w *writer) check() {
 	w.watch.Reset(-late)
 }
 
-// stopWatch ends the write timeout; nothing is written any more.
+// stopWatch stops the timer of the write timeout. Nothing may be written any more.
 func (w *writer) stopWatch() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
