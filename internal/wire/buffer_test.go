@@ -3,66 +3,12 @@ package wire
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"unsafe"
 )
-
-// readFunc is a transport that is only read.
-type readFunc func([]byte) (int, error)
-
-func (f readFunc) Read(p []byte) (int, error)  { return f(p) }
-func (f readFunc) Write(p []byte) (int, error) { return len(p), nil }
-func (f readFunc) Close() error                { return nil }
-
-// feed is a transport that gives one piece per read, and looks at its reader
-// before each: at these moments that is idle.
-type feed struct {
-	pieces [][]byte
-	idle   func(piece int)
-	next   int
-}
-
-func (f *feed) Read(p []byte) (int, error) {
-	if f.idle != nil {
-		f.idle(f.next)
-	}
-	if f.next == len(f.pieces) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.pieces[f.next])
-	if f.pieces[f.next] = f.pieces[f.next][n:]; len(f.pieces[f.next]) == 0 {
-		f.next++
-	}
-	return n, nil
-}
-
-func (f *feed) Write(p []byte) (int, error) { return len(p), nil }
-func (f *feed) Close() error                { return nil }
-
-// bothWays runs a test for messages that are kept, and for those that are borrowed.
-func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
-	for _, borrow := range []bool{false, true} {
-		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
-			test(t, setting{limit: 1 << 20, borrow: borrow})
-		})
-	}
-}
-
-// drain reads until the end, and returns it.
-func drain(c *Conn) error {
-	for {
-		if _, err := next(c); err != nil {
-			return err
-		}
-	}
-}
 
 // TestBufferTiers: which buffer a connection has before each read, and that it
 // holds no other.
@@ -193,20 +139,6 @@ func TestBufferAtRandom(t *testing.T) {
 	}
 }
 
-// recycled reports whether what use returns comes out of the pool again. Of a pool
-// nothing is certain, but in so many attempts once at least.
-func recycled[T any](pool *sync.Pool, use func() *T) bool {
-	for range 50 {
-		used := use()
-		got := pool.Get().(*T)
-		pool.Put(got)
-		if used == got {
-			return true
-		}
-	}
-	return false
-}
-
 // TestBuffersAreGivenBack: each at the first read that does not need it, or when
 // the connection is released.
 func TestBuffersAreGivenBack(t *testing.T) {
@@ -298,14 +230,6 @@ func TestHugeHeader(t *testing.T) {
 	}
 }
 
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
-
 // TestReadAllocations: a small message that is kept costs a share of a block,
 // and one that is borrowed nothing.
 func TestReadAllocations(t *testing.T) {
@@ -395,11 +319,6 @@ func TestCarvedMessages(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%d messages differ from the %d sent", len(got), len(want))
 	}
-}
-
-// adjacent reports whether b begins where a ends.
-func adjacent(a, b []byte) bool {
-	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) == unsafe.Pointer(unsafe.SliceData(b))
 }
 
 // TestCarve: which messages share a block, and how large it is.

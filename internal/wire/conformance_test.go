@@ -49,45 +49,7 @@ func TestConformance(t *testing.T) {
 	t.Logf("%d cases", count)
 }
 
-func texts(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Text, payload})
-	}
-	return want
-}
-
-func binaries(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Binary, payload})
-	}
-	return want
-}
-
-// whole sends frames in one write, and chopped in many of n bytes.
-func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
-
-func chopped(n int, frames ...[]byte) [][]byte {
-	return slices.Collect(slices.Chunk(join(frames...), n))
-}
-
-// fragmented cuts a message into frames of n bytes.
-func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
-	for len(payload) > n {
-		frames = append(frames, frame(opcode, payload[:n]))
-		opcode, payload = opContinuation, payload[n:]
-	}
-	return append(frames, frame(finBit|opcode, payload))
-}
-
 func numbered(group string, i int) string { return fmt.Sprintf("%s.%d", group, i+1) }
-
-const (
-	textFrame   = finBit | opText
-	binaryFrame = finBit | opBinary
-	pingFrame   = finBit | opPing
-	pongFrame   = finBit | opPong
-	closeFrame  = finBit | opClose
-)
 
 // framing is group 1.
 func framing() (cases []conformance) {

@@ -1,124 +1,16 @@
 package wire
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// line is a network connection in memory. The server sends what goes into the
-// channel, one piece per read, and hangs up by closing it.
-type line struct {
-	net.Conn // what no test uses
-	server   chan []byte
-	takes    time.Duration // by each write
-	deaf     bool          // writes wait until the line is closed
-
-	rest   []byte // of the piece under way
-	closed chan struct{}
-
-	mu     sync.Mutex
-	closes int
-	out    []byte
-}
-
-// newLine returns a line on which the server has sent pieces.
-func newLine(pieces ...[]byte) *line {
-	l := &line{server: make(chan []byte, len(pieces)+1), closed: make(chan struct{})}
-	for _, piece := range pieces {
-		l.server <- piece
-	}
-	return l
-}
-
-func (l *line) Read(p []byte) (int, error) {
-	if len(l.rest) == 0 {
-		select {
-		case <-l.closed:
-			return 0, net.ErrClosed
-		case piece, ok := <-l.server:
-			if !ok {
-				return 0, io.EOF
-			}
-			l.rest = piece
-		}
-	}
-	n := copy(p, l.rest)
-	l.rest = l.rest[n:]
-	return n, nil
-}
-
-func (l *line) Write(p []byte) (int, error) {
-	if l.cut() {
-		return 0, net.ErrClosed
-	}
-	if l.deaf {
-		<-l.closed
-	} else if l.takes > 0 {
-		select {
-		case <-l.closed:
-		case <-time.After(l.takes):
-		}
-	}
-	if l.cut() {
-		return 0, net.ErrClosed
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.out = append(l.out, p...)
-	return len(p), nil
-}
-
-// cut reports whether the line is closed.
-func (l *line) cut() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l *line) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closes++; l.closes == 1 {
-		close(l.closed)
-	}
-	return nil
-}
-
-func (l *line) written() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.out)
-}
-
-// halves is a line that can be closed in one direction.
-type halves struct {
-	*line
-	half bool // it was
-}
-
-func (h *halves) CloseWrite() error {
-	h.half = true
-	return nil
-}
-
-// unknown hides that a line is a network connection.
-type unknown struct{ line *line }
-
-func (b unknown) Read(p []byte) (int, error)  { return b.line.Read(p) }
-func (b unknown) Write(p []byte) (int, error) { return b.line.Write(p) }
-func (b unknown) Close() error                { return b.line.Close() }
 
 func TestErrors(t *testing.T) {
 	for _, test := range []struct {
@@ -317,7 +209,7 @@ func TestKill(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			h := &halves{line: newLine(test.pieces...)}
 			h.deaf = test.deaf
-			c, o := start(t, setting{limit: 1 << 20, extension: deflateExtension}, h)
+			c, o := start(t, setting{limit: 1 << 20, extension: extension}, h)
 			returned := make(chan struct{})
 			go func() {
 				defer close(returned)

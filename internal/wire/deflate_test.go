@@ -19,16 +19,6 @@ import (
 	"github.com/coder/websocket"
 )
 
-// inflated returns what one compressed payload stands for, without any history.
-func inflated(t testing.TB, payload string) string {
-	t.Helper()
-	data, err := io.ReadAll(flate.NewReader(strings.NewReader(payload + tail + "\x01\x00\x00\xff\xff")))
-	if err != nil {
-		t.Fatalf("%q cannot be inflated: %v", payload, err)
-	}
-	return string(data)
-}
-
 // written is what a Conn makes of messages, with the given parameters.
 func written(t testing.TB, extension string, from int, messages ...message) []sentFrame {
 	t.Helper()

@@ -97,13 +97,6 @@ func TestAppendFrame(t *testing.T) {
 	}
 }
 
-func checkSent(t testing.TB, got []byte, want ...sentFrame) {
-	t.Helper()
-	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
-		t.Errorf("sent %v, want %v", frames, want)
-	}
-}
-
 // TestEveryFrameHasItsKey: no key comes twice, but by chance.
 func TestEveryFrameHasItsKey(t *testing.T) {
 	keys := map[uint32]bool{}

@@ -322,20 +322,6 @@ func (g *generator) blocks(plain func() string) string {
 	return deflated + g.lz.end()
 }
 
-// stored returns a stored block.
-func (z *lz) stored(data string, final bool) string {
-	data = data[:min(len(data), 0xFFFF)]
-	header, n := uint64(0), uint64(len(data))
-	if final {
-		header = 1
-	}
-	z.write(header, 3)
-	z.write(0, -z.n&7)
-	z.write(n|(n^0xFFFF)<<16, 32)
-	z.history = append(z.history, data...)
-	return z.take() + data
-}
-
 // damaged is mostly what it was.
 func (g *generator) damaged(deflated string) string {
 	switch op := g.next(); {

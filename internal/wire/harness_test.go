@@ -11,12 +11,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/coder/websocket"
 )
@@ -36,6 +38,15 @@ func head(first byte, length uint64) []byte {
 func frame(first byte, payload string) []byte {
 	return append(head(first, uint64(len(payload))), payload...)
 }
+
+// The first bytes of unfragmented frames.
+const (
+	textFrame   = finBit | opText
+	binaryFrame = finBit | opBinary
+	pingFrame   = finBit | opPing
+	pongFrame   = finBit | opPong
+	closeFrame  = finBit | opClose
+)
 
 // masked returns a masked frame, as a client sends it.
 func masked(first byte, payload string) []byte {
@@ -84,59 +95,6 @@ func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 	}
 	return frames
 }
-
-// script is a transport whose server has sent everything already. It hands out
-// at most cut bytes at once, and ends by end.
-type script struct {
-	in   []byte
-	cut  func() int
-	end  error
-	last bool // end comes with the last bytes
-
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (s *script) Read(p []byte) (int, error) {
-	if len(s.in) == 0 {
-		return 0, s.end
-	}
-	n := len(s.in)
-	if s.cut != nil {
-		n = max(1, s.cut())
-	}
-	n = copy(p, s.in[:min(n, len(s.in))])
-	s.in = s.in[n:]
-	if len(s.in) == 0 && s.last {
-		return n, s.end
-	}
-	return n, nil
-}
-
-func (s *script) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out.Write(p)
-}
-
-func (s *script) Close() error { return nil }
-
-func (s *script) written() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Clone(s.out.Bytes())
-}
-
-// inTwo cuts once, after n bytes.
-func inTwo(n int) func() int {
-	return func() int {
-		defer func() { n = 1 << 30 }()
-		return n
-	}
-}
-
-// byBytes cuts everywhere.
-func byBytes() int { return 1 }
 
 // switching answers an upgrade with a body.
 type switching struct {
@@ -401,9 +359,6 @@ func alone(t testing.TB, set setting, src *script) (got outcome) {
 	return got
 }
 
-// deflateExtension is what a server answers that agrees without conditions.
-const deflateExtension = "permessage-deflate"
-
 // mixedStream has every kind of frame that a server may send, and mixedOutcome
 // is what it leads to.
 var mixedStream = join(
@@ -467,4 +422,92 @@ func broken(c *Conn) bool {
 		panic("the owner of a broken connection was not told, or too often")
 	}
 	return c.out.err != nil
+}
+
+func texts(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Text, payload})
+	}
+	return want
+}
+
+func binaries(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Binary, payload})
+	}
+	return want
+}
+
+// whole sends frames in one write, and chopped in many of n bytes.
+func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
+
+func chopped(n int, frames ...[]byte) [][]byte {
+	return slices.Collect(slices.Chunk(join(frames...), n))
+}
+
+// fragmented cuts a message into frames of n bytes.
+func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
+	for len(payload) > n {
+		frames = append(frames, frame(opcode, payload[:n]))
+		opcode, payload = opContinuation, payload[n:]
+	}
+	return append(frames, frame(finBit|opcode, payload))
+}
+
+// bothWays runs a test for messages that are kept, and for those that are borrowed.
+func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
+	for _, borrow := range []bool{false, true} {
+		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
+			test(t, setting{limit: 1 << 20, borrow: borrow})
+		})
+	}
+}
+
+// drain reads until the end, and returns it.
+func drain(c *Conn) error {
+	for {
+		if _, err := next(c); err != nil {
+			return err
+		}
+	}
+}
+
+// recycled reports whether what use returns comes out of the pool again. Of a pool
+// nothing is certain, but in so many attempts once at least.
+func recycled[T any](pool *sync.Pool, use func() *T) bool {
+	for range 50 {
+		used := use()
+		got := pool.Get().(*T)
+		pool.Put(got)
+		if used == got {
+			return true
+		}
+	}
+	return false
+}
+
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// adjacent reports whether b begins where a ends.
+func adjacent(a, b []byte) bool {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) == unsafe.Pointer(unsafe.SliceData(b))
+}
+
+func within(part, of []byte) bool {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
+	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
+	return at >= from && at < from+uintptr(len(of))
+}
+
+func checkSent(t testing.TB, got []byte, want ...sentFrame) {
+	t.Helper()
+	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
+		t.Errorf("sent %v, want %v", frames, want)
+	}
 }

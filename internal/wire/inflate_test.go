@@ -49,10 +49,10 @@ var inflateExamples = []struct {
 	frames [][]byte
 	want   []message
 }{
-	{"1", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00")}, texts("Hello")},
+	{"1", [][]byte{frame(rsv1Bit|textFrame, helloPayload)}, texts("Hello")},
 	{"1, fragments", [][]byte{frame(rsv1Bit|opText, "\xf2\x48\xcd"), frame(finBit|opContinuation, "\xc9\xc9\x07\x00")}, texts("Hello")},
-	{"2", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00"), frame(rsv1Bit|textFrame, "\xf2\x00\x11\x00\x00")}, texts("Hello", "Hello")},
-	{"2, without takeover", slices.Repeat([][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00")}, 2), texts("Hello", "Hello")},
+	{"2", [][]byte{frame(rsv1Bit|textFrame, helloPayload), frame(rsv1Bit|textFrame, againPayload)}, texts("Hello", "Hello")},
+	{"2, without takeover", slices.Repeat([][]byte{frame(rsv1Bit|textFrame, helloPayload)}, 2), texts("Hello", "Hello")},
 	{"3", [][]byte{frame(rsv1Bit|textFrame, "\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00")}, texts("Hello")},
 	{"4", [][]byte{frame(rsv1Bit|textFrame, "\xf3\x48\xcd\xc9\xc9\x07\x00\x00")}, texts("Hello")},
 	{"5", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")}, texts("Hello")},
@@ -76,7 +76,7 @@ func TestInflateExamples(t *testing.T) {
 // TestInflateNothing: a payload without a byte, which is not quite legal, is an empty
 // message, and leaves the inflater as it was.
 func TestInflateNothing(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	stream := compressedFrames("", hello, "", again, "", "\x00", again)
 	want := delivered(binaries("", "Hello", "", "Hello", "", "", "Hello")...)
 	checkInflated(t, "nothing", setting{limit: 5, extension: extension}, stream, want)
@@ -96,14 +96,6 @@ var deflaters = map[string]func(data string) string{
 	},
 }
 
-func deflatedBy(level int, data string) string {
-	var out bytes.Buffer
-	w, _ := flate.NewWriter(&out, level)
-	_, _ = io.WriteString(w, data)
-	_ = w.Flush()
-	return strings.TrimSuffix(out.String(), tail)
-}
-
 // TestInflateEveryCut: a message that lacks anything at its end is a violation, and
 // nothing of it is delivered. Without its last byte, the end of many a message could
 // be found in the tail.
@@ -121,7 +113,7 @@ func TestInflateEveryCut(t *testing.T) {
 				if payload[:n] == "\x00" { // the header of a stored block alone is an empty message
 					continue
 				}
-				stream := compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", payload[:n], payload)
+				stream := compressedFrames(helloPayload, payload[:n], payload)
 				got := overWire(t, set, &script{in: stream, end: errEnd})
 				if bad := compare(got, refused(1007, binaries("Hello")...)); bad != "" {
 					t.Errorf("%s, %d bytes of %q: got %v", name, n, payload, got)
@@ -226,7 +218,7 @@ func shaped(z *lz, shape int, text string) (payload, data string) {
 
 // TestInflateFinalTail: the tail may be the length of a final block.
 func TestInflateFinalTail(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	z := newLZ(maxWindow)
 	ends := z.block("Hello", true) + "\x01"
 	for _, payload := range []string{"\x01", ends, "\x03\x00\x01", "\x03\x00", "\x01" + tail, "\x01" + tail + "\x01" + tail} {
@@ -450,7 +442,7 @@ func TestInflateEndStays(t *testing.T) {
 		{"message inside, after a final block", join(frame(rsv1Bit|opText, "\x03\x00"), frame(textFrame, "")), refused(1002)},
 	} {
 		for _, more := range garbage {
-			for _, frames := range [][]byte{nil, compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00")} {
+			for _, frames := range [][]byte{nil, compressedFrames(helloPayload)} {
 				want := test.want
 				if frames != nil {
 					want.messages = binaries("Hello")
@@ -487,7 +479,7 @@ func TestInflateLost(t *testing.T) {
 // TestInflaterRests: the inflater is given back at a read before which no compressed
 // message came since the read before that. What is inflated then has the same history.
 func TestInflaterRests(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	message := func(payload string) []byte { return frame(rsv1Bit|textFrame, payload) }
 	ping, plain := frame(pingFrame, ""), frame(textFrame, "plain")
 	pieces := []struct {
@@ -545,10 +537,10 @@ func TestInflaterRests(t *testing.T) {
 
 // TestInflaterForgets: what a connection gave back tells another one nothing.
 func TestInflaterForgets(t *testing.T) {
-	const again = "\xf2\x00\x11\x00\x00"
+	const again = againPayload
 	for range 20 {
 		set := setting{limit: 100, extension: extension}
-		got := overWire(t, set, &script{in: compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", again), end: errEnd})
+		got := overWire(t, set, &script{in: compressedFrames(helloPayload, again), end: errEnd})
 		checkOutcome(t, "the first", got, delivered(binaries("Hello", "Hello")...))
 		got = overWire(t, set, &script{in: compressedFrames(again), end: errEnd})
 		if bad := compare(got, refused(1007)); bad != "" {
@@ -556,7 +548,7 @@ func TestInflaterForgets(t *testing.T) {
 		}
 	}
 	set := setting{limit: 100, extension: extension + serverFresh}
-	checkInflated(t, "without takeover", set, compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", again), refused(1007, binaries("Hello")...))
+	checkInflated(t, "without takeover", set, compressedFrames(helloPayload, again), refused(1007, binaries("Hello")...))
 	final := "\xf3\x48\xcd\xc9\xc9\x07\x00" + again // within a message, the history stays
 	checkInflated(t, "without takeover, after a final block", set, compressedFrames(final, final), delivered(binaries("HelloHello", "HelloHello")...))
 }
@@ -775,7 +767,7 @@ func TestWindowGrows(t *testing.T) {
 
 // FuzzInflate compares a Conn with the oracle for messages whose payload is anything.
 func FuzzInflate(f *testing.F) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	f.Add([]byte(hello), []byte(again), uint16(3), byte(0))
 	f.Add([]byte("\xf3\x48\xcd\xc9\xc9\x07\x00"), []byte(again+"\x01"), uint16(70), byte(1))
 	f.Add([]byte("\x00\x05\x00\xfa\xffHello\x00"), []byte{}, uint16(9), byte(2))

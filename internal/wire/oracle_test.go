@@ -705,3 +705,26 @@ func (d *decoder) lengths(coded []int, n int) (all []int) {
 	}
 	return all
 }
+
+// completable reports by trial whether some continuation makes text valid.
+func completable(text string) bool {
+	if utf8.ValidString(text) {
+		return true
+	}
+	const ends = "\x80\x90\xa0\x8f\xbf" // on both sides of every border
+	for rest := []string{""}; len(rest[0]) < 3; {
+		var longer []string
+		for _, r := range rest {
+			for i := range len(ends) {
+				longer = append(longer, r+ends[i:i+1])
+			}
+		}
+		for _, r := range longer {
+			if utf8.ValidString(text + r) {
+				return true
+			}
+		}
+		rest = longer
+	}
+	return false
+}

@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 )
 
 func TestReadEveryCut(t *testing.T) {
@@ -225,13 +224,13 @@ func TestViolationsWithCompression(t *testing.T) {
 		if v.name == "reserved bit 1" {
 			continue
 		}
-		got := overWire(t, setting{limit: violationLimit, extension: deflateExtension}, &script{in: v.stream, end: errEnd})
+		got := overWire(t, setting{limit: violationLimit, extension: extension}, &script{in: v.stream, end: errEnd})
 		if got.end != endProtocol(v.want) {
 			t.Errorf("%s: got %s", v.name, got.end)
 		}
 	}
 	for _, first := range []byte{finBit | rsv1Bit | 0x20 | opText, rsv1Bit | 0x10 | opBinary, finBit | rsv1Bit | 3} {
-		got := overWire(t, setting{limit: violationLimit, extension: deflateExtension}, &script{in: head(first, 5), end: errEnd})
+		got := overWire(t, setting{limit: violationLimit, extension: extension}, &script{in: head(first, 5), end: errEnd})
 		if got.end != endProtocol(1002) {
 			t.Errorf("%#x: got %s", first, got.end)
 		}
@@ -246,7 +245,7 @@ func TestReservedBits(t *testing.T) {
 		if got := overWire(t, setting{limit: 100}, &script{in: stream, end: errEnd}); got.end != endProtocol(1002) || len(got.messages) > 0 {
 			t.Errorf("got %v", got)
 		}
-		got := overWire(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: errEnd})
+		got := overWire(t, setting{limit: 100, extension: extension}, &script{in: stream, end: errEnd})
 		if got.end != endLost || !slices.Equal(got.messages, []message{{Type(opcode), ""}}) {
 			t.Errorf("got %v", got)
 		}
@@ -403,7 +402,7 @@ func TestBurstBeforeTheEnd(t *testing.T) {
 	} {
 		for before := range 3 {
 			stream := join(bytes.Repeat(frame(finBit|opText, "before"), before), bad, frame(finBit|opText, "behind"))
-			c, o := start(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: errEnd})
+			c, o := start(t, setting{limit: 100, extension: extension}, &script{in: stream, end: errEnd})
 			if before > 0 {
 				if burst, err := next(c); err != nil || len(burst) != before {
 					t.Errorf("%s: got %d messages, %v; want %d", name, len(burst), err, before)
@@ -437,12 +436,6 @@ func TestBorrowedData(t *testing.T) {
 			finish(c, o)
 		}
 	})
-}
-
-func within(part, of []byte) bool {
-	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
-	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
-	return at >= from && at < from+uintptr(len(of))
 }
 
 // TestKeptBurstSharesABlock, of no more than what the read brought.

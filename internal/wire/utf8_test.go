@@ -16,29 +16,6 @@ var utf8Texts = []string{
 	"κόσμε\xed\xa0\x80edited", "κόσμε\xf4\x90\x80\x80",
 }
 
-// completable reports by trial whether some continuation makes text valid.
-func completable(text string) bool {
-	if utf8.ValidString(text) {
-		return true
-	}
-	const ends = "\x80\x90\xa0\x8f\xbf" // on both sides of every border
-	for rest := []string{""}; len(rest[0]) < 3; {
-		var longer []string
-		for _, r := range rest {
-			for i := range len(ends) {
-				longer = append(longer, r+ends[i:i+1])
-			}
-		}
-		for _, r := range longer {
-			if utf8.ValidString(text + r) {
-				return true
-			}
-		}
-		rest = longer
-	}
-	return false
-}
-
 // impossibleFrom is the length of the shortest prefix that nothing can make valid,
 // and more than all of text if there is none.
 func impossibleFrom(text string) int {

@@ -2,9 +2,7 @@ package wire
 
 import (
 	"bytes"
-	"compress/flate"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,48 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 )
-
-// network is a transport that takes what is written.
-type network struct {
-	mu     sync.Mutex
-	taken  []byte
-	writes int
-	room   int           // bytes until it fails; negative: no bound
-	gate   chan struct{} // if not nil, every Write waits for a token
-	most   int           // the largest Write
-}
-
-var errNetwork = errors.New("the network is gone")
-
-func (n *network) Write(p []byte) (int, error) {
-	if n.gate != nil {
-		<-n.gate
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.writes++
-	n.most = max(n.most, len(p))
-	if n.room >= 0 && len(p) > n.room {
-		n.taken = append(n.taken, p[:n.room]...)
-		taken := n.room
-		n.room = 0
-		return taken, errNetwork
-	}
-	if n.room > 0 {
-		n.room -= len(p)
-	}
-	n.taken = append(n.taken, p...)
-	return len(p), nil
-}
-
-func (n *network) got() ([]byte, int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return bytes.Clone(n.taken), n.writes
-}
-
-func (n *network) Read([]byte) (int, error) { return 0, errNetwork }
-func (n *network) Close() error             { return nil }
 
 // idle is an owner whose goroutines never run.
 type idle struct{ *owner }
@@ -125,7 +81,7 @@ func TestWriteCoalesces(t *testing.T) {
 // TestWriteFrames: each message is one frame of its type, and its place in the
 // stream is where it is.
 func TestWriteFrames(t *testing.T) {
-	for _, extension := range []string{"", deflateExtension} {
+	for _, extension := range []string{"", extension} {
 		for _, size := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
 			c, _ := start(t, setting{extension: extension}, &script{})
 			for i := range 2 {
@@ -161,11 +117,11 @@ func TestWriteCompressed(t *testing.T) {
 		want      bool
 	}{
 		{"not negotiated", "", same, false},
-		{"text", deflateExtension, same, true},
-		{"just large enough", deflateExtension, same[:100], true},
-		{"too small", deflateExtension, same[:99], false},
-		{"random data", deflateExtension, string(random), false},
-		{"no gain", deflateExtension, noGain(t), false},
+		{"text", extension, same, true},
+		{"just large enough", extension, same[:100], true},
+		{"too small", extension, same[:99], false},
+		{"random data", extension, string(random), false},
+		{"no gain", extension, noGain(t), false},
 	} {
 		for _, all := range []bool{false, true} {
 			c, _ := start(t, setting{extension: test.extension}, &script{})
@@ -182,7 +138,7 @@ func TestWriteCompressed(t *testing.T) {
 			if compressed := f.first == finBit|rsv1Bit|opText; compressed != test.want || !compressed && f.first != finBit|opText {
 				t.Errorf("%s: sent %v", test.name, f)
 			} else if compressed {
-				f.payload = inflateAlone(t, f.payload)
+				f.payload = inflated(t, f.payload)
 			}
 			if f.payload != test.data {
 				t.Errorf("%s: sent %v", test.name, f)
@@ -211,20 +167,9 @@ func noGain(t *testing.T) string {
 	return ""
 }
 
-// inflateAlone inflates a message that refers to no other.
-func inflateAlone(t *testing.T, payload string) string {
-	t.Helper()
-	const end = "\x00\x00\xff\xff" + "\x01\x00\x00\xff\xff" // and an empty last block
-	data, err := io.ReadAll(flate.NewReader(strings.NewReader(payload + end)))
-	if err != nil {
-		t.Error(err)
-	}
-	return string(data)
-}
-
 // TestWriteAll is Write for many, in order.
 func TestWriteAll(t *testing.T) {
-	for _, extension := range []string{"", deflateExtension} {
+	for _, extension := range []string{"", extension} {
 		c, _ := start(t, setting{extension: extension}, &script{})
 		c.config.CompressFrom = 1000
 		messages := make([]Outgoing, 5)
@@ -358,13 +303,6 @@ func TestErrorWithAllBytes(t *testing.T) {
 	checkRefused(t, c, errNetwork)
 	c.Release()
 }
-
-// transportFunc is a transport that is only written to.
-type transportFunc func([]byte) (int, error)
-
-func (f transportFunc) Write(p []byte) (int, error) { return f(p) }
-func (f transportFunc) Read([]byte) (int, error)    { return 0, errNetwork }
-func (f transportFunc) Close() error                { return nil }
 
 // TestShortWrites: what a write leaves is written by the next one.
 func TestShortWrites(t *testing.T) {
@@ -1095,7 +1033,7 @@ func TestPingsThatFail(t *testing.T) {
 // TestWriteMemory: what is written is collected in memory that is given back when
 // the network has it.
 func TestWriteMemory(t *testing.T) {
-	c, _ := start(t, setting{extension: deflateExtension}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
+	c, _ := start(t, setting{extension: extension}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
 	c.config.CompressFrom = 100
 	messages := []Outgoing{
 		{Type: Text, Data: bytes.Repeat([]byte("small"), 10)},
@@ -1154,23 +1092,6 @@ func TestWriteAllocations(t *testing.T) {
 	}
 	c.Release()
 }
-
-// gated is a transport that takes a write for each token.
-type gated struct {
-	silent
-	tokens chan struct{}
-}
-
-func (g *gated) Write(p []byte) (int, error) {
-	<-g.tokens
-	return len(p), nil
-}
-
-// silent is a transport on which nothing comes.
-type silent struct{}
-
-func (silent) Read([]byte) (int, error) { return 0, io.EOF }
-func (silent) Close() error             { return nil }
 
 // What stands before our close frame goes out with it, and is not taken for untouched
 // by whose next message was refused.
