@@ -511,3 +511,46 @@ func checkSent(t testing.TB, got []byte, want ...sentFrame) {
 		t.Errorf("sent %v, want %v", frames, want)
 	}
 }
+
+// idle is an owner whose goroutines never run.
+type idle struct{ *owner }
+
+func (o idle) Go(func()) { o.spawned.Add(1) }
+
+// ping is the payload of our ping of a number.
+func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
+
+func put(t testing.TB, c *Conn, typ Type, data string) {
+	t.Helper()
+	if err := c.Write(&Outgoing{Type: typ, Data: []byte(data)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flush(t testing.TB, c *Conn) {
+	t.Helper()
+	if err := c.Flush(); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkRefused checks that a message has no place any more.
+func checkRefused(t *testing.T, c *Conn, want error) {
+	t.Helper()
+	pendingBefore := len(pending(c))
+	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
+	if err := c.Write(&messages[0]); err != want {
+		t.Errorf("a message: %v, want %v", err, want)
+	}
+	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
+		t.Errorf("two messages: %v, want %v", err, want)
+	}
+	for _, m := range messages {
+		if m.start != m.end || !m.Untouched(c.Taken()) || !m.Untouched(1<<40) {
+			t.Errorf("a message that was refused is from %d to %d", m.start, m.end)
+		}
+	}
+	if got := len(pending(c)); got != pendingBefore {
+		t.Errorf("%d bytes were written", got-pendingBefore)
+	}
+}
