@@ -24,9 +24,9 @@ func (c *Conn) pong(payload []byte) {
 // its number, so that a pong names the ping that it answers. A pong with another payload
 // is unsolicited or too late (RFC 6455, section 5.5.3).
 type pings struct {
-	number uint32           // of the latest ping
-	at     [4]time.Duration // when it was sent; 0 once it is answered
-	place  [4]uint64        // its position in the stream
+	number   uint32           // of the latest ping
+	at       [4]time.Duration // when it was sent; 0 once it is answered
+	position [4]uint64        // its position in the stream
 }
 
 // Ping sends a ping. It does not wait for the network. Any goroutine may call it.
@@ -64,7 +64,7 @@ func (w *writer) ping() bool {
 	p := &w.pings
 	p.number++
 	i := p.number % uint32(len(p.at))
-	p.at[i], p.place[i] = max(1, w.c.Now()), w.appended
+	p.at[i], p.position[i] = max(1, w.c.Now()), w.appended
 	var payload [4]byte
 	binary.BigEndian.PutUint32(payload[:], p.number)
 	w.frame(finBit|opPing, payload[:])
@@ -87,7 +87,7 @@ func (c *Conn) ponged(payload []byte) {
 	if p.at[i] != 0 && p.number-number < uint32(len(p.at)) {
 		c.config.Counters.RoundTrip.Store(int64(c.Now() - p.at[i]))
 		p.at[i] = 0
-		w.answered = max(w.answered, p.place[i])
+		w.answered = max(w.answered, p.position[i])
 	}
 }
 

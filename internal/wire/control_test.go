@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestPingFlood: pings are written while messages are, and nothing of it mixes.
+// TestPingFlood writes pings, pongs and messages concurrently, and checks that their
+// frames do not mix.
 func TestPingFlood(t *testing.T) {
 	n := &network{room: -1}
 	c, o := start(t, setting{}, n)
@@ -48,7 +49,8 @@ func TestPingFlood(t *testing.T) {
 	c.Release()
 }
 
-// TestControlFramesAreFlushed without anybody asking for it, and without waiting.
+// TestControlFramesAreFlushed checks that pings and pongs are sent without a call of
+// Flush, and that the caller does not wait.
 func TestControlFramesAreFlushed(t *testing.T) {
 	for name, test := range map[string]struct {
 		send func(c *Conn)
@@ -75,7 +77,8 @@ func TestControlFramesAreFlushed(t *testing.T) {
 	}
 }
 
-// TestPingWaitWaits for the network, unless somebody else does it already.
+// TestPingWaitWaits checks that PingWait waits for the network, unless another goroutine
+// is flushing control frames.
 func TestPingWaitWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -87,23 +90,23 @@ func TestPingWaitWaits(t *testing.T) {
 			return time.Since(began)
 		}
 		if got := took(); got != time.Second || o.spawned.Load() != 0 {
-			t.Errorf("took %v, with %d goroutines more", got, o.spawned.Load())
+			t.Errorf("took %v, with %d goroutines", got, o.spawned.Load())
 		}
 		c.Ping()
 		synctest.Wait()
 		if got := took(); got != 0 || o.spawned.Load() != 1 {
-			t.Errorf("while a ping is sent: took %v, with %d goroutines", got, o.spawned.Load())
+			t.Errorf("while a ping is being sent: took %v, with %d goroutines", got, o.spawned.Load())
 		}
 		time.Sleep(time.Hour)
 		checkSent(t, l.written(), sentFrame{finBit | opPing, ping(1)}, sentFrame{finBit | opPing, ping(2)}, sentFrame{finBit | opPing, ping(3)})
 		if got := took(); got != time.Second || o.spawned.Load() != 1 {
-			t.Errorf("when all is sent: took %v, with %d goroutines", got, o.spawned.Load())
+			t.Errorf("when everything is sent: took %v, with %d goroutines", got, o.spawned.Load())
 		}
 		finish(c, o)
 	})
 }
 
-// TestEveryPongIsFlushed: a pong that comes while another is being flushed must
+// TestEveryPongIsFlushed checks that control frames appended during a flush of others do
 // not wait for the next message.
 func TestEveryPongIsFlushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -118,7 +121,7 @@ func TestEveryPongIsFlushed(t *testing.T) {
 		select {
 		case n.gate <- struct{}{}:
 		default:
-			t.Error("nobody flushes the second pong")
+			t.Error("the second pong was not flushed")
 		}
 		synctest.Wait()
 		taken, _ := n.got()
@@ -127,8 +130,8 @@ func TestEveryPongIsFlushed(t *testing.T) {
 	})
 }
 
-// TestMessagesAreNotFlushedForOthers: a control frame that comes while a message
-// waits takes it along, but what comes behind it waits for its own flush.
+// TestMessagesAreNotFlushedForOthers checks that the flush of a control frame includes
+// the messages before it, but not those after it.
 func TestMessagesAreNotFlushedForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
@@ -146,24 +149,24 @@ func TestMessagesAreNotFlushedForOthers(t *testing.T) {
 	})
 }
 
-// TestPongsAreDropped: a server that pings and does not read gets no pongs past
-// the backlog, but nothing else is lost.
+// TestPongsAreDropped checks that the backlog of pongs for a server that does not read is
+// bounded, and that nothing else is dropped.
 func TestPongsAreDropped(t *testing.T) {
-	const payload = 64 - 6 // MaxFlush is a multiple of its frame
+	const payload = 64 - 6 // so that MaxFlush is a multiple of the size of the frame
 	n := &network{room: -1}
 	c, o := start(t, setting{}, n)
-	c.owner = idle{o} // nobody flushes
+	c.owner = idle{o} // so that nothing is flushed
 	pong := []byte(strings.Repeat("p", payload))
 	for range 3 * MaxFlush / 64 {
 		c.pong(pong)
 	}
 	const want = MaxFlush/64 + 1
 	if got := len(pending(c)); got != want*64 {
-		t.Errorf("%d bytes wait", got)
+		t.Errorf("%d bytes are pending, want %d", got, want*64)
 	}
 	put(t, c, Text, "kept")
 	flush(t, c)
-	c.pong(pong) // there is room again
+	c.pong(pong) // the flush has made room for it
 	taken, _ := n.got()
 	frames := sentFrames(t, append(taken, pending(c)...))
 	if len(frames) != want+2 || frames[want].payload != "kept" || frames[want+1].first != finBit|opPong {
@@ -172,8 +175,7 @@ func TestPongsAreDropped(t *testing.T) {
 	c.Release()
 }
 
-// TestPongBehindALargeMessage: what waits to go out of our own is no reason to
-// drop a pong.
+// TestPongBehindALargeMessage checks that no pong is dropped because of pending messages.
 func TestPongBehindALargeMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1}
@@ -188,18 +190,18 @@ func TestPongBehindALargeMessage(t *testing.T) {
 	})
 }
 
-// TestPongForABrokenNetwork: what a broken network still holds is read, although
-// no ping in it can be answered.
+// TestPongForABrokenNetwork checks that after a write error everything that has arrived
+// is still read, although no ping can be answered.
 func TestPongForABrokenNetwork(t *testing.T) {
 	src := &script{in: join(frame(finBit|opPing, "ping"), frame(finBit|opText, "last words")), end: io.EOF}
 	c, o := start(t, setting{limit: 100}, src)
 	c.out.err = io.ErrClosedPipe
 	messages, err := readAll(t, c)
 	if got := messages(); len(got) != 1 || got[0].data != "last words" {
-		t.Errorf("read %v", got)
+		t.Errorf("got %v", got)
 	}
 	if endOf(err) != endLost {
-		t.Errorf("ended by %v", err)
+		t.Errorf("Next returned %v", err)
 	}
 	finish(c, o)
 	if written := append(src.written(), pending(c)...); len(written) != 0 || o.spawned.Load() != 0 {
@@ -207,8 +209,8 @@ func TestPongForABrokenNetwork(t *testing.T) {
 	}
 }
 
-// TestOneGoroutineFlushesControlFrames, however many there are: none is started
-// while somebody does it.
+// TestOneGoroutineFlushesControlFrames checks that no goroutine is started while another
+// is flushing control frames.
 func TestOneGoroutineFlushesControlFrames(t *testing.T) {
 	for name, first := range map[string]func(*Conn){
 		"ping":     (*Conn).Ping,
@@ -226,26 +228,25 @@ func TestOneGoroutineFlushesControlFrames(t *testing.T) {
 				c.pong([]byte("pong"))
 			}
 			if more := o.spawned.Load() - before; more != 0 {
-				t.Errorf("%s: %d goroutines more", name, more)
+				t.Errorf("%s: %d more goroutines", name, more)
 			}
 			close(n.gate)
 			synctest.Wait()
 			if taken, _ := n.got(); len(sentFrames(t, taken)) != 201 {
 				t.Errorf("%s: sent %d frames", name, len(sentFrames(t, taken)))
 			}
-			// Later, there is a new one.
-			c.Ping()
+			c.Ping() // needs a new goroutine
 			synctest.Wait()
 			if taken, _ := n.got(); len(sentFrames(t, taken)) != 202 || o.spawned.Load() != before+1 {
-				t.Errorf("%s: a later ping is not sent", name)
+				t.Errorf("%s: a later ping was not sent", name)
 			}
 			finish(c, o)
 		})
 	}
 }
 
-// TestRoundTrips: a pong counts for the ping that it answers, once, if that is
-// among the last four.
+// TestRoundTrips checks that a pong counts once for the ping that it answers, if that is
+// one of the last four.
 func TestRoundTrips(t *testing.T) {
 	const unchanged = -7
 	synctest.Test(t, func(t *testing.T) {
@@ -259,13 +260,13 @@ func TestRoundTrips(t *testing.T) {
 			l.server <- frame(finBit|opPong, payload)
 			synctest.Wait()
 			if got := time.Duration(roundTrip.Load()); got != want {
-				t.Errorf("at %v, pong %q: %v, want %v", c.Now(), payload, got, want)
+				t.Errorf("at %v, pong %q: round trip %v, want %v", c.Now(), payload, got, want)
 			}
 		}
-		for _, nobodys := range []string{"", "pong", ping(0), ping(1), ping(1<<32 - 1)} {
-			answer(nobodys, unchanged)
+		for _, unsolicited := range []string{"", "pong", ping(0), ping(1), ping(1<<32 - 1)} {
+			answer(unsolicited, unchanged)
 		}
-		for range 5 { // after 1 to 5 seconds
+		for range 5 { // pings 1 to 5, at 1 to 5 seconds
 			time.Sleep(time.Second)
 			c.Ping()
 		}
@@ -307,7 +308,7 @@ func TestRoundTrips(t *testing.T) {
 	})
 }
 
-// TestRoundTripsWithinMessages: a pong counts where it comes between fragments, too.
+// TestRoundTripsWithinMessages checks that a pong between fragments counts, too.
 func TestRoundTripsWithinMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(frame(opText, "half"))
@@ -327,7 +328,7 @@ func TestRoundTripsWithinMessages(t *testing.T) {
 	})
 }
 
-// TestFirstPing: one that is sent when the clock begins has a round trip, too.
+// TestFirstPing checks that a ping sent at time 0 of the clock has a round trip, too.
 func TestFirstPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -344,7 +345,8 @@ func TestFirstPing(t *testing.T) {
 	})
 }
 
-// TestAnswered: a pong tells how far the server has come, and nothing takes that back.
+// TestAnswered checks that pongs advance the position that the server has reached, and
+// never move it back.
 func TestAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -360,19 +362,19 @@ func TestAnswered(t *testing.T) {
 			c.Ping()
 		}
 		if c.Answered() != 0 {
-			t.Errorf("%d is answered before any pong", c.Answered())
+			t.Errorf("Answered returns %d before any pong", c.Answered())
 		}
 		for _, pong := range []struct {
 			payload string
 			want    uint64
 		}{
-			{"", 0}, {ping(7), 0}, {ping(2), 0}, // never sent; too old
+			{"", 0}, {ping(7), 0}, {ping(2), 0}, // not ours; not sent; too old
 			{ping(4), ends[3]}, {ping(4), ends[3]}, {ping(3), ends[3]}, {ping(6), ends[5]}, {ping(5), ends[5]},
 		} {
 			l.server <- frame(finBit|opPong, pong.payload)
 			synctest.Wait()
 			if got := c.Answered(); got != pong.want {
-				t.Errorf("after pong %x: %d is answered, want %d", pong.payload, got, pong.want)
+				t.Errorf("after pong %x: Answered returns %d, want %d", pong.payload, got, pong.want)
 			}
 		}
 		close(l.server)
@@ -381,7 +383,7 @@ func TestAnswered(t *testing.T) {
 	})
 }
 
-// TestPingNumbersWrap around, and the round trips stay right.
+// TestPingNumbersWrap checks round trips while the number of a ping wraps around.
 func TestPingNumbersWrap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -396,7 +398,7 @@ func TestPingNumbersWrap(t *testing.T) {
 			l.server <- frame(finBit|opPong, ping(number))
 			synctest.Wait()
 			if got := time.Duration(c.config.Counters.RoundTrip.Load()); got != want {
-				t.Errorf("number %d: %v", number, got)
+				t.Errorf("ping %d: round trip %v, want %v", number, got, want)
 			}
 		}
 		close(l.server)
@@ -405,7 +407,7 @@ func TestPingNumbersWrap(t *testing.T) {
 	})
 }
 
-// TestNothingAfterTheCloseFrame is sent, by anybody.
+// TestNothingAfterTheCloseFrame checks that no frame is sent after our close frame.
 func TestNothingAfterTheCloseFrame(t *testing.T) {
 	for _, flushed := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -419,28 +421,14 @@ func TestNothingAfterTheCloseFrame(t *testing.T) {
 				synctest.Wait()
 			}
 			if c.CloseSent() != flushed {
-				t.Errorf("the close frame is sent: %v", !flushed)
+				t.Errorf("close frame sent: %v", !flushed)
 			}
-			checkRefusedWith := func() {
-				messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
-				if err := c.Write(&messages[0]); err != ErrClosing {
-					t.Errorf("a message: %v", err)
-				}
-				if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != ErrClosing {
-					t.Errorf("two messages: %v", err)
-				}
-				for _, m := range messages {
-					if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
-						t.Errorf("a message that was refused is from %d to %d", m.start, m.end)
-					}
-				}
-			}
-			checkRefusedWith()
+			checkRefused(t, c, ErrClosing)
 			c.Ping()
 			c.PingWait()
 			c.pong([]byte("pong"))
 			if broken(c) || o.spawned.Load() != 0 || len(pending(c)) > 0 {
-				t.Errorf("broken: %v, %d goroutines, %d bytes wait", broken(c), o.spawned.Load(), len(pending(c)))
+				t.Errorf("broken: %v, %d goroutines, %d bytes pending", broken(c), o.spawned.Load(), len(pending(c)))
 			}
 			if !flushed {
 				close(n.gate)
@@ -448,7 +436,7 @@ func TestNothingAfterTheCloseFrame(t *testing.T) {
 			c.SendClose(1001, "second")
 			flush(t, c)
 			if taken, _ := n.got(); !c.CloseSent() {
-				t.Error("the close frame is not sent")
+				t.Error("the close frame was not sent")
 			} else {
 				checkSent(t, taken, sentFrame{finBit | opText, "before"}, sentFrame{finBit | opClose, closePayload(1000, "first")})
 			}
@@ -457,7 +445,7 @@ func TestNothingAfterTheCloseFrame(t *testing.T) {
 	}
 }
 
-// TestSendClose: what the close frame holds.
+// TestSendClose checks the payload of the close frame.
 func TestSendClose(t *testing.T) {
 	long := strings.Repeat("r", 200)
 	for _, test := range []struct {
@@ -472,7 +460,7 @@ func TestSendClose(t *testing.T) {
 		n := &network{room: -1}
 		c, _ := start(t, setting{}, n)
 		if c.CloseSent() {
-			t.Error("sent before it is")
+			t.Error("CloseSent is true before SendClose")
 		}
 		put(t, c, Text, "before")
 		c.SendClose(test.code, test.reason)
@@ -485,7 +473,8 @@ func TestSendClose(t *testing.T) {
 	}
 }
 
-// TestCloseFrameOfABrokenNetwork is not sent, and not said to be.
+// TestCloseFrameOfABrokenNetwork checks that CloseSent is false if the network has not
+// accepted all of the close frame.
 func TestCloseFrameOfABrokenNetwork(t *testing.T) {
 	n := &network{}
 	c, _ := start(t, setting{}, n)
@@ -493,7 +482,7 @@ func TestCloseFrameOfABrokenNetwork(t *testing.T) {
 	if c.CloseSent() || !broken(c) {
 		t.Errorf("sent: %v, broken: %v", c.CloseSent(), broken(c))
 	}
-	checkRefused(t, c, errNetwork) // and not for the close frame
+	checkRefused(t, c, errNetwork) // rather than ErrClosing
 	c.Release()
 
 	n = &network{room: FrameSize(2) - 1} // all but the last byte
@@ -513,19 +502,20 @@ func TestCloseFrameOfABrokenNetwork(t *testing.T) {
 	c.Ping()
 	c.PingWait()
 	if c.CloseSent() || len(pending(c)) > 0 {
-		t.Errorf("sent: %v, %d bytes wait", c.CloseSent(), len(pending(c)))
+		t.Errorf("sent: %v, %d bytes pending", c.CloseSent(), len(pending(c)))
 	}
 	c.Release()
 }
 
-// TestPingsThatFail: a broken network ends whoever flushes control frames.
-func TestPingsThatFail(t *testing.T) {
+// TestPingWriteError checks that a write error ends the goroutine that flushes control
+// frames.
+func TestPingWriteError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, o := start(t, setting{}, &network{})
 		c.Ping()
 		synctest.Wait()
 		if !broken(c) || c.out.relief {
-			t.Errorf("broken: %v, somebody flushes: %v", broken(c), c.out.relief)
+			t.Errorf("broken: %v, a goroutine flushes: %v", broken(c), c.out.relief)
 		}
 		finish(c, o)
 	})

@@ -28,7 +28,7 @@ const (
 	againPayload = "\xf2\x00\x11\x00\x00"
 )
 
-// windowBytes is the size of the window that a parameter sets.
+// windowBytes returns the size of the window that a parameter of extension sets.
 func windowBytes(extension, parameter string) int {
 	bits := maxBits
 	if _, value, found := strings.Cut(extension, parameter); found {
@@ -37,6 +37,7 @@ func windowBytes(extension, parameter string) int {
 	return 1 << bits
 }
 
+// words returns text that compresses well, of about the given size.
 func words(random *rand.Rand, size int) string {
 	var b strings.Builder
 	for b.Len() < size {
@@ -58,7 +59,7 @@ type deflater struct {
 	fresh bool // no context takeover
 	out   bytes.Buffer
 	flate *flate.Writer
-	lz    *lz // instead, for smaller windows
+	lz    *lz // used instead of flate for windows below 32 KiB
 }
 
 func newDeflater(extension string) *deflater {
@@ -87,24 +88,24 @@ func (d *deflater) deflate(text string) string {
 	return strings.TrimSuffix(d.out.String(), tail)
 }
 
-// lz compresses with any window (RFC 1951), which compress/flate cannot, and refers
-// as far back as it finds something. Every third message has blocks of
-// compress/flate.
+// lz compresses (RFC 1951) with a window of any size, which compress/flate cannot. It
+// looks for the most distant match, so that references reach as far as the window does.
+// It leaves every third message to compress/flate.
 type lz struct {
 	window   int
 	history  []byte
-	oldest   [1 << 12]int // where 4 bytes stood, by their hash, plus 1
+	oldest   [1 << 12]int // the oldest position, plus 1, of 4 bytes with this hash
 	messages int
 	flate    *flate.Writer // for every third message
 
 	out     []byte
-	pending uint64 // bits that make no byte yet
+	pending uint64 // n bits that do not fill a byte yet
 	n       int
 }
 
 func newLZ(window int) *lz { return &lz{window: window} }
 
-// forget ends the context.
+// forget discards the context, as without context takeover.
 func (z *lz) forget() {
 	z.history = nil
 	z.oldest = [1 << 12]int{}
@@ -118,7 +119,7 @@ func (z *lz) deflate(text string) string {
 	return z.block(text, false) + z.end()
 }
 
-// pieces compresses pieces that are not longer than the window, each for itself.
+// pieces compresses text in pieces of the size of the window, each independently.
 func (z *lz) pieces(text string) string {
 	z.history = append(z.history, text...)
 	var out bytes.Buffer
@@ -136,8 +137,8 @@ func (z *lz) pieces(text string) string {
 	return strings.TrimSuffix(out.String(), tail)
 }
 
-// block returns a block with fixed codes, up to the last whole byte. A final one
-// fills its last byte.
+// block returns a block with fixed Huffman codes. Bits that do not fill a byte stay
+// pending, unless the block is final.
 func (z *lz) block(text string, final bool) string {
 	header := uint64(0b010)
 	if final {
@@ -163,8 +164,7 @@ func (z *lz) end() string {
 	return z.take()
 }
 
-// step writes one literal, or one reference, and returns how many bytes it stands
-// for.
+// step writes one literal or one reference, and returns how many bytes it encodes.
 func (z *lz) step(at int) int {
 	rest := z.history[at:]
 	if len(rest) < 4 {
@@ -191,7 +191,7 @@ func (z *lz) step(at int) int {
 	return n
 }
 
-// literal writes the fixed code of a literal or a length.
+// literal writes the fixed Huffman code of a literal or a length.
 func (z *lz) literal(symbol int) {
 	switch {
 	case symbol < 144:
@@ -223,7 +223,7 @@ func (z *lz) distance(n int) {
 	z.write(uint64(n&(1<<extra-1)), extra)
 }
 
-// code writes a code, whose first bit is its highest.
+// code writes a Huffman code, which begins with its most significant bit.
 func (z *lz) code(code, n int) {
 	z.write(bits.Reverse64(uint64(code))>>(64-n), n)
 }
@@ -236,7 +236,7 @@ func (z *lz) write(v uint64, n int) {
 	}
 }
 
-// take returns the whole bytes.
+// take returns the bytes written since the last call.
 func (z *lz) take() string {
 	out := string(z.out)
 	z.out = z.out[:0]
@@ -257,7 +257,7 @@ func (z *lz) stored(data string, final bool) string {
 	return z.take() + data
 }
 
-// inflated returns what one compressed payload stands for, without any history.
+// inflated decompresses the payload of one message, without a window of earlier ones.
 func inflated(t testing.TB, payload string) string {
 	t.Helper()
 	data, err := io.ReadAll(flate.NewReader(strings.NewReader(payload + tail + "\x01\x00\x00\xff\xff")))

@@ -76,14 +76,14 @@ type sentFrame struct {
 
 func (f sentFrame) String() string { return fmt.Sprintf("%#x %.40q", f.first, f.payload) }
 
-// sentFrames takes what a client wrote apart. Every byte must belong to a
-// complete masked frame.
+// sentFrames parses what a client wrote, which must consist of complete, masked
+// frames.
 func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 	t.Helper()
 	for len(b) > 0 {
 		h, ok := parseHeader(b)
 		if !ok || !h.masked || h.length < 0 || int64(len(b)-h.size) < h.length {
-			t.Fatalf("after %v the client wrote no frame: % x", frames, b)
+			t.Fatalf("after %v: not a complete masked frame: % x", frames, b)
 		}
 		key := b[h.size-4 : h.size]
 		payload := bytes.Clone(b[h.size : h.size+int(h.length)])
@@ -96,7 +96,7 @@ func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 	return frames
 }
 
-// switching answers an upgrade with a body.
+// switching is an http.RoundTripper that switches protocols. The body is the connection.
 type switching struct {
 	body      io.ReadCloser
 	extension string
@@ -121,14 +121,14 @@ func (s switching) RoundTrip(request *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// setting is how a stream is read.
+// setting configures the reader of a stream.
 type setting struct {
 	limit     int64
 	extension string // permessage-deflate and its parameters, if negotiated
 	borrow    bool
 }
 
-// dial lets coder/websocket, the oracle of some tests, read a stream.
+// dial returns a connection of coder/websocket, the oracle of some tests, over body.
 func (s setting) dial(t testing.TB, body io.ReadCloser) *websocket.Conn {
 	t.Helper()
 	opts := &websocket.DialOptions{HTTPClient: &http.Client{Transport: switching{body, s.extension}}}
@@ -142,7 +142,7 @@ func (s setting) dial(t testing.TB, body io.ReadCloser) *websocket.Conn {
 	return conn
 }
 
-// The timeouts of a connection from start.
+// Timeouts of the connections that start returns.
 const (
 	writeTimeout = 10 * time.Second
 	closeTimeout = 5 * time.Second
@@ -150,15 +150,14 @@ const (
 
 // owner is an Owner that answers every ping, unless told otherwise.
 type owner struct {
-	answer  func(payload []byte) bool // if not nil, it is asked about each ping
-	stalled func()                    // if not nil, it is called for each stall
-	borrow  bool                      // what next returns
+	answer  func(payload []byte) bool // if not nil, decides about each ping
+	stalled func()                    // if not nil, is called by Stalled
+	borrow  bool                      // next borrows
 
-	// pings and pongs are of the reading goroutine.
-	pings, pongs []string
-	stalls       atomic.Int64
-	failures     atomic.Int64 // of writes
-	spawned      atomic.Int64 // goroutines
+	pings, pongs []string     // payloads; written by the reading goroutine
+	stalls       atomic.Int64 // calls of Stalled
+	failures     atomic.Int64 // calls of Failed
+	spawned      atomic.Int64 // calls of Go
 	running      sync.WaitGroup
 }
 
@@ -186,8 +185,8 @@ func (o *owner) Go(f func()) {
 // join waits for the goroutines of the connection.
 func (o *owner) join() { o.running.Wait() }
 
-// start starts a connection, whose config is its own. A transport that is a
-// net.Conn is the network, too.
+// start starts a connection with a Config of its own. A transport that is a net.Conn is
+// the network connection as well.
 func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *owner) {
 	t.Helper()
 	var extensions []string
@@ -210,7 +209,7 @@ func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *own
 	return c, o
 }
 
-// finish does what an owner does with a connection whose reading has ended.
+// finish takes down a connection whose reading has ended, as its owner must.
 func finish(c *Conn, o *owner) {
 	c.Close()
 	o.join()
@@ -225,7 +224,7 @@ type message struct {
 
 func (m message) String() string { return fmt.Sprintf("%d:%.40q(%d)", m.typ, m.data, len(m.data)) }
 
-// outcome is all that reading a stream led to.
+// outcome is everything that reading a stream led to.
 type outcome struct {
 	messages []message
 	sent     []sentFrame
@@ -241,7 +240,7 @@ const endLost = "lost"
 func endClosed(code int, reason string) string { return fmt.Sprintf("closed %d %q", code, reason) }
 func endProtocol(code int) string              { return fmt.Sprintf("protocol error %d", code) }
 
-// endOf names the end of reading.
+// endOf describes the error that ended reading.
 func endOf(err error) string {
 	var closed *Closed
 	var violation *Violation
@@ -267,13 +266,13 @@ func overWire(t testing.TB, set setting, src *script) (got outcome) {
 	got.sent = sentFrames(t, append(src.written(), pending(c)...))
 	got.end = endOf(err)
 	if c.End() != err {
-		t.Errorf("reading ended by %v, and then by %v", err, c.End())
+		t.Errorf("Next returned %v, End returns %v", err, c.End())
 	}
 	return got
 }
 
-// readAll reads until the end. Messages that are to be kept are looked at only
-// when the function that it returns is called.
+// readAll reads until Next fails. Data that is not borrowed is looked at only when the
+// returned function is called, after all reads: it must not have changed by then.
 func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 	t.Helper()
 	var kept []Message
@@ -282,7 +281,7 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 		burst, err := next(c)
 		if err != nil {
 			if len(burst) != 0 {
-				t.Errorf("%d messages come with %v", len(burst), err)
+				t.Errorf("Next returned %d messages along with %v", len(burst), err)
 			}
 			return func() []message { return append(copied, copies(kept)...) }, err
 		}
@@ -298,11 +297,11 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 func checkBurst(t testing.TB, burst []Message) {
 	t.Helper()
 	if len(burst) == 0 || len(burst) > maxBurst {
-		t.Errorf("a burst of %d messages", len(burst))
+		t.Errorf("burst of %d messages, want 1 to %d", len(burst), maxBurst)
 	}
 	for _, m := range burst {
 		if m.Data == nil || len(m.Data) != cap(m.Data) {
-			t.Errorf("a message of %d bytes has room for %d (nil: %t)", len(m.Data), cap(m.Data), m.Data == nil)
+			t.Errorf("data has len %d and cap %d (nil: %t), want the same and not nil", len(m.Data), cap(m.Data), m.Data == nil)
 		}
 	}
 }
@@ -314,18 +313,18 @@ func copies(messages []Message) (copied []message) {
 	return copied
 }
 
-// pending returns what nobody has flushed.
+// pending returns the bytes that were not flushed yet.
 func pending(c *Conn) []byte {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	return slices.Clone(c.out.buf)
 }
 
-// errEnd ends a script in a way that coder/websocket does not take for the end
-// of a message.
-var errEnd = errors.New("the script is over")
+// errEnd ends a script. Unlike io.EOF, coder/websocket does not take it for the end of a
+// message.
+var errEnd = errors.New("end of script")
 
-// alone reads src by coder/websocket alone.
+// alone reads src with coder/websocket instead of a Conn.
 func alone(t testing.TB, set setting, src *script) (got outcome) {
 	t.Helper()
 	conn := set.dial(t, src)
@@ -406,11 +405,10 @@ func checkOutcome(t testing.TB, what string, got, want outcome) {
 
 func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
 
-// next is Next, which borrows if the setting says so.
+// next calls Next, and borrows if the setting says so.
 func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
 
-// broken reports whether the network takes no more bytes, which the owner was told
-// once.
+// broken reports whether a write has failed. It panics unless the owner was told once.
 func broken(c *Conn) bool {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
@@ -419,7 +417,7 @@ func broken(c *Conn) bool {
 		told = 1
 	}
 	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
-		panic("the owner of a broken connection was not told, or too often")
+		panic("Failed was not called exactly once per failed connection")
 	}
 	return c.out.err != nil
 }
@@ -438,14 +436,15 @@ func binaries(payloads ...string) (want []message) {
 	return want
 }
 
-// whole sends frames in one write, and chopped in many of n bytes.
+// whole returns frames as a single piece.
 func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
 
+// chopped returns frames in pieces of n bytes.
 func chopped(n int, frames ...[]byte) [][]byte {
 	return slices.Collect(slices.Chunk(join(frames...), n))
 }
 
-// fragmented cuts a message into frames of n bytes.
+// fragmented returns the frames of a message in fragments of n bytes.
 func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
 	for len(payload) > n {
 		frames = append(frames, frame(opcode, payload[:n]))
@@ -454,7 +453,7 @@ func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
 	return append(frames, frame(finBit|opcode, payload))
 }
 
-// bothWays runs a test for messages that are kept, and for those that are borrowed.
+// bothWays runs a test without and with borrowing.
 func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
 	for _, borrow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
@@ -463,7 +462,7 @@ func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
 	}
 }
 
-// drain reads until the end, and returns it.
+// drain reads until Next fails, and returns the error.
 func drain(c *Conn) error {
 	for {
 		if _, err := next(c); err != nil {
@@ -472,8 +471,8 @@ func drain(c *Conn) error {
 	}
 }
 
-// recycled reports whether what use returns comes out of the pool again. Of a pool
-// nothing is certain, but in so many attempts once at least.
+// recycled reports whether the pool hands out again what use returned. A pool may drop
+// anything at any time, but hardly in every one of so many attempts.
 func recycled[T any](pool *sync.Pool, use func() *T) bool {
 	for range 50 {
 		used := use()
@@ -499,6 +498,7 @@ func adjacent(a, b []byte) bool {
 	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) == unsafe.Pointer(unsafe.SliceData(b))
 }
 
+// within reports whether part lies in the memory of another slice.
 func within(part, of []byte) bool {
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
 	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
@@ -517,7 +517,7 @@ type idle struct{ *owner }
 
 func (o idle) Go(func()) { o.spawned.Add(1) }
 
-// ping is the payload of our ping of a number.
+// ping returns the payload of our ping with the given number.
 func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
 
 func put(t testing.TB, c *Conn, typ Type, data string) {
@@ -534,23 +534,23 @@ func flush(t testing.TB, c *Conn) {
 	}
 }
 
-// checkRefused checks that a message has no place any more.
+// checkRefused checks that messages are refused with an error, and get no position.
 func checkRefused(t *testing.T, c *Conn, want error) {
 	t.Helper()
 	pendingBefore := len(pending(c))
 	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
 	if err := c.Write(&messages[0]); err != want {
-		t.Errorf("a message: %v, want %v", err, want)
+		t.Errorf("Write: got %v, want %v", err, want)
 	}
 	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
-		t.Errorf("two messages: %v, want %v", err, want)
+		t.Errorf("WriteAll: got %v, want %v", err, want)
 	}
 	for _, m := range messages {
-		if m.start != m.end || !m.Untouched(c.Taken()) || !m.Untouched(1<<40) {
-			t.Errorf("a message that was refused is from %d to %d", m.start, m.end)
+		if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
+			t.Errorf("a refused message has the position %d to %d", m.start, m.end)
 		}
 	}
 	if got := len(pending(c)); got != pendingBefore {
-		t.Errorf("%d bytes were written", got-pendingBefore)
+		t.Errorf("%d bytes of refused messages were appended", got-pendingBefore)
 	}
 }

@@ -9,13 +9,12 @@ import (
 	"time"
 )
 
-// script is a transport whose server has sent everything already. It hands out
-// at most cut bytes at once, and ends by end.
+// script is a transport on which the server has sent everything already.
 type script struct {
 	in   []byte
-	cut  func() int
-	end  error
-	last bool // end comes with the last bytes
+	cut  func() int // if not nil, returns how many bytes a read may return
+	end  error      // of the read after the last byte
+	last bool       // end comes along with the last bytes
 
 	mu  sync.Mutex
 	out bytes.Buffer
@@ -51,7 +50,7 @@ func (s *script) written() []byte {
 	return bytes.Clone(s.out.Bytes())
 }
 
-// inTwo cuts once, after n bytes.
+// inTwo cuts a stream once, after n bytes.
 func inTwo(n int) func() int {
 	return func() int {
 		defer func() { n = 1 << 30 }()
@@ -59,21 +58,20 @@ func inTwo(n int) func() int {
 	}
 }
 
-// byBytes cuts everywhere.
+// byBytes cuts a stream after every byte.
 func byBytes() int { return 1 }
 
-// readFunc is a transport that is only read.
+// readFunc is a transport that is read by calling a function.
 type readFunc func([]byte) (int, error)
 
 func (f readFunc) Read(p []byte) (int, error)  { return f(p) }
 func (f readFunc) Write(p []byte) (int, error) { return len(p), nil }
 func (f readFunc) Close() error                { return nil }
 
-// feed is a transport that gives one piece per read, and looks at its reader
-// before each: at these moments that is idle.
+// feed is a transport whose reads return one piece each.
 type feed struct {
 	pieces [][]byte
-	idle   func(piece int)
+	idle   func(piece int) // if not nil, is called before each read, with what it will return
 	next   int
 }
 
@@ -94,15 +92,14 @@ func (f *feed) Read(p []byte) (int, error) {
 func (f *feed) Write(p []byte) (int, error) { return len(p), nil }
 func (f *feed) Close() error                { return nil }
 
-// line is a network connection in memory. The server sends what goes into the
-// channel, one piece per read, and hangs up by closing it.
+// line is a network connection in memory.
 type line struct {
-	net.Conn // what no test uses
-	server   chan []byte
-	takes    time.Duration // by each write
-	deaf     bool          // writes wait until the line is closed
+	net.Conn               // nil: no test calls the other methods
+	server   chan []byte   // pieces sent by the server, one per read; closed for io.EOF
+	takes    time.Duration // how long a write takes
+	deaf     bool          // writes block until the line is closed
 
-	rest   []byte // of the piece under way
+	rest   []byte // of the current piece
 	closed chan struct{}
 
 	mu     sync.Mutex
@@ -182,10 +179,10 @@ func newLine(pieces ...[]byte) *line {
 	return l
 }
 
-// halves is a line that can be closed in one direction.
+// halves is a line that can be closed in one direction only.
 type halves struct {
 	*line
-	half bool // it was
+	half bool // CloseWrite was called
 }
 
 func (h *halves) CloseWrite() error {
@@ -200,16 +197,16 @@ func (b unknown) Read(p []byte) (int, error)  { return b.line.Read(p) }
 func (b unknown) Write(p []byte) (int, error) { return b.line.Write(p) }
 func (b unknown) Close() error                { return b.line.Close() }
 
-var errNetwork = errors.New("the network is gone")
+var errNetwork = errors.New("network failure")
 
-// network is a transport that takes what is written.
+// network is a transport that records what is written.
 type network struct {
 	mu     sync.Mutex
 	taken  []byte
 	writes int
-	room   int           // bytes until it fails; negative: no bound
-	gate   chan struct{} // if not nil, every Write waits for a token
-	most   int           // the largest Write
+	room   int           // bytes accepted before it fails; negative for no limit
+	gate   chan struct{} // if not nil, every write waits for a token
+	most   int           // size of the largest write
 }
 
 func (n *network) Write(p []byte) (int, error) {
@@ -242,20 +239,20 @@ func (n *network) got() ([]byte, int) {
 func (n *network) Read([]byte) (int, error) { return 0, errNetwork }
 func (n *network) Close() error             { return nil }
 
-// transportFunc is a transport that is only written to.
+// transportFunc is a transport that is written to by calling a function.
 type transportFunc func([]byte) (int, error)
 
 func (f transportFunc) Write(p []byte) (int, error) { return f(p) }
 func (f transportFunc) Read([]byte) (int, error)    { return 0, errNetwork }
 func (f transportFunc) Close() error                { return nil }
 
-// silent is a transport on which nothing comes.
+// silent is the rest of a transport on which the server sends nothing.
 type silent struct{}
 
 func (silent) Read([]byte) (int, error) { return 0, io.EOF }
 func (silent) Close() error             { return nil }
 
-// gated is a transport that takes a write for each token.
+// gated is a transport on which every write waits for a token.
 type gated struct {
 	silent
 	tokens chan struct{}

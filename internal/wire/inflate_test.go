@@ -73,9 +73,9 @@ func TestInflateExamples(t *testing.T) {
 	}
 }
 
-// TestInflateNothing: a payload without a byte, which is not quite legal, is an empty
+// TestInflateEmptyPayload: a payload without a byte, which is not quite legal, is an empty
 // message, and leaves the inflater as it was.
-func TestInflateNothing(t *testing.T) {
+func TestInflateEmptyPayload(t *testing.T) {
 	const hello, again = helloPayload, againPayload
 	stream := compressedFrames("", hello, "", again, "", "\x00", again)
 	want := delivered(binaries("", "Hello", "", "Hello", "", "", "Hello")...)
@@ -419,8 +419,8 @@ func TestInflateManyFrames(t *testing.T) {
 	}
 }
 
-// TestInflateEndStays: what follows in the buffer does not replace the end.
-func TestInflateEndStays(t *testing.T) {
+// TestInflateEndIsFinal: what follows in the buffer does not replace the end.
+func TestInflateEndIsFinal(t *testing.T) {
 	garbage := [][]byte{nil, masked(textFrame, ""), frame(0x30|textFrame, "x"), frame(closeFrame, closePayload(4000, "")), frame(pingFrame, "x"),
 		head(pingFrame, 1<<63), compressedFrames("\xff")}
 	bye := closePayload(1001, "bye")
@@ -476,9 +476,9 @@ func TestInflateLost(t *testing.T) {
 	}
 }
 
-// TestInflaterRests: the inflater is given back at a read before which no compressed
+// TestInflaterIsReturned: the inflater is given back at a read before which no compressed
 // message came since the read before that. What is inflated then has the same history.
-func TestInflaterRests(t *testing.T) {
+func TestInflaterIsReturned(t *testing.T) {
 	const hello, again = helloPayload, againPayload
 	message := func(payload string) []byte { return frame(rsv1Bit|textFrame, payload) }
 	ping, plain := frame(pingFrame, ""), frame(textFrame, "plain")

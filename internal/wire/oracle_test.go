@@ -706,12 +706,12 @@ func (d *decoder) lengths(coded []int, n int) (all []int) {
 	return all
 }
 
-// completable reports by trial whether some continuation makes text valid.
+// completable tries whether text can be continued to valid UTF-8.
 func completable(text string) bool {
 	if utf8.ValidString(text) {
 		return true
 	}
-	const ends = "\x80\x90\xa0\x8f\xbf" // on both sides of every border
+	const ends = "\x80\x90\xa0\x8f\xbf" // continuation bytes around every boundary
 	for rest := []string{""}; len(rest[0]) < 3; {
 		var longer []string
 		for _, r := range rest {

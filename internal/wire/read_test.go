@@ -280,8 +280,8 @@ func TestReadWithinBounds(t *testing.T) {
 	}
 }
 
-// TestReadLimitOfTheFastWay: a message that arrived whole may exceed the limit too.
-func TestReadLimitOfTheFastWay(t *testing.T) {
+// TestReadLimitOnTheFastPath: a message that arrived whole may exceed the limit too.
+func TestReadLimitOnTheFastPath(t *testing.T) {
 	for size, want := range map[int]string{9: endLost, 10: endLost, 11: endProtocol(1009)} {
 		stream := frame(finBit|opBinary, strings.Repeat("x", size))
 		if got := overWire(t, setting{limit: 10}, &script{in: stream, end: errEnd}); got.end != want {
@@ -438,8 +438,8 @@ func TestBorrowedData(t *testing.T) {
 	})
 }
 
-// TestKeptBurstSharesABlock, of no more than what the read brought.
-func TestKeptBurstSharesABlock(t *testing.T) {
+// TestOwnedBurstSharesABlock, of no more than what the read brought.
+func TestOwnedBurstSharesABlock(t *testing.T) {
 	stream := bytes.Repeat(frame(finBit|opBinary, "0123456789"), 10)
 	for name, cut := range map[string]func() int{"whole": nil, "the first in parts": inTwo(5)} {
 		c, o := start(t, setting{limit: 100}, &script{in: stream, cut: cut, end: errEnd})
@@ -463,8 +463,8 @@ func TestKeptBurstSharesABlock(t *testing.T) {
 	}
 }
 
-// TestKeptMessageOnItsOwn has exactly the memory that it needs.
-func TestKeptMessageOnItsOwn(t *testing.T) {
+// TestOwnedMessageAlone has exactly the memory that it needs.
+func TestOwnedMessageAlone(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"one frame":  frame(finBit|opText, "text"),
 		"two frames": join(frame(opText, "te"), frame(finBit|opContinuation, "xt"), frame(finBit|opText, "more")),
@@ -477,9 +477,9 @@ func TestKeptMessageOnItsOwn(t *testing.T) {
 	}
 }
 
-// TestLargeMessagesAreReadStraight: what does not fit into the buffer goes to its
+// TestLargeMessagesBypassTheBuffer: what does not fit into the buffer goes to its
 // place at once, in reads as large as the transport likes.
-func TestLargeMessagesAreReadStraight(t *testing.T) {
+func TestLargeMessagesBypassTheBuffer(t *testing.T) {
 	bothWays(t, func(t *testing.T, set setting) {
 		text := strings.Repeat("0123456789", 50_000)
 		stream := frame(finBit|opBinary, text)
@@ -576,8 +576,8 @@ func TestControlFramesAmongFragments(t *testing.T) {
 	}
 }
 
-// TestPingsAreAnsweredAsTheOwnerSays.
-func TestPingsAreAnsweredAsTheOwnerSays(t *testing.T) {
+// TestOwnerDecidesAboutPings.
+func TestOwnerDecidesAboutPings(t *testing.T) {
 	src := &script{in: join(frame(finBit|opPing, "no"), frame(finBit|opPing, "yes"), frame(finBit|opPing, "no")), end: io.EOF}
 	c, o := start(t, setting{limit: 100}, src)
 	o.answer = func(payload []byte) bool { return string(payload) == "yes" }
@@ -614,8 +614,8 @@ func TestCloseFrames(t *testing.T) {
 	}
 }
 
-// TestCloseFrameInAMessage ends it.
-func TestCloseFrameInAMessage(t *testing.T) {
+// TestCloseFrameWithinAMessage ends it.
+func TestCloseFrameWithinAMessage(t *testing.T) {
 	stream := join(frame(opText, "half"), frame(finBit|opClose, closePayload(1001, "")), frame(finBit|opContinuation, ""))
 	got := overWire(t, setting{limit: 100}, &script{in: stream, end: io.EOF})
 	checkOutcome(t, "in a message", got, outcome{
@@ -624,8 +624,8 @@ func TestCloseFrameInAMessage(t *testing.T) {
 	})
 }
 
-// TestLargeTextUnfinished: a text too large for any buffer is checked to its end.
-func TestLargeTextUnfinished(t *testing.T) {
+// TestLargeTextIncomplete: a text too large for any buffer is checked to its end.
+func TestLargeTextIncomplete(t *testing.T) {
 	stream := frame(finBit|opText, strings.Repeat("x", 200_000)+"\xe2\x82")
 	got := overWire(t, setting{limit: 1 << 20}, &script{in: stream, end: io.EOF})
 	if got.end != endProtocol(1007) || len(got.messages) > 0 {
@@ -633,8 +633,8 @@ func TestLargeTextUnfinished(t *testing.T) {
 	}
 }
 
-// TestBinaryIsNoText: only text is checked, whatever way it comes.
-func TestBinaryIsNoText(t *testing.T) {
+// TestBinaryIsNotValidated: only text is checked, whatever way it comes.
+func TestBinaryIsNotValidated(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"small":     frame(finBit|opBinary, "\xff\xc3"),
 		"large":     frame(finBit|opBinary, strings.Repeat("\xff", 100_000)),

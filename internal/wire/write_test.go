@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestWriteCoalesces counts the writes to the network.
+// TestWriteCoalesces counts the writes to the transport.
 func TestWriteCoalesces(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -21,12 +21,12 @@ func TestWriteCoalesces(t *testing.T) {
 		size     int
 		writes   int
 	}{
-		{"a lone message", 1, 100, 1},
-		{"a lone message of 50 kB", 1, 50_000, 1},
+		{"a single message", 1, 100, 1},
+		{"a single message of 50 kB", 1, 50_000, 1},
 		{"a burst", 500, 100, 1},
-		{"just what one write takes", 1, MaxFlush - maxHeader + 6, 1},
-		{"just more than one write takes", 1, MaxFlush - maxHeader + 7, 2},
-		{"much more than one write takes", 1, 3 * MaxFlush, 4},
+		{"a frame of MaxFlush bytes", 1, MaxFlush - maxHeader + 6, 1},
+		{"a frame of one byte more", 1, MaxFlush - maxHeader + 7, 2},
+		{"a message of three times MaxFlush", 1, 3 * MaxFlush, 4},
 	} {
 		n := &network{room: -1}
 		c, _ := start(t, setting{}, n)
@@ -40,22 +40,22 @@ func TestWriteCoalesces(t *testing.T) {
 		flush(t, c)
 		taken, writes := n.got()
 		if writes != test.writes || n.most > MaxFlush {
-			t.Errorf("%s: %d writes of at most %d bytes", test.name, writes, n.most)
+			t.Errorf("%s: %d writes of up to %d bytes, want %d of at most MaxFlush", test.name, writes, n.most, test.writes)
 		}
 		checkSent(t, taken, slices.Repeat([]sentFrame{{finBit | opBinary, payload}}, test.messages)...)
 		if got := c.config.Counters.BytesOut.Load(); got != uint64(len(taken)) || c.Taken() != got {
-			t.Errorf("%s: counted %d bytes of %d", test.name, got, len(taken))
+			t.Errorf("%s: counted %d bytes, Taken returns %d, want %d", test.name, got, c.Taken(), len(taken))
 		}
 		flush(t, c)
 		if _, again := n.got(); again != writes {
-			t.Errorf("%s: an empty flush writes", test.name)
+			t.Errorf("%s: a flush of nothing writes", test.name)
 		}
 		c.Release()
 	}
 }
 
-// TestWriteFrames: each message is one frame of its type, and its place in the
-// stream is where it is.
+// TestWriteFrames checks that each message becomes one frame of its type, and gets the
+// position of that frame in the stream.
 func TestWriteFrames(t *testing.T) {
 	for _, extension := range []string{"", extension} {
 		for _, size := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
@@ -67,7 +67,7 @@ func TestWriteFrames(t *testing.T) {
 					t.Error(err)
 				}
 				if after := uint64(len(pending(c))); m.start != before || m.end != after || after == before {
-					t.Errorf("%q, %d bytes: message %d is from %d to %d, want %d to %d", extension, size, i, m.start, m.end, before, after)
+					t.Errorf("%q, %d bytes: message %d has the position %d to %d, want %d to %d", extension, size, i, m.start, m.end, before, after)
 				}
 			}
 			want := sentFrame{finBit | opBinary, strings.Repeat("p", size)}
@@ -79,7 +79,7 @@ func TestWriteFrames(t *testing.T) {
 	}
 }
 
-// TestWriteCompressed: what is worth it is compressed, and only that.
+// TestWriteCompressed checks which messages are compressed.
 func TestWriteCompressed(t *testing.T) {
 	random := make([]byte, 1000)
 	for i := range random {
@@ -124,7 +124,7 @@ func TestWriteCompressed(t *testing.T) {
 	}
 }
 
-// noGain returns data that is as large when it is compressed.
+// noGain returns data that compression makes neither smaller nor larger.
 func noGain(t *testing.T) string {
 	z := compressors.Get().(*compressor)
 	defer z.recycle()
@@ -143,7 +143,7 @@ func noGain(t *testing.T) string {
 	return ""
 }
 
-// TestWriteAll is Write for many, in order.
+// TestWriteAll checks that WriteAll does the same as a Write of each message in order.
 func TestWriteAll(t *testing.T) {
 	for _, extension := range []string{"", extension} {
 		c, _ := start(t, setting{extension: extension}, &script{})
@@ -161,24 +161,24 @@ func TestWriteAll(t *testing.T) {
 		at := uint64(0)
 		for i, m := range messages {
 			if m.start != at || m.end != at+uint64(FrameSize(i)) {
-				t.Errorf("%q: message %d is from %d to %d", extension, i, m.start, m.end)
+				t.Errorf("%q: message %d has the position %d to %d", extension, i, m.start, m.end)
 			}
 			at = m.end
 		}
 		c.SendClose(1000, "")
 		if err := c.WriteAll(0, nil); err != nil {
-			t.Errorf("none: %v", err)
+			t.Errorf("no message: %v", err)
 		}
 		if err := c.WriteAll(1, func(i int) *Outgoing { return &messages[i] }); err != ErrClosing {
-			t.Errorf("one after the close frame: %v", err)
+			t.Errorf("a message after the close frame: %v", err)
 		}
 		c.Release()
 	}
 }
 
-// TestPlaces lets the network fail at every byte of three messages. What their
-// places in the stream say must agree with what it took.
-func TestPlaces(t *testing.T) {
+// TestPositions has the network fail at every byte of three messages, and checks that their
+// positions tell which of them it has accepted.
+func TestPositions(t *testing.T) {
 	payloads := []string{"first", strings.Repeat("second", 50), ""}
 	const total = 5 + 6 + 300 + 8 + 6
 	for _, all := range []bool{false, true} {
@@ -202,7 +202,7 @@ func TestPlaces(t *testing.T) {
 			if err := c.Flush(); err != errNetwork {
 				t.Fatalf("room for %d: %v", room, err)
 			}
-			checkPlaces(t, c, room, messages, payloads)
+			checkPositions(t, c, room, messages, payloads)
 			checkRefused(t, c, errNetwork)
 			if err := c.Flush(); err != errNetwork {
 				t.Errorf("a second flush: %v", err)
@@ -212,25 +212,25 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-func checkPlaces(t *testing.T, c *Conn, room int, messages []Outgoing, payloads []string) {
+func checkPositions(t *testing.T, c *Conn, room int, messages []Outgoing, payloads []string) {
 	t.Helper()
 	taken := c.Taken()
 	if taken != uint64(room) || c.config.Counters.BytesOut.Load() != taken {
-		t.Errorf("room for %d: the network took %d, counted %d", room, taken, c.config.Counters.BytesOut.Load())
+		t.Errorf("room for %d: Taken returns %d, counted %d", room, taken, c.config.Counters.BytesOut.Load())
 	}
 	at := 0
 	for i, m := range messages {
 		end := at + FrameSize(len(payloads[i]))
 		if m.Untouched(taken) != (room <= at) || m.Taken(taken) != (room >= end) {
-			t.Errorf("room for %d: message %d, from %d to %d, is untouched: %v, taken: %v",
+			t.Errorf("room for %d: message %d, at %d to %d, is untouched: %v, taken: %v",
 				room, i, at, end, m.Untouched(taken), m.Taken(taken))
 		}
 		at = end
 	}
 }
 
-// TestFlushReportsOnlyWhatIsLost: when the network took all, and fails then, nobody
-// is told before it matters.
+// TestFlushReportsOnlyWhatIsLost checks that a network that fails after a flush is
+// reported by the next flush, and not before.
 func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	n := &network{room: FrameSize(1)}
 	c, _ := start(t, setting{}, n)
@@ -238,7 +238,7 @@ func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	flush(t, c)
 	put(t, c, Text, "m")
 	if broken(c) {
-		t.Error("broken too soon")
+		t.Error("broken before a write has failed")
 	}
 	if err := c.Flush(); err != errNetwork || !broken(c) {
 		t.Errorf("flush: %v, broken: %v", err, broken(c))
@@ -246,8 +246,8 @@ func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	c.Release()
 }
 
-// TestErrorWithAllBytes: a write that fails although it took everything loses
-// nothing, but is the last.
+// TestErrorWithAllBytes checks that a transport write that accepts everything and yet
+// fails loses nothing, but is the last.
 func TestErrorWithAllBytes(t *testing.T) {
 	c, _ := start(t, setting{}, transportFunc(func(p []byte) (int, error) { return len(p), errNetwork }))
 	put(t, c, Text, "m")
@@ -259,7 +259,7 @@ func TestErrorWithAllBytes(t *testing.T) {
 	c.Release()
 }
 
-// TestShortWrites: what a write leaves is written by the next one.
+// TestShortWrites checks that the rest of a short write is written by the next one.
 func TestShortWrites(t *testing.T) {
 	var taken []byte
 	c, _ := start(t, setting{}, transportFunc(func(p []byte) (int, error) {
@@ -273,8 +273,8 @@ func TestShortWrites(t *testing.T) {
 	c.Release()
 }
 
-// TestFlushOfOthers: a flush returns when its bytes are taken, whoever wrote them.
-func TestFlushOfOthers(t *testing.T) {
+// TestConcurrentFlushes checks that concurrent flushes share a write, and that all return.
+func TestConcurrentFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
 		c, _ := start(t, setting{}, n)
@@ -298,8 +298,9 @@ func TestFlushOfOthers(t *testing.T) {
 	})
 }
 
-// TestFlushIsOverWhenItsBytesAreTaken, though others keep the network busy.
-func TestFlushIsOverWhenItsBytesAreTaken(t *testing.T) {
+// TestFlushDoesNotWaitForLaterBytes checks that a flush does not wait for bytes that
+// were written after it was called.
+func TestFlushDoesNotWaitForLaterBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
 		c, _ := start(t, setting{}, n)
@@ -319,13 +320,13 @@ func TestFlushIsOverWhenItsBytesAreTaken(t *testing.T) {
 		n.gate <- struct{}{}
 		synctest.Wait()
 		if len(second) != 1 {
-			t.Error("the second flush waits on")
+			t.Error("the second flush has not returned")
 		}
 		c.Release()
 	})
 }
 
-// TestTakenWaits: what is being flushed is neither taken nor not.
+// TestTakenWaits checks that Taken waits for a flush in progress, whose outcome is open.
 func TestTakenWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
@@ -337,11 +338,11 @@ func TestTakenWaits(t *testing.T) {
 		go func() { taken <- c.Taken() }()
 		synctest.Wait()
 		if len(taken) != 0 {
-			t.Errorf("told %d while the network decides", <-taken)
+			t.Errorf("Taken returned %d during a flush", <-taken)
 		}
 		n.gate <- struct{}{}
 		if got := <-taken; got != uint64(FrameSize(len("message"))) {
-			t.Errorf("%d bytes taken", got)
+			t.Errorf("Taken returned %d", got)
 		}
 		finish(c, o)
 	})
@@ -351,8 +352,8 @@ func TestWriteTimeout(t *testing.T) {
 	const timeout = writeTimeout
 	for _, test := range []struct {
 		name  string
-		takes []time.Duration // by each write, an hour apart
-		want  time.Duration   // into the last write; 0: never
+		takes []time.Duration // how long each write takes; they are an hour apart
+		want  time.Duration   // when the last write counts as stalled; 0 for never
 	}{
 		{"a first write that hangs", []time.Duration{time.Hour}, timeout},
 		{"slow writes", []time.Duration{timeout - 1, timeout - 1, timeout - 1}, 0},
@@ -376,15 +377,15 @@ func TestWriteTimeout(t *testing.T) {
 			case test.want == 0 && !stalledAt.IsZero():
 				t.Errorf("%s: stalled", test.name)
 			case test.want != 0 && (stalledAt.Sub(last) != test.want || o.stalls.Load() != 1):
-				t.Errorf("%s: stalled %d times, after %v", test.name, o.stalls.Load(), stalledAt.Sub(last))
+				t.Errorf("%s: stalled %d times, after %v, want once after %v", test.name, o.stalls.Load(), stalledAt.Sub(last), test.want)
 			}
 			c.Release()
 		})
 	}
 }
 
-// TestWriteTimeoutOfABusyWriter: writes without a pause, each in time; then one
-// that hangs.
+// TestWriteTimeoutOfABusyWriter writes without a pause: many writes that are in time, and
+// then one that hangs.
 func TestWriteTimeoutOfABusyWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
@@ -402,15 +403,15 @@ func TestWriteTimeoutOfABusyWriter(t *testing.T) {
 		put(t, c, Text, "m")
 		flush(t, c)
 		if got := stalledAt.Sub(began); got != writeTimeout {
-			t.Errorf("stalled after %v", got)
+			t.Errorf("stalled after %v, want %v", got, writeTimeout)
 		}
 		c.Release()
 	})
 }
 
-// TestWriteTimeoutOfEachPiece: a large message may take longer than the timeout,
-// when each write of it is in time.
-func TestWriteTimeoutOfEachPiece(t *testing.T) {
+// TestWriteTimeoutOfEachWrite checks that a large message may take longer than the write
+// timeout, as long as each write of it is in time.
+func TestWriteTimeoutOfEachWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
 		l.takes = writeTimeout - time.Second
@@ -425,8 +426,8 @@ func TestWriteTimeoutOfEachPiece(t *testing.T) {
 	})
 }
 
-// TestWriteTimeoutIsLazy: its timer fires at most once per timeout, and not at all
-// when the connection is idle, or released.
+// TestWriteTimeoutIsLazy checks that the timer fires at most once per timeout, and not at
+// all on a connection that is idle or released.
 func TestWriteTimeoutIsLazy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -452,7 +453,7 @@ func TestWriteTimeoutIsLazy(t *testing.T) {
 		armed("after another write", true)
 		c.Release()
 		if c.out.watch.Stop() {
-			t.Error("after the release, the timer runs")
+			t.Error("the timer runs after Release")
 		}
 		if o.stalls.Load() != 0 {
 			t.Error("stalled")
@@ -460,8 +461,7 @@ func TestWriteTimeoutIsLazy(t *testing.T) {
 	})
 }
 
-// TestWriteMemory: what is written is collected in memory that is given back when
-// the network has it.
+// TestWriteMemory checks that the write buffer returns to its pool after a flush.
 func TestWriteMemory(t *testing.T) {
 	c, _ := start(t, setting{extension: extension}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
 	c.config.CompressFrom = 100
@@ -475,10 +475,10 @@ func TestWriteMemory(t *testing.T) {
 		flush(t, c)
 		return used
 	}) {
-		t.Error("the buffer is lost")
+		t.Error("the buffer was not returned to its pool")
 	}
 	if c.out.buf != nil {
-		t.Error("an idle connection has a buffer")
+		t.Error("an idle connection holds a buffer")
 	}
 	const times = 200
 	got := allocated(func() {
@@ -489,16 +489,16 @@ func TestWriteMemory(t *testing.T) {
 			flush(t, c)
 		}
 	})
-	// The race detector makes pools forget, now and then. What compresses has much
-	// more than this.
+	// The race detector makes pools drop items now and then, but a compressor is much
+	// larger than this.
 	if got/times > 400<<10 {
-		t.Errorf("%d bytes for each", got/times)
+		t.Errorf("%d bytes allocated per round", got/times)
 	}
 	c.Release()
 }
 
-// TestWriteAllocations: to write small messages costs nothing, and to send pings or
-// pongs neither, when the owner starts no goroutine.
+// TestWriteAllocations checks that writing small messages, pings and pongs allocates
+// nothing, apart from the goroutines of the owner.
 func TestWriteAllocations(t *testing.T) {
 	c, o := start(t, setting{}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
 	c.owner = idle{o}
@@ -517,14 +517,15 @@ func TestWriteAllocations(t *testing.T) {
 		c.pong(pong)
 		_ = c.Flush()
 	})
-	if got > 5 { // the race detector makes pools forget
+	if got > 5 { // the race detector makes pools drop items
 		t.Error(fmt.Sprint(got, " allocations"))
 	}
 	c.Release()
 }
 
-// What stands before our close frame goes out with it, and is not taken for untouched
-// by whose next message was refused.
+// TestTakenWaitsForTheCloseFrame checks that a message that goes out together with our
+// close frame does not count as untouched: its sender asks after its next message was
+// refused.
 func TestTakenWaitsForTheCloseFrame(t *testing.T) {
 	for range 2000 {
 		transport := &gated{tokens: make(chan struct{})}
@@ -551,7 +552,7 @@ func TestTakenWaitsForTheCloseFrame(t *testing.T) {
 		}
 		tasks.Go(func() {
 			if taken := c.Taken(); written.Untouched(taken) {
-				t.Error("written before the close frame, and untouched")
+				t.Error("a message written before the close frame is untouched")
 			}
 		})
 		transport.tokens <- struct{}{}
