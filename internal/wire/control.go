@@ -25,8 +25,8 @@ func (c *Conn) pong(payload []byte) {
 // is unsolicited or too late (RFC 6455, section 5.5.3).
 type pings struct {
 	number   uint32           // of the latest ping
-	at       [4]time.Duration // when it was sent; 0 once it is answered
-	position [4]uint64        // its position in the stream
+	at       [4]time.Duration // when each ping was sent; 0 once it is answered
+	position [4]uint64        // of each ping in the stream
 }
 
 // Ping sends a ping. It does not wait for the network. Any goroutine may call it.
