@@ -93,6 +93,10 @@ func (r *reader) fill() bool {
 	return n > 0
 }
 
+// maxEmptyReads bounds how many reads in a row may return neither bytes nor an error,
+// as in package bufio.
+const maxEmptyReads = 100
+
 // read waits for bytes from the transport. Only this wait counts as silence. It
 // returns 0 when reading has ended.
 func (r *reader) read(p []byte) int {
@@ -131,10 +135,6 @@ func (r *reader) publish() {
 		r.messages = 0
 	}
 }
-
-// maxEmptyReads bounds how many reads in a row may return neither bytes nor an error,
-// as in package bufio.
-const maxEmptyReads = 100
 
 const (
 	maxCarved = 2 << 10  // largest message that shares a block

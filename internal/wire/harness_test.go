@@ -65,8 +65,28 @@ func closePayload(code int, reason string) string {
 	return string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason
 }
 
+// ping returns the payload of our ping with the given number.
+func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
+
 // join returns a stream of frames.
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
+
+// whole returns frames as a single piece.
+func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
+
+// chopped returns frames in pieces of n bytes.
+func chopped(n int, frames ...[]byte) [][]byte {
+	return slices.Collect(slices.Chunk(join(frames...), n))
+}
+
+// fragmented returns the frames of a message in fragments of n bytes.
+func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
+	for len(payload) > n {
+		frames = append(frames, frame(opcode, payload[:n]))
+		opcode, payload = opContinuation, payload[n:]
+	}
+	return append(frames, frame(finBit|opcode, payload))
+}
 
 // sentFrame is a frame that the client wrote.
 type sentFrame struct {
@@ -94,6 +114,13 @@ func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 		b = b[h.size+int(h.length):]
 	}
 	return frames
+}
+
+func checkSent(t testing.TB, got []byte, want ...sentFrame) {
+	t.Helper()
+	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
+		t.Errorf("sent %v, want %v", frames, want)
+	}
 }
 
 // switching is an http.RoundTripper that switches protocols. The body is the connection.
@@ -185,6 +212,11 @@ func (o *owner) Go(f func()) {
 // join waits for the goroutines of the connection.
 func (o *owner) join() { o.running.Wait() }
 
+// idle is an owner whose goroutines never run.
+type idle struct{ *owner }
+
+func (o idle) Go(func()) { o.spawned.Add(1) }
+
 // start starts a connection with a Config of its own. A transport that is a net.Conn is
 // the network connection as well.
 func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *owner) {
@@ -216,6 +248,20 @@ func finish(c *Conn, o *owner) {
 	c.Release()
 }
 
+func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
+
+// next calls Next, and borrows if the setting says so.
+func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
+
+// drain reads until Next fails, and returns the error.
+func drain(c *Conn) error {
+	for {
+		if _, err := next(c); err != nil {
+			return err
+		}
+	}
+}
+
 // message is a message that was delivered.
 type message struct {
 	typ  Type
@@ -223,6 +269,20 @@ type message struct {
 }
 
 func (m message) String() string { return fmt.Sprintf("%d:%.40q(%d)", m.typ, m.data, len(m.data)) }
+
+func texts(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Text, payload})
+	}
+	return want
+}
+
+func binaries(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Binary, payload})
+	}
+	return want
+}
 
 // outcome is everything that reading a stream led to.
 type outcome struct {
@@ -313,11 +373,60 @@ func copies(messages []Message) (copied []message) {
 	return copied
 }
 
+func put(t testing.TB, c *Conn, typ Type, data string) {
+	t.Helper()
+	if err := c.Write(&Outgoing{Type: typ, Data: []byte(data)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flush(t testing.TB, c *Conn) {
+	t.Helper()
+	if err := c.Flush(); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkRefused checks that messages are refused with an error, and get no position.
+func checkRefused(t *testing.T, c *Conn, want error) {
+	t.Helper()
+	pendingBefore := len(pending(c))
+	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
+	if err := c.Write(&messages[0]); err != want {
+		t.Errorf("Write: got %v, want %v", err, want)
+	}
+	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
+		t.Errorf("WriteAll: got %v, want %v", err, want)
+	}
+	for _, m := range messages {
+		if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
+			t.Errorf("a refused message has the position %d to %d", m.start, m.end)
+		}
+	}
+	if got := len(pending(c)); got != pendingBefore {
+		t.Errorf("%d bytes of refused messages were appended", got-pendingBefore)
+	}
+}
+
 // pending returns the bytes that were not flushed yet.
 func pending(c *Conn) []byte {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	return slices.Clone(c.out.buf)
+}
+
+// broken reports whether a write has failed. It panics unless the owner was told once.
+func broken(c *Conn) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	told := int64(0)
+	if c.out.err != nil {
+		told = 1
+	}
+	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
+		panic("Failed was not called exactly once per failed connection")
+	}
+	return c.out.err != nil
 }
 
 // errEnd ends a script. Unlike io.EOF, coder/websocket does not take it for the end of a
@@ -403,71 +512,12 @@ func checkOutcome(t testing.TB, what string, got, want outcome) {
 	}
 }
 
-func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
-
-// next calls Next, and borrows if the setting says so.
-func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
-
-// broken reports whether a write has failed. It panics unless the owner was told once.
-func broken(c *Conn) bool {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	told := int64(0)
-	if c.out.err != nil {
-		told = 1
-	}
-	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
-		panic("Failed was not called exactly once per failed connection")
-	}
-	return c.out.err != nil
-}
-
-func texts(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Text, payload})
-	}
-	return want
-}
-
-func binaries(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Binary, payload})
-	}
-	return want
-}
-
-// whole returns frames as a single piece.
-func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
-
-// chopped returns frames in pieces of n bytes.
-func chopped(n int, frames ...[]byte) [][]byte {
-	return slices.Collect(slices.Chunk(join(frames...), n))
-}
-
-// fragmented returns the frames of a message in fragments of n bytes.
-func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
-	for len(payload) > n {
-		frames = append(frames, frame(opcode, payload[:n]))
-		opcode, payload = opContinuation, payload[n:]
-	}
-	return append(frames, frame(finBit|opcode, payload))
-}
-
 // bothWays runs a test without and with borrowing.
 func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
 	for _, borrow := range []bool{false, true} {
 		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
 			test(t, setting{limit: 1 << 20, borrow: borrow})
 		})
-	}
-}
-
-// drain reads until Next fails, and returns the error.
-func drain(c *Conn) error {
-	for {
-		if _, err := next(c); err != nil {
-			return err
-		}
 	}
 }
 
@@ -503,54 +553,4 @@ func within(part, of []byte) bool {
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
 	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
 	return at >= from && at < from+uintptr(len(of))
-}
-
-func checkSent(t testing.TB, got []byte, want ...sentFrame) {
-	t.Helper()
-	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
-		t.Errorf("sent %v, want %v", frames, want)
-	}
-}
-
-// idle is an owner whose goroutines never run.
-type idle struct{ *owner }
-
-func (o idle) Go(func()) { o.spawned.Add(1) }
-
-// ping returns the payload of our ping with the given number.
-func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
-
-func put(t testing.TB, c *Conn, typ Type, data string) {
-	t.Helper()
-	if err := c.Write(&Outgoing{Type: typ, Data: []byte(data)}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func flush(t testing.TB, c *Conn) {
-	t.Helper()
-	if err := c.Flush(); err != nil {
-		t.Error(err)
-	}
-}
-
-// checkRefused checks that messages are refused with an error, and get no position.
-func checkRefused(t *testing.T, c *Conn, want error) {
-	t.Helper()
-	pendingBefore := len(pending(c))
-	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
-	if err := c.Write(&messages[0]); err != want {
-		t.Errorf("Write: got %v, want %v", err, want)
-	}
-	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
-		t.Errorf("WriteAll: got %v, want %v", err, want)
-	}
-	for _, m := range messages {
-		if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
-			t.Errorf("a refused message has the position %d to %d", m.start, m.end)
-		}
-	}
-	if got := len(pending(c)); got != pendingBefore {
-		t.Errorf("%d bytes of refused messages were appended", got-pendingBefore)
-	}
 }

@@ -93,7 +93,7 @@ func (r *reader) inflated(typ Type) {
 		data = r.carve(data, left*len(data)/max(1, received-left))
 	case cap(data) == cap(out):
 		i.used += len(data)
-	default: // data has outgrown z.out: end the burst, so that the next message starts anew
+	default: // data has outgrown z.out: end the burst, so that the next message can use all of it
 		i.used = maxInflated
 	}
 	r.put(typ, data)

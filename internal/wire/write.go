@@ -150,9 +150,8 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// Taken returns the position up to which the network has accepted the stream. While a
-// flush is in progress, or our close frame has still to go out, the fate of what is
-// before it is open: Taken waits until it is known.
+// Taken returns the position up to which the network has accepted the stream. If a flush
+// is in progress, or our close frame is still to be flushed, Taken waits for the outcome.
 func (c *Conn) Taken() uint64 {
 	w := &c.out
 	w.mu.Lock()
@@ -209,8 +208,8 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 	return sent, err
 }
 
-// guard sets the deadline of the next write. An armed timer is left alone: when it
-// fires, check arms it anew.
+// guard sets the deadline of the next write. It does not touch a timer that is armed:
+// check rearms it for the latest deadline.
 func (w *writer) guard() {
 	timeout := w.c.config.WriteTimeout
 	w.deadline.Store(int64(w.c.Now() + timeout))
