@@ -22,9 +22,9 @@ func TestDraw(t *testing.T) {
 		{"middle", normal, Wish{}, 8 * time.Second, 0.5, 4 * time.Second},
 		{"the bound never exceeds the maximum", normal, Wish{}, time.Hour, 0.5, 15 * time.Second},
 		{"twice the spread", normal, Wish{Spread: 2}, max, 0.75, 45 * time.Second},
-		{"no negative spread", normal, Wish{Spread: -1}, max, 0.5, 15 * time.Second},
+		{"negative spread", normal, Wish{Spread: -1}, max, 0.5, 15 * time.Second},
 		{"jitter on top of a floor", normal, Wish{Floor: time.Minute}, 8 * time.Second, 0.5, 64 * time.Second},
-		{"a floor is the least", normal, Wish{Floor: time.Minute}, 8 * time.Second, 0, time.Minute},
+		{"floor without jitter", normal, Wish{Floor: time.Minute}, 8 * time.Second, 0, time.Minute},
 		{"slow, lowest", normal, slow, time.Second, 0, 15 * time.Second},
 		{"slow, highest", normal, slow, time.Second, 1, max},
 		{"slow, spread", normal, Wish{Slow: true, Spread: 2}, time.Second, 0.5, 45 * time.Second},
@@ -55,17 +55,18 @@ func TestBounds(t *testing.T) {
 		b.Reset()
 	}
 	if got := Bounds(20*time.Millisecond, time.Second).NextBackOff(); got != 20*time.Millisecond {
-		t.Errorf("the first bound is %v", got)
+		t.Errorf("first bound %v, want 20ms", got)
 	}
 	huge := Bounds(time.Hour, math.MaxInt64)
 	for range 200 {
 		if bound := huge.NextBackOff(); bound <= 0 {
-			t.Fatalf("bound %v, want it to stay positive", bound)
+			t.Fatalf("bound %v, want a positive one", bound)
 		}
 	}
 }
 
-// No wish of a retry policy, however odd, makes a hot loop.
+// TestDrawNeverOverflows checks that no wish of a retry policy, however odd, makes the
+// delay shorter than its floor. A negative delay would cause a hot loop.
 func TestDrawNeverOverflows(t *testing.T) {
 	const most = time.Duration(math.MaxInt64)
 	for _, s := range []Schedule{{Max: time.Second}, {Max: most}, {Max: most, Verbatim: true}} {

@@ -1,5 +1,5 @@
-// Package grammar checks, for tests, that a stream of events obeys the grammar
-// that resock promises:
+// Package grammar checks, for tests, that a stream of events follows the grammar that
+// resock promises:
 //
 //	stream  = { attempt } end-of-channel
 //	attempt = Fail                       never opened (Session 0)
@@ -19,20 +19,20 @@ import (
 	"github.com/resock/resock"
 )
 
-// Checker checks one stream. Its zero value is for a subscriber that was there
-// from the beginning and stays to the end. It stops at the first violation,
-// since what follows one says little.
+// Checker checks one stream. Its zero value is for a subscriber that subscribes before
+// the first attempt and reads to the end. It reports only the first violation, since
+// others may follow from it.
 type Checker struct {
-	// Late is for a subscriber that came later: its first session may have any
-	// number.
+	// Late allows the first session to have any number, for a subscriber that
+	// subscribes later.
 	Late bool
 
-	// Cut is for a stream that may end inside a session: the subscriber's own
-	// context ends, or the close timeout does.
+	// Cut allows the stream to end inside a session, because the context of the
+	// subscriber is canceled or the close timeout expires.
 	Cut bool
 
-	// Behind is for a subscriber that does not keep up with the events besides
-	// messages: whole attempts may be left out for it.
+	// Behind allows whole attempts to be missing, for a subscriber that does not keep
+	// up with the events other than messages.
 	Behind bool
 
 	events  int
@@ -40,10 +40,10 @@ type Checker struct {
 	open    bool
 	closed  bool // StateClosed was announced
 	last    time.Time
-	broken  bool
+	broken  bool // a violation was reported
 }
 
-// Event takes the next event and returns the violation it is, if it is one.
+// Event checks the next event and returns its violation, if any.
 func (c *Checker) Event(event resock.Event) error {
 	if c.broken {
 		return nil
@@ -56,8 +56,8 @@ func (c *Checker) Event(event resock.Event) error {
 	return nil
 }
 
-// End takes the end of the channel. A stream may end at any time outside of a
-// session, with or without an event that announced it.
+// End checks the end of the stream, which may come at any time outside of a session,
+// with or without an event that announces it.
 func (c *Checker) End() error {
 	if c.open && !c.Cut && !c.broken {
 		return fmt.Errorf("the channel closed after %d events inside session %d", c.events, c.session)
@@ -96,7 +96,7 @@ func (c *Checker) check(event resock.Event) error {
 		}
 		return c.next(e.Time, e.Took, e.Next, e.RetryIn)
 	}
-	return errors.New("is none of the four events")
+	return errors.New("is not one of the four event types")
 }
 
 func (c *Checker) opened(e resock.OpenEvent) error {
@@ -114,7 +114,7 @@ func (c *Checker) opened(e resock.OpenEvent) error {
 		return errors.New("downtime before the first session")
 	}
 	if first && c.Late {
-		c.last = time.Time{} // a late subscriber gets an Open of the past
+		c.last = time.Time{} // the Open that a late subscriber receives is in the past
 	}
 	c.open, c.session = true, e.Session
 	return c.at(e.Time, e.Took)
@@ -134,19 +134,19 @@ func (c *Checker) message(e resock.MessageEvent) error {
 	return nil
 }
 
-// ended takes the one end of a session.
+// ended checks an event that ends a session.
 func (c *Checker) ended(session uint64) error {
 	switch {
 	case !c.open:
-		return errors.New("ends a session, and none is open")
+		return errors.New("ends a session, but none is open")
 	case session != c.session:
-		return fmt.Errorf("ends another session than the open one, %d", c.session)
+		return fmt.Errorf("ends a session other than the open one, %d", c.session)
 	}
 	c.open = false
 	return nil
 }
 
-// next checks what an event announces.
+// next checks the state that an event announces, and when the event happened.
 func (c *Checker) next(at time.Time, took time.Duration, next resock.State, retryIn time.Duration) error {
 	switch next {
 	case resock.StateWaiting:
@@ -155,11 +155,11 @@ func (c *Checker) next(at time.Time, took time.Duration, next resock.State, retr
 		}
 	case resock.StateConnecting, resock.StateOffline, resock.StateSuspended, resock.StateClosed:
 		if retryIn != 0 {
-			return errors.New("RetryIn is for StateWaiting")
+			return errors.New("RetryIn is set, but Next is not StateWaiting")
 		}
 		c.closed = next == resock.StateClosed
 	default:
-		return fmt.Errorf("announces the state %v", next)
+		return fmt.Errorf("announces state %v", next)
 	}
 	return c.at(at, took)
 }
@@ -194,17 +194,18 @@ func describe(event resock.Event) string {
 	return fmt.Sprintf("%T", event)
 }
 
-// Tee subscribes to client, for the length of a test, and passes the events on.
-// It reports violations as errors of t. When the test ends it closes the client
-// and checks what the test has not read, too.
+// Tee subscribes to client for the duration of a test, checks the events and passes
+// them on. It reports violations as errors of t. When the test ends, Tee closes the
+// client, and checks the events that the test has not received, too.
 //
-// A Tee is a subscriber that always reads: it takes one event before the test
-// does. A test that minds reads [Checker.All] of a subscription of its own.
+// Tee receives one event ahead of the test. A test for which that matters uses
+// [Checker.All] with a subscription of its own.
 func Tee(t testing.TB, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
 	return new(Checker).Tee(context.Background(), t, client, opts...)
 }
 
-// Tee is like [Tee], with c as the checker and a context of the subscriber's own.
+// Tee is like the function [Tee], with c as the checker and ctx as the context of the
+// subscription.
 func (c *Checker) Tee(ctx context.Context, t testing.TB, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
 	in := client.Subscribe(ctx, opts...)
 	out, over := make(chan resock.Event), make(chan struct{})
@@ -214,7 +215,7 @@ func (c *Checker) Tee(ctx context.Context, t testing.TB, client *resock.Client, 
 		for event := range c.All(t, in) {
 			select {
 			case out <- event:
-			case <-over:
+			case <-over: // nobody receives any more, but the rest is checked
 			}
 		}
 	})
@@ -226,8 +227,8 @@ func (c *Checker) Tee(ctx context.Context, t testing.TB, client *resock.Client, 
 	return out
 }
 
-// All is the events of a subscription, taken one by one. It reports violations
-// as errors of t.
+// All returns an iterator over the events of a subscription, each of which it receives
+// only when it is asked for. It reports violations as errors of t.
 func (c *Checker) All(t testing.TB, in <-chan resock.Event) iter.Seq[resock.Event] {
 	return func(yield func(resock.Event) bool) {
 		for event := range in {

@@ -60,37 +60,37 @@ func TestChecker(t *testing.T) {
 		{"cut", Checker{Cut: true}, []resock.Event{open(1), message(1)}, ""},
 
 		{"end inside a session", Checker{}, []resock.Event{open(1), message(1)}, "inside session 1"},
-		{"not from 1", Checker{}, []resock.Event{open(2)}, "session 1 must follow"},
+		{"first session not 1", Checker{}, []resock.Event{open(2)}, "session 1 must follow"},
 		{"session 0", Checker{Late: true}, []resock.Event{open(0)}, "count from 1"},
-		{"late, with a hole", Checker{Late: true}, []resock.Event{open(7), fail(7), open(9)}, "session 8 must follow"},
-		{"a hole", Checker{}, []resock.Event{open(1), fail(1), open(3)}, "session 2 must follow"},
-		{"twice", Checker{}, []resock.Event{open(1), fail(1), open(1)}, "session 2 must follow"},
+		{"late, with a gap", Checker{Late: true}, []resock.Event{open(7), fail(7), open(9)}, "session 8 must follow"},
+		{"a gap", Checker{}, []resock.Event{open(1), fail(1), open(3)}, "session 2 must follow"},
+		{"one session twice", Checker{}, []resock.Event{open(1), fail(1), open(1)}, "session 2 must follow"},
 		{"open in open", Checker{}, []resock.Event{open(1), open(2)}, "session 1 is still open"},
 		{"two ends", Checker{}, []resock.Event{open(1), fail(1), fail(1)}, "none is open"},
 		{"fail and close", Checker{}, []resock.Event{open(1), fail(1), closed(1)}, "none is open"},
-		{"close of nothing", Checker{}, []resock.Event{closed(0)}, "none is open"},
-		{"another one's end", Checker{}, []resock.Event{open(1), closed(2)}, "another session"},
+		{"close without a session", Checker{}, []resock.Event{closed(0)}, "none is open"},
+		{"end of another session", Checker{}, []resock.Event{open(1), closed(2)}, "other than the open one"},
 		{"attempt in session", Checker{}, []resock.Event{open(1), fail(0)}, "inside session 1"},
 		{"message first", Checker{}, []resock.Event{message(1)}, "outside of a session"},
 		{"message after the end", Checker{}, []resock.Event{open(1), fail(1), message(1)}, "outside of a session"},
-		{"another one's message", Checker{}, []resock.Event{open(1), message(2)}, "inside session 1"},
+		{"message of another session", Checker{}, []resock.Event{open(1), message(2)}, "inside session 1"},
 		{"after closed", Checker{}, []resock.Event{open(1), closed(1), fail(0)}, "after Next == StateClosed"},
-		{"only the first counts", Checker{}, []resock.Event{message(1), open(1)}, "outside of a session"},
+		{"only the first violation is reported", Checker{}, []resock.Event{message(1), open(1)}, "outside of a session"},
 
 		{"spare capacity", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Data = make([]byte, 1, 2) })}, "cap 2"},
 		{"message type", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Type = 9 })}, "neither text nor binary"},
-		{"retry without waiting", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.RetryIn = 1 })}, "RetryIn is for StateWaiting"},
+		{"retry without waiting", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.RetryIn = 1 })}, "RetryIn is set"},
 		{"negative retry", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.RetryIn = -1 })}, "negative"},
-		{"next is open", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateOpen })}, "announces the state open"},
-		{"next is idle", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateIdle })}, "announces the state idle"},
+		{"next is open", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateOpen })}, "announces state open"},
+		{"next is idle", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateIdle })}, "announces state idle"},
 		{"fail without error", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Err = nil })}, "no error"},
 		{"fail without phase", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Phase = 0 })}, "no phase"},
 		{"attempt 0", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Attempt = 0 })}, "attempts count from 1"},
 		{"first downtime", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Downtime = 1 })}, "downtime"},
 		{"no time", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Time = time.Time{} })}, "no time"},
-		{"backwards", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.Time = start.Add(-time.Second) })}, "1s older"},
-		{"negative length", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Took = -1 })}, "took -1ns"},
-		{"nil", Checker{}, []resock.Event{nil}, "none of the four"},
+		{"time runs backwards", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.Time = start.Add(-time.Second) })}, "1s older"},
+		{"negative duration", Checker{}, []resock.Event{with(open(1), func(e *resock.OpenEvent) { e.Took = -1 })}, "took -1ns"},
+		{"nil", Checker{}, []resock.Event{nil}, "not one of the four"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -106,15 +106,15 @@ func TestChecker(t *testing.T) {
 			note(test.checker.End())
 			switch {
 			case test.want == "" && len(got) > 0:
-				t.Errorf("violation of a good stream: %q", got)
+				t.Errorf("violations of a legal stream: %q", got)
 			case test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want)):
-				t.Errorf("got %q, want one violation with %q", got, test.want)
+				t.Errorf("violations %q, want one that contains %q", got, test.want)
 			}
 		})
 	}
 }
 
-// recorder is a test that only notes errors.
+// recorder is a testing.TB that records errors instead of failing.
 type recorder struct {
 	testing.TB
 	errors  []string
@@ -147,14 +147,15 @@ func TestAll(t *testing.T) {
 				t.Errorf("%d events were passed on, want %d", n, len(test.stream))
 			}
 			if len(r.errors) != 1 || !strings.Contains(r.errors[0], test.want) {
-				t.Errorf("errors %q, want one with %q", r.errors, test.want)
+				t.Errorf("errors %q, want one that contains %q", r.errors, test.want)
 			}
 		})
 	}
 }
 
-// A Tee checks what the test leaves: here everything, of a client that had been
-// open before, which only a late subscriber may be told.
+// TestTeeChecksToTheEnd checks that Tee checks the events that a test does not receive.
+// Here that is the Open of a second session, which only a late subscriber may receive
+// first.
 func TestTeeChecksToTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := resocktest.NewMemory(t)
@@ -177,10 +178,10 @@ func TestTeeChecksToTheEnd(t *testing.T) {
 			t.Error("the client is not closed")
 		}
 		if event, more := <-unread; more {
-			t.Errorf("got %v after the test's end", event)
+			t.Errorf("received %v after the end of the test", event)
 		}
 		if len(r.errors) != 1 || !strings.Contains(r.errors[0], "session 1 must follow") {
-			t.Errorf("errors %q, want one about session 2", r.errors)
+			t.Errorf("errors %q, want one: session 1 must follow", r.errors)
 		}
 		if len(late.errors) != 0 {
 			t.Errorf("errors of a late subscriber: %q", late.errors)

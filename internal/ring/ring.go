@@ -4,21 +4,22 @@ package ring
 // Ring is a double-ended queue. Its zero value is empty. It is not safe for concurrent
 // use.
 type Ring[T any] struct {
-	items []T // a power of two, or none
-	head  int
-	n     int
+	items []T // the length is 0 or a power of two; unused elements are zero
+	head  int // index of the first item
+	n     int // number of items
 }
 
-// lull is how many items an empty ring keeps room for, at most.
-const lull = 64
+// maxIdle is the largest capacity that an empty ring keeps.
+const maxIdle = 64
 
 // Len returns the number of items.
 func (r *Ring[T]) Len() int { return r.n }
 
-// Cap returns the number of items that there is room for.
+// Cap returns the number of items that fit before the ring grows.
 func (r *Ring[T]) Cap() int { return len(r.items) }
 
-// At returns the i-th item from the front. It is valid until the ring changes.
+// At returns a pointer to the i-th item from the front, which is item 0. The pointer is
+// valid until the ring changes.
 func (r *Ring[T]) At(i int) *T { return &r.items[(r.head+i)&(len(r.items)-1)] }
 
 // PushBack adds an item at the back.
@@ -36,20 +37,20 @@ func (r *Ring[T]) PushFront(item T) {
 	*r.At(0) = item
 }
 
-// PopFront removes the first item and returns it. There must be one.
+// PopFront removes the first item and returns it. The ring must not be empty.
 func (r *Ring[T]) PopFront() T {
 	var zero T
 	item := *r.At(0)
-	*r.At(0) = zero // nothing that was removed is kept alive
+	*r.At(0) = zero // keeps nothing alive that the item refers to
 	r.head = (r.head + 1) & (len(r.items) - 1)
 	r.n--
-	if r.n == 0 && len(r.items) > lull {
+	if r.n == 0 && len(r.items) > maxIdle {
 		r.items, r.head = nil, 0
 	}
 	return item
 }
 
-// Filter keeps the items for which keep is true, in order.
+// Filter removes the items for which keep returns false. The others stay in order.
 func (r *Ring[T]) Filter(keep func(*T) bool) {
 	kept := 0
 	for i := range r.n {
@@ -65,9 +66,9 @@ func (r *Ring[T]) Filter(keep func(*T) bool) {
 	r.n = kept
 }
 
-// Clear removes all items, and keeps the memory.
+// Clear removes all items and keeps the memory for new ones.
 func (r *Ring[T]) Clear() {
-	if end := r.head + r.n; end <= len(r.items) { // outside of it all is zero
+	if end := r.head + r.n; end <= len(r.items) { // not wrapped: the rest is zero already
 		clear(r.items[r.head:end])
 	} else {
 		clear(r.items)
@@ -75,8 +76,8 @@ func (r *Ring[T]) Clear() {
 	r.head, r.n = 0, 0
 }
 
-// Cut removes n items from the i-th on. It moves what stands before them, so it is
-// meant for the front of the ring.
+// Cut removes n items, beginning with the i-th. It moves the i items before them, and is
+// thus meant for the front of the ring.
 func (r *Ring[T]) Cut(i, n int) {
 	for j := i - 1; j >= 0; j-- {
 		*r.At(j + n) = *r.At(j)
@@ -86,6 +87,7 @@ func (r *Ring[T]) Cut(i, n int) {
 	}
 }
 
+// grow makes room for one more item.
 func (r *Ring[T]) grow() {
 	if r.n < len(r.items) {
 		return

@@ -20,7 +20,7 @@ func TestRing(t *testing.T) {
 		}
 	}
 	for i := 1; i <= 20000; i++ {
-		grow := i%2000 < 1000 // long and empty in turn
+		grow := i%2000 < 1000 // alternate between a long ring and an empty one
 		switch n := rand.IntN(10); {
 		case n < 2 || n < 6 && grow:
 			r.PushBack(i)
@@ -53,13 +53,13 @@ func TestRing(t *testing.T) {
 			}
 		}
 		if held != r.n {
-			t.Fatalf("%d items are kept alive, %d are in the ring", held, r.n)
+			t.Fatalf("the memory holds %d items, the ring has %d", held, r.n)
 		}
 	}
 	for r.n > 0 {
 		r.PopFront()
 	}
 	if len(r.items) > 64 {
-		t.Errorf("the empty ring keeps room for %d", len(r.items))
+		t.Errorf("an empty ring keeps room for %d items, want at most 64", len(r.items))
 	}
 }

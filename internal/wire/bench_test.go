@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// repeated is a transport on which the same frames come for ever.
+// repeated is a transport on which the server sends the same frames forever.
 type repeated struct {
 	frames []byte
 	at     int
@@ -25,7 +25,7 @@ func (r *repeated) Read(p []byte) (n int, err error) {
 func (*repeated) Write(p []byte) (int, error) { return len(p), nil }
 func (*repeated) Close() error                { return nil }
 
-// BenchmarkNext receives from memory: what the engine itself costs.
+// BenchmarkNext measures receiving from a transport in memory, without the network.
 func BenchmarkNext(b *testing.B) {
 	for _, borrow := range []bool{true, false} {
 		for _, size := range []int{16, 128, 1 << 10} {

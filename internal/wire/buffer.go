@@ -5,12 +5,13 @@ import (
 	"sync"
 )
 
-// Sizes of the receive buffer. The larger ones are borrowed for as long as reads
-// need them, so an idle connection, whose last read was a pong, holds none.
+// Sizes of the receive buffer. The small and large buffers are pooled, and borrowed
+// only while reads need them: an idle connection, whose last read was a pong, holds
+// neither.
 const (
 	inlineBuffer = 256
 	smallBuffer  = 4 << 10
-	largeBuffer  = 32 << 10 // larger ones are slower: their data leaves the nearest cache
+	largeBuffer  = 32 << 10 // a larger one is slower, since it exceeds the L1 cache
 )
 
 var (
@@ -18,12 +19,12 @@ var (
 	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 )
 
-// buffer is what was received and not handled yet.
+// buffer holds bytes that were received but not processed yet.
 type buffer struct {
-	buf    []byte // buf[r:w] is
-	r, w   int
-	last   int  // bytes of the last read
-	full   bool // it filled buf
+	buf    []byte // inline, *small or *large
+	r, w   int    // buf[r:w] is unprocessed
+	last   int    // bytes returned by the last read
+	full   bool   // the last read filled buf
 	inline [inlineBuffer]byte
 	small  *[smallBuffer]byte
 	large  *[largeBuffer]byte
@@ -31,25 +32,26 @@ type buffer struct {
 
 func (b *buffer) received() []byte { return b.buf[b.r:b.w] }
 
-// room makes room for a read, and returns it.
+// room makes room for a read and returns it.
 func (b *buffer) room() []byte {
 	b.w = copy(b.buf, b.buf[b.r:b.w])
 	b.r = 0
-	// Part of a frame is nearly always left, so it must not keep a buffer that
-	// has become too small.
+	// Under load part of a frame is nearly always left over. That must not keep the
+	// connection from growing a buffer that is too small.
 	if b.w == 0 || b.full || b.w == len(b.buf) {
 		b.fit()
 	}
 	return b.buf[b.w:]
 }
 
-// add notes that n bytes were read into the room.
+// add records that n bytes were read into the room.
 func (b *buffer) add(n int) {
 	b.w += n
 	b.full, b.last = b.w == len(b.buf), n
 }
 
-// fit chooses the buffer for the next read, and moves buf[:w] to it.
+// fit chooses the buffer for the next read by the size of the last one, and moves
+// buf[:w] to it.
 func (b *buffer) fit() {
 	old := b.buf
 	switch {
@@ -70,7 +72,7 @@ func (b *buffer) fit() {
 	b.giveBack()
 }
 
-// giveBack gives back the buffers that are not in use.
+// giveBack returns the buffers that are not in use to their pools.
 func (b *buffer) giveBack() {
 	if b.small != nil && len(b.buf) != smallBuffer {
 		smallBuffers.Put(b.small)
@@ -82,22 +84,28 @@ func (b *buffer) giveBack() {
 	}
 }
 
-// fill waits for more bytes in the buffer. It reports false when there are none.
+// fill waits for more bytes and adds them to the buffer. It reports false when reading
+// has ended.
 func (r *reader) fill() bool {
-	r.block = nil
+	r.block = nil // a waiting connection must not pin what is left of a block
 	n := r.read(r.buffer.room())
 	r.buffer.add(n)
 	return n > 0
 }
 
-// read waits for bytes. Only this wait counts as silence.
+// maxEmptyReads bounds how many reads in a row may return neither bytes nor an error,
+// as in package bufio.
+const maxEmptyReads = 100
+
+// read waits for bytes from the transport. Only this wait counts as silence. It
+// returns 0 when reading has ended.
 func (r *reader) read(p []byte) int {
 	if r.late != nil {
 		r.end = &Lost{r.late}
 		return 0
 	}
 	r.publish()
-	for range 100 {
+	for range maxEmptyReads {
 		r.life.waiting(r.c.Now())
 		n, err := r.c.transport.Read(p)
 		r.life.arrived(n)
@@ -115,7 +123,8 @@ func (r *reader) read(p []byte) int {
 	return 0
 }
 
-// publish makes the counters of this reader visible.
+// publish adds the reader's counts to the shared counters: once per read, since an
+// atomic operation per message would cost too much.
 func (r *reader) publish() {
 	if r.bytes > 0 {
 		r.c.config.Counters.BytesIn.Add(r.bytes)
@@ -128,12 +137,13 @@ func (r *reader) publish() {
 }
 
 const (
-	maxCarved = 2 << 10  // a larger message has memory of its own
-	blockSize = 16 << 10 // smaller ones share blocks of at most this size
+	maxCarved = 2 << 10  // largest message that shares a block
+	blockSize = 16 << 10 // largest block
 )
 
-// carve copies a message out of memory that will be used again, into a block that
-// it shares with its neighbours: one allocation serves many small messages.
+// carve copies a message out of memory that will be reused. Small messages share a
+// block, so that one allocation serves many of them. more is an estimate of the bytes
+// that the following messages need.
 func (r *reader) carve(payload []byte, more int) []byte {
 	n := len(payload)
 	if n > maxCarved {
@@ -147,14 +157,15 @@ func (r *reader) carve(payload []byte, more int) []byte {
 	return data
 }
 
-// scratch is memory for messages larger than the receive buffer, where they are
-// borrowed only, and for the parts of one that comes in many.
-var scratch = sync.Pool{New: func() any { return &[]byte{} }} // not nil, which no message is
+// scratch pools memory for borrowed messages that exceed the receive buffer, and for
+// fragmented messages until they are complete. The slices are not nil, since the data
+// of a message never is.
+var scratch = sync.Pool{New: func() any { return &[]byte{} }}
 
-const maxScratch = 4 << 20 // more is not kept
+const maxScratch = 4 << 20 // larger slices are not returned to the pool
 
-// borrowScratch returns empty memory with room for at least n bytes, which
-// rest gives back.
+// borrowScratch returns an empty slice with a capacity of at least n. A later call of
+// rest returns it to the pool.
 func (r *reader) borrowScratch(n int) []byte {
 	if r.scratch == nil {
 		r.scratch = scratch.Get().(*[]byte)
@@ -166,7 +177,8 @@ func (r *reader) borrowScratch(n int) []byte {
 	return (*r.scratch)[:0]
 }
 
-// grow returns data with room for at least one more byte, at most limit in all.
+// grow returns a copy of data with twice the capacity, but at least smallBuffer and at
+// most limit.
 func grow(data []byte, limit int64) []byte {
 	grown := make([]byte, len(data), min(limit, max(smallBuffer, 2*int64(cap(data)))))
 	copy(grown, data)

@@ -3,84 +3,30 @@ package wire
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"unsafe"
 )
 
-// readFunc is a transport that is only read.
-type readFunc func([]byte) (int, error)
-
-func (f readFunc) Read(p []byte) (int, error)  { return f(p) }
-func (f readFunc) Write(p []byte) (int, error) { return len(p), nil }
-func (f readFunc) Close() error                { return nil }
-
-// feed is a transport that gives one piece per read, and looks at its reader
-// before each: at these moments that is idle.
-type feed struct {
-	pieces [][]byte
-	idle   func(piece int)
-	next   int
-}
-
-func (f *feed) Read(p []byte) (int, error) {
-	if f.idle != nil {
-		f.idle(f.next)
-	}
-	if f.next == len(f.pieces) {
-		return 0, io.EOF
-	}
-	n := copy(p, f.pieces[f.next])
-	if f.pieces[f.next] = f.pieces[f.next][n:]; len(f.pieces[f.next]) == 0 {
-		f.next++
-	}
-	return n, nil
-}
-
-func (f *feed) Write(p []byte) (int, error) { return len(p), nil }
-func (f *feed) Close() error                { return nil }
-
-// bothWays runs a test for messages that are kept, and for those that are borrowed.
-func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
-	for _, borrow := range []bool{false, true} {
-		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
-			test(t, setting{limit: 1 << 20, borrow: borrow})
-		})
-	}
-}
-
-// drain reads until the end, and returns it.
-func drain(c *Conn) error {
-	for {
-		if _, err := next(c); err != nil {
-			return err
-		}
-	}
-}
-
-// TestBufferTiers: which buffer a connection has before each read, and that it
+// TestBufferTiers checks which buffer a connection uses for each read, and that it
 // holds no other.
 func TestBufferTiers(t *testing.T) {
 	small, medium := frame(finBit|opBinary, "small"), frame(finBit|opBinary, strings.Repeat("m", 1000))
 	burst := bytes.Repeat(medium, 200)
 	bothWays(t, func(t *testing.T, set setting) {
-		tiers := map[int][]int{} // piece to the sizes of the buffer
+		tiers := map[int][]int{} // sizes of the buffer before each read of a piece
 		f := &feed{pieces: [][]byte{small, small, medium, small, burst, small, small}}
 		c, _ := start(t, set, f)
 		r := &c.in
 		f.idle = func(piece int) {
 			tiers[piece] = append(tiers[piece], len(r.buf))
 			if (r.large != nil) != (len(r.buf) == largeBuffer) {
-				t.Errorf("piece %d: the large buffer is kept: %v, in use: %v", piece, r.large != nil, len(r.buf) == largeBuffer)
+				t.Errorf("piece %d: large buffer held: %v, in use: %v", piece, r.large != nil, len(r.buf) == largeBuffer)
 			}
 			if (r.small != nil) != (len(r.buf) == smallBuffer) {
-				t.Errorf("piece %d: the small buffer is kept: %v, in use: %v", piece, r.small != nil, len(r.buf) == smallBuffer)
+				t.Errorf("piece %d: small buffer held: %v, in use: %v", piece, r.small != nil, len(r.buf) == smallBuffer)
 			}
 		}
 		if err := drain(c); endOf(err) != endLost {
@@ -96,21 +42,21 @@ func TestBufferTiers(t *testing.T) {
 		}
 		c.Release()
 		if r.small != nil || r.large != nil || r.buf != nil {
-			t.Error("a buffer is not given back")
+			t.Error("a buffer was not returned to its pool")
 		}
 	})
 }
 
-// TestBufferFits: the buffer of a read follows from what was read before.
+// TestBufferFits checks how earlier reads determine the buffer for the next one.
 func TestBufferFits(t *testing.T) {
 	for _, test := range []struct {
 		name  string
-		reads []int // bytes that each brought, which are handled at once
+		reads []int // bytes that each returned, all processed before the next
 		want  int
 	}{
-		{"a new one", nil, inlineBuffer},
-		{"little", []int{inlineBuffer - 1}, inlineBuffer},
-		{"as much as there was room for", []int{inlineBuffer}, smallBuffer},
+		{"no read", nil, inlineBuffer},
+		{"nearly all of the inline buffer", []int{inlineBuffer - 1}, inlineBuffer},
+		{"all of the inline buffer", []int{inlineBuffer}, smallBuffer},
 		{"just too much for the inline buffer", []int{inlineBuffer, inlineBuffer + 1}, smallBuffer},
 		{"just enough for the inline buffer", []int{inlineBuffer, inlineBuffer}, inlineBuffer},
 		{"nearly all of the small buffer", []int{inlineBuffer, smallBuffer - 1}, smallBuffer},
@@ -122,32 +68,32 @@ func TestBufferFits(t *testing.T) {
 		var b buffer
 		for _, n := range test.reads {
 			if room := len(b.room()); room < n {
-				t.Fatalf("%s: no room for %d bytes, but for %d", test.name, n, room)
+				t.Fatalf("%s: room for %d bytes, want at least %d", test.name, room, n)
 			}
 			b.add(n)
 			b.r += n
 		}
 		if got := len(b.room()); got != test.want {
-			t.Errorf("%s: room for %d bytes", test.name, got)
+			t.Errorf("%s: room for %d bytes, want %d", test.name, got, test.want)
 		}
 	}
 }
 
-// TestBufferKeepsPartOfAFrame: what was not handled stays, whatever buffer it is
-// moved to, and a buffer is not changed for its sake unless it was full.
+// TestBufferKeepsPartOfAFrame checks that unprocessed bytes survive a change of buffers,
+// and that the buffer does not change before it is full.
 func TestBufferKeepsPartOfAFrame(t *testing.T) {
 	var b buffer
 	copy(b.room(), strings.Repeat("a", 200))
 	b.add(200)
 	b.r = 190
 	if got := len(b.room()); got != inlineBuffer-10 {
-		t.Errorf("behind 10 bytes: room for %d", got)
+		t.Errorf("after 10 unprocessed bytes: room for %d", got)
 	}
 	for _, size := range []int{inlineBuffer, smallBuffer, largeBuffer} {
 		left := len(b.received())
 		room := b.room()
 		if len(room) != size-left {
-			t.Fatalf("in %d bytes, behind %d: room for %d", size, left, len(room))
+			t.Fatalf("buffer of %d bytes, %d of them unprocessed: room for %d", size, left, len(room))
 		}
 		copy(room, bytes.Repeat([]byte("b"), len(room)))
 		b.add(len(room))
@@ -155,11 +101,11 @@ func TestBufferKeepsPartOfAFrame(t *testing.T) {
 	}
 	got := b.received()
 	if want := bytes.Repeat([]byte("b"), largeBuffer-5); !bytes.Equal(got, want) {
-		t.Errorf("left are %d bytes: %q", len(got), got)
+		t.Errorf("%d unprocessed bytes: %q", len(got), got)
 	}
 }
 
-// TestBufferAtRandom compares a buffer with a plain one.
+// TestBufferAtRandom compares a buffer with a model, a plain slice.
 func TestBufferAtRandom(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	var b buffer
@@ -167,7 +113,7 @@ func TestBufferAtRandom(t *testing.T) {
 	for i := range 3000 {
 		room := b.room()
 		if len(room) == 0 && len(model) < largeBuffer {
-			t.Fatalf("no room behind %d bytes", len(model))
+			t.Fatalf("no room after %d unprocessed bytes", len(model))
 		}
 		n := random.IntN(len(room) + 1)
 		if random.IntN(3) == 0 {
@@ -193,23 +139,9 @@ func TestBufferAtRandom(t *testing.T) {
 	}
 }
 
-// recycled reports whether what use returns comes out of the pool again. Of a pool
-// nothing is certain, but in so many attempts once at least.
-func recycled[T any](pool *sync.Pool, use func() *T) bool {
-	for range 50 {
-		used := use()
-		got := pool.Get().(*T)
-		pool.Put(got)
-		if used == got {
-			return true
-		}
-	}
-	return false
-}
-
-// TestBuffersAreGivenBack: each at the first read that does not need it, or when
-// the connection is released.
-func TestBuffersAreGivenBack(t *testing.T) {
+// TestBuffersAreReturned checks that a buffer returns to its pool at the first read
+// that does not need it, and when the connection is released.
+func TestBuffersAreReturned(t *testing.T) {
 	full := func(b *buffer) {
 		n := len(b.room())
 		b.add(n)
@@ -225,7 +157,7 @@ func TestBuffersAreGivenBack(t *testing.T) {
 		b.room()
 		return used
 	}) {
-		t.Error("the small buffer is lost")
+		t.Error("the small buffer was not returned to its pool")
 	}
 	if !recycled(&largeBuffers, func() *[largeBuffer]byte {
 		var b buffer
@@ -238,7 +170,7 @@ func TestBuffersAreGivenBack(t *testing.T) {
 		b.room()
 		return used
 	}) {
-		t.Error("the large buffer is lost")
+		t.Error("the large buffer was not returned to its pool")
 	}
 	if !recycled(&smallBuffers, func() *[smallBuffer]byte {
 		c, _ := start(t, setting{}, &script{end: io.EOF})
@@ -248,12 +180,12 @@ func TestBuffersAreGivenBack(t *testing.T) {
 		c.Release()
 		return used
 	}) {
-		t.Error("the buffer of a released connection is lost")
+		t.Error("the buffer of a released connection was not returned to its pool")
 	}
 }
 
 func TestReadNoProgress(t *testing.T) {
-	for _, empty := range []int{0, 99, 100} { // reads that bring nothing
+	for _, empty := range []int{0, 99, 100} { // reads that return nothing
 		calls := 0
 		c, _ := start(t, setting{limit: 10}, readFunc(func(p []byte) (int, error) {
 			if calls++; calls <= empty {
@@ -274,7 +206,8 @@ func TestReadNoProgress(t *testing.T) {
 	}
 }
 
-// TestHugeHeader: memory is taken as bytes arrive, never as they are announced.
+// TestHugeHeader checks that memory grows with the payload that arrives, not with the
+// length that a header announces.
 func TestHugeHeader(t *testing.T) {
 	for _, test := range []struct {
 		length, limit int64
@@ -290,7 +223,7 @@ func TestHugeHeader(t *testing.T) {
 				stream := append(head(first, uint64(test.length)), "some bytes"...)
 				c, o := start(t, setting{limit: test.limit, borrow: borrow}, &script{in: stream, end: io.EOF})
 				if got := allocated(func() { _ = drain(c) }); got > test.most {
-					t.Errorf("%+v: took %d bytes", test, got)
+					t.Errorf("%+v: allocated %d bytes", test, got)
 				}
 				finish(c, o)
 			}
@@ -298,16 +231,8 @@ func TestHugeHeader(t *testing.T) {
 	}
 }
 
-func allocated(f func()) uint64 {
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	return after.TotalAlloc - before.TotalAlloc
-}
-
-// TestReadAllocations: a small message that is kept costs a share of a block,
-// and one that is borrowed nothing.
+// TestReadAllocations checks that a borrowed message costs no allocation, and a small
+// one only a share of a block.
 func TestReadAllocations(t *testing.T) {
 	const count = 1000
 	for _, test := range []struct {
@@ -336,8 +261,8 @@ func TestReadAllocations(t *testing.T) {
 	}
 }
 
-// TestAllocationsOfFragments: a message in many frames is put together in memory
-// that is used again.
+// TestAllocationsOfFragments checks that fragmented messages are reassembled in pooled
+// memory.
 func TestAllocationsOfFragments(t *testing.T) {
 	const count = 200
 	for _, test := range []struct {
@@ -366,8 +291,8 @@ func TestAllocationsOfFragments(t *testing.T) {
 	}
 }
 
-// TestCarvedMessages: messages that are kept share memory, and yet none changes
-// when another is appended to, or the buffer is used again.
+// TestCarvedMessages checks that messages that share a block do not change when another
+// is appended to, nor when the receive buffer is reused.
 func TestCarvedMessages(t *testing.T) {
 	var stream []byte
 	var want, got []string
@@ -397,12 +322,7 @@ func TestCarvedMessages(t *testing.T) {
 	}
 }
 
-// adjacent reports whether b begins where a ends.
-func adjacent(a, b []byte) bool {
-	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) == unsafe.Pointer(unsafe.SliceData(b))
-}
-
-// TestCarve: which messages share a block, and how large it is.
+// TestCarve checks which messages share a block, and how large it is.
 func TestCarve(t *testing.T) {
 	payload := bytes.Repeat([]byte("p"), maxCarved+1)
 	var r reader
@@ -410,7 +330,7 @@ func TestCarve(t *testing.T) {
 		t.Errorf("an empty message is %v", data)
 	}
 
-	// All that the rest of the buffer can hold has room, and no more.
+	// A block has room for what is left in the receive buffer, and no more.
 	r = reader{}
 	first := r.carve(payload[:100], 50)
 	if len(r.block) != 50 {
@@ -418,10 +338,10 @@ func TestCarve(t *testing.T) {
 	}
 	second := r.carve(payload[:50], 0)
 	if len(r.block) != 0 || !adjacent(first, second) || cap(first) != 100 {
-		t.Error("a message that fits into the block is elsewhere")
+		t.Error("a message that fits into the block does not share it")
 	}
 	if third := r.carve(payload[:1], 0); adjacent(second, third) || string(third) != "p" {
-		t.Error("a message that does not fit into the block is there")
+		t.Error("a message that does not fit into the block shares it")
 	}
 
 	r = reader{}
@@ -431,10 +351,10 @@ func TestCarve(t *testing.T) {
 	}
 	block := r.block
 	if data := r.carve(payload, 1<<20); len(r.block) != len(block) || len(data) != maxCarved+1 || &data[0] == &payload[0] {
-		t.Error("a large message is not on its own")
+		t.Error("a large message shares a block")
 	}
 	if data := r.carve(payload[:maxCarved], 0); len(r.block) != len(block)-maxCarved || &data[0] != &block[0] {
-		t.Error("a message of the largest size that shares a block does not")
+		t.Error("a message of maxCarved bytes does not share the block")
 	}
 }
 
@@ -451,13 +371,13 @@ func TestGrow(t *testing.T) {
 		data := bytes.Repeat([]byte("d"), test.length)[:test.length:test.capacity]
 		got := grow(data, int64(test.limit))
 		if !bytes.Equal(got, data) || cap(got) != test.want {
-			t.Errorf("%+v: got %d bytes with room for %d", test, len(got), cap(got))
+			t.Errorf("%+v: got len %d and cap %d", test, len(got), cap(got))
 		}
 	}
 }
 
-// TestReadCounts: the counters are up to date at the end, and while the reader
-// waits.
+// TestReadCounts checks that the counters are up to date while the reader waits, and
+// when reading has ended.
 func TestReadCounts(t *testing.T) {
 	var c *Conn
 	var o *owner
@@ -479,7 +399,7 @@ func TestReadCounts(t *testing.T) {
 	}
 	finish(c, o)
 
-	for _, last := range []bool{false, true} { // with the last bytes, nothing waits
+	for _, last := range []bool{false, true} { // if true, there is no wait after the last bytes
 		c, o = start(t, setting{limit: 1000}, &script{in: mixedStream, end: io.EOF, last: last})
 		_ = drain(c)
 		if got, want := counted(), (counts{uint64(len(mixedOutcome.messages)), uint64(len(mixedStream))}); got != want {
@@ -492,7 +412,7 @@ func TestReadCounts(t *testing.T) {
 	}
 }
 
-// TestReleaseCounts: a reader that stops in the middle is counted, too.
+// TestReleaseCounts checks that the counters are up to date if reading stops early.
 func TestReleaseCounts(t *testing.T) {
 	two := join(frame(finBit|opText, "one"), frame(finBit|opText, "two"))
 	c, _ := start(t, setting{limit: 10}, &script{in: two, end: io.EOF})
@@ -505,8 +425,8 @@ func TestReleaseCounts(t *testing.T) {
 	}
 }
 
-// TestLateError: an error that comes with bytes is the last word of the transport,
-// and comes after what these bytes hold.
+// TestLateError checks that an error that comes along with bytes is reported after the
+// messages in these bytes, and that the transport is not read again.
 func TestLateError(t *testing.T) {
 	large := strings.Repeat("l", 10_000)
 	for name, test := range map[string]struct {
@@ -517,11 +437,11 @@ func TestLateError(t *testing.T) {
 		"a message":              {whole(frame(finBit|opText, "three")), 1, endLost},
 		"two messages":           {whole(frame(finBit|opText, "three"), frame(finBit|opText, "four")), 2, endLost},
 		"a message and a ping":   {whole(frame(finBit|opText, "three"), frame(finBit|opPing, "")), 1, endLost},
-		"a message in frames":    {whole(frame(opText, "th"), frame(finBit|opContinuation, "ree")), 1, endLost},
+		"a fragmented message":   {whole(frame(opText, "th"), frame(finBit|opContinuation, "ree")), 1, endLost},
 		"part of a header":       {whole([]byte{finBit | opText}), 0, endLost},
 		"part of a message":      {whole(head(finBit|opText, 5)), 0, endLost},
 		"part of a fragment":     {whole(frame(opText, "th"), head(opContinuation, 5)), 0, endLost},
-		"part of a control":      {whole(head(finBit|opPing, 5), []byte("p")), 0, endLost},
+		"part of a ping":         {whole(head(finBit|opPing, 5), []byte("p")), 0, endLost},
 		"a close frame":          {whole(frame(finBit|opClose, closePayload(1000, "bye"))), 0, endClosed(1000, "bye")},
 		"a violation":            {whole(frame(finBit|opText, "\xff")), 0, endProtocol(1007)},
 		"the end of a large one": {append(whole(frame(finBit|opText, large)[:300]), []byte(large[4:300]), []byte(large[592:])), 1, endLost},
@@ -546,15 +466,14 @@ func TestLateError(t *testing.T) {
 				t.Errorf("got the messages %v", got)
 			}
 			if endOf(err) != test.end || test.end == endLost && !errors.Is(err, io.ErrClosedPipe) {
-				t.Errorf("ended by %v", err)
+				t.Errorf("Next returned %v, want %s", err, test.end)
 			}
 			finish(c, o)
 		})
 	}
 }
 
-// TestNothingIsPinned: while a connection waits, the messages before have no
-// reference from it.
+// TestNothingIsPinned checks that a waiting connection refers to no earlier message.
 func TestNothingIsPinned(t *testing.T) {
 	three := bytes.Repeat(frame(finBit|opText, "small"), 3)
 	bothWays(t, func(t *testing.T, set setting) {
@@ -564,10 +483,10 @@ func TestNothingIsPinned(t *testing.T) {
 			idle: func(piece int) {
 				r := &c.in
 				if r.n != 0 || r.first[0].Data != nil || r.block != nil {
-					t.Errorf("before piece %d: %d messages, %v, and a block of %d bytes are kept", piece, r.n, r.first, len(r.block))
+					t.Errorf("before piece %d: refers to %d messages, %v, and a block of %d bytes", piece, r.n, r.first, len(r.block))
 				}
 				if r.burst != nil && !isClear(r.burst[:]) {
-					t.Errorf("before piece %d: a burst is kept: %v", piece, r.burst)
+					t.Errorf("before piece %d: refers to the burst %v", piece, r.burst)
 				}
 			},
 		})
@@ -575,7 +494,7 @@ func TestNothingIsPinned(t *testing.T) {
 		for {
 			next, err := next(c)
 			if len(burst) > len(next) && !isClear(burst[len(next):]) {
-				t.Errorf("the burst before is kept: %v", burst)
+				t.Errorf("the previous burst was not cleared: %v", burst)
 			}
 			if err != nil {
 				break
@@ -584,7 +503,7 @@ func TestNothingIsPinned(t *testing.T) {
 		}
 		finish(c, o)
 		if r := &c.in; r.first[0].Data != nil || r.block != nil || r.burst != nil || r.buf != nil {
-			t.Errorf("after the release: %v, %v", r.first, r.burst)
+			t.Errorf("refers to %v, %v after Release", r.first, r.burst)
 		}
 	})
 }
@@ -593,9 +512,9 @@ func isClear(messages []Message) bool {
 	return !slices.ContainsFunc(messages, func(m Message) bool { return m.Type != 0 || m.Data != nil })
 }
 
-// TestMemoryGoes: what a connection borrows for a burst, or a large message, it
-// keeps as long as each read needs it, and one more.
-func TestMemoryGoes(t *testing.T) {
+// TestPooledMemoryIsReturned checks that memory for bursts and large messages returns to its pool at
+// the second read after its last use.
+func TestPooledMemoryIsReturned(t *testing.T) {
 	small := frame(finBit|opText, "small")
 	burst := bytes.Repeat(small, 10)
 	large := frame(finBit|opBinary, strings.Repeat("l", 100_000))
@@ -608,7 +527,7 @@ func TestMemoryGoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		borrow bool
 		pieces [][]byte
-		want   map[int]held // before a piece
+		want   map[int]held // before the read of a piece
 	}{
 		"bursts": {false, [][]byte{burst, burst, small, small},
 			map[int]held{0: {}, 1: {burst: true}, 2: {burst: true}, 3: {}, 4: {}}},
@@ -618,8 +537,8 @@ func TestMemoryGoes(t *testing.T) {
 			map[int]held{0: {}, 1: {scratch: 100_000}, 2: {}, 3: {}}},
 		"one message of 48 MiB, and then small ones": {true, [][]byte{huge, make([]byte, 48<<20), small, small, small},
 			map[int]held{0: {}, 2: {scratch: 48 << 20}, 3: {}, 4: {}, 5: {}}},
-		"a large message that is kept": {false, [][]byte{large, small}, map[int]held{1: {}}},
-		"parts of a message":           {false, [][]byte{parts, small, small}, map[int]held{1: {scratch: 5}, 2: {}, 3: {}}},
+		"a large message, not borrowed": {false, [][]byte{large, small}, map[int]held{1: {}}},
+		"a fragmented message":          {false, [][]byte{parts, small, small}, map[int]held{1: {scratch: 5}, 2: {}, 3: {}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var c *Conn
@@ -633,10 +552,10 @@ func TestMemoryGoes(t *testing.T) {
 				seen[piece] = true
 				r := &c.in
 				if (r.burst != nil) != want.burst {
-					t.Errorf("before piece %d: holds an array for a burst: %v", piece, r.burst != nil)
+					t.Errorf("before piece %d: array of a burst held: %v", piece, r.burst != nil)
 				}
 				if (r.scratch != nil) != (want.scratch > 0) || r.scratch != nil && cap(*r.scratch) < want.scratch {
-					t.Errorf("before piece %d: holds memory for messages: %v", piece, r.scratch != nil)
+					t.Errorf("before piece %d: memory for messages held: %v", piece, r.scratch != nil)
 				}
 			}
 			c, o := start(t, setting{limit: 64 << 20, borrow: test.borrow}, f)
@@ -645,15 +564,14 @@ func TestMemoryGoes(t *testing.T) {
 			}
 			finish(c, o)
 			if c.in.scratch != nil || c.in.burst != nil {
-				t.Error("after the release something is kept")
+				t.Error("memory is held after Release")
 			}
 		})
 	}
 }
 
-// TestMemoryIsUsedAgain: what a connection gives back goes to the pools, unless it
-// is huge.
-func TestMemoryIsUsedAgain(t *testing.T) {
+// TestPooledMemoryIsReused checks that memory returns to its pool, unless it is huge.
+func TestPooledMemoryIsReused(t *testing.T) {
 	ten := bytes.Repeat(frame(finBit|opText, "small"), 10)
 	if !recycled(&bursts, func() *[maxBurst]Message {
 		c, _ := start(t, setting{limit: 10}, &script{in: ten, end: io.EOF})
@@ -664,7 +582,7 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 		c.Release()
 		return used
 	}) {
-		t.Error("the array of a burst is lost")
+		t.Error("the array of a burst was not returned to its pool")
 	}
 	sized := func(size int) func() *[]byte {
 		return func() *[]byte {
@@ -677,21 +595,21 @@ func TestMemoryIsUsedAgain(t *testing.T) {
 		}
 	}
 	if !recycled(&scratch, sized(maxScratch)) {
-		t.Error("memory for messages is lost")
+		t.Error("memory for messages was not returned to its pool")
 	}
 	if recycled(&scratch, sized(maxScratch+1)) {
-		t.Error("memory for a huge message is kept")
+		t.Error("memory for a huge message was returned to the pool")
 	}
 }
 
-// TestScratchHasRoom, and no more than was asked for.
+// TestScratchHasRoom checks that scratch memory grows to what is asked for, no further.
 func TestScratchHasRoom(t *testing.T) {
 	var r reader
 	r.scratch = new([]byte)
 	for _, test := range []struct{ n, want int }{{100, 100}, {50, 100}, {100, 100}, {101, 101}} {
 		got := r.borrowScratch(test.n)
 		if len(got) != 0 || cap(got) != test.want {
-			t.Errorf("for %d bytes: %d, with room for %d", test.n, len(got), cap(got))
+			t.Errorf("for %d bytes: got len %d and cap %d", test.n, len(got), cap(got))
 		}
 		*r.scratch = append(got, "used"...)
 	}

@@ -4,11 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"compress/flate"
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
-	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -17,9 +15,9 @@ import (
 	"unicode/utf8"
 )
 
-var allMessages = flag.Bool("resock.messages", false, "groups 12 and 13 of the conformance suite send as many messages as in the public list")
+var allMessages = flag.Bool("resock.messages", false, "send as many messages as Autobahn in groups 12 and 13 of the conformance tests")
 
-// messageCount is how many messages of one size a case has.
+// messageCount returns the number of messages in a case.
 func messageCount(size int) int {
 	if *allMessages {
 		return 1000
@@ -27,23 +25,17 @@ func messageCount(size int) int {
 	return min(50, max(2, 64<<10/size))
 }
 
-// messageSizes are those of the list, and those of the frames: 0 is one frame.
+// messageSizes are the sizes of messages and frames in Autobahn. A frame size of 0 means
+// unfragmented.
 var messageSizes = []struct{ message, frame int }{
 	{16, 0}, {64, 0}, {256, 0}, {1 << 10, 0}, {4 << 10, 0}, {8 << 10, 0}, {16 << 10, 0}, {32 << 10, 0}, {64 << 10, 0}, {128 << 10, 0},
 	{8 << 10, 256}, {16 << 10, 256}, {32 << 10, 256}, {64 << 10, 256}, {128 << 10, 256},
 	{128 << 10, 1 << 10}, {128 << 10, 4 << 10}, {128 << 10, 32 << 10},
 }
 
-const (
-	serverFresh = "; server_no_context_takeover"
-	clientFresh = "; client_no_context_takeover"
-	serverBits  = "; server_max_window_bits="
-	clientBits  = "; client_max_window_bits="
-)
-
-// agreements are those of groups 13.1 to 13.7. The list tells what is asked of the
-// other side, and the other side asks for the same. Of the offers in the last one
-// the server takes the first.
+// agreements are the negotiated parameters of groups 13.1 to 13.7. Autobahn says what one
+// side asks for; here both ask for the same. In 13.7 there are several offers, of which
+// the server accepts the first.
 var agreements = []string{
 	extension,
 	extension + serverFresh + clientFresh,
@@ -54,8 +46,8 @@ var agreements = []string{
 	extension + serverFresh + clientFresh + serverBits + "9" + clientBits + "9",
 }
 
-// TestConformanceCompression is groups 12 and 13: texts, sizes, frames and negotiated
-// parameters.
+// TestConformanceCompression runs groups 12 and 13: compressed messages of many kinds and
+// sizes, with many parameters.
 func TestConformanceCompression(t *testing.T) {
 	count := 0
 	run := func(group string, s func() *sample, extension string) {
@@ -63,7 +55,7 @@ func TestConformanceCompression(t *testing.T) {
 			w, lockstep := wayOf(count), count/len(ways)%2 == 0
 			count++
 			t.Run(numbered(group, i), func(t *testing.T) {
-				t.Parallel() // which makes the messages only when there is time for them
+				t.Parallel() // before the messages are made, so that they do not exist all at once
 				compressed(s(), extension, size.message, size.frame, lockstep).run(t, w)
 			})
 		}
@@ -77,7 +69,7 @@ func TestConformanceCompression(t *testing.T) {
 	t.Logf("%d cases", count)
 }
 
-// compressed is a case with messages of one size.
+// compressed returns a case with compressed messages of one size.
 func compressed(s *sample, extension string, size, frameSize int, lockstep bool) conformance {
 	c := conformance{extension: extension, lockstep: lockstep}
 	d := newDeflater(extension)
@@ -94,7 +86,7 @@ func compressed(s *sample, extension string, size, frameSize int, lockstep bool)
 	return c
 }
 
-// TestConformanceWindows is every size of a window.
+// TestConformanceWindows covers every size of the sliding windows.
 func TestConformanceWindows(t *testing.T) {
 	count := 0
 	for bits := minBits; bits <= maxBits; bits++ {
@@ -112,9 +104,9 @@ func TestConformanceWindows(t *testing.T) {
 	t.Logf("%d cases", count)
 }
 
-// windowed is a case with messages on both sides of the size of a window, and with
-// references as far back as it reaches. Pings between them let the client rest, so
-// that it has to begin afresh with what it remembers.
+// windowed returns a case with messages around the size of a window, and with references
+// as far back as it reaches. Pings between them let the client return its inflater to the
+// pool, so that it must restore the window in another one.
 func windowed(extension string, window int) conformance {
 	c := conformance{name: "own: " + extension, extension: extension}
 	d := &deflater{fresh: strings.Contains(extension, serverFresh), lz: newLZ(windowBytes(extension, serverBits))}
@@ -149,7 +141,7 @@ var mixtures = []string{
 	extension + serverBits + "10",
 }
 
-// TestConformanceCompressionMixed: compressed messages and others, with pings
+// TestConformanceCompressionMixed mixes compressed and uncompressed messages, with pings
 // between their frames.
 func TestConformanceCompressionMixed(t *testing.T) {
 	count := 0
@@ -166,7 +158,7 @@ func TestConformanceCompressionMixed(t *testing.T) {
 	t.Logf("%d cases", count)
 }
 
-// mixed is a case with messages of one size. Every other one is compressed.
+// mixed returns a case with messages of one size, every other one compressed.
 func mixed(extension string, size, frameSize int) (c conformance) {
 	c.extension = extension
 	d := newDeflater(extension)
@@ -190,16 +182,16 @@ func mixed(extension string, size, frameSize int) (c conformance) {
 	return c
 }
 
-// TestConformanceBlocks is the shapes that the blocks of a message can have, those
-// of RFC 7692, section 7.2.3, among them.
+// TestConformanceBlocks covers the kinds and sequences of blocks that a message can
+// consist of, such as those in RFC 7692, section 7.2.3.
 func TestConformanceBlocks(t *testing.T) {
 	const (
-		hello      = "\xf2\x48\xcd\xc9\xc9\x07\x00"
-		again      = "\xf2\x00\x11\x00\x00" // refers to hello
+		hello      = helloPayload
+		again      = againPayload // refers to hello
 		stored     = "\x00\x05\x00\xfa\xffHello\x00"
 		final      = "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"
 		twoBlocks  = "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"
-		lastIsBare = "\xf3\x48\xcd\xc9\xc9\x07\x00" // without the block that should follow
+		lastIsBare = "\xf3\x48\xcd\xc9\xc9\x07\x00" // without the empty block that should follow
 	)
 	of := func(payloads ...string) (pieces [][]byte) {
 		for _, payload := range payloads {
@@ -240,7 +232,7 @@ func TestConformanceBlocks(t *testing.T) {
 	t.Logf("%d cases", len(cases))
 }
 
-// finals is a case with final blocks at the end of messages, in their middle, and
+// finals returns a case with final blocks at the end of messages, in the middle, and
 // nowhere.
 func finals(fresh string, size, frameSize int) conformance {
 	c := conformance{name: fmt.Sprintf("own: final blocks%s, %d in %d", fresh, size, frameSize), extension: extension + fresh}
@@ -258,29 +250,29 @@ func finals(fresh string, size, frameSize int) conformance {
 	return c
 }
 
-// TestConformanceCompressionViolations: what is wrong inside of compressed
-// messages, and with their frames.
+// TestConformanceCompressionViolations covers what can be wrong with compressed messages
+// and their frames.
 func TestConformanceCompressionViolations(t *testing.T) {
 	deflated := func(text string) string { return newDeflater(extension).deflate(text) }
 	bomb := deflated(strings.Repeat("\x00", 2*conformanceLimit))
 	largest := strings.Repeat("\x00", conformanceLimit)
 	noise := string(randomBytes(rand.New(rand.NewPCG(0, 0)), conformanceLimit))
 	hello, bad := frame(textFrame, "before"), frame(rsv1Bit|textFrame, deflated("caf\xe9"))
-	const far = "\xf2\x00\x11\x00\x00" // refers to a message before, by 5 bytes
+	const far = againPayload // refers to a message before, by 5 bytes
 	cases := []conformance{
 		{name: "own: invalid text", pieces: whole(bad), fails: 1007},
 		{name: "own: invalid text after data", pieces: whole(hello, bad, hello), want: texts("before"), fails: 1007},
 		{name: "own: invalid text in fragments", pieces: whole(fragmented(rsv1Bit|opText, deflated("caf\xe9 au lait"), 4)...), fails: 1007},
 		{name: "own: text cut in a character", pieces: whole(frame(rsv1Bit|textFrame, deflated("caf\xc3"))), fails: 1007},
 		{name: "own: large invalid text", pieces: whole(frame(rsv1Bit|textFrame, deflated(strings.Repeat("x", 200_000)+"\xff"))), fails: 1007},
-		{name: "own: not to be inflated", pieces: whole(frame(rsv1Bit|textFrame, "\xff\xff\xff\xff")), fails: 1007},
-		{name: "own: cut short", pieces: whole(frame(rsv1Bit|textFrame, deflated("cut short")[:4])), fails: 1007},
+		{name: "own: corrupt", pieces: whole(frame(rsv1Bit|textFrame, "\xff\xff\xff\xff")), fails: 1007},
+		{name: "own: truncated", pieces: whole(frame(rsv1Bit|textFrame, deflated("cut short")[:4])), fails: 1007},
 		{name: "own: without its last byte", pieces: whole(frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07")), fails: 1007},
 		{name: "own: reference to nothing", pieces: whole(frame(rsv1Bit|textFrame, far)), fails: 1007},
 		{name: "own: reference to another message without takeover", extension: extension + serverFresh,
 			pieces: whole(frame(rsv1Bit|textFrame, deflated("Hello")), frame(rsv1Bit|textFrame, far)), want: texts("Hello"), fails: 1007},
 		{name: "own: largest", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(largest))), want: binaries(largest)},
-		{name: "own: largest, and larger on its way", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(noise))), want: binaries(noise)},
+		{name: "own: largest, and larger when compressed", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(noise))), want: binaries(noise)},
 		{name: "own: too big by a byte", pieces: whole(frame(rsv1Bit|binaryFrame, deflated(largest+"\x00"))), fails: 1009},
 		{name: "own: bomb in one frame", pieces: whole(frame(rsv1Bit|binaryFrame, bomb)), fails: 1009},
 		{name: "own: bomb", pieces: whole(fragmented(rsv1Bit|opBinary, bomb, 1000)...), fails: 1009},
@@ -302,16 +294,16 @@ func TestConformanceCompressionViolations(t *testing.T) {
 		c.start(t, waysOf(i, c)...)
 	}
 	for name, first := range map[string]byte{"text": rsv1Bit | textFrame, "fragment": rsv1Bit | opBinary} {
-		c := conformance{name: "own: not agreed upon: " + name, pieces: whole(hello, frame(first, deflated("a"))), want: texts("before"), fails: 1002}
+		c := conformance{name: "own: not negotiated: " + name, pieces: whole(hello, frame(first, deflated("a"))), want: texts("before"), fails: 1002}
 		c.start(t, ways...)
 	}
 	t.Logf("%d cases", len(cases)+2)
 }
 
-// sample is data to cut messages from, one after the other.
+// sample is data from which messages are cut, one after the other.
 type sample struct {
 	typ    Type
-	data   string // and its beginning once more, of the size of the longest message
+	data   string // followed by its beginning again, for messages that wrap around
 	length int
 	at     int
 }
@@ -320,8 +312,8 @@ func newSample(typ Type, data string) *sample {
 	return &sample{typ: typ, data: data + data[:128<<10], length: len(data)}
 }
 
-// next returns a message of the given size, or a little less: text is cut between
-// characters.
+// next returns a message of the given size, or slightly less: text is cut at a character
+// boundary.
 func (s *sample) next(size int) message {
 	end := s.at + size
 	for s.typ == Text && end < len(s.data) && !utf8.RuneStart(s.data[end]) {
@@ -332,11 +324,11 @@ func (s *sample) next(size int) message {
 	return m
 }
 
-// samples are the data of groups 12.1 to 12.5: of the same kinds as the files in the
-// list, and as large.
+// samples are the data of groups 12.1 to 12.5, of the same kinds and sizes as the files of
+// Autobahn.
 var samples = []func() *sample{jsonSample, pictureSample, novelSample, pageSample, documentSample}
 
-// made makes a sample once, and returns copies of it.
+// made returns a function that makes a sample once, and returns copies of it.
 func made(typ Type, data func(random *rand.Rand) string) func() *sample {
 	once := sync.OnceValue(func() *sample {
 		return newSample(typ, data(rand.New(rand.NewPCG(12, 13))))
@@ -387,39 +379,14 @@ var (
 	})
 )
 
-func words(random *rand.Rand, size int) string {
-	var b strings.Builder
-	for b.Len() < size {
-		fmt.Fprintf(&b, `{"id":%d,"name":"%s"},`, random.IntN(1000), []string{"Käthe", "李", "Ann"}[random.IntN(3)])
-	}
-	return strings.ToValidUTF8(b.String()[:size], "?")
-}
-
-func randomBytes(random *rand.Rand, size int) []byte {
-	b := make([]byte, 0, size+8)
-	for len(b) < size {
-		b = binary.LittleEndian.AppendUint64(b, random.Uint64())
-	}
-	return b[:size]
-}
-
-// windowBytes is the size of the window that a parameter sets.
-func windowBytes(extension, parameter string) int {
-	bits := maxBits
-	if _, value, found := strings.Cut(extension, parameter); found {
-		_, _ = fmt.Sscan(value, &bits)
-	}
-	return 1 << bits
-}
-
-// echoInflater reads what a client echoes: compressed, if that is worth it and the
-// server's window is large enough.
+// echoInflater checks which echoes are compressed: those that become smaller and fit into
+// the server's window.
 type echoInflater struct {
 	agreed  string
-	another *deflater // compresses as well as the client
+	another *deflater // compresses like the client
 }
 
-// plain tells why a message must not have come back as it is.
+// plain returns an error if an uncompressed echo should have been compressed.
 func (e *echoInflater) plain(echo []byte) error {
 	if e.agreed == "" || len(echo) < compressFrom || outgrows(e.agreed, echo) {
 		return nil
@@ -428,225 +395,34 @@ func (e *echoInflater) plain(echo []byte) error {
 		e.another = newDeflater(extension + serverFresh)
 	}
 	if deflated := e.another.deflate(string(echo)); len(deflated) < len(echo) {
-		return fmt.Errorf("%d bytes came back plain, of %d", len(echo), len(deflated))
+		return fmt.Errorf("an echo of %d bytes is not compressed to %d", len(echo), len(deflated))
 	}
 	return nil
 }
 
-// inflate inflates what a client compressed. The client never takes a context over,
-// and so each message must be inflated without the window of the one before,
-// whatever was agreed upon. What is not longer than the window does not refer
-// beyond it; the client, which cannot compress with a smaller window, has to send
-// everything else as it is.
+// inflate decompresses an echo, and returns an error if it should not have been
+// compressed. The client never uses context takeover, whatever was negotiated, so each
+// echo must decompress on its own. Nor can it compress with a smaller window, so it must
+// not compress an echo that is longer than the server's.
 func (e *echoInflater) inflate(payload []byte) (echo []byte, err error) {
 	const ends = tail + "\x01\x00\x00\xff\xff" // and an empty last block
 	echo, err = io.ReadAll(flate.NewReader(io.MultiReader(bytes.NewReader(payload), strings.NewReader(ends))))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("a message cannot be inflated: %v", err)
+		return nil, fmt.Errorf("an echo cannot be decompressed: %v", err)
 	case e.agreed == "":
-		return nil, fmt.Errorf("a compressed message without an agreement")
+		return nil, fmt.Errorf("an echo is compressed, which was not negotiated")
 	case outgrows(e.agreed, echo):
-		return nil, fmt.Errorf("%d bytes are compressed, with %s", len(echo), e.agreed)
+		return nil, fmt.Errorf("an echo of %d bytes is compressed, with %s", len(echo), e.agreed)
 	case len(echo) < compressFrom || len(payload) >= len(echo):
-		return nil, fmt.Errorf("%d bytes are compressed to %d", len(echo), len(payload))
+		return nil, fmt.Errorf("an echo of %d bytes is compressed to %d", len(echo), len(payload))
 	}
 	return echo, nil
 }
 
-// outgrows reports whether a message of the client is longer than the window that
-// the server has for it, where the client's is larger than that.
+// outgrows reports whether an echo is longer than the server's window, if that is smaller
+// than the client's.
 func outgrows(agreed string, echo []byte) bool {
 	window := windowBytes(agreed, clientBits)
 	return window < maxWindow && len(echo) > window
-}
-
-// deflater compresses as a server with permessage-deflate (RFC 7692, section 7.2.1).
-type deflater struct {
-	fresh bool // no context takeover
-	out   bytes.Buffer
-	flate *flate.Writer
-	lz    *lz // instead, for smaller windows
-}
-
-func newDeflater(extension string) *deflater {
-	d := &deflater{fresh: strings.Contains(extension, serverFresh)}
-	if window := windowBytes(extension, serverBits); window < maxWindow {
-		d.lz = newLZ(window)
-		return d
-	}
-	d.flate, _ = flate.NewWriter(&d.out, flate.BestSpeed)
-	return d
-}
-
-func (d *deflater) deflate(text string) string {
-	if d.lz != nil {
-		if d.fresh {
-			d.lz.forget()
-		}
-		return d.lz.deflate(text)
-	}
-	if d.fresh {
-		d.flate.Reset(&d.out)
-	}
-	d.out.Reset()
-	_, _ = io.WriteString(d.flate, text)
-	_ = d.flate.Flush()
-	return strings.TrimSuffix(d.out.String(), tail)
-}
-
-// lz compresses with any window (RFC 1951), which compress/flate cannot, and refers
-// as far back as it finds something. Every third message has blocks of
-// compress/flate.
-type lz struct {
-	window   int
-	history  []byte
-	oldest   [1 << 12]int // where 4 bytes stood, by their hash, plus 1
-	messages int
-	flate    *flate.Writer // for every third message
-
-	out     []byte
-	pending uint64 // bits that make no byte yet
-	n       int
-}
-
-func newLZ(window int) *lz { return &lz{window: window} }
-
-// forget ends the context.
-func (z *lz) forget() {
-	z.history = nil
-	z.oldest = [1 << 12]int{}
-}
-
-func (z *lz) deflate(text string) string {
-	z.messages++
-	if z.messages%3 == 0 {
-		return z.pieces(text)
-	}
-	return z.block(text, false) + z.end()
-}
-
-// pieces compresses pieces that are not longer than the window, each for itself.
-func (z *lz) pieces(text string) string {
-	z.history = append(z.history, text...)
-	var out bytes.Buffer
-	if z.flate == nil {
-		z.flate, _ = flate.NewWriter(&out, flate.BestSpeed)
-	}
-	for piece := range slices.Chunk([]byte(text), z.window) {
-		z.flate.Reset(&out)
-		_, _ = z.flate.Write(piece)
-		_ = z.flate.Flush()
-	}
-	if text == "" {
-		return "\x00"
-	}
-	return strings.TrimSuffix(out.String(), tail)
-}
-
-// block returns a block with fixed codes, up to the last whole byte. A final one
-// fills its last byte.
-func (z *lz) block(text string, final bool) string {
-	header := uint64(0b010)
-	if final {
-		header |= 1
-	}
-	z.write(header, 3)
-	at := len(z.history)
-	z.history = append(z.history, text...)
-	for at < len(z.history) {
-		at += z.step(at)
-	}
-	z.literal(256)
-	if final {
-		z.write(0, -z.n&7)
-	}
-	return z.take()
-}
-
-// end returns the end of a message: an empty stored block without its length.
-func (z *lz) end() string {
-	z.write(0, 3)
-	z.write(0, -z.n&7)
-	return z.take()
-}
-
-// step writes one literal, or one reference, and returns how many bytes it stands
-// for.
-func (z *lz) step(at int) int {
-	rest := z.history[at:]
-	if len(rest) < 4 {
-		z.literal(int(rest[0]))
-		return 1
-	}
-	oldest := &z.oldest[binary.LittleEndian.Uint32(rest)*2654435761>>20]
-	from := *oldest - 1
-	if from < 0 || at-from > z.window {
-		*oldest = at + 1
-		z.literal(int(rest[0]))
-		return 1
-	}
-	n := 0
-	for n < min(258, len(rest)) && z.history[from+n] == rest[n] {
-		n++
-	}
-	if n < 3 {
-		z.literal(int(rest[0]))
-		return 1
-	}
-	z.length(n)
-	z.distance(at - from)
-	return n
-}
-
-// literal writes the fixed code of a literal or a length.
-func (z *lz) literal(symbol int) {
-	switch {
-	case symbol < 144:
-		z.code(0x30+symbol, 8)
-	case symbol < 256:
-		z.code(0x190+symbol-144, 9)
-	case symbol < 280:
-		z.code(symbol-256, 7)
-	default:
-		z.code(0xC0+symbol-280, 8)
-	}
-}
-
-func (z *lz) length(n int) {
-	if n == 258 {
-		z.literal(285)
-		return
-	}
-	n -= 3
-	extra := max(0, bits.Len(uint(n))-3)
-	z.literal(257 + 4*extra + n>>extra)
-	z.write(uint64(n&(1<<extra-1)), extra)
-}
-
-func (z *lz) distance(n int) {
-	n--
-	extra := max(0, bits.Len(uint(n))-2)
-	z.code(2*extra+n>>extra, 5)
-	z.write(uint64(n&(1<<extra-1)), extra)
-}
-
-// code writes a code, whose first bit is its highest.
-func (z *lz) code(code, n int) {
-	z.write(bits.Reverse64(uint64(code))>>(64-n), n)
-}
-
-func (z *lz) write(v uint64, n int) {
-	z.pending |= v << z.n
-	for z.n += n; z.n >= 8; z.n -= 8 {
-		z.out = append(z.out, byte(z.pending))
-		z.pending >>= 8
-	}
-}
-
-// take returns the whole bytes.
-func (z *lz) take() string {
-	out := string(z.out)
-	z.out = z.out[:0]
-	return out
 }

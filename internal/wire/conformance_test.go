@@ -16,23 +16,22 @@ import (
 	"time"
 )
 
-// conformance is one case of a server that knows RFC 6455 and what clients get
-// wrong. It is named by its number in the public list of the Autobahn test suite,
-// or by "own" for what that suite does not look at. The client echoes every
-// message.
+// conformance is one test case: what a server sends, and what a client that echoes every
+// message must do. Its name is the number of the case in the Autobahn test suite, or
+// begins with "own" if that suite has no such case.
 //
-// Without fails and closes the connection must go well: the server closes it after
-// the last echo.
+// If neither fails nor closes is set, the server closes the connection after the last
+// echo.
 type conformance struct {
 	name      string
-	extension string   // what the server answered to the offer of compression
-	pieces    [][]byte // what the server sends, by the write
-	lockstep  bool     // each piece waits for the echo of the one before
+	extension string   // the server's answer to the offer of compression
+	pieces    [][]byte // what the server sends, one write each
+	lockstep  bool     // the server waits for the echo before it sends the next piece
 	want      []message
 	pongs     []string
 
-	fails  int     // the code by which the client must fail
-	closes *string // the payload of its answer to the server's close frame
+	fails  int     // if not 0, the close code of the violation
+	closes *string // if not nil, the payload of the client's answer to a close frame
 }
 
 func TestConformance(t *testing.T) {
@@ -49,47 +48,9 @@ func TestConformance(t *testing.T) {
 	t.Logf("%d cases", count)
 }
 
-func texts(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Text, payload})
-	}
-	return want
-}
-
-func binaries(payloads ...string) (want []message) {
-	for _, payload := range payloads {
-		want = append(want, message{Binary, payload})
-	}
-	return want
-}
-
-// whole sends frames in one write, and chopped in many of n bytes.
-func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
-
-func chopped(n int, frames ...[]byte) [][]byte {
-	return slices.Collect(slices.Chunk(join(frames...), n))
-}
-
-// fragmented cuts a message into frames of n bytes.
-func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
-	for len(payload) > n {
-		frames = append(frames, frame(opcode, payload[:n]))
-		opcode, payload = opContinuation, payload[n:]
-	}
-	return append(frames, frame(finBit|opcode, payload))
-}
-
 func numbered(group string, i int) string { return fmt.Sprintf("%s.%d", group, i+1) }
 
-const (
-	textFrame   = finBit | opText
-	binaryFrame = finBit | opBinary
-	pingFrame   = finBit | opPing
-	pongFrame   = finBit | opPong
-	closeFrame  = finBit | opClose
-)
-
-// framing is group 1.
+// framing returns group 1.
 func framing() (cases []conformance) {
 	for i, size := range []int{0, 125, 126, 127, 128, 65535, 65536} {
 		text, binary := strings.Repeat("*", size), strings.Repeat("\xfe", size)
@@ -103,7 +64,7 @@ func framing() (cases []conformance) {
 		conformance{name: "1.2.8", pieces: chopped(997, frame(binaryFrame, binary)), want: binaries(binary)})
 }
 
-// pingCases is group 2.
+// pingCases returns group 2.
 func pingCases() []conformance {
 	long := strings.Repeat("\xfe", 125)
 	var ten []byte
@@ -127,7 +88,7 @@ func pingCases() []conformance {
 	}
 }
 
-// reservedBits is group 3.
+// reservedBits returns group 3.
 func reservedBits() []conformance {
 	const hello = "Hello, world!"
 	then := func(bad []byte) []byte { return join(frame(textFrame, hello), bad, frame(pingFrame, "")) }
@@ -142,7 +103,7 @@ func reservedBits() []conformance {
 	}
 }
 
-// opcodes is group 4.
+// opcodes returns group 4.
 func opcodes() (cases []conformance) {
 	const hello = "Hello, world!"
 	for i, first := range []byte{3, 11} {
@@ -160,7 +121,7 @@ func opcodes() (cases []conformance) {
 	return cases
 }
 
-// fragmentation is group 5.
+// fragmentation returns group 5.
 func fragmentation() (cases []conformance) {
 	two := join(frame(opText, "fragment1"), frame(finBit|opContinuation, "fragment2"))
 	pinged := join(frame(opText, "fragment1"), frame(pingFrame, "ping payload"), frame(finBit|opContinuation, "fragment2"))
@@ -198,8 +159,8 @@ func fragmentation() (cases []conformance) {
 
 const kosme = "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5"
 
-// utf8Handling is group 6, sections 1 to 4: text in frames and pieces. In 6.4
-// the server sends nothing after the first impossible byte.
+// utf8Handling returns group 6, sections 1 to 4: text in frames and pieces. In 6.4 the
+// server sends nothing after the first byte that cannot be part of valid UTF-8.
 func utf8Handling() []conformance {
 	const text, good = "Hello-µ@ßöäüàá-UTF-8!!", "The text "
 	const bad = kosme + "\xed\xa0\x80edited"
@@ -224,7 +185,7 @@ func utf8Handling() []conformance {
 	}
 }
 
-// utf8Tables is group 6, sections 5 to 23: texts that are valid or not.
+// utf8Tables returns group 6, sections 5 to 23: valid and invalid texts.
 func utf8Tables() (cases []conformance) {
 	surrogates := []string{"\xed\xa0\x80", "\xed\xad\xbf", "\xed\xae\x80", "\xed\xaf\xbf", "\xed\xb0\x80", "\xed\xbe\x80", "\xed\xbf\xbf"}
 	incomplete := []string{"\xc0", "\xe0\x80", "\xf0\x80\x80", "\xf8\x80\x80\x80", "\xfc\x80\x80\x80\x80",
@@ -281,7 +242,7 @@ func bytesBetween(first, last int, separator string) string {
 	return string(b)
 }
 
-// noncharacters are the last two code points of each plane.
+// noncharacters returns the last two code points of each plane.
 func noncharacters() (all []string) {
 	for plane := range rune(17) {
 		all = append(all, string(plane<<16|0xfffe), string(plane<<16|0xffff))
@@ -289,8 +250,8 @@ func noncharacters() (all []string) {
 	return all
 }
 
-// closeHandling is group 7, sections 1 to 5. What follows a close frame is
-// nothing.
+// closeHandling returns group 7, sections 1 to 5. The client must ignore what follows a
+// close frame.
 func closeHandling() []conformance {
 	normal := closePayload(1000, "")
 	bye := frame(closeFrame, normal)
@@ -315,7 +276,7 @@ func closeHandling() []conformance {
 	}
 }
 
-// closeCodes is group 7, sections 7 to 13.
+// closeCodes returns group 7, sections 7 to 13.
 func closeCodes() (cases []conformance) {
 	for i, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
 		answer := closePayload(code, "")
@@ -330,7 +291,7 @@ func closeCodes() (cases []conformance) {
 	return cases
 }
 
-// limits is groups 9 and 10, smaller than in the list but with the same shapes.
+// limits returns groups 9 and 10, with smaller messages than in Autobahn.
 func limits() (cases []conformance) {
 	for i, size := range []int{64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20} {
 		text, binary := strings.Repeat("*", size), strings.Repeat("\xfe", size)
@@ -360,11 +321,11 @@ func limits() (cases []conformance) {
 	return append(cases, conformance{name: "10.1.1", pieces: whole(fragmented(opText, long, 1300)...), want: texts(long)})
 }
 
-// ownCases is what the list does not look at.
+// ownCases returns cases that Autobahn does not have.
 func ownCases() []conformance {
 	empty := bytes.Repeat(frame(opContinuation, ""), maxEmptyFrames)
 	largest := strings.Repeat("*", conformanceLimit)
-	many := strings.Repeat("xy", 512<<10) // takes for ever if each frame copies what is there
+	many := strings.Repeat("xy", 512<<10) // quadratic if each frame copies what came before
 	return []conformance{
 		{name: "own: masked text", pieces: whole(masked(textFrame, "masked")), fails: 1002},
 		{name: "own: masked ping", pieces: whole(frame(textFrame, "before"), masked(pingFrame, "")), want: texts("before"), fails: 1002},
@@ -384,11 +345,11 @@ func ownCases() []conformance {
 }
 
 const (
-	conformanceLimit = 4 << 20 // the clients' read limit
-	compressFrom     = 64      // what they compress is at least as long
+	conformanceLimit = 4 << 20 // read limit of the clients
+	compressFrom     = 64      // Config.CompressFrom of the clients
 )
 
-// way is one of the ways by which a client meets a server, and keeps its messages.
+// way is a kind of connection between client and server, with or without borrowing.
 type way struct {
 	name    string
 	connect func(t *testing.T) (client, server net.Conn)
@@ -402,10 +363,10 @@ var ways = []way{
 	{"pieces", pieces, false},
 }
 
-// wayOf is one way for the case number n.
+// wayOf returns the way for case n if it runs only once.
 func wayOf(n int) way { return ways[n%len(ways)] }
 
-// waysOf is all ways for the case number n, or two if it is large.
+// waysOf returns all ways for case n, or two of them if its messages are large.
 func waysOf(n int, c conformance) []way {
 	size := 0
 	for _, m := range c.want {
@@ -417,7 +378,7 @@ func waysOf(n int, c conformance) []way {
 	return ways
 }
 
-// loopback is a connection of the operating system.
+// loopback returns a TCP connection on the loopback interface.
 func loopback(t *testing.T) (client, server net.Conn) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -435,10 +396,10 @@ func loopback(t *testing.T) (client, server net.Conn) {
 	return client, server
 }
 
-// pieces is a connection without a buffer: no read takes from more than one piece.
+// pieces returns a connection without a buffer: no read returns more than one piece.
 func pieces(*testing.T) (client, server net.Conn) { return net.Pipe() }
 
-// start runs the case beside others.
+// start runs the case in parallel with others.
 func (c conformance) start(t *testing.T, ways ...way) {
 	t.Run(c.name, func(t *testing.T) {
 		t.Parallel()
@@ -446,7 +407,7 @@ func (c conformance) start(t *testing.T, ways ...way) {
 	})
 }
 
-// run lets one client meet one server, by each of the ways.
+// run runs client and server in each of the ways.
 func (c conformance) run(t *testing.T, ways ...way) {
 	for _, w := range ways {
 		t.Run(w.name, func(t *testing.T) {
@@ -458,17 +419,17 @@ func (c conformance) run(t *testing.T, ways ...way) {
 	}
 }
 
-// echoer is the application.
+// echoer is the client's application.
 type echoer struct {
 	conn  *Conn
 	owner *owner
 
 	got    []Message
 	end    error
-	closed bool // by a close frame that was sent
+	closed bool // CloseSent after Close
 }
 
-// startEcho starts a client, which is handed out when its connection has ended.
+// startEcho starts a client, and sends it on the channel when its connection has ended.
 func startEcho(t *testing.T, transport net.Conn, extension string, borrow bool) <-chan *echoer {
 	e := new(echoer)
 	e.conn, e.owner = start(t, setting{conformanceLimit, extension, borrow}, transport)
@@ -481,7 +442,7 @@ func startEcho(t *testing.T, transport net.Conn, extension string, borrow bool) 
 	return ended
 }
 
-// echo is the life of the connection.
+// echo reads and echoes until the connection ends.
 func (e *echoer) echo(t *testing.T) {
 	for {
 		var burst []Message
@@ -499,8 +460,8 @@ func (e *echoer) echo(t *testing.T) {
 	e.conn.Release()
 }
 
-// keep keeps messages. What need not be copied is compared in the end, when
-// nothing should have written to it.
+// keep keeps messages. Those that are not borrowed are not copied, since they must not
+// change later.
 func (e *echoer) keep(burst []Message) {
 	for _, m := range burst {
 		if borrows(e.conn) {
@@ -510,7 +471,7 @@ func (e *echoer) keep(burst []Message) {
 	}
 }
 
-// send echoes a burst. Whether it arrives is the server's to judge.
+// send echoes a burst. The server checks whether it arrives.
 func (e *echoer) send(burst []Message) {
 	out := make([]Outgoing, len(burst))
 	for i, m := range burst {
@@ -524,7 +485,7 @@ func (e *echoer) send(burst []Message) {
 	_ = e.conn.Flush()
 }
 
-// checkClient checks what the application is told.
+// checkClient checks what the application got.
 func (c conformance) checkClient(t *testing.T, e *echoer) {
 	t.Helper()
 	if !are(e.got, c.want) {
@@ -534,7 +495,7 @@ func (c conformance) checkClient(t *testing.T, e *echoer) {
 		t.Errorf("%d messages were counted, want %d", n, len(c.want))
 	}
 	if n := e.owner.stalls.Load(); n != 0 {
-		t.Errorf("%d writes were late", n)
+		t.Errorf("%d writes stalled", n)
 	}
 	if !e.closed {
 		t.Errorf("no close frame was sent: %v", e.end)
@@ -542,7 +503,7 @@ func (c conformance) checkClient(t *testing.T, e *echoer) {
 	if c.fails != 0 {
 		var violation *Violation
 		if !errors.As(e.end, &violation) || violation.Code != c.fails {
-			t.Errorf("the end is %v, want a violation by %d", e.end, c.fails)
+			t.Errorf("reading ended with %v, want a violation with code %d", e.end, c.fails)
 		}
 		return
 	}
@@ -555,11 +516,11 @@ func (c conformance) checkClient(t *testing.T, e *echoer) {
 	}
 	var closed *Closed
 	if !errors.As(e.end, &closed) || *closed != want {
-		t.Errorf("the end is %v, want %v", e.end, &want)
+		t.Errorf("reading ended with %v, want %v", e.end, &want)
 	}
 }
 
-// patience bounds a case. None should come near it.
+// patience bounds a case, far above what any takes.
 const patience = 20 * time.Second
 
 // serve is the server's side of the case.
@@ -589,7 +550,7 @@ func (c conformance) serve(t *testing.T, conn net.Conn) {
 	}
 }
 
-// write sends the pieces. Whether they arrive is judged by what the client sends.
+// write sends the pieces. An error shows in what the client sends, or does not send.
 func (c conformance) write(conn net.Conn, echoed <-chan struct{}) {
 	for _, piece := range c.pieces {
 		if _, err := conn.Write(piece); err != nil {
@@ -601,15 +562,15 @@ func (c conformance) write(conn net.Conn, echoed <-chan struct{}) {
 	}
 }
 
-// are compares without a copy, which the race detector makes dear.
+// are compares without a copy, which is expensive with the race detector.
 func are(got []Message, want []message) bool {
 	return slices.EqualFunc(got, want, func(m Message, want message) bool {
 		return m.Type == want.typ && string(m.Data) == want.data
 	})
 }
 
-// checkPeer checks what the client sent. After a violation, or when the server
-// closes, echoes may be missing.
+// checkPeer checks what the client sent. Echoes may be missing after a violation or a
+// close frame of the server.
 func (c conformance) checkPeer(t *testing.T, p *peer) {
 	t.Helper()
 	echoes := c.want
@@ -627,19 +588,19 @@ func (c conformance) checkPeer(t *testing.T, p *peer) {
 		t.Errorf("no close frame: %v", p.err)
 	case c.fails != 0:
 		if !strings.HasPrefix(*p.closed, closePayload(c.fails, "")) {
-			t.Errorf("closed by %q, want %d", *p.closed, c.fails)
+			t.Errorf("close frame %q, want code %d", *p.closed, c.fails)
 		}
 	default:
 		if c.closes != nil {
 			want = *c.closes
 		}
 		if *p.closed != want {
-			t.Errorf("closed by %q, want %q", *p.closed, want)
+			t.Errorf("close frame %q, want %q", *p.closed, want)
 		}
 	}
 }
 
-// peer reads what the client sends.
+// peer is the server's reader of what the client sends.
 type peer struct {
 	in       *bufio.Reader
 	inflater echoInflater
@@ -676,12 +637,12 @@ func (p *peer) read() {
 
 func (p *peer) echo(first byte, payload []byte) {
 	p.echoes = append(p.echoes, Message{Type(first & 0xF), payload})
-	if len(p.echoes) <= cap(p.echoed) { // else they are more than were asked for
+	if len(p.echoes) <= cap(p.echoed) { // otherwise the client sends too many
 		p.echoed <- struct{}{}
 	}
 }
 
-// readClientFrame reads a frame as RFC 6455, section 5.2, tells a server to.
+// readClientFrame reads a frame as a server must (RFC 6455, section 5.2).
 func readClientFrame(in *bufio.Reader) (first byte, payload []byte, err error) {
 	head := make([]byte, maxHeader)
 	if _, err := io.ReadFull(in, head[:2]); err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Conn is the client's end of a WebSocket connection. Its zero value is started by
-// [Conn.Start], and must not be copied then.
+// Conn is the client side of a WebSocket connection. Its zero value is ready for
+// [Conn.Start], after which it must not be copied.
 type Conn struct {
 	in     reader
 	out    writer
@@ -18,50 +18,55 @@ type Conn struct {
 	config *Config
 
 	transport io.ReadWriteCloser
-	network   net.Conn // beneath TLS; nil if it is not known
+	network   net.Conn // beneath TLS; nil if unknown
 	deflate   Deflate
-	killed    atomic.Bool
+	killed    atomic.Bool // any goroutine may kill, and only the first call closes
 }
 
-// Owner is asked, and told, what a connection cannot decide itself.
+// Owner decides what the protocol does not, and is told about failures.
 type Owner interface {
-	// Ping takes the payload of a ping, on the reading goroutine, and tells whether
-	// to answer. The payload is valid during the call.
+	// Ping reports whether to answer a ping. It is called on the reading goroutine.
+	// The payload is valid only during the call.
 	Ping(payload []byte) (answer bool)
 
-	// Pong takes the payload of a pong, likewise.
+	// Pong is called for every pong, on the reading goroutine. The payload is valid
+	// only during the call.
 	Pong(payload []byte)
 
-	// Stalled is called when a write took longer than the write timeout.
+	// Stalled is called at most once, when a write exceeds the write timeout. It runs
+	// on a goroutine of its own. The write goes on until the owner kills the
+	// connection.
 	Stalled()
 
-	// Failed takes the error of a write, once, before anybody else sees it.
+	// Failed is called at most once, with the first write error, before any writer
+	// sees that error.
 	Failed(err error)
 
-	// Go runs f on a goroutine that the owner joins before it releases the
+	// Go runs f on a goroutine, which the owner must join before it releases the
 	// connection.
 	Go(f func())
 }
 
-// Config is what many connections share. It must not change.
+// Config is shared by many connections. It must not change while one uses it.
 type Config struct {
-	ReadLimit    int64         // largest message, in bytes
-	WriteTimeout time.Duration // of one write of at most MaxFlush bytes
+	ReadLimit    int64         // largest message accepted, in bytes, decompressed
+	WriteTimeout time.Duration // of a single write of at most MaxFlush bytes
 	CloseTimeout time.Duration // of Conn.Close
-	CompressFrom int32         // messages of that size, or more, are compressed
+	CompressFrom int32         // smallest message that is compressed, in bytes
 	Counters     *Counters
 }
 
-// Counters may be read at any time.
+// Counters are atomic, so that they can be read at any time, by any goroutine. All
+// connections that share a [Config] add to them.
 type Counters struct {
 	MessagesIn        atomic.Uint64
-	BytesIn, BytesOut atomic.Uint64
-	RoundTrip         atomic.Int64 // of the last ping that was answered, in nanoseconds
+	BytesIn, BytesOut atomic.Uint64 // as transferred: headers and compressed payloads
+	RoundTrip         atomic.Int64  // of the ping answered last, in nanoseconds
 }
 
-// Start starts c over a transport on which the handshake is done. With the network
-// connection beneath it, if that is known, c ends TLS without its closing alert,
-// which may take long, and closes one direction alone.
+// Start starts c on a transport whose opening handshake is done. The network
+// connection beneath TLS may be nil if it is unknown. If it is known, Kill does not
+// wait for TLS to send its closing alert, and Close can shut down one direction only.
 func (c *Conn) Start(transport io.ReadWriteCloser, network net.Conn, deflate Deflate, config *Config, owner Owner) {
 	c.transport, c.network, c.deflate, c.config, c.owner = transport, network, deflate, config, owner
 	c.clock = NewClock()
@@ -69,16 +74,16 @@ func (c *Conn) Start(transport io.ReadWriteCloser, network net.Conn, deflate Def
 	c.out.flushed.L = &c.out.mu
 }
 
-// Closed is the end of a connection by a close frame of the server.
+// Closed is the end of reading because the server sent a close frame.
 type Closed struct {
-	Code   int // 1005 if the frame has none
+	Code   int // 1005 if the frame has none (RFC 6455, section 7.1.5)
 	Reason string
 }
 
 func (e *Closed) Error() string { return fmt.Sprintf("closed by the server: %d %q", e.Code, e.Reason) }
 
-// Violation is the end of a connection by what the server must not do, and the
-// close code for it.
+// Violation is the end of reading because the server violated the protocol or
+// exceeded the read limit. Code and Text go into the close frame that answers it.
 type Violation struct {
 	Code int
 	Text string
@@ -86,20 +91,22 @@ type Violation struct {
 
 func (e *Violation) Error() string { return fmt.Sprintf("protocol error %d: %s", e.Code, e.Text) }
 
-// Lost is the end of a connection by an error of its transport, io.EOF included.
+// Lost is the end of reading because of an error of the transport, which may be
+// io.EOF.
 type Lost struct{ Err error }
 
 func (e *Lost) Error() string { return fmt.Sprintf("connection lost: %v", e.Err) }
 func (e *Lost) Unwrap() error { return e.Err }
 
-// lingerAfterViolation bounds the wait for a server that was sent a close frame for
-// its violation.
+// lingerAfterViolation bounds how long Close waits for the server to close the
+// connection after a violation.
 const lingerAfterViolation = time.Second
 
-// Close does what the end of reading calls for: it answers the server's close
-// frame, or sends one for a violation. It returns when the network has taken the
-// close frame, or the close timeout has passed. The reading goroutine calls it, after
-// Next has returned an error.
+// Close finishes the closing handshake after reading has ended: it answers the
+// server's close frame, or sends one for a violation and lingers for a moment. If the
+// connection was lost, it does nothing. It returns when the network has accepted the
+// close frame, or has failed; when the close timeout expires, it kills the connection.
+// Only the reading goroutine may call it.
 func (c *Conn) Close() {
 	timer := time.AfterFunc(c.config.CloseTimeout, c.Kill)
 	defer timer.Stop()
@@ -112,8 +119,8 @@ func (c *Conn) Close() {
 	}
 }
 
-// linger reads for a moment what the server still sends: closing with unread bytes
-// resets the connection, and the reset may overtake our close frame (RFC 6455,
+// linger discards what the server still sends: closing a socket with unread data
+// resets the connection, and the server may never read our close frame (RFC 6455,
 // section 7.1.1).
 func (c *Conn) linger() {
 	half, ok := c.network.(interface{ CloseWrite() error })
@@ -129,8 +136,9 @@ func (c *Conn) linger() {
 	}
 }
 
-// Kill cuts the connection: no close frame, no TLS alert, and whoever reads or
-// writes returns.
+// Kill cuts the connection, without a close frame. Reads and writes in progress
+// return. If the network connection is known, TLS sends no closing alert either. Any
+// goroutine may call Kill, any number of times.
 func (c *Conn) Kill() {
 	switch {
 	case c.killed.Swap(true):
@@ -141,8 +149,9 @@ func (c *Conn) Kill() {
 	}
 }
 
-// Release closes the transport and gives back what c borrowed. Only what c counted
-// can be asked for after it.
+// Release closes the transport and returns pooled memory. Nothing may read or write
+// any more. Afterwards only Kill and the methods that report state, such as
+// [Conn.End] and [Conn.CloseSent], may be called.
 func (c *Conn) Release() {
 	c.Kill()
 	_ = c.transport.Close()
@@ -150,26 +159,28 @@ func (c *Conn) Release() {
 	c.in.release()
 }
 
-// Clock tells the time since a moment of its own. Only monotonic time decides
-// anything, so that a jump of the wall clock goes unnoticed.
+// Clock measures time since its creation. It uses monotonic time only, so that
+// changes of the wall clock do not matter.
 type Clock struct{ epoch time.Time }
 
-// NewClock returns a clock that begins now.
+// NewClock returns a clock that starts now.
 func NewClock() Clock { return Clock{time.Now()} }
 
-// Now returns the time since the clock began.
+// Now returns the time since the clock started.
 func (c Clock) Now() time.Duration { return time.Since(c.epoch) }
 
-// Now is the time by the connection's own clock, which those of [Conn.Silence] are
-// of too.
+// Now returns the time since [Conn.Start].
 func (c *Conn) Now() time.Duration { return c.clock.Now() }
 
-// liveness tells whether the server gives signs of life. Silence counts only while
-// the reader waits for the transport: a slow consumer, or a slow large message, is no
-// sign of a dead server.
+// liveness records signs of life from the server. Silence counts only while the
+// reader waits for the transport: neither a slow consumer nor a large message that
+// arrives slowly makes the server look dead.
+//
+// The reader writes the fields, and other goroutines poll them. They are atomic, so
+// that a read takes no lock.
 type liveness struct {
-	since atomic.Int64  // when the reader began to wait, plus 1; 0 while it does not
-	reads atomic.Uint64 // that returned bytes
+	since atomic.Int64  // when the pending read began, plus 1 ns; 0 if none is pending
+	reads atomic.Uint64 // reads that returned bytes
 }
 
 func (l *liveness) waiting(now time.Duration) { l.since.Store(int64(now) + 1) }
@@ -177,16 +188,16 @@ func (l *liveness) waiting(now time.Duration) { l.since.Store(int64(now) + 1) }
 func (l *liveness) arrived(n int) {
 	l.since.Store(0)
 	if n > 0 {
-		l.reads.Store(l.reads.Load() + 1) // one writer
+		l.reads.Store(l.reads.Load() + 1) // cheaper than Add; the reader is the only writer
 	}
 }
 
-// Silence tells since when the reader waits for bytes. It reports false while the
-// reader does not wait.
+// Silence returns when the pending read began, in the time of [Conn.Now]. It reports
+// false if no read is pending. Any goroutine may call it.
 func (c *Conn) Silence() (since time.Duration, waiting bool) {
 	v := c.in.life.since.Load()
 	return time.Duration(v - 1), v != 0
 }
 
-// Reads returns how many reads brought bytes.
+// Reads returns the number of reads that returned bytes. Any goroutine may call it.
 func (c *Conn) Reads() uint64 { return c.in.life.reads.Load() }

@@ -1,124 +1,16 @@
 package wire
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// line is a network connection in memory. The server sends what goes into the
-// channel, one piece per read, and hangs up by closing it.
-type line struct {
-	net.Conn // what no test uses
-	server   chan []byte
-	takes    time.Duration // by each write
-	deaf     bool          // writes wait until the line is closed
-
-	rest   []byte // of the piece under way
-	closed chan struct{}
-
-	mu     sync.Mutex
-	closes int
-	out    []byte
-}
-
-// newLine returns a line on which the server has sent pieces.
-func newLine(pieces ...[]byte) *line {
-	l := &line{server: make(chan []byte, len(pieces)+1), closed: make(chan struct{})}
-	for _, piece := range pieces {
-		l.server <- piece
-	}
-	return l
-}
-
-func (l *line) Read(p []byte) (int, error) {
-	if len(l.rest) == 0 {
-		select {
-		case <-l.closed:
-			return 0, net.ErrClosed
-		case piece, ok := <-l.server:
-			if !ok {
-				return 0, io.EOF
-			}
-			l.rest = piece
-		}
-	}
-	n := copy(p, l.rest)
-	l.rest = l.rest[n:]
-	return n, nil
-}
-
-func (l *line) Write(p []byte) (int, error) {
-	if l.cut() {
-		return 0, net.ErrClosed
-	}
-	if l.deaf {
-		<-l.closed
-	} else if l.takes > 0 {
-		select {
-		case <-l.closed:
-		case <-time.After(l.takes):
-		}
-	}
-	if l.cut() {
-		return 0, net.ErrClosed
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.out = append(l.out, p...)
-	return len(p), nil
-}
-
-// cut reports whether the line is closed.
-func (l *line) cut() bool {
-	select {
-	case <-l.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-func (l *line) Close() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closes++; l.closes == 1 {
-		close(l.closed)
-	}
-	return nil
-}
-
-func (l *line) written() []byte {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return bytes.Clone(l.out)
-}
-
-// halves is a line that can be closed in one direction.
-type halves struct {
-	*line
-	half bool // it was
-}
-
-func (h *halves) CloseWrite() error {
-	h.half = true
-	return nil
-}
-
-// unknown hides that a line is a network connection.
-type unknown struct{ line *line }
-
-func (b unknown) Read(p []byte) (int, error)  { return b.line.Read(p) }
-func (b unknown) Write(p []byte) (int, error) { return b.line.Write(p) }
-func (b unknown) Close() error                { return b.line.Close() }
 
 func TestErrors(t *testing.T) {
 	for _, test := range []struct {
@@ -134,11 +26,11 @@ func TestErrors(t *testing.T) {
 		}
 	}
 	if err := error(&Lost{io.EOF}); !errors.Is(err, io.EOF) {
-		t.Errorf("%v hides its cause", err)
+		t.Errorf("%v does not wrap its cause", err)
 	}
 }
 
-// TestClose: what is sent at the end of reading.
+// TestClose checks what Close sends for each end of reading.
 func TestClose(t *testing.T) {
 	long := strings.Repeat("r", maxReason)
 	for name, test := range map[string]struct {
@@ -159,11 +51,11 @@ func TestClose(t *testing.T) {
 			c.Close()
 			checkSent(t, l.written(), test.want...)
 			if c.CloseSent() != (test.want != nil) || broken(c) {
-				t.Errorf("%s: sent: %v, broken: %v", name, c.CloseSent(), broken(c))
+				t.Errorf("%s: close frame sent: %v, broken: %v", name, c.CloseSent(), broken(c))
 			}
 			time.Sleep(time.Hour)
 			if l.cut() {
-				t.Errorf("%s: the connection was cut", name)
+				t.Errorf("%s: the connection was killed", name)
 			}
 			o.join()
 			c.Release()
@@ -171,8 +63,8 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// TestCloseLingers for a server that was sent a close frame for its violation, so
-// that it can read it.
+// TestCloseLingers checks that after a violation Close gives the server time to read
+// the close frame, but not much.
 func TestCloseLingers(t *testing.T) {
 	violation := frame(finBit|opText, "\xff")
 	more := slices.Repeat([][]byte{make([]byte, 2000)}, 5)
@@ -181,15 +73,15 @@ func TestCloseLingers(t *testing.T) {
 		hangsUp   time.Duration // 0: never
 		timeout   time.Duration // of Close
 		want      time.Duration
-		cut, half bool
+		cut, half bool // expected of the connection
 	}{
 		"a silent server":                {[][]byte{violation}, 0, closeTimeout, time.Second, true, true},
 		"a server that sends on":         {append([][]byte{violation}, more...), 0, closeTimeout, time.Second, true, true},
 		"a server that hangs up":         {append([][]byte{violation}, more...), 300 * time.Millisecond, closeTimeout, 300 * time.Millisecond, false, true},
 		"a short timeout":                {[][]byte{violation}, 0, 200 * time.Millisecond, 200 * time.Millisecond, true, true},
-		"a server that closes":           {[][]byte{frame(finBit|opClose, "")}, 0, closeTimeout, 0, false, false},
-		"a connection that is lost":      {nil, 1, closeTimeout, 0, false, false},
-		"a server that hung up with it ": {[][]byte{violation}, 1, closeTimeout, 1, false, true},
+		"a close frame":                  {[][]byte{frame(finBit|opClose, "")}, 0, closeTimeout, 0, false, false},
+		"a lost connection":              {nil, 1, closeTimeout, 0, false, false},
+		"a server that hangs up at once": {[][]byte{violation}, 1, closeTimeout, 1, false, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &halves{line: newLine(test.pieces...)}
@@ -202,17 +94,17 @@ func TestCloseLingers(t *testing.T) {
 			began := time.Now()
 			c.Close()
 			if took := time.Since(began); took != test.want {
-				t.Errorf("%s: took %v", name, took)
+				t.Errorf("%s: took %v, want %v", name, took, test.want)
 			}
 			if h.cut() != test.cut || h.half != test.half {
-				t.Errorf("%s: cut: %v, half closed: %v", name, h.cut(), h.half)
+				t.Errorf("%s: killed: %v, half closed: %v", name, h.cut(), h.half)
 			}
 			if len(h.server)+len(h.rest) > 0 {
-				t.Errorf("%s: %d pieces are not read", name, len(h.server))
+				t.Errorf("%s: %d pieces were not read", name, len(h.server))
 			}
 			time.Sleep(time.Hour)
 			if h.cut() != test.cut {
-				t.Errorf("%s: cut when all was over", name)
+				t.Errorf("%s: killed after Close had returned", name)
 			}
 			o.join()
 			c.Release()
@@ -220,7 +112,8 @@ func TestCloseLingers(t *testing.T) {
 	}
 }
 
-// TestCloseIsBounded, on a network that takes nothing, by its timeout.
+// TestCloseIsBounded checks that the close timeout bounds Close if the network accepts
+// nothing.
 func TestCloseIsBounded(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"a close frame": frame(finBit|opClose, closePayload(1000, "")),
@@ -239,10 +132,10 @@ func TestCloseIsBounded(t *testing.T) {
 				began := time.Now()
 				c.Close()
 				if took := time.Since(began); took != closeTimeout {
-					t.Errorf("%s: took %v", name, took)
+					t.Errorf("%s: took %v, want %v", name, took, closeTimeout)
 				}
 				if c.CloseSent() || !broken(c) || !h.cut() {
-					t.Errorf("%s: sent: %v, broken: %v, cut: %v", name, c.CloseSent(), broken(c), h.cut())
+					t.Errorf("%s: close frame sent: %v, broken: %v, killed: %v", name, c.CloseSent(), broken(c), h.cut())
 				}
 				o.join()
 				c.Release()
@@ -251,8 +144,8 @@ func TestCloseIsBounded(t *testing.T) {
 	}
 }
 
-// TestCloseWaitsForOurOwnCloseFrame, which may be on its way when the server's
-// comes.
+// TestCloseWaitsForOurOwnCloseFrame covers both sides closing at once: our close frame
+// is still being written when the server's arrives.
 func TestCloseWaitsForOurOwnCloseFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(frame(finBit|opClose, closePayload(1000, "bye")))
@@ -262,7 +155,7 @@ func TestCloseWaitsForOurOwnCloseFrame(t *testing.T) {
 		o.running.Go(func() { c.SendClose(1000, "bye") })
 		synctest.Wait()
 		if err := drain(c); endOf(err) != endClosed(1000, "bye") || c.CloseSent() {
-			t.Errorf("ended by %v, close frame sent: %v", err, c.CloseSent())
+			t.Errorf("Next returned %v, close frame sent: %v", err, c.CloseSent())
 		}
 		c.Close()
 		if took := time.Since(began); took != l.takes || !c.CloseSent() {
@@ -274,8 +167,9 @@ func TestCloseWaitsForOurOwnCloseFrame(t *testing.T) {
 	})
 }
 
-// TestCloseWaitsForWhatIsBeforeTheCloseFrame, too.
-func TestCloseWaitsForWhatIsBeforeTheCloseFrame(t *testing.T) {
+// TestCloseWaitsForPong covers a pong that is still being written
+// when Close is called.
+func TestCloseWaitsForPong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(join(frame(finBit|opPing, "ping"), frame(finBit|opClose, "")))
 		l.takes = 100 * time.Millisecond
@@ -284,7 +178,7 @@ func TestCloseWaitsForWhatIsBeforeTheCloseFrame(t *testing.T) {
 		synctest.Wait() // the pong is under way
 		c.Close()
 		if !c.CloseSent() {
-			t.Error("the close frame is not sent")
+			t.Error("the close frame was not sent")
 		}
 		checkSent(t, l.written(), sentFrame{finBit | opPong, "ping"}, sentFrame{finBit | opClose, ""})
 		o.join()
@@ -292,32 +186,32 @@ func TestCloseWaitsForWhatIsBeforeTheCloseFrame(t *testing.T) {
 	})
 }
 
-// TestKill cuts a connection, whatever it does.
+// TestKill checks that Kill ends whatever waits for the network, at once.
 func TestKill(t *testing.T) {
 	violation := frame(finBit|3, "")
 	for name, test := range map[string]struct {
 		pieces [][]byte
 		deaf   bool
-		use    func(c *Conn) // until it returns
+		use    func(c *Conn) // waits until the connection is killed
 		want   string        // the end of reading
 	}{
 		"a reader that waits":           {nil, false, func(c *Conn) { _ = drain(c) }, endLost},
-		"a reader inside of a message":  {[][]byte{frame(opText, "half")}, false, func(c *Conn) { _ = drain(c) }, endLost},
-		"a reader inside of a frame":    {[][]byte{head(finBit|opText, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
-		"a reader inside of a large":    {[][]byte{head(finBit|opText, 1<<19)}, false, func(c *Conn) { _ = drain(c) }, endLost},
-		"a reader inside of a ping":     {[][]byte{head(finBit|opPing, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader within a message":     {[][]byte{frame(opText, "half")}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader within a frame":       {[][]byte{head(finBit|opText, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader within a large frame": {[][]byte{head(finBit|opText, 1<<19)}, false, func(c *Conn) { _ = drain(c) }, endLost},
+		"a reader within a ping":        {[][]byte{head(finBit|opPing, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
 		"a reader that inflates":        {[][]byte{head(finBit|rsv1Bit|opText, 5)}, false, func(c *Conn) { _ = drain(c) }, endLost},
 		"a writer that waits":           {nil, true, func(c *Conn) { _ = c.Write(&Outgoing{Type: Text}); _ = c.Flush() }, endLost},
 		"a ping that waits":             {nil, true, (*Conn).PingWait, endLost},
 		"a close frame that waits":      {nil, true, func(c *Conn) { c.SendClose(1000, "") }, endLost},
 		"a close that lingers":          {[][]byte{violation}, false, func(c *Conn) { _ = drain(c); c.Close() }, endProtocol(1002)},
 		"a close that cannot write":     {[][]byte{violation}, true, func(c *Conn) { _ = drain(c); c.Close() }, endProtocol(1002)},
-		"a position that is waited for": {nil, true, func(c *Conn) { c.Ping(); synctest.Wait(); c.Taken() }, endLost},
+		"Taken, which waits":            {nil, true, func(c *Conn) { c.Ping(); synctest.Wait(); c.Taken() }, endLost},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h := &halves{line: newLine(test.pieces...)}
 			h.deaf = test.deaf
-			c, o := start(t, setting{limit: 1 << 20, extension: deflateExtension}, h)
+			c, o := start(t, setting{limit: 1 << 20, extension: extension}, h)
 			returned := make(chan struct{})
 			go func() {
 				defer close(returned)
@@ -326,7 +220,7 @@ func TestKill(t *testing.T) {
 			time.Sleep(time.Millisecond)
 			select {
 			case <-returned:
-				t.Errorf("%s: does not wait", name)
+				t.Errorf("%s: returned before Kill", name)
 			default:
 			}
 			began := time.Now()
@@ -335,7 +229,7 @@ func TestKill(t *testing.T) {
 			err := drain(c)
 			finish(c, o)
 			if took := time.Since(began); took != 0 || endOf(err) != test.want {
-				t.Errorf("%s: ended after %v by %v", name, took, err)
+				t.Errorf("%s: ended after %v with %v, want %s at once", name, took, err, test.want)
 			}
 			if test.deaf && !broken(c) || c.CloseSent() == test.deaf && test.want != endLost {
 				t.Errorf("%s: broken: %v, close frame sent: %v", name, broken(c), c.CloseSent())
@@ -344,38 +238,39 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestKillBeforeAnything: nothing is read, and nothing written.
+// TestKillBeforeAnything checks that a killed connection neither reads nor writes.
 func TestKillBeforeAnything(t *testing.T) {
 	l := newLine()
 	c, o := start(t, setting{limit: 100}, l)
 	c.Kill()
 	if _, err := next(c); !errors.Is(err, net.ErrClosed) || endOf(err) != endLost {
-		t.Errorf("read: %v", err)
+		t.Errorf("Next: %v", err)
 	}
-	if err := c.Write(&Outgoing{Type: Text}); err != nil {
-		t.Errorf("written: %v", err) // to memory
+	if err := c.Write(&Outgoing{Type: Text}); err != nil { // which only appends to a buffer
+		t.Errorf("Write: %v", err)
 	}
 	if err := c.Flush(); !errors.Is(err, net.ErrClosed) || !broken(c) {
-		t.Errorf("flushed: %v", err)
+		t.Errorf("Flush: %v", err)
 	}
 	finish(c, o)
 }
 
-// TestKillByTheOwner, on the reading goroutine: what came before is still read.
+// TestKillByTheOwner calls Kill on the reading goroutine. Messages that have arrived
+// before are still delivered.
 func TestKillByTheOwner(t *testing.T) {
 	l := newLine(join(frame(finBit|opPing, ""), frame(finBit|opText, "last words")))
 	c, o := start(t, setting{limit: 100}, l)
 	o.answer = func([]byte) bool { c.Kill(); return false }
 	messages, err := readAll(t, c)
 	if got := messages(); len(got) != 1 || endOf(err) != endLost {
-		t.Errorf("got %v, and then %v", got, err)
+		t.Errorf("got %v, then %v", got, err)
 	}
 	finish(c, o)
 }
 
-// TestWhatIsClosed: to kill closes the network beneath TLS, once, and nothing else;
-// to release closes the transport too.
-func TestWhatIsClosed(t *testing.T) {
+// TestKillAndReleaseClose checks that Kill closes the network connection beneath TLS, once, and
+// nothing else, and that Release closes the transport too.
+func TestKillAndReleaseClose(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		transport, network := newLine(), newLine()
 		c, _ := start(t, setting{limit: 100}, transport)
@@ -404,7 +299,7 @@ func TestWhatIsClosed(t *testing.T) {
 		c.Release()
 		check("released", kills+1, 1)
 		c.Kill()
-		check("killed after it", kills+1, 1)
+		check("killed after the release", kills+1, 1)
 	}
 	network := newLine()
 	c, _ := start(t, setting{limit: 100}, network)
@@ -414,8 +309,8 @@ func TestWhatIsClosed(t *testing.T) {
 	}
 }
 
-// TestSilence: a connection is silent while its reader waits for bytes, and only
-// then.
+// TestSilence checks that a connection counts as silent only while its reader waits for
+// the transport.
 func TestSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -425,10 +320,10 @@ func TestSilence(t *testing.T) {
 			synctest.Wait()
 			got, is := c.Silence()
 			if is != waiting || waiting && got != since {
-				t.Errorf("%s: waits since %v: %v", what, got, is)
+				t.Errorf("%s: silent since %v (%v), want %v (%v)", what, got, is, since, waiting)
 			}
 			if c.Reads() != reads {
-				t.Errorf("%s: %d reads", what, c.Reads())
+				t.Errorf("%s: %d reads, want %d", what, c.Reads(), reads)
 			}
 		}
 		next := make(chan struct{})
@@ -439,16 +334,16 @@ func TestSilence(t *testing.T) {
 		})
 		check("nobody reads", 0, false, 0)
 		next <- struct{}{}
-		check("at the very start", 0, true, 0)
+		check("the first read", 0, true, 0)
 		time.Sleep(2 * time.Second)
 		check("two seconds later", 0, true, 0)
 		l.server <- head(finBit|opText, 3)
 		check("part of a message", 2*time.Second, true, 1)
 		time.Sleep(time.Second)
 		l.server <- []byte("abc")
-		check("a message, which takes a while", 0, false, 2)
+		check("a message, whose consumer is slow", 0, false, 2)
 		time.Sleep(time.Hour)
-		check("it still does", 0, false, 2)
+		check("an hour later", 0, false, 2)
 		next <- struct{}{}
 		check("the reader is back", time.Hour+3*time.Second, true, 2)
 		if now := c.Now(); now != time.Hour+3*time.Second {
@@ -461,7 +356,8 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// TestSilenceOfALargeMessage: each read of one counts for itself.
+// TestSilenceOfALargeMessage checks that silence begins anew with each read of a message
+// that arrives slowly.
 func TestSilenceOfALargeMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(head(finBit|opBinary, 1<<19))
@@ -472,7 +368,7 @@ func TestSilenceOfALargeMessage(t *testing.T) {
 			l.server <- make([]byte, 10_000)
 			synctest.Wait()
 			if since, waiting := c.Silence(); since != time.Duration(i+1)*time.Second || !waiting {
-				t.Errorf("waits since %v: %v", since, waiting)
+				t.Errorf("silent since %v (%v), want %d s", since, waiting, i+1)
 			}
 		}
 		c.Kill()
@@ -481,7 +377,7 @@ func TestSilenceOfALargeMessage(t *testing.T) {
 	})
 }
 
-// TestClockIsMonotonic, and counts from its own beginning.
+// TestClock checks that a clock counts from its creation.
 func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Minute)
@@ -496,14 +392,14 @@ func TestClock(t *testing.T) {
 	})
 }
 
-// TestStartedConnection is silent: nothing is read or written by itself.
-func TestStartedConnection(t *testing.T) {
+// TestStartIsPassive checks that a connection reads and writes nothing by itself.
+func TestStartIsPassive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine(mixedStream)
 		c, o := start(t, setting{limit: 100}, l)
 		time.Sleep(time.Hour)
 		if len(l.server) != 1 || len(l.written()) > 0 || o.spawned.Load() > 0 || l.closes > 0 {
-			t.Error("something happens without being asked for")
+			t.Error("a connection that nobody uses did something")
 		}
 		if c.End() != nil || broken(c) || c.CloseSent() || c.Taken() != 0 {
 			t.Error(fmt.Sprint("a new connection has the state ", c.End(), broken(c), c.CloseSent(), c.Taken()))

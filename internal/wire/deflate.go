@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// compressor compresses one message at a time. It never refers to a former one,
-// which the client may always do without (RFC 7692, section 7.1.1.2), so that many
-// connections share it.
+// compressor compresses one message at a time, without context takeover: that is always
+// the client's choice (RFC 7692, section 7.1.1.2), and it lets all connections share a
+// pool of compressors.
 type compressor struct {
 	flate *flate.Writer
 	out   []byte
@@ -15,7 +15,7 @@ type compressor struct {
 
 var compressors = sync.Pool{New: func() any {
 	z := new(compressor)
-	z.flate, _ = flate.NewWriter(z, flate.BestSpeed) // a level that exists
+	z.flate, _ = flate.NewWriter(z, flate.BestSpeed) // fails only for an unknown level
 	return z
 }}
 
@@ -30,12 +30,12 @@ func (z *compressor) Write(p []byte) (int, error) {
 func (z *compressor) compress(data []byte) []byte {
 	z.out = z.out[:0]
 	z.flate.Reset(z)
-	_, _ = z.flate.Write(data) // cannot fail, nor can Flush: z.Write does not
+	_, _ = z.flate.Write(data) // neither Write nor Flush can fail, since z.Write cannot
 	_ = z.flate.Flush()
 	return z.out[:len(z.out)-len(tail)]
 }
 
-// recycle gives z back.
+// recycle returns z to the pool, but not an oversized buffer.
 func (z *compressor) recycle() {
 	if cap(z.out) > maxScratch {
 		z.out = nil
@@ -43,9 +43,9 @@ func (z *compressor) recycle() {
 	compressors.Put(z)
 }
 
-// compressible reports whether a message is worth it, and may be: what is longer
-// than the window that the server asked for could refer to what the server has
-// forgotten.
+// compressible reports whether a message is large enough to be worth compressing, and
+// fits into the sliding window that the server asked for. A longer one could contain
+// references beyond that window, since compress/flate always uses 32 KiB.
 func (c *Conn) compressible(data []byte) bool {
 	return c.deflate.On && len(data) >= int(c.config.CompressFrom) && len(data) <= c.deflate.clientWindow()
 }

@@ -19,17 +19,8 @@ import (
 	"github.com/coder/websocket"
 )
 
-// inflated returns what one compressed payload stands for, without any history.
-func inflated(t testing.TB, payload string) string {
-	t.Helper()
-	data, err := io.ReadAll(flate.NewReader(strings.NewReader(payload + tail + "\x01\x00\x00\xff\xff")))
-	if err != nil {
-		t.Fatalf("%q cannot be inflated: %v", payload, err)
-	}
-	return string(data)
-}
-
-// written is what a Conn makes of messages, with the given parameters.
+// written returns the frames that a Conn writes for messages. It compresses those of at
+// least from bytes.
 func written(t testing.TB, extension string, from int, messages ...message) []sentFrame {
 	t.Helper()
 	src := &script{end: errEnd}
@@ -42,7 +33,7 @@ func written(t testing.TB, extension string, from int, messages ...message) []se
 			t.Fatal(err)
 		}
 		if out.start != place || out.end <= place {
-			t.Errorf("%d bytes have the place %d to %d, want it to begin at %d", len(m.data), out.start, out.end, place)
+			t.Errorf("a message of %d bytes has the position %d to %d, want it to start at %d", len(m.data), out.start, out.end, place)
 		}
 		if string(out.Data) != m.data {
 			t.Errorf("a message of %d bytes was changed", len(m.data))
@@ -53,13 +44,13 @@ func written(t testing.TB, extension string, from int, messages ...message) []se
 		t.Error(err)
 	}
 	if got := c.Taken(); got != place || len(src.written()) != int(place) {
-		t.Errorf("the network took %d bytes, of which %d are counted, and the last message ends at %d", len(src.written()), got, place)
+		t.Errorf("the network accepted %d bytes, Taken returns %d, and the last message ends at %d", len(src.written()), got, place)
 	}
 	finish(c, o)
 	return sentFrames(t, src.written())
 }
 
-// readFrames takes frames for messages again, and reports which were compressed.
+// readFrames returns the messages in frames, and which of them were compressed.
 func readFrames(t testing.TB, frames []sentFrame) (messages []message, compressed []bool) {
 	t.Helper()
 	for _, f := range frames {
@@ -73,8 +64,8 @@ func readFrames(t testing.TB, frames []sentFrame) (messages []message, compresse
 	return messages, compressed
 }
 
-// TestDeflate: each message can be inflated without the ones before, and those
-// are compressed that become smaller by it.
+// TestDeflate checks that messages can be decompressed independently, and that exactly
+// those are compressed that become smaller.
 func TestDeflate(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
 	var sent []message
@@ -87,19 +78,20 @@ func TestDeflate(t *testing.T) {
 		for _, from := range []int{0, 1, 200, 1000} {
 			got, compressed := readFrames(t, written(t, extension, from, sent...))
 			if !slices.Equal(got, sent) {
-				t.Fatalf("%s, from %d: other messages were sent", extension, from)
+				t.Fatalf("%s, from %d bytes: the frames hold other messages", extension, from)
 			}
 			for i, m := range sent {
 				want := len(m.data) >= from && len(deflatedBy(flate.BestSpeed, m.data)) < len(m.data)
 				if compressed[i] != want {
-					t.Errorf("%s, from %d: %d bytes were compressed: %t", extension, from, len(m.data), compressed[i])
+					t.Errorf("%s, from %d bytes: a message of %d bytes was compressed: %t", extension, from, len(m.data), compressed[i])
 				}
 			}
 		}
 	}
 }
 
-// TestDeflateThreshold: a message as large as the threshold is compressed.
+// TestDeflateThreshold checks that a message of exactly CompressFrom bytes is compressed,
+// and none if the extension was not negotiated.
 func TestDeflateThreshold(t *testing.T) {
 	for d := -1; d <= 1; d++ {
 		frames := written(t, extension, 100, message{Text, strings.Repeat("x", 100+d)})
@@ -109,35 +101,35 @@ func TestDeflateThreshold(t *testing.T) {
 	}
 	for _, m := range []message{{Text, strings.Repeat("x", 1000)}, {Binary, strings.Repeat("x", 1000)}} {
 		if frames := written(t, "", 0, m); frames[0] != (sentFrame{finBit | byte(m.typ), m.data}) {
-			t.Errorf("without agreement: sent %v", frames)
+			t.Errorf("not negotiated: sent %v", frames)
 		}
 	}
 }
 
-// TestDeflateWindow: a message that is longer than the window of the server could refer to
-// what that has forgotten. With the largest one, nothing refers further.
+// TestDeflateWindow checks that a message is compressed only if it fits into the window
+// that the server asked for, or if that is the largest window.
 func TestDeflateWindow(t *testing.T) {
 	random := rand.New(rand.NewPCG(2, 2))
 	for bits := minBits; bits <= maxBits; bits++ {
 		window := 1 << bits
 		block := string(randomBytes(random, window-16))
-		text := block + block[:17] // refers as far back as it can
+		text := block + block[:17] // one byte more than the window
 		sent := []message{{Binary, text[:window]}, {Binary, text}, {Binary, strings.Repeat("x", window)}, {Binary, strings.Repeat("x", window+1)}}
 		got, compressed := readFrames(t, written(t, fmt.Sprint(extension, clientBits, bits), 0, sent...))
 		if !slices.Equal(got, sent) {
-			t.Errorf("%d bits: other messages were sent", bits)
+			t.Errorf("%d bits: the frames hold other messages", bits)
 		}
 		if !compressed[2] || compressed[3] != (bits == maxBits) {
 			t.Errorf("%d bits: compressed: %v", bits, compressed)
 		}
 		if compressed[1] && bits < maxBits {
-			t.Errorf("%d bits: a message that is too long was compressed", bits)
+			t.Errorf("%d bits: a message longer than the window was compressed", bits)
 		}
 	}
 }
 
-// TestDeflateWithoutGain: a message that compression makes no smaller goes out as it is, and
-// one that it makes smaller by a byte does not.
+// TestDeflateWithoutGain checks that a message is sent uncompressed if compression saves
+// nothing, and compressed if it saves a single byte.
 func TestDeflateWithoutGain(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 3))
 	z := compressors.New().(*compressor)
@@ -155,22 +147,22 @@ func TestDeflateWithoutGain(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("no message gains %d bytes", gain)
+	t.Errorf("found no message for which compression saves %d bytes", gain)
 }
 
-// TestDeflateNeverRefersBack: a message is compressed the same whatever came before, by
-// whichever connection.
+// TestDeflateNeverRefersBack checks that the compressed form of a message does not depend
+// on earlier messages.
 func TestDeflateNeverRefersBack(t *testing.T) {
 	text := message{Text, strings.Repeat("the same again ", 10)}
 	frames := written(t, extension, 0, text, text, message{Binary, strings.Repeat("other", 20_000)}, text)
 	for _, i := range []int{1, 3} {
 		if frames[i] != frames[0] {
-			t.Errorf("message %d was sent as %v, and before as %v", i, frames[i], frames[0])
+			t.Errorf("message %d was sent as %v, want %v as the first time", i, frames[i], frames[0])
 		}
 	}
 }
 
-// TestDeflateConcurrently: connections that share their compressors.
+// TestDeflateConcurrently has several connections share the pool of compressors.
 func TestDeflateConcurrently(t *testing.T) {
 	var running sync.WaitGroup
 	for n := range uint64(8) {
@@ -182,7 +174,7 @@ func TestDeflateConcurrently(t *testing.T) {
 					sent = append(sent, message{Text, words(random, random.IntN(5000))})
 				}
 				if got, _ := readFrames(t, written(t, extension, 64, sent...)); !slices.Equal(got, sent) {
-					t.Error("other messages were sent")
+					t.Error("the frames hold other messages")
 				}
 			}
 		})
@@ -190,8 +182,8 @@ func TestDeflateConcurrently(t *testing.T) {
 	running.Wait()
 }
 
-// TestDeflateInOneConnection: goroutines that write to the same connection. The places tell
-// where each message is.
+// TestDeflateInOneConnection has several goroutines write to the same connection, and
+// finds each message by its position in the stream.
 func TestDeflateInOneConnection(t *testing.T) {
 	src := &script{end: errEnd}
 	c, o := start(t, setting{limit: 1, extension: extension}, src)
@@ -225,20 +217,20 @@ func TestDeflateInOneConnection(t *testing.T) {
 	finish(c, o)
 }
 
-// TestDeflateMemory: what a large message needed is not kept.
+// TestDeflateMemory checks that the buffer for a large message does not stay in the pool.
 func TestDeflateMemory(t *testing.T) {
 	for size, kept := range map[int]bool{1: true, maxScratch: true, maxScratch + 1: false} {
 		z := compressors.New().(*compressor)
 		z.out = make([]byte, 0, size)
 		z.recycle()
 		if (z.out != nil) != kept {
-			t.Errorf("%d bytes: %d are kept", size, cap(z.out))
+			t.Errorf("a buffer of %d bytes: %d are kept", size, cap(z.out))
 		}
 	}
 }
 
-// TestDeflateForServer lets coder/websocket inflate, as the server.
-func TestDeflateForServer(t *testing.T) {
+// TestDeflateWithServer exchanges compressed messages with a coder/websocket server.
+func TestDeflateWithServer(t *testing.T) {
 	for _, mode := range []websocket.CompressionMode{websocket.CompressionContextTakeover, websocket.CompressionNoContextTakeover} {
 		for _, takeover := range []bool{true, false} {
 			t.Run(fmt.Sprint(mode, takeover), func(t *testing.T) { echoedByServer(t, mode, takeover) })
@@ -263,14 +255,14 @@ func echoedByServer(t *testing.T, mode websocket.CompressionMode, takeover bool)
 			}
 		}
 		if websocket.CloseStatus(err) != websocket.StatusNormalClosure {
-			t.Errorf("the server ended by %v", err)
+			t.Errorf("the server's read returned %v", err)
 		}
 	})
 	server := httptest.NewServer(echo)
 	defer server.Close()
 	transport, deflate := upgraded(t, server.Listener.Addr().String(), Offer(takeover))
 	if !deflate.On || !takeover && deflate.ServerTakeover {
-		t.Errorf("agreed upon %+v", deflate)
+		t.Errorf("negotiated %+v", deflate)
 	}
 
 	random := rand.New(rand.NewPCG(6, 6))
@@ -292,12 +284,12 @@ func echoedByServer(t *testing.T, mode websocket.CompressionMode, takeover bool)
 	})
 	got, err := readAll(t, c)
 	if messages := got(); !slices.Equal(messages, sent) || endOf(err) != endClosed(1000, "") {
-		t.Errorf("%d messages of %d came back, %v", len(messages), len(sent), err)
+		t.Errorf("%d of %d messages came back, or others, then %v", len(messages), len(sent), err)
 	}
 	finish(c, o)
 }
 
-// upgraded shakes hands.
+// upgraded does the opening handshake with the server at address.
 func upgraded(t *testing.T, address, offer string) (io.ReadWriteCloser, Deflate) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)

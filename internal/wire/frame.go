@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// The opcodes and bits of a frame (RFC 6455, section 5.2).
+// Opcodes, header bits and sizes of a frame (RFC 6455, sections 5.2 and 5.5).
 const (
 	opContinuation = 0x0
 	opText         = 0x1
@@ -26,8 +26,8 @@ const (
 	maxControlPayload = 125
 )
 
-// The close codes that a client sends for violations (RFC 6455, section 7.4.1), and
-// the one that stands for none.
+// The close codes that a client sends for violations, and codeNone, which stands for a
+// close frame without a code (RFC 6455, section 7.4.1).
 const (
 	codeProtocolError = 1002
 	codeNone          = 1005
@@ -39,15 +39,16 @@ const (
 type header struct {
 	first  byte // FIN, RSV1 to RSV3, opcode
 	masked bool
-	size   int   // of the header itself
-	length int64 // of the payload; negative when its top bit is set
+	size   int   // of the header itself, in bytes
+	length int64 // of the payload, in bytes; negative if the forbidden top bit is set
 }
 
 func (h header) fin() bool     { return h.first&finBit != 0 }
 func (h header) opcode() byte  { return h.first & 0x0F }
 func (h header) control() bool { return h.opcode() >= opClose }
 
-// minimal reports whether the length of an unmasked frame has its shortest form.
+// minimal reports whether the payload length of an unmasked frame has the shortest
+// possible encoding, as RFC 6455, section 5.2, requires.
 func (h header) minimal() bool {
 	switch h.size {
 	case 4:
@@ -58,7 +59,8 @@ func (h header) minimal() bool {
 	return true
 }
 
-// parseHeader reports false when b does not hold the whole header.
+// parseHeader parses the frame header at the front of b. It reports false if b does not
+// hold all of it.
 func parseHeader(b []byte) (h header, ok bool) {
 	if len(b) < 2 {
 		return h, false
@@ -82,7 +84,8 @@ func parseHeader(b []byte) (h header, ok bool) {
 	return h, len(b) >= h.size
 }
 
-// FrameSize is the size of a frame that carries so many bytes to a server.
+// FrameSize returns the size of a masked frame with a payload of the given size, both
+// in bytes.
 func FrameSize(payload int) int {
 	switch {
 	case payload <= maxControlPayload:
@@ -93,7 +96,7 @@ func FrameSize(payload int) int {
 	return maxHeader + payload
 }
 
-// appendFrame appends a whole masked frame.
+// appendFrame appends a masked frame. b must have the capacity for it.
 func appendFrame(b []byte, first byte, payload []byte) []byte {
 	b = append(b, first)
 	switch n := len(payload); {
@@ -104,18 +107,19 @@ func appendFrame(b []byte, first byte, payload []byte) []byte {
 	default:
 		b = binary.BigEndian.AppendUint64(append(b, maskBit|127), uint64(n))
 	}
-	key := rand.Uint32() // of a ChaCha8 generator with a seed of the system's
+	key := rand.Uint32() // unpredictable, as section 5.3 demands: ChaCha8, seeded by the system
 	b = binary.LittleEndian.AppendUint32(b, key)
 	return appendMasked(b, payload, key)
 }
 
-// appendMasked appends payload, masked (RFC 6455, section 5.3). b has room for it.
+// appendMasked appends the masked payload (RFC 6455, section 5.3). b must have the
+// capacity for it.
 func appendMasked(b, payload []byte, key uint32) []byte {
 	at := len(b)
 	b = b[:at+len(payload)]
 	dst, key64 := b[at:], uint64(key)<<32|uint64(key)
 	le := binary.LittleEndian
-	for len(payload) >= 32 && len(dst) >= 32 { // the compiler checks no bounds within
+	for len(payload) >= 32 && len(dst) >= 32 { // both, so that no bounds are checked inside
 		le.PutUint64(dst, le.Uint64(payload)^key64)
 		le.PutUint64(dst[8:], le.Uint64(payload[8:])^key64)
 		le.PutUint64(dst[16:], le.Uint64(payload[16:])^key64)
@@ -133,8 +137,8 @@ func appendMasked(b, payload []byte, key uint32) []byte {
 	return b
 }
 
-// ValidCloseCode reports whether code may stand in a close frame (RFC 6455,
-// section 7.4, and the IANA registry).
+// ValidCloseCode reports whether a close frame may contain code (RFC 6455, section 7.4,
+// and the IANA registry).
 func ValidCloseCode(code int) bool {
 	switch {
 	case code == 1004, code == 1005, code == 1006:
@@ -145,10 +149,12 @@ func ValidCloseCode(code int) bool {
 	return code >= 3000 && code <= 4999
 }
 
-// maxReason is the room for a reason in a close frame (RFC 6455, section 5.5.1).
+// maxReason is the largest reason that fits into a close frame, behind its code, in
+// bytes (RFC 6455, section 5.5.1).
 const maxReason = maxControlPayload - 2
 
-// CutReason makes reason fit into a close frame, as valid UTF-8.
+// CutReason returns reason as valid UTF-8 that fits into a close frame. Invalid bytes
+// become U+FFFD, and a reason that is too long is cut at a character boundary.
 func CutReason(reason string) string {
 	reason = strings.ToValidUTF8(reason, "\uFFFD")
 	if len(reason) <= maxReason {
@@ -161,7 +167,7 @@ func CutReason(reason string) string {
 	return reason[:end]
 }
 
-// closeBody is the payload of a close frame.
+// closeBody returns the payload of a close frame.
 func closeBody(code int, reason string) []byte {
 	if code == codeNone {
 		return nil

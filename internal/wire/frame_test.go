@@ -72,8 +72,7 @@ func TestMinimal(t *testing.T) {
 	}
 }
 
-// TestAppendFrame: frames of every size around those of the header, behind what is
-// there already.
+// TestAppendFrame appends frames of sizes around those at which the header grows.
 func TestAppendFrame(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, size := range []int{0, 1, 7, 8, 9, 124, 125, 126, 127, 128, 1000, 65534, 65535, 65536, 65537, 100_000} {
@@ -88,7 +87,7 @@ func TestAppendFrame(t *testing.T) {
 			t.Errorf("%d bytes: the payload was changed", size)
 		}
 		if len(b) != 6+FrameSize(size) || string(b[:6]) != "before" {
-			t.Fatalf("%d bytes: a frame of %d, behind %q", size, len(b)-6, b[:6])
+			t.Fatalf("%d bytes: a frame of %d bytes, after %q", size, len(b)-6, b[:6])
 		}
 		if h, ok := parseHeader(b[6:]); !ok || !h.masked || h.length != int64(size) || h.size != FrameSize(size)-size {
 			t.Errorf("%d bytes: the header is %+v, %v", size, h, ok)
@@ -97,22 +96,15 @@ func TestAppendFrame(t *testing.T) {
 	}
 }
 
-func checkSent(t testing.TB, got []byte, want ...sentFrame) {
-	t.Helper()
-	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
-		t.Errorf("sent %v, want %v", frames, want)
-	}
-}
-
-// TestEveryFrameHasItsKey: no key comes twice, but by chance.
-func TestEveryFrameHasItsKey(t *testing.T) {
+// TestMaskingKeys checks that masking keys do not repeat, except by chance.
+func TestMaskingKeys(t *testing.T) {
 	keys := map[uint32]bool{}
 	for range 100 {
 		b := appendFrame(make([]byte, 0, 6), finBit|opPong, nil)
 		keys[binary.BigEndian.Uint32(b[2:])] = true
 	}
 	if len(keys) < 99 {
-		t.Errorf("%d keys of 100 frames", len(keys))
+		t.Errorf("%d different masking keys in 100 frames", len(keys))
 	}
 }
 
@@ -129,13 +121,13 @@ func TestAppendMasked(t *testing.T) {
 			for i := range part {
 				want = append(want, part[i]^key[i%4])
 			}
-			// What lies behind must stay.
+			// What is in memory behind the result must not change.
 			b := append(make([]byte, 0, 200), payload[:start]...)
 			behind := b[len(want) : len(want)+8]
 			copy(behind, "untouched")
 			b = appendMasked(b, part, binary.LittleEndian.Uint32(key[:]))
 			if !bytes.Equal(b, want) || string(behind) != "untouche" {
-				t.Fatalf("from %d to %d: got % x, and then %q; want % x", start, end, b, behind, want)
+				t.Fatalf("payload[%d:%d]: got % x, followed by %q; want % x", start, end, b, behind, want)
 			}
 		}
 	}

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// FuzzWire compares readers of the same stream, cut anywhere: a Conn, one that lends
-// its messages, coder/websocket alone, and the oracle. A Conn must do as the oracle
-// says. So must coder/websocket, up to the differences.
+// FuzzWire compares readers of the same stream, cut anywhere: a Conn, with and without
+// borrowing, coder/websocket, and the oracle. A Conn must do what the oracle predicts.
+// So must coder/websocket, up to the first of the known differences.
 func FuzzWire(f *testing.F) {
 	for seed := range uint64(60) {
 		f.Add(randomProgram(rand.New(rand.NewPCG(seed, 1)), byte(seed), 200))
@@ -29,7 +29,8 @@ func FuzzWire(f *testing.F) {
 	})
 }
 
-// TestWireRandomStreams is a little of FuzzWire, the same each time.
+// TestWireRandomStreams runs FuzzWire on a fixed set of random streams, which meet every
+// known difference.
 func TestWireRandomStreams(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	met := map[difference]int{}
@@ -44,10 +45,10 @@ func TestWireRandomStreams(t *testing.T) {
 			t.Fatalf("program %q", program)
 		}
 	}
-	t.Logf("the differences that were met: %v", met)
+	t.Logf("streams by the difference met: %v", met)
 	for d := range differences {
 		if met[difference(d)] == 0 {
-			t.Errorf("no stream came to difference %d", d)
+			t.Errorf("no stream met difference %d", d)
 		}
 	}
 }
@@ -61,19 +62,19 @@ func randomProgram(random *rand.Rand, flags byte, longest int) []byte {
 	return program
 }
 
-// checkStream returns the difference that the stream came to.
+// checkStream compares the readers of a stream, and returns the difference that it met.
 func checkStream(t *testing.T, g *generator) difference {
 	t.Helper()
 	want := predict(g.set, g.stream)
 	for _, g.set.borrow = range []bool{false, true} {
 		got := overWire(t, g.set, &script{in: g.stream, cut: g.cuts(), end: io.EOF, last: g.flags&flagLast != 0})
 		if bad := want.reject(got); bad != "" {
-			t.Errorf("a Conn, borrowing %t: %s: got\n%v\nwant\n%v", g.set.borrow, bad, got, want.outcome)
+			t.Errorf("Conn, borrow %t: %s: got\n%v\nwant\n%v", g.set.borrow, bad, got, want.outcome)
 		}
 	}
 	alone, ok := aloneUnlessItPanics(t, g.set, &script{in: g.stream, cut: g.cuts(), end: errEnd}, want)
 	if bad := want.rejectBare(alone); ok && bad != "" {
-		t.Errorf("coder/websocket alone: %s, difference %d at %v: got\n%v\nwant\n%v", bad, want.differs, want.agreed, alone, want.outcome)
+		t.Errorf("coder/websocket: %s, difference %d at %v: got\n%v\nwant\n%v", bad, want.differs, want.agreed, alone, want.outcome)
 	}
 	if t.Failed() {
 		t.Logf("%+v, stream\n%.2000q", g.set, g.stream)
@@ -81,8 +82,8 @@ func checkStream(t *testing.T, g *generator) difference {
 	return want.differs
 }
 
-// aloneUnlessItPanics is alone. It reports false when coder/websocket panics where it
-// may do anything.
+// aloneUnlessItPanics is like alone, but reports false if coder/websocket panics after a
+// difference from which on nothing is compared.
 func aloneUnlessItPanics(t *testing.T, set setting, src *script, want prediction) (got outcome, ok bool) {
 	defer func() {
 		if !ok && differences[want.differs].manner == goesOn {
@@ -92,7 +93,7 @@ func aloneUnlessItPanics(t *testing.T, set setting, src *script, want prediction
 	return alone(t, set, src), true
 }
 
-// generator makes a stream out of the bytes of a program.
+// generator turns the bytes of a program into a stream.
 type generator struct {
 	program []byte
 	flags   byte
@@ -101,20 +102,20 @@ type generator struct {
 	stream  []byte
 
 	controls int
-	deflater *deflater // either
-	lz       *lz       // or
-	fresh    bool
+	deflater *deflater // the server's compressor, if lz is nil
+	lz       *lz       // the server's compressor, if deflater is nil
+	fresh    bool      // no context takeover
 }
 
 const (
 	flagRaw     = 1 << iota // the program is the stream
 	flagDeflate             // permessage-deflate is negotiated
-	flagFresh               // without context takeover
-	flagWindow              // with a window that the server chose
-	flagSmall               // a small limit
-	flagByBytes             // cut everywhere
-	flagWhole               // cut nowhere
-	flagLast                // the end comes with the last bytes
+	flagFresh               // no context takeover
+	flagWindow              // server_max_window_bits is negotiated
+	flagSmall               // a small read limit
+	flagByBytes             // reads return one or two bytes
+	flagWhole               // reads return as much as fits
+	flagLast                // io.EOF comes along with the last bytes
 )
 
 func newGenerator(program []byte) *generator {
@@ -136,7 +137,7 @@ func newGenerator(program []byte) *generator {
 	return g
 }
 
-// agree chooses the parameters of permessage-deflate, and how the server compresses.
+// agree chooses the parameters of permessage-deflate and the server's compressor.
 func (g *generator) agree(choice byte) {
 	g.set.extension = extension
 	window := maxWindow
@@ -155,7 +156,7 @@ func (g *generator) agree(choice byte) {
 	}
 }
 
-// cuts is how the stream arrives: the same each time.
+// cuts returns a function that cuts the stream into reads, the same way each time.
 func (g *generator) cuts() func() int {
 	random := rand.New(rand.NewPCG(uint64(g.flags), uint64(len(g.stream))))
 	switch {
@@ -183,8 +184,8 @@ func (g *generator) frame(first byte, payload string) {
 	g.stream = append(g.stream, frame(first, payload)...)
 }
 
-// step appends a message, or something else. Most of it is legal, or streams
-// were short.
+// step appends a message or something else. Most steps are legal, since a violation ends
+// the stream.
 func (g *generator) step() {
 	switch op := g.next(); {
 	case op < 60:
@@ -204,8 +205,7 @@ func (g *generator) step() {
 	}
 }
 
-// message appends a message that was cut into frames, with control frames
-// between them.
+// message appends a message, fragmented by a number of cuts.
 func (g *generator) message(cuts byte) {
 	opcode, payload := byte(opText), ""
 	if g.next()%4 == 0 {
@@ -216,6 +216,7 @@ func (g *generator) message(cuts byte) {
 	g.fragments(opcode, payload, cuts)
 }
 
+// fragments appends a message with control frames between its fragments.
 func (g *generator) fragments(first byte, payload string, cuts byte) {
 	for range cuts {
 		n := g.random.IntN(len(payload) + 1)
@@ -231,8 +232,8 @@ func (g *generator) fragments(first byte, payload string, cuts byte) {
 	g.frame(finBit|first, payload)
 }
 
-// control appends a ping or pong, unless the pongs could exceed the backlog: how
-// soon they are flushed is chance.
+// control appends a ping or pong, unless there are so many that pongs might be dropped:
+// that depends on how soon they are flushed.
 func (g *generator) control() {
 	if g.controls++; g.controls > MaxFlush/FrameSize(maxControlPayload)-100 {
 		return
@@ -247,7 +248,7 @@ func (g *generator) close() {
 	g.frame(closeFrame, closePayload(code, pick(g, "", "bye", "é", "\xff", "\xc3", strings.Repeat("r", 123))))
 }
 
-// bytes returns bytes of one of the sizes that matter.
+// bytes returns random bytes, of one of the sizes at which something changes.
 func (g *generator) bytes() string {
 	size := pick(g, 0, 1, 2, 5, 124, 125, 126, 127, 200, 252, 256, 1000, -1)
 	if size < 0 {
@@ -256,7 +257,7 @@ func (g *generator) bytes() string {
 	return string(randomBytes(g.random, size))
 }
 
-// text returns text, or seldom what is none.
+// text returns text, which is seldom invalid.
 func (g *generator) text() string {
 	switch op := g.next(); {
 	case op < 150:
@@ -268,13 +269,13 @@ func (g *generator) text() string {
 	}
 }
 
-// brokenTexts are texts that end badly, or go on badly.
+// brokenTexts are texts that are not valid UTF-8.
 var brokenTexts = []string{
 	"\x80", "\xc0\x80", "\xc3", "\xc2a", "\xe0\x9f\xbf", "\xe2\x82", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf", "\xf0\x9f\x99",
 	"\xf4\x90\x80\x80", "\xf5", "\xff", "a\xe1\x80b",
 }
 
-// compressed appends a compressed message in one frame or more.
+// compressed appends a compressed message, fragmented or not.
 func (g *generator) compressed() {
 	opcode := pick(g, byte(opText), opBinary)
 	plain := g.text
@@ -296,13 +297,13 @@ func (g *generator) compressed() {
 	g.fragments(rsv1Bit|opcode, g.damaged(deflated), g.next()%4)
 }
 
-// blocks returns the payload of a compressed message, with blocks of many kinds.
+// blocks returns the payload of a compressed message with blocks of several kinds.
 func (g *generator) blocks(plain func() string) string {
 	if g.fresh {
 		g.lz.forget()
 	}
 	if g.next() < 20 {
-		g.lz.window = maxWindow // whatever was agreed upon
+		g.lz.window = maxWindow // whatever was negotiated
 	}
 	deflated, final := "", false
 	for range 1 + g.next()%4 {
@@ -322,21 +323,7 @@ func (g *generator) blocks(plain func() string) string {
 	return deflated + g.lz.end()
 }
 
-// stored returns a stored block.
-func (z *lz) stored(data string, final bool) string {
-	data = data[:min(len(data), 0xFFFF)]
-	header, n := uint64(0), uint64(len(data))
-	if final {
-		header = 1
-	}
-	z.write(header, 3)
-	z.write(0, -z.n&7)
-	z.write(n|(n^0xFFFF)<<16, 32)
-	z.history = append(z.history, data...)
-	return z.take() + data
-}
-
-// damaged is mostly what it was.
+// damaged returns deflated, in rare cases truncated, extended or corrupted.
 func (g *generator) damaged(deflated string) string {
 	switch op := g.next(); {
 	case deflated == "" || op < 236:
@@ -353,7 +340,7 @@ func (g *generator) damaged(deflated string) string {
 	return string(b)
 }
 
-// rare appends what ends a connection, or nearly does.
+// rare appends or changes what ends a connection, or nearly does.
 func (g *generator) rare() {
 	switch g.next() % 12 {
 	case 0:
@@ -379,11 +366,11 @@ func (g *generator) rare() {
 		g.stream = append(g.stream, g.program[:n]...)
 		g.program = g.program[n:]
 	case 8:
-		if len(g.stream) > 0 { // a byte changes
+		if len(g.stream) > 0 { // corrupt a byte
 			g.stream[g.random.IntN(len(g.stream))] = g.next()
 		}
 	case 9:
-		if g.next() < 50 { // the rest is lost
+		if g.next() < 50 { // truncate the stream
 			g.stream = g.stream[:g.random.IntN(len(g.stream)+1)]
 			g.program = nil
 		}

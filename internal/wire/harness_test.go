@@ -11,12 +11,14 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/coder/websocket"
 )
@@ -37,6 +39,15 @@ func frame(first byte, payload string) []byte {
 	return append(head(first, uint64(len(payload))), payload...)
 }
 
+// The first bytes of unfragmented frames.
+const (
+	textFrame   = finBit | opText
+	binaryFrame = finBit | opBinary
+	pingFrame   = finBit | opPing
+	pongFrame   = finBit | opPong
+	closeFrame  = finBit | opClose
+)
+
 // masked returns a masked frame, as a client sends it.
 func masked(first byte, payload string) []byte {
 	b := head(first, uint64(len(payload)))
@@ -54,8 +65,28 @@ func closePayload(code int, reason string) string {
 	return string(binary.BigEndian.AppendUint16(nil, uint16(code))) + reason
 }
 
+// ping returns the payload of our ping with the given number.
+func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
+
 // join returns a stream of frames.
 func join(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
+
+// whole returns frames as a single piece.
+func whole(frames ...[]byte) [][]byte { return [][]byte{join(frames...)} }
+
+// chopped returns frames in pieces of n bytes.
+func chopped(n int, frames ...[]byte) [][]byte {
+	return slices.Collect(slices.Chunk(join(frames...), n))
+}
+
+// fragmented returns the frames of a message in fragments of n bytes.
+func fragmented(opcode byte, payload string, n int) (frames [][]byte) {
+	for len(payload) > n {
+		frames = append(frames, frame(opcode, payload[:n]))
+		opcode, payload = opContinuation, payload[n:]
+	}
+	return append(frames, frame(finBit|opcode, payload))
+}
 
 // sentFrame is a frame that the client wrote.
 type sentFrame struct {
@@ -65,14 +96,14 @@ type sentFrame struct {
 
 func (f sentFrame) String() string { return fmt.Sprintf("%#x %.40q", f.first, f.payload) }
 
-// sentFrames takes what a client wrote apart. Every byte must belong to a
-// complete masked frame.
+// sentFrames parses what a client wrote, which must consist of complete, masked
+// frames.
 func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 	t.Helper()
 	for len(b) > 0 {
 		h, ok := parseHeader(b)
 		if !ok || !h.masked || h.length < 0 || int64(len(b)-h.size) < h.length {
-			t.Fatalf("after %v the client wrote no frame: % x", frames, b)
+			t.Fatalf("after %v: not a complete masked frame: % x", frames, b)
 		}
 		key := b[h.size-4 : h.size]
 		payload := bytes.Clone(b[h.size : h.size+int(h.length)])
@@ -85,60 +116,14 @@ func sentFrames(t testing.TB, b []byte) (frames []sentFrame) {
 	return frames
 }
 
-// script is a transport whose server has sent everything already. It hands out
-// at most cut bytes at once, and ends by end.
-type script struct {
-	in   []byte
-	cut  func() int
-	end  error
-	last bool // end comes with the last bytes
-
-	mu  sync.Mutex
-	out bytes.Buffer
-}
-
-func (s *script) Read(p []byte) (int, error) {
-	if len(s.in) == 0 {
-		return 0, s.end
-	}
-	n := len(s.in)
-	if s.cut != nil {
-		n = max(1, s.cut())
-	}
-	n = copy(p, s.in[:min(n, len(s.in))])
-	s.in = s.in[n:]
-	if len(s.in) == 0 && s.last {
-		return n, s.end
-	}
-	return n, nil
-}
-
-func (s *script) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.out.Write(p)
-}
-
-func (s *script) Close() error { return nil }
-
-func (s *script) written() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Clone(s.out.Bytes())
-}
-
-// inTwo cuts once, after n bytes.
-func inTwo(n int) func() int {
-	return func() int {
-		defer func() { n = 1 << 30 }()
-		return n
+func checkSent(t testing.TB, got []byte, want ...sentFrame) {
+	t.Helper()
+	if frames := sentFrames(t, got); !slices.Equal(frames, want) {
+		t.Errorf("sent %v, want %v", frames, want)
 	}
 }
 
-// byBytes cuts everywhere.
-func byBytes() int { return 1 }
-
-// switching answers an upgrade with a body.
+// switching is an http.RoundTripper that switches protocols. The body is the connection.
 type switching struct {
 	body      io.ReadCloser
 	extension string
@@ -163,14 +148,14 @@ func (s switching) RoundTrip(request *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// setting is how a stream is read.
+// setting configures the reader of a stream.
 type setting struct {
 	limit     int64
 	extension string // permessage-deflate and its parameters, if negotiated
 	borrow    bool
 }
 
-// dial lets coder/websocket, the oracle of some tests, read a stream.
+// dial returns a connection of coder/websocket, the oracle of some tests, over body.
 func (s setting) dial(t testing.TB, body io.ReadCloser) *websocket.Conn {
 	t.Helper()
 	opts := &websocket.DialOptions{HTTPClient: &http.Client{Transport: switching{body, s.extension}}}
@@ -184,7 +169,7 @@ func (s setting) dial(t testing.TB, body io.ReadCloser) *websocket.Conn {
 	return conn
 }
 
-// The timeouts of a connection from start.
+// Timeouts of the connections that start returns.
 const (
 	writeTimeout = 10 * time.Second
 	closeTimeout = 5 * time.Second
@@ -192,15 +177,14 @@ const (
 
 // owner is an Owner that answers every ping, unless told otherwise.
 type owner struct {
-	answer  func(payload []byte) bool // if not nil, it is asked about each ping
-	stalled func()                    // if not nil, it is called for each stall
-	borrow  bool                      // what next returns
+	answer  func(payload []byte) bool // if not nil, decides about each ping
+	stalled func()                    // if not nil, is called by Stalled
+	borrow  bool                      // next borrows
 
-	// pings and pongs are of the reading goroutine.
-	pings, pongs []string
-	stalls       atomic.Int64
-	failures     atomic.Int64 // of writes
-	spawned      atomic.Int64 // goroutines
+	pings, pongs []string     // payloads; written by the reading goroutine
+	stalls       atomic.Int64 // calls of Stalled
+	failures     atomic.Int64 // calls of Failed
+	spawned      atomic.Int64 // calls of Go
 	running      sync.WaitGroup
 }
 
@@ -228,8 +212,13 @@ func (o *owner) Go(f func()) {
 // join waits for the goroutines of the connection.
 func (o *owner) join() { o.running.Wait() }
 
-// start starts a connection, whose config is its own. A transport that is a
-// net.Conn is the network, too.
+// idle is an owner whose goroutines never run.
+type idle struct{ *owner }
+
+func (o idle) Go(func()) { o.spawned.Add(1) }
+
+// start starts a connection with a Config of its own. A transport that is a net.Conn is
+// the network connection as well.
 func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *owner) {
 	t.Helper()
 	var extensions []string
@@ -252,11 +241,25 @@ func start(t testing.TB, set setting, transport io.ReadWriteCloser) (*Conn, *own
 	return c, o
 }
 
-// finish does what an owner does with a connection whose reading has ended.
+// finish takes down a connection whose reading has ended, as its owner must.
 func finish(c *Conn, o *owner) {
 	c.Close()
 	o.join()
 	c.Release()
+}
+
+func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
+
+// next calls Next, and borrows if the setting says so.
+func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
+
+// drain reads until Next fails, and returns the error.
+func drain(c *Conn) error {
+	for {
+		if _, err := next(c); err != nil {
+			return err
+		}
+	}
 }
 
 // message is a message that was delivered.
@@ -267,7 +270,21 @@ type message struct {
 
 func (m message) String() string { return fmt.Sprintf("%d:%.40q(%d)", m.typ, m.data, len(m.data)) }
 
-// outcome is all that reading a stream led to.
+func texts(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Text, payload})
+	}
+	return want
+}
+
+func binaries(payloads ...string) (want []message) {
+	for _, payload := range payloads {
+		want = append(want, message{Binary, payload})
+	}
+	return want
+}
+
+// outcome is everything that reading a stream led to.
 type outcome struct {
 	messages []message
 	sent     []sentFrame
@@ -283,7 +300,7 @@ const endLost = "lost"
 func endClosed(code int, reason string) string { return fmt.Sprintf("closed %d %q", code, reason) }
 func endProtocol(code int) string              { return fmt.Sprintf("protocol error %d", code) }
 
-// endOf names the end of reading.
+// endOf describes the error that ended reading.
 func endOf(err error) string {
 	var closed *Closed
 	var violation *Violation
@@ -309,13 +326,13 @@ func overWire(t testing.TB, set setting, src *script) (got outcome) {
 	got.sent = sentFrames(t, append(src.written(), pending(c)...))
 	got.end = endOf(err)
 	if c.End() != err {
-		t.Errorf("reading ended by %v, and then by %v", err, c.End())
+		t.Errorf("Next returned %v, End returns %v", err, c.End())
 	}
 	return got
 }
 
-// readAll reads until the end. Messages that are to be kept are looked at only
-// when the function that it returns is called.
+// readAll reads until Next fails. Data that is not borrowed is looked at only when the
+// returned function is called, after all reads: it must not have changed by then.
 func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 	t.Helper()
 	var kept []Message
@@ -324,7 +341,7 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 		burst, err := next(c)
 		if err != nil {
 			if len(burst) != 0 {
-				t.Errorf("%d messages come with %v", len(burst), err)
+				t.Errorf("Next returned %d messages along with %v", len(burst), err)
 			}
 			return func() []message { return append(copied, copies(kept)...) }, err
 		}
@@ -340,11 +357,11 @@ func readAll(t testing.TB, c *Conn) (messages func() []message, err error) {
 func checkBurst(t testing.TB, burst []Message) {
 	t.Helper()
 	if len(burst) == 0 || len(burst) > maxBurst {
-		t.Errorf("a burst of %d messages", len(burst))
+		t.Errorf("burst of %d messages, want 1 to %d", len(burst), maxBurst)
 	}
 	for _, m := range burst {
 		if m.Data == nil || len(m.Data) != cap(m.Data) {
-			t.Errorf("a message of %d bytes has room for %d (nil: %t)", len(m.Data), cap(m.Data), m.Data == nil)
+			t.Errorf("data has len %d and cap %d (nil: %t), want the same and not nil", len(m.Data), cap(m.Data), m.Data == nil)
 		}
 	}
 }
@@ -356,18 +373,67 @@ func copies(messages []Message) (copied []message) {
 	return copied
 }
 
-// pending returns what nobody has flushed.
+func put(t testing.TB, c *Conn, typ Type, data string) {
+	t.Helper()
+	if err := c.Write(&Outgoing{Type: typ, Data: []byte(data)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flush(t testing.TB, c *Conn) {
+	t.Helper()
+	if err := c.Flush(); err != nil {
+		t.Error(err)
+	}
+}
+
+// checkRefused checks that messages are refused with an error, and get no position.
+func checkRefused(t *testing.T, c *Conn, want error) {
+	t.Helper()
+	pendingBefore := len(pending(c))
+	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
+	if err := c.Write(&messages[0]); err != want {
+		t.Errorf("Write: got %v, want %v", err, want)
+	}
+	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
+		t.Errorf("WriteAll: got %v, want %v", err, want)
+	}
+	for _, m := range messages {
+		if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
+			t.Errorf("a refused message has the position %d to %d", m.start, m.end)
+		}
+	}
+	if got := len(pending(c)); got != pendingBefore {
+		t.Errorf("%d bytes of refused messages were appended", got-pendingBefore)
+	}
+}
+
+// pending returns the bytes that were not flushed yet.
 func pending(c *Conn) []byte {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
 	return slices.Clone(c.out.buf)
 }
 
-// errEnd ends a script in a way that coder/websocket does not take for the end
-// of a message.
-var errEnd = errors.New("the script is over")
+// broken reports whether a write has failed. It panics unless the owner was told once.
+func broken(c *Conn) bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	told := int64(0)
+	if c.out.err != nil {
+		told = 1
+	}
+	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
+		panic("Failed was not called exactly once per failed connection")
+	}
+	return c.out.err != nil
+}
 
-// alone reads src by coder/websocket alone.
+// errEnd ends a script. Unlike io.EOF, coder/websocket does not take it for the end of a
+// message.
+var errEnd = errors.New("end of script")
+
+// alone reads src with coder/websocket instead of a Conn.
 func alone(t testing.TB, set setting, src *script) (got outcome) {
 	t.Helper()
 	conn := set.dial(t, src)
@@ -400,9 +466,6 @@ func alone(t testing.TB, set setting, src *script) (got outcome) {
 	}
 	return got
 }
-
-// deflateExtension is what a server answers that agrees without conditions.
-const deflateExtension = "permessage-deflate"
 
 // mixedStream has every kind of frame that a server may send, and mixedOutcome
 // is what it leads to.
@@ -449,22 +512,45 @@ func checkOutcome(t testing.TB, what string, got, want outcome) {
 	}
 }
 
-func borrows(c *Conn) bool { return c.owner.(*owner).borrow }
-
-// next is Next, which borrows if the setting says so.
-func next(c *Conn) ([]Message, error) { return c.Next(borrows(c)) }
-
-// broken reports whether the network takes no more bytes, which the owner was told
-// once.
-func broken(c *Conn) bool {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	told := int64(0)
-	if c.out.err != nil {
-		told = 1
+// bothWays runs a test without and with borrowing.
+func bothWays(t *testing.T, test func(t *testing.T, set setting)) {
+	for _, borrow := range []bool{false, true} {
+		t.Run(fmt.Sprintf("borrow=%v", borrow), func(t *testing.T) {
+			test(t, setting{limit: 1 << 20, borrow: borrow})
+		})
 	}
-	if o, ok := c.owner.(*owner); ok && o.failures.Load() != told {
-		panic("the owner of a broken connection was not told, or too often")
+}
+
+// recycled reports whether the pool hands out again what use returned. A pool may drop
+// anything at any time, but hardly in every one of so many attempts.
+func recycled[T any](pool *sync.Pool, use func() *T) bool {
+	for range 50 {
+		used := use()
+		got := pool.Get().(*T)
+		pool.Put(got)
+		if used == got {
+			return true
+		}
 	}
-	return c.out.err != nil
+	return false
+}
+
+func allocated(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
+}
+
+// adjacent reports whether b begins where a ends.
+func adjacent(a, b []byte) bool {
+	return unsafe.Add(unsafe.Pointer(unsafe.SliceData(a)), len(a)) == unsafe.Pointer(unsafe.SliceData(b))
+}
+
+// within reports whether part lies in the memory of another slice.
+func within(part, of []byte) bool {
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
+	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
+	return at >= from && at < from+uintptr(len(of))
 }

@@ -8,30 +8,30 @@ import (
 	"unicode/utf8"
 )
 
-// inflation is what a connection needs for compressed messages (RFC 7692, section
-// 7.2.2). Without a window of former messages each one is inflated afresh. With it,
-// one inflater reads on through all of them, since starting it afresh with a copy of
-// the window costs several times what a small message does.
+// inflation is the state that decompresses messages (RFC 7692, section 7.2.2). Without
+// context takeover the inflater is reset for each message. With it, one inflater reads
+// on through all messages, because a reset with a copy of the window costs several
+// times as much as a small message.
 type inflation struct {
-	window window    // of what was inflated before, with takeover
-	z      *inflater // borrowed while compressed messages come
-	used   int       // of z.out, by the burst
-	busy   bool      // z was used since the last rest
+	window window    // of earlier messages, with context takeover
+	z      *inflater // borrowed from the pool while compressed messages arrive
+	used   int       // bytes of z.out that the current burst lends
+	busy   bool      // z was used since the last call of rest
 }
 
-// inflater is borrowed from a pool.
+// inflater is a pooled decompressor and its buffers.
 type inflater struct {
 	source source
 	flate  io.ReadCloser
-	ready  bool // flate can read on with the next message
-	out    [maxInflated]byte
-	dict   [maxWindow]byte
+	ready  bool              // flate can read on with the next message
+	out    [maxInflated]byte // the data of the messages of a burst
+	dict   [maxWindow]byte   // a copy of the window, for a reset
 }
 
 const (
-	maxInflated = 64 << 10 // of a burst
-	maxWindow   = 32 << 10
-	roomy       = 4 << 10 // the least room for the next message of a burst
+	maxInflated = 64 << 10
+	maxWindow   = 32 << 10 // of deflate (RFC 1951)
+	roomy       = 4 << 10  // a burst ends when less room than this is left in out
 )
 
 var inflaters = sync.Pool{New: func() any {
@@ -43,7 +43,7 @@ var inflaters = sync.Pool{New: func() any {
 // crowded reports whether the burst ends before another compressed message.
 func (i *inflation) crowded() bool { return i.used > maxInflated-roomy }
 
-// rest gives the inflater back, unless it was used since the last time.
+// rest returns the inflater to the pool, unless it was used since the previous call.
 func (i *inflation) rest() {
 	if i.z != nil && !i.busy {
 		i.z.source = source{}
@@ -53,7 +53,7 @@ func (i *inflation) rest() {
 	i.busy = false
 }
 
-// borrow makes sure that there is an inflater, ready for the next message.
+// borrowInflater returns an inflater that is ready for the next message.
 func (r *reader) borrowInflater() *inflater {
 	i := &r.inflation
 	if i.z == nil {
@@ -69,13 +69,13 @@ func (r *reader) borrowInflater() *inflater {
 	return z
 }
 
-// restart makes the inflater begin afresh, with a history to which it may refer.
+// restart resets the inflater. What it reads next may refer to history.
 func (z *inflater) restart(history []byte) {
-	_ = z.flate.(flate.Resetter).Reset(&z.source, history) // cannot fail
+	_ = z.flate.(flate.Resetter).Reset(&z.source, history) // never fails
 	z.ready = true
 }
 
-// inflated takes the compressed message under way.
+// inflated reads the current message, which is compressed.
 func (r *reader) inflated(typ Type) {
 	i, received := &r.inflation, r.w-r.r
 	z := r.borrowInflater()
@@ -88,28 +88,28 @@ func (r *reader) inflated(typ Type) {
 		r.violate(codeInvalidData, notUTF8)
 		return
 	case !r.borrow:
-		// The rest of the buffer holds more of the same, most likely.
+		// Assume that what is left in the buffer inflates at the same ratio.
 		left := r.w - r.r
 		data = r.carve(data, left*len(data)/max(1, received-left))
 	case cap(data) == cap(out):
 		i.used += len(data)
-	default: // it has memory of its own, which the next one of a new burst may not need
+	default: // data has outgrown z.out: end the burst, so that the next message can use all of it
 		i.used = maxInflated
 	}
 	r.put(typ, data)
 }
 
-// inflate appends the message under way to data, which is empty. It reports false
-// when that ends the connection.
+// inflate appends the current message to data, which is empty. It reports false when
+// reading has ended.
 func (r *reader) inflate(z *inflater, data []byte) ([]byte, bool) {
 	s, limit := &z.source, r.c.config.ReadLimit
 	switch s.refill(); {
 	case r.end != nil:
 		return nil, false
-	case s.state == sourceTail: // a message without a byte
+	case s.state == sourceTail: // an empty payload, which is tolerated
 		return data, true
 	}
-	kept := 0 // of data, in the window
+	kept := 0 // bytes of data that are in the window already
 	for {
 		if len(data) == cap(data) {
 			data = grow(data, limit+1)
@@ -120,17 +120,17 @@ func (r *reader) inflate(z *inflater, data []byte) ([]byte, bool) {
 		switch {
 		case int64(len(data)) > limit:
 			r.violate(codeTooBig, tooBig)
-		case r.end != nil: // while the source asked for more
+		case r.end != nil: // reading ended while the source waited for payload
 		case err == nil && (n == len(room) || !s.done()):
 			continue
 		case err == nil, err == io.ErrUnexpectedEOF && s.done():
-			// With an error, the inflater asked for more after the end, and is of no
-			// use any more.
+			// After an error the inflater has read beyond the end of the message, and
+			// cannot read on with the next one.
 			z.ready = err == nil
 			r.remember(data[kept:])
 			return data, true
 		case err == io.EOF:
-			// A final block. Others may follow (RFC 7692, section 7.2.3.4).
+			// A block with the BFINAL bit. Others may follow (RFC 7692, section 7.2.3.4).
 			over := s.done() || s.over()
 			if r.end != nil {
 				break
@@ -148,30 +148,31 @@ func (r *reader) inflate(z *inflater, data []byte) ([]byte, bool) {
 			z.restart(history)
 			continue
 		default:
-			r.violate(codeInvalidData, "the message cannot be inflated: "+err.Error())
+			r.violate(codeInvalidData, "cannot decompress message: "+err.Error())
 		}
 		return nil, false
 	}
 }
 
-// remember keeps what later messages may refer to.
+// remember adds data to the window, if later messages may refer to it.
 func (r *reader) remember(data []byte) {
 	if d := r.c.deflate; d.ServerTakeover {
 		r.inflation.window.write(data, d.serverWindow())
 	}
 }
 
-// tail is what the sender took from the end of a message: the end of an empty
-// stored block, which begins with the last bits of the message.
+// tail is what the sender removes from the end of a message, and the receiver appends
+// (RFC 7692, sections 7.2.1 and 7.2.2): the length of an empty stored block, whose
+// header is in the last byte of the payload.
 const tail = "\x00\x00\xff\xff"
 
-// source is what the inflater reads: the payload of a message, and the tail. As an
-// io.ByteReader it is never read ahead of.
+// source is what the inflater reads: the payload of a message, and then the tail. It is
+// an io.ByteReader, so that package flate does not read ahead.
 type source struct {
 	r      *reader
 	chunk  []byte
 	state  sourceState
-	stored int // bytes of the stored block under way that are still to come
+	stored int // bytes of the current stored block that were not read yet
 }
 
 type sourceState int
@@ -179,11 +180,11 @@ type sourceState int
 const (
 	sourcePayload sourceState = iota
 	sourceTail                // chunk is the tail
-	sourceBlock               // the tail was taken as the length of a stored block
-	sourceSpent               // of the tail, something was taken otherwise
+	sourceBlock               // the tail was read as the length of a stored block
+	sourceSpent               // the tail, or part of it, was read as something else
 )
 
-// refill makes chunk hold bytes, if there are any.
+// refill fetches the next chunk if the last one is used up.
 func (s *source) refill() {
 	if s.state != sourcePayload || len(s.chunk) > 0 {
 		return
@@ -195,10 +196,10 @@ func (s *source) refill() {
 
 var tailBytes = []byte(tail)
 
-// done reports whether the message ends as it must.
+// done reports whether the message has ended as it must, with an empty stored block.
 func (s *source) done() bool { return s.state == sourceBlock }
 
-// over reports whether nothing but the tail is left.
+// over reports whether only the tail is left.
 func (s *source) over() bool {
 	s.refill()
 	return s.state == sourceTail
@@ -218,8 +219,8 @@ func (s *source) ReadByte() (byte, error) {
 	return b, nil
 }
 
-// Read fills p. Only stored blocks are read by it: the inflater asks for the four bytes
-// of the length of one, and then for its data.
+// Read fills p. Package flate calls it only for a stored block: for the four bytes of
+// its length first, and then for its data.
 func (s *source) Read(p []byte) (n int, err error) {
 	length := s.stored == 0
 	for n < len(p) {
@@ -244,13 +245,14 @@ func (s *source) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// window is the last of what was inflated, to which later messages may refer.
+// window is the sliding window: the latest decompressed bytes, to which later messages
+// may refer.
 type window struct {
-	buf []byte // until it has its full size, and then a ring
-	at  int    // its oldest byte
+	buf []byte // grows to the size of the window, and is a ring from then on
+	at  int    // index of the oldest byte
 }
 
-// write adds p to a window of so many bytes.
+// write appends p to a window of the given size, in bytes.
 func (w *window) write(p []byte, size int) {
 	if len(p) > size {
 		p = p[len(p)-size:]
@@ -260,7 +262,7 @@ func (w *window) write(p []byte, size int) {
 		if need := len(w.buf) + n; need > cap(w.buf) {
 			room := max(need, 2*cap(w.buf), 1<<10)
 			if room > size/2 {
-				room = size // in one piece, of a size that the allocator has
+				room = size // a power of two, and thus a size class of the allocator
 			}
 			w.buf = append(make([]byte, 0, room), w.buf...)
 		}
@@ -274,7 +276,8 @@ func (w *window) write(p []byte, size int) {
 	}
 }
 
-// straight returns the window from its oldest byte on, in dict if need be.
+// straight returns the contents of the window, oldest byte first. If the ring has
+// wrapped, they are copied to dict.
 func (w *window) straight(dict *[maxWindow]byte) []byte {
 	if w.at == 0 {
 		return w.buf

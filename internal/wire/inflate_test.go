@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// compressedFrames returns the frames of compressed messages, one for each payload.
+// compressedFrames returns the frames of compressed, binary messages, one per payload.
 func compressedFrames(payloads ...string) (stream []byte) {
 	for _, payload := range payloads {
 		stream = append(stream, frame(rsv1Bit|binaryFrame, payload)...)
@@ -19,9 +19,9 @@ func compressedFrames(payloads ...string) (stream []byte) {
 	return stream
 }
 
-// checkInflated reads a stream that is cut in several ways, by either kind of Conn. In
-// pieces of a byte, the inflater is borrowed for each message. In a single piece, it
-// is borrowed once.
+// checkInflated reads a stream with and without borrowing, and cut in several ways. If it
+// is cut after every byte, the Conn takes an inflater from the pool for each message. If
+// it is not cut, one inflater serves all messages.
 func checkInflated(t *testing.T, what string, set setting, stream []byte, want outcome) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(uint64(len(stream)), 0))
@@ -35,24 +35,24 @@ func checkInflated(t *testing.T, what string, set setting, stream []byte, want o
 	}
 }
 
-// delivered is the outcome of messages after which the connection is lost.
+// delivered is the outcome of messages that are followed by the loss of the connection.
 func delivered(messages ...message) outcome { return outcome{messages: messages, end: endLost} }
 
-// refused is the outcome of messages before a violation.
+// refused is the outcome of messages that are followed by a violation.
 func refused(code int, messages ...message) outcome {
 	return outcome{messages: messages, sent: []sentFrame{{closeFrame, closePayload(code, "")}}, end: endProtocol(code)}
 }
 
-// inflateExamples are those of RFC 7692, section 7.2.3, by their numbers.
+// inflateExamples are the examples in RFC 7692, sections 7.2.3.1 to 7.2.3.6.
 var inflateExamples = []struct {
 	name   string
 	frames [][]byte
 	want   []message
 }{
-	{"1", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00")}, texts("Hello")},
+	{"1", [][]byte{frame(rsv1Bit|textFrame, helloPayload)}, texts("Hello")},
 	{"1, fragments", [][]byte{frame(rsv1Bit|opText, "\xf2\x48\xcd"), frame(finBit|opContinuation, "\xc9\xc9\x07\x00")}, texts("Hello")},
-	{"2", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00"), frame(rsv1Bit|textFrame, "\xf2\x00\x11\x00\x00")}, texts("Hello", "Hello")},
-	{"2, without takeover", slices.Repeat([][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\xcd\xc9\xc9\x07\x00")}, 2), texts("Hello", "Hello")},
+	{"2", [][]byte{frame(rsv1Bit|textFrame, helloPayload), frame(rsv1Bit|textFrame, againPayload)}, texts("Hello", "Hello")},
+	{"2, without takeover", slices.Repeat([][]byte{frame(rsv1Bit|textFrame, helloPayload)}, 2), texts("Hello", "Hello")},
 	{"3", [][]byte{frame(rsv1Bit|textFrame, "\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00")}, texts("Hello")},
 	{"4", [][]byte{frame(rsv1Bit|textFrame, "\xf3\x48\xcd\xc9\xc9\x07\x00\x00")}, texts("Hello")},
 	{"5", [][]byte{frame(rsv1Bit|textFrame, "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00")}, texts("Hello")},
@@ -73,18 +73,18 @@ func TestInflateExamples(t *testing.T) {
 	}
 }
 
-// TestInflateNothing: a payload without a byte, which is not quite legal, is an empty
-// message, and leaves the inflater as it was.
-func TestInflateNothing(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+// TestInflateEmptyPayload checks that an empty payload, which is not strictly legal, is
+// read as an empty message, and does not affect the messages after it.
+func TestInflateEmptyPayload(t *testing.T) {
+	const hello, again = helloPayload, againPayload
 	stream := compressedFrames("", hello, "", again, "", "\x00", again)
 	want := delivered(binaries("", "Hello", "", "Hello", "", "", "Hello")...)
-	checkInflated(t, "nothing", setting{limit: 5, extension: extension}, stream, want)
+	checkInflated(t, "empty payloads", setting{limit: 5, extension: extension}, stream, want)
 	fragments := join(frame(rsv1Bit|opText, ""), frame(opContinuation, ""), frame(finBit|opContinuation, ""))
-	checkInflated(t, "fragments of nothing", setting{limit: 1, extension: extension}, fragments, delivered(texts("")...))
+	checkInflated(t, "empty fragments", setting{limit: 1, extension: extension}, fragments, delivered(texts("")...))
 }
 
-// deflaters compress a short message into one block, and the end of the message.
+// deflaters compress a short message into a single block and the end of the message.
 var deflaters = map[string]func(data string) string{
 	"fastest": func(data string) string { return deflatedBy(flate.BestSpeed, data) },
 	"best":    func(data string) string { return deflatedBy(flate.BestCompression, data) },
@@ -96,17 +96,8 @@ var deflaters = map[string]func(data string) string{
 	},
 }
 
-func deflatedBy(level int, data string) string {
-	var out bytes.Buffer
-	w, _ := flate.NewWriter(&out, level)
-	_, _ = io.WriteString(w, data)
-	_ = w.Flush()
-	return strings.TrimSuffix(out.String(), tail)
-}
-
-// TestInflateEveryCut: a message that lacks anything at its end is a violation, and
-// nothing of it is delivered. Without its last byte, the end of many a message could
-// be found in the tail.
+// TestInflateEveryCut checks that a truncated message is a violation and is not delivered.
+// If only the last byte is missing, the tail could be mistaken for the end of a message.
 func TestInflateEveryCut(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for name, deflate := range deflaters {
@@ -116,12 +107,12 @@ func TestInflateEveryCut(t *testing.T) {
 				data = string(randomBytes(random, 1+random.IntN(60)))
 			}
 			payload := deflate(data)
-			set := setting{limit: 2000, extension: extension, borrow: i%2 == 0} // what is cut may inflate to more
+			set := setting{limit: 2000, extension: extension, borrow: i%2 == 0} // truncated, it may decompress to more
 			for n := 1; n < len(payload); n++ {
 				if payload[:n] == "\x00" { // the header of a stored block alone is an empty message
 					continue
 				}
-				stream := compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", payload[:n], payload)
+				stream := compressedFrames(helloPayload, payload[:n], payload)
 				got := overWire(t, set, &script{in: stream, end: errEnd})
 				if bad := compare(got, refused(1007, binaries("Hello")...)); bad != "" {
 					t.Errorf("%s, %d bytes of %q: got %v", name, n, payload, got)
@@ -133,27 +124,27 @@ func TestInflateEveryCut(t *testing.T) {
 	}
 }
 
-// TestInflateTailInPayload: a sender that does not take the tail away has not ended its
-// message.
+// TestInflateTailInPayload checks that a message is a violation if its sender has not
+// removed the tail.
 func TestInflateTailInPayload(t *testing.T) {
 	for name, deflate := range deflaters {
-		payload := deflate("what was not taken away")
+		payload := deflate("the tail is not removed")
 		for _, more := range []string{tail, tail[:1], tail[:2], tail[:3], tail + tail, "\xff", "\x00\x00"} {
 			set := setting{limit: 100, extension: extension}
 			checkInflated(t, fmt.Sprintf("%s and %q", name, more), set, compressedFrames(payload+more), refused(1007))
 		}
 		again := payload + tail + payload // two blocks
-		want := strings.Repeat("what was not taken away", 2)
+		want := strings.Repeat("the tail is not removed", 2)
 		checkInflated(t, name, setting{limit: 100, extension: extension}, compressedFrames(again, payload+tail+"\x00"),
 			delivered(binaries(want, want[:len(want)/2])...))
 	}
 }
 
-// TestInflateStoredCut: whatever a stored block lacks, the tail is not taken for it. Nor
-// is it where the window of compress/flate ends, up to which that reads.
+// TestInflateStoredCut checks that the tail does not complete a truncated stored block,
+// wherever in the internal window of compress/flate the block ends.
 func TestInflateStoredCut(t *testing.T) {
 	const size = 100
-	for room := range 12 { // in the window, behind what there is of the block
+	for room := range 12 { // bytes left in the window after the truncated block
 		for lacks := 1; lacks < 12; lacks++ {
 			first := strings.Repeat("x", maxWindow-room-(size-lacks))
 			z := newLZ(maxWindow)
@@ -162,14 +153,14 @@ func TestInflateStoredCut(t *testing.T) {
 			stream := compressedFrames(whole, block[:len(block)-lacks], "\x00")
 			got := overWire(t, setting{limit: maxWindow, extension: extension}, &script{in: stream, end: errEnd})
 			if bad := compare(got, refused(1007, binaries(first)...)); bad != "" {
-				t.Errorf("%d bytes lack, with room for %d: %s: got %v", lacks, room, bad, got)
+				t.Errorf("%d bytes missing, room for %d: %s: got %v", lacks, room, bad, got)
 			}
 		}
 	}
 }
 
-// TestInflateFinalBlocks: final blocks anywhere in messages, whose history reaches
-// across them.
+// TestInflateFinalBlocks covers final blocks anywhere in a message. Later blocks refer to
+// what is before them.
 func TestInflateFinalBlocks(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for _, takeover := range []bool{true, false} {
@@ -190,7 +181,7 @@ func TestInflateFinalBlocks(t *testing.T) {
 				want = append(want, message{Binary, data})
 				stream = append(stream, frame(rsv1Bit|binaryFrame, payload)...)
 				if size < 5000 && len(payload) > 200+size*5/4 {
-					t.Errorf("%d bytes for three times %d: no block refers to one before", len(payload), size)
+					t.Errorf("a payload of %d bytes for three times %d bytes: no block refers to an earlier one", len(payload), size)
 				}
 			}
 			for _, cut := range []func() int{nil, func() int { return 1 + random.IntN(100) }} {
@@ -205,8 +196,8 @@ func TestInflateFinalBlocks(t *testing.T) {
 	}
 }
 
-// shaped returns a message of three blocks. The bits of its shape tell which are final,
-// and which are stored.
+// shaped returns a message of three blocks. Bits 0 to 2 of shape say which are final, and
+// bits 3 to 5 which are stored.
 func shaped(z *lz, shape int, text string) (payload, data string) {
 	for i := range 3 {
 		final, part := shape>>i&1 != 0, text
@@ -218,15 +209,15 @@ func shaped(z *lz, shape int, text string) (payload, data string) {
 		}
 		data += part
 	}
-	if shape&4 == 0 || shape&8 != 0 { // else the message ends with its final block
+	if shape&4 == 0 || shape&8 != 0 { // otherwise the message ends with a final block
 		payload += z.end()
 	}
 	return payload, data
 }
 
-// TestInflateFinalTail: the tail may be the length of a final block.
+// TestInflateFinalTail checks that the tail may be the length of a final block.
 func TestInflateFinalTail(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	z := newLZ(maxWindow)
 	ends := z.block("Hello", true) + "\x01"
 	for _, payload := range []string{"\x01", ends, "\x03\x00\x01", "\x03\x00", "\x01" + tail, "\x01" + tail + "\x01" + tail} {
@@ -243,8 +234,8 @@ func TestInflateFinalTail(t *testing.T) {
 	}
 }
 
-// TestInflateWraps: messages that end around the place where the window of
-// compress/flate is full, and those after them.
+// TestInflateWraps covers messages that end where the internal window of compress/flate
+// wraps around, and messages after them.
 func TestInflateWraps(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	for _, total := range []int{maxWindow, 2 * maxWindow} {
@@ -257,7 +248,7 @@ func TestInflateWraps(t *testing.T) {
 					text := words(random, size)
 					payload := z.block(text, false)
 					if i == 1 && d == 0 {
-						payload = z.stored("", false) + payload // what was before is returned before
+						payload = z.stored("", false) + payload // makes compress/flate return what it holds
 					}
 					want = append(want, message{Binary, text})
 					payloads = append(payloads, payload+z.end())
@@ -269,7 +260,7 @@ func TestInflateWraps(t *testing.T) {
 	}
 }
 
-// zeros returns the payload of a message of so many bytes, 1 or more, of one value.
+// zeros returns the payload of a message of size bytes, at least 1, of the same value.
 func zeros(value byte, size int) string {
 	z := newLZ(maxWindow)
 	z.write(0b010, 3)
@@ -290,15 +281,15 @@ func zeros(value byte, size int) string {
 	return z.take() + z.end()
 }
 
-// inOneRead makes frames of compressed messages arrive in one read: the buffer grows by
-// what comes before.
+// inOneRead makes frames arrive in one read: it adds a message before them that makes the
+// buffer grow.
 func inOneRead(frames []byte) (stream []byte, first message) {
 	first = message{Binary, strings.Repeat("x", 300)}
 	return join(frame(binaryFrame, first.data), frames), first
 }
 
-// burstSizes reads by a Conn that borrows, compares each burst, and returns how many
-// messages each had.
+// burstSizes reads a stream with borrowing, checks each burst before the next one, and
+// returns their sizes.
 func burstSizes(t *testing.T, stream []byte, want []message) (sizes []int) {
 	t.Helper()
 	c, o := start(t, setting{limit: 1 << 20, extension: extension, borrow: true}, &script{in: stream, end: errEnd})
@@ -307,7 +298,7 @@ func burstSizes(t *testing.T, stream []byte, want []message) (sizes []int) {
 		burst, err := next(c)
 		if err != nil {
 			if len(want) > 0 || endOf(err) != endLost {
-				t.Errorf("%d messages lack: %v", len(want), err)
+				t.Errorf("%d messages are missing: %v", len(want), err)
 			}
 			return sizes
 		}
@@ -319,15 +310,15 @@ func burstSizes(t *testing.T, stream []byte, want []message) (sizes []int) {
 	}
 }
 
-// TestInflateBursts: a burst ends when there is little room left for the next message,
-// and no message of it overwrites another.
+// TestInflateBursts checks that a burst ends when little room is left for the next message,
+// and that no message of a burst overwrites another.
 func TestInflateBursts(t *testing.T) {
 	for _, test := range []struct{ size, want int }{
-		{1 << 10, 61}, // the room before the last of them is as little as it may be
+		{1 << 10, 61}, // before the last one, the least room that allows another
 		{1<<10 + 1, 60},
 		{1<<10 - 1, 61},
 		{450, maxBurst},
-		{10_000, 7}, // the last one needs memory of its own
+		{10_000, 7}, // the last one outgrows the shared memory
 		{maxInflated - roomy, 2},
 		{maxInflated - roomy + 1, 1},
 		{maxInflated, 1},
@@ -347,8 +338,8 @@ func TestInflateBursts(t *testing.T) {
 	}
 }
 
-// TestInflateFillsTheOutput: messages that fill exactly what is left of the memory for a
-// burst, or a byte less, or more.
+// TestInflateFillsTheOutput covers messages that fill the memory for a burst exactly, or
+// are a byte shorter or longer.
 func TestInflateFillsTheOutput(t *testing.T) {
 	for _, before := range []int{1, 100, 30_000, maxInflated - roomy} {
 		for d := -1; d <= 1; d++ {
@@ -375,12 +366,12 @@ func TestInflateLimit(t *testing.T) {
 		set.limit--
 		checkInflated(t, fmt.Sprint("a byte more than the limit, ", size), set, stream, refused(1009))
 		stream = join(frame(rsv1Bit|opBinary, payload[:1]), frame(opContinuation, payload[1:]), frame(opContinuation, ""))
-		checkInflated(t, fmt.Sprint("before its end, ", size), set, join(stream, frame(finBit|opContinuation, "")), refused(1009))
+		checkInflated(t, fmt.Sprint("in fragments, ", size), set, join(stream, frame(finBit|opContinuation, "")), refused(1009))
 	}
 }
 
-// TestInflateBomb: a small message that becomes a huge one costs no more memory than the
-// limit, and no more reading.
+// TestInflateBomb checks that a small message that decompresses to a huge one costs little
+// more memory than the limit, and is not read to its end.
 func TestInflateBomb(t *testing.T) {
 	const limit = 1 << 20
 	bomb := zeros(0, 100<<20)
@@ -404,7 +395,7 @@ func TestInflateBomb(t *testing.T) {
 	}
 }
 
-// TestInflateManyFrames: a large message in many frames, with pings between.
+// TestInflateManyFrames reads a large message in many frames, with pings between them.
 func TestInflateManyFrames(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	for _, name := range []string{"best", "fixed", "stored"} {
@@ -427,8 +418,9 @@ func TestInflateManyFrames(t *testing.T) {
 	}
 }
 
-// TestInflateEndStays: what follows in the buffer does not replace the end.
-func TestInflateEndStays(t *testing.T) {
+// TestInflateEndIsFinal checks that what follows in the buffer does not replace the reason
+// why reading has ended.
+func TestInflateEndIsFinal(t *testing.T) {
 	garbage := [][]byte{nil, masked(textFrame, ""), frame(0x30|textFrame, "x"), frame(closeFrame, closePayload(4000, "")), frame(pingFrame, "x"),
 		head(pingFrame, 1<<63), compressedFrames("\xff")}
 	bye := closePayload(1001, "bye")
@@ -438,11 +430,11 @@ func TestInflateEndStays(t *testing.T) {
 		stream []byte
 		want   outcome
 	}{
-		{"not to be inflated", compressedFrames("\xff"), refused(1007)},
-		{"ends early", compressedFrames("\xf2\x48"), refused(1007)},
+		{"corrupt", compressedFrames("\xff"), refused(1007)},
+		{"truncated", compressedFrames("\xf2\x48"), refused(1007)},
 		{"too big", compressedFrames(zeros(0, 1000)), refused(1009)},
 		{"not text", frame(rsv1Bit|textFrame, zeros(0xFF, 5)), refused(1007)},
-		{"close frame after nothing", join(frame(rsv1Bit|opText, ""), frame(closeFrame, bye)), closed},
+		{"close frame after an empty fragment", join(frame(rsv1Bit|opText, ""), frame(closeFrame, bye)), closed},
 		{"close frame inside", join(frame(rsv1Bit|opText, "\xf2\x48"), frame(closeFrame, bye)), closed},
 		{"close frame after a final block", join(frame(rsv1Bit|opText, "\x03\x00"), frame(closeFrame, bye)), closed},
 		{"close frame after all", join(frame(rsv1Bit|opText, "\x00"), frame(closeFrame, bye)), closed},
@@ -450,7 +442,7 @@ func TestInflateEndStays(t *testing.T) {
 		{"message inside, after a final block", join(frame(rsv1Bit|opText, "\x03\x00"), frame(textFrame, "")), refused(1002)},
 	} {
 		for _, more := range garbage {
-			for _, frames := range [][]byte{nil, compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00")} {
+			for _, frames := range [][]byte{nil, compressedFrames(helloPayload)} {
 				want := test.want
 				if frames != nil {
 					want.messages = binaries("Hello")
@@ -461,7 +453,7 @@ func TestInflateEndStays(t *testing.T) {
 	}
 }
 
-// TestInflateLost: the connection is lost within a compressed message.
+// TestInflateLost loses the connection within a compressed message.
 func TestInflateLost(t *testing.T) {
 	payload := deflaters["fastest"](strings.Repeat("Hello, world! ", 10))
 	frames := fragmented(rsv1Bit|opBinary, payload, 5)
@@ -484,15 +476,16 @@ func TestInflateLost(t *testing.T) {
 	}
 }
 
-// TestInflaterRests: the inflater is given back at a read before which no compressed
-// message came since the read before that. What is inflated then has the same history.
-func TestInflaterRests(t *testing.T) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+// TestInflaterIsReturned checks that the inflater returns to its pool at the second read
+// after the last compressed message, and that later messages can refer to earlier ones
+// nevertheless.
+func TestInflaterIsReturned(t *testing.T) {
+	const hello, again = helloPayload, againPayload
 	message := func(payload string) []byte { return frame(rsv1Bit|textFrame, payload) }
 	ping, plain := frame(pingFrame, ""), frame(textFrame, "plain")
 	pieces := []struct {
 		bytes []byte
-		held  bool // before it is read
+		held  bool // the Conn holds an inflater before it reads this piece
 	}{
 		{message(hello), false},
 		{message(again), true},
@@ -502,12 +495,12 @@ func TestInflaterRests(t *testing.T) {
 		{plain, true},
 		{message(again), false},
 		{frame(rsv1Bit|opText, again[:2]), true},
-		{frame(opContinuation, ""), true}, // a message that is under way keeps it
+		{frame(opContinuation, ""), true}, // it is kept within a message
 		{ping, true},
 		{frame(finBit|opContinuation, again[2:]), true},
 		{message(""), true},
 		{message(again)[:1], true},
-		{message(again)[1:], false}, // it was not begun
+		{message(again)[1:], false}, // the message has not begun before its header is complete
 		{nil, true},
 	}
 	for _, set := range []setting{{extension: extension}, {extension: extension, borrow: true}} {
@@ -521,10 +514,10 @@ func TestInflaterRests(t *testing.T) {
 		var last *inflater
 		f.idle = func(piece int) {
 			if held := i.z != nil; held != pieces[piece].held {
-				t.Errorf("before piece %d, %+v: an inflater is held: %v", piece, set, held)
+				t.Errorf("before piece %d, %+v: inflater held: %v", piece, set, held)
 			}
 			if i.z == nil && last != nil && last.source.r != nil {
-				t.Errorf("before piece %d: the inflater refers to its connection", piece)
+				t.Errorf("before piece %d: the pooled inflater refers to the connection", piece)
 			}
 			last = i.z
 			if used := cap(i.window.buf); used > 1<<10 {
@@ -538,17 +531,18 @@ func TestInflaterRests(t *testing.T) {
 		}
 		finish(c, o)
 		if i.z != nil || i.window.buf != nil {
-			t.Errorf("%+v: after its release, the connection holds memory", set)
+			t.Errorf("%+v: memory is held after Release", set)
 		}
 	}
 }
 
-// TestInflaterForgets: what a connection gave back tells another one nothing.
+// TestInflaterForgets checks that a pooled inflater does not carry data from one connection
+// to another.
 func TestInflaterForgets(t *testing.T) {
-	const again = "\xf2\x00\x11\x00\x00"
+	const again = againPayload
 	for range 20 {
 		set := setting{limit: 100, extension: extension}
-		got := overWire(t, set, &script{in: compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", again), end: errEnd})
+		got := overWire(t, set, &script{in: compressedFrames(helloPayload, again), end: errEnd})
 		checkOutcome(t, "the first", got, delivered(binaries("Hello", "Hello")...))
 		got = overWire(t, set, &script{in: compressedFrames(again), end: errEnd})
 		if bad := compare(got, refused(1007)); bad != "" {
@@ -556,13 +550,13 @@ func TestInflaterForgets(t *testing.T) {
 		}
 	}
 	set := setting{limit: 100, extension: extension + serverFresh}
-	checkInflated(t, "without takeover", set, compressedFrames("\xf2\x48\xcd\xc9\xc9\x07\x00", again), refused(1007, binaries("Hello")...))
+	checkInflated(t, "without takeover", set, compressedFrames(helloPayload, again), refused(1007, binaries("Hello")...))
 	final := "\xf3\x48\xcd\xc9\xc9\x07\x00" + again // within a message, the history stays
 	checkInflated(t, "without takeover, after a final block", set, compressedFrames(final, final), delivered(binaries("HelloHello", "HelloHello")...))
 }
 
-// TestInflateParameters: all windows that a server can choose, with references as far
-// back as they reach, to former messages too.
+// TestInflateParameters covers all windows that a server can choose, with references as
+// far back as they reach, also into earlier messages.
 func TestInflateParameters(t *testing.T) {
 	for bits := minBits; bits <= maxBits; bits++ {
 		for _, fresh := range []string{"", serverFresh} {
@@ -572,7 +566,7 @@ func TestInflateParameters(t *testing.T) {
 				stream, want := aroundWindow(set.extension, window)
 				checkInflated(t, set.extension, set, stream, delivered(want...))
 				if p := predict(set, stream); p.vague != nil || compare(p.outcome, delivered(want...)) != "" {
-					t.Errorf("%s: the oracle says %v", set.extension, p.outcome)
+					t.Errorf("%s: the oracle predicts %v", set.extension, p.outcome)
 				}
 				checkReach(t, set, window)
 			}
@@ -580,7 +574,7 @@ func TestInflateParameters(t *testing.T) {
 	}
 }
 
-// aroundWindow has messages about as large as a window.
+// aroundWindow returns a stream of messages of sizes around that of a window.
 func aroundWindow(extension string, window int) (stream []byte, want []message) {
 	d := newDeflater(extension)
 	random := rand.New(rand.NewPCG(uint64(window), 0))
@@ -595,8 +589,9 @@ func aroundWindow(extension string, window int) (stream []byte, want []message) 
 	return stream, want
 }
 
-// checkReach refers to what is as far away as the window is large, and in a message
-// for which the inflater was borrowed again, to what is a byte further away.
+// checkReach checks that a reference can reach exactly as far back as the window. Between
+// the messages the inflater is returned to its pool: only then the window is no larger
+// than negotiated.
 func checkReach(t *testing.T, set setting, window int) {
 	t.Helper()
 	random := rand.New(rand.NewPCG(uint64(window), 1))
@@ -629,7 +624,8 @@ func checkReach(t *testing.T, set setting, window int) {
 	}
 }
 
-// TestInflateRandomMessages: many messages with takeover, by the oracle as well.
+// TestInflateRandomMessages reads many messages with context takeover, with the oracle as
+// well.
 func TestInflateRandomMessages(t *testing.T) {
 	count := 20_000
 	if testing.Short() {
@@ -646,7 +642,7 @@ func TestInflateRandomMessages(t *testing.T) {
 		}
 		set := setting{limit: 1 << 11, extension: extension}
 		if p := predict(set, stream); p.differs != noDifference || compare(p.outcome, delivered(want...)) != "" {
-			t.Errorf("the oracle says %s, %d messages, difference %d", p.end, len(p.messages), p.differs)
+			t.Errorf("the oracle predicts %s, %d messages, difference %d", p.end, len(p.messages), p.differs)
 		}
 		for _, set.borrow = range []bool{false, true} {
 			cut := func() int { return 1 + random.IntN(1<<random.IntN(14)) }
@@ -658,8 +654,8 @@ func TestInflateRandomMessages(t *testing.T) {
 	}
 }
 
-// TestInflateSharesMemory: small messages that arrive together share memory, and one
-// that is alone has no more than it needs.
+// TestInflateSharesMemory checks that small messages that arrive together share a block,
+// and that a single one gets no more memory than it needs.
 func TestInflateSharesMemory(t *testing.T) {
 	payload := zeros('x', 200)
 	const each = 200
@@ -673,20 +669,20 @@ func TestInflateSharesMemory(t *testing.T) {
 		}
 		for i := range count - 1 {
 			if !adjacent(burst[i].Data, burst[i+1].Data) {
-				t.Errorf("messages %d and %d of %d share no memory", i, i+1, count)
+				t.Errorf("messages %d and %d of %d do not share a block", i, i+1, count)
 			}
 		}
-		// The headers of the other messages count as if they became larger, too.
+		// The estimate takes the headers of the other messages for payload.
 		spare := (len(payload)+2)*(count-1)*each/len(payload) - (count-1)*each
 		if got := len(c.in.block); got != spare {
-			t.Errorf("%d messages: %d bytes are left, want %d", count, got, spare)
+			t.Errorf("%d messages: %d bytes of the block are left, want %d", count, got, spare)
 		}
 		finish(c, o)
 	}
 }
 
-// TestInflateMemory: between messages, a connection holds its window, and what is
-// smaller while less has come. Without takeover it holds nothing.
+// TestInflateMemory checks that between messages a connection holds nothing but its window,
+// which grows with the data received, and nothing at all without context takeover.
 func TestInflateMemory(t *testing.T) {
 	random := rand.New(rand.NewPCG(13, 14))
 	for bits := minBits; bits <= maxBits; bits++ {
@@ -738,17 +734,18 @@ func TestWindow(t *testing.T) {
 				w.write(p, size)
 				all = append(all, p...)
 				if want := all[max(0, len(all)-size):]; !bytes.Equal(w.straight(dict), want) {
-					t.Fatalf("after %d bytes, %d at last, a window of %d is wrong", len(all), len(p), size)
+					t.Fatalf("window of %d: wrong after %d bytes, the last %d in one write", size, len(all), len(p))
 				}
 				if cap(w.buf) > size {
-					t.Fatalf("a window of %d has %d bytes", size, cap(w.buf))
+					t.Fatalf("window of %d: cap %d", size, cap(w.buf))
 				}
 			}
 		}
 	}
 }
 
-// TestWindowGrows: memory as it is needed, and from the half on all of it.
+// TestWindowGrows checks that a window grows as needed, and to its full size once it is
+// half full.
 func TestWindowGrows(t *testing.T) {
 	for _, size := range []int{256, 1 << 11, 1 << 12, 1 << 15} {
 		var w window
@@ -760,7 +757,7 @@ func TestWindowGrows(t *testing.T) {
 				}
 			}
 			if cap(w.buf) != want {
-				t.Fatalf("%d bytes of %d: memory for %d, want %d", n, size, cap(w.buf), want)
+				t.Fatalf("window of %d, %d bytes written: cap %d, want %d", size, n, cap(w.buf), want)
 			}
 		}
 	}
@@ -768,14 +765,15 @@ func TestWindowGrows(t *testing.T) {
 		var w window
 		w.write(make([]byte, n), 1<<15)
 		if cap(w.buf) != want {
-			t.Errorf("%d bytes at once: memory for %d, want %d", n, cap(w.buf), want)
+			t.Errorf("%d bytes in one write: cap %d, want %d", n, cap(w.buf), want)
 		}
 	}
 }
 
-// FuzzInflate compares a Conn with the oracle for messages whose payload is anything.
+// FuzzInflate compares a Conn with the oracle, for compressed messages with arbitrary
+// payloads.
 func FuzzInflate(f *testing.F) {
-	const hello, again = "\xf2\x48\xcd\xc9\xc9\x07\x00", "\xf2\x00\x11\x00\x00"
+	const hello, again = helloPayload, againPayload
 	f.Add([]byte(hello), []byte(again), uint16(3), byte(0))
 	f.Add([]byte("\xf3\x48\xcd\xc9\xc9\x07\x00"), []byte(again+"\x01"), uint16(70), byte(1))
 	f.Add([]byte("\x00\x05\x00\xfa\xffHello\x00"), []byte{}, uint16(9), byte(2))

@@ -1,23 +1,24 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 )
 
-// Deflate is what was agreed upon for permessage-deflate (RFC 7692, section 7.1).
+// Deflate holds the negotiated parameters of permessage-deflate (RFC 7692, section 7.1).
 type Deflate struct {
 	On             bool
-	ServerTakeover bool  // the server's messages may refer to former ones
-	ServerBits     uint8 // of its window; 0 is 15
-	ClientBits     uint8 // of ours; 0 is 15
+	ServerTakeover bool  // the server may use context takeover
+	ServerBits     uint8 // server_max_window_bits; 0 means 15
+	ClientBits     uint8 // client_max_window_bits; 0 means 15
 }
 
 func (d Deflate) serverWindow() int { return windowSize(d.ServerBits) }
 
-// clientWindow is how far back the server remembers. Its default is as far as
-// deflate reaches, which bounds no message.
+// clientWindow returns the size of the largest message that we may compress. The full
+// window of deflate bounds none, since no reference can reach beyond it.
 func (d Deflate) clientWindow() int {
 	if d.ClientBits == 0 || d.ClientBits == maxBits {
 		return 1<<31 - 1
@@ -39,8 +40,8 @@ func windowSize(bits uint8) int {
 
 const extension = "permessage-deflate"
 
-// Offer is the value of the request's Sec-WebSocket-Extensions. The client never
-// takes a context over, and so lets the server forget its own part of it.
+// Offer returns the value of Sec-WebSocket-Extensions for the request. The client never
+// uses context takeover, and says so, which spares the server a window.
 func Offer(serverTakeover bool) string {
 	offer := extension + "; client_no_context_takeover; client_max_window_bits"
 	if !serverTakeover {
@@ -49,21 +50,24 @@ func Offer(serverTakeover bool) string {
 	return offer
 }
 
-// Accept reads the response's Sec-WebSocket-Extensions, which answers an [Offer], or
-// none. An error is what RFC 7692, section 7.1, forbids.
+var errNotOffered = errors.New("the server selected an extension that was not offered")
+
+// Accept parses the Sec-WebSocket-Extensions of the response. offered tells whether the
+// request had an [Offer]. The error says what the response violates (RFC 6455, section
+// 9.1, and RFC 7692, section 7.1).
 func Accept(values []string, offered bool) (Deflate, error) {
 	extensions := split(strings.Join(values, ","), ',')
 	switch {
 	case len(extensions) == 0:
 		return Deflate{}, nil
 	case !offered:
-		return Deflate{}, fmt.Errorf("the server uses an extension that was not offered")
+		return Deflate{}, errNotOffered
 	case len(extensions) > 1:
-		return Deflate{}, fmt.Errorf("the server uses %d extensions, offered was one", len(extensions))
+		return Deflate{}, fmt.Errorf("the server selected %d extensions, but only one was offered", len(extensions))
 	}
 	name, parameters, _ := strings.Cut(extensions[0], ";")
 	if trim(name) != extension {
-		return Deflate{}, fmt.Errorf("the server uses an extension that was not offered")
+		return Deflate{}, errNotOffered
 	}
 	d := Deflate{On: true, ServerTakeover: true}
 	seen := map[string]bool{}
@@ -71,7 +75,7 @@ func Accept(values []string, offered bool) (Deflate, error) {
 		name, value, valued := strings.Cut(parameter, "=")
 		name = trim(name)
 		if seen[name] {
-			return Deflate{}, fmt.Errorf("the server gives a parameter of %s twice", extension)
+			return Deflate{}, fmt.Errorf("duplicate parameter of %s", extension)
 		}
 		seen[name] = true
 		var ok bool
@@ -85,16 +89,16 @@ func Accept(values []string, offered bool) (Deflate, error) {
 		case "client_max_window_bits":
 			d.ClientBits, ok = windowBits(value)
 		default:
-			return Deflate{}, fmt.Errorf("the server gives an unknown parameter of %s", extension)
+			return Deflate{}, fmt.Errorf("unknown parameter of %s", extension)
 		}
 		if !ok {
-			return Deflate{}, fmt.Errorf("the server gives %s of %s a value that it cannot have", name, extension)
+			return Deflate{}, fmt.Errorf("missing or invalid value of parameter %s of %s", name, extension)
 		}
 	}
 	return d, nil
 }
 
-// windowBits reads 8 to 15, without leading zeros, quoted or not.
+// windowBits parses a number from 8 to 15 without leading zeros, quoted or not.
 func windowBits(value string) (bits uint8, ok bool) {
 	value = trim(value)
 	if len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"' {
@@ -104,9 +108,8 @@ func windowBits(value string) (bits uint8, ok bool) {
 	return uint8(n), err == nil && n >= minBits && n <= maxBits && strconv.Itoa(n) == value
 }
 
-// split splits a list, without the empty elements that RFC 9110, sections 5.6.1 and
-// 5.6.6, allows. (No value in it is a quoted string with a separator inside: each is a
-// token, or wrong.)
+// split splits a list, and drops the empty elements that RFC 9110, sections 5.6.1 and
+// 5.6.6, allows. It ignores quoting: no valid value contains a separator.
 func split(list string, separator byte) (elements []string) {
 	for _, element := range strings.Split(list, string(separator)) {
 		if element = trim(element); element != "" {
@@ -116,5 +119,6 @@ func split(list string, separator byte) (elements []string) {
 	return elements
 }
 
-// trim leaves out the white space of HTTP, which is less than that of Unicode.
+// trim removes the whitespace of HTTP (RFC 9110, section 5.6.3), which is narrower than
+// that of package unicode.
 func trim(s string) string { return strings.Trim(s, " \t") }

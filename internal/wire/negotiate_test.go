@@ -18,7 +18,7 @@ func TestOffer(t *testing.T) {
 	}
 }
 
-// TestAccept is RFC 7692, section 7.1, and RFC 6455, section 9.1.
+// TestAccept covers RFC 7692, section 7.1, and RFC 6455, section 9.1.
 func TestAccept(t *testing.T) {
 	plain := Deflate{On: true, ServerTakeover: true}
 	server := func(bits uint8) Deflate { return Deflate{On: true, ServerTakeover: true, ServerBits: bits} }
@@ -53,7 +53,7 @@ func TestAccept(t *testing.T) {
 			t.Errorf("%q: got %+v, %v", reply, got, err)
 		}
 	}
-	const unoffered, twice, unknown, value = "not offered", "twice", "unknown parameter", "a value that it cannot have"
+	const unoffered, twice, unknown, value = "not offered", "duplicate parameter", "unknown parameter", "missing or invalid value"
 	for reply, want := range map[string]string{
 		"permessage-deflate, permessage-deflate":              "2 extensions",
 		"permessage-deflate; server_max_window_bits=10,,a, b": "3 extensions",
@@ -102,7 +102,7 @@ func TestAccept(t *testing.T) {
 		"permessage-deflate; server_max_window_bits=8.0":                                        value,
 		"permessage-deflate; server_max_window_bits=0x9":                                        value,
 		"permessage-deflate; server_max_window_bits=1 2":                                        value,
-		"permessage-deflate; server_max_window_bits=264":                                        value, // 8, by the byte
+		"permessage-deflate; server_max_window_bits=264":                                        value, // 8, as a byte
 		"permessage-deflate; server_max_window_bits=12=":                                        value,
 		"permessage-deflate; server_max_window_bits=\u00a012":                                   value,
 		"permessage-deflate; server_max_window_bits=18446744073709551624":                       value,
@@ -118,8 +118,8 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-// TestAcceptOffered: nothing may be used that was not offered, and the field may come in
-// parts.
+// TestAcceptOffered checks that an extension that was not offered is rejected, and that
+// the header field may occur more than once.
 func TestAcceptOffered(t *testing.T) {
 	for _, values := range [][]string{nil, {}, {""}, {"", " ,"}} {
 		for _, offered := range []bool{true, false} {
@@ -148,7 +148,7 @@ func TestWindowSizes(t *testing.T) {
 			t.Errorf("%d bits: got %d", bits, got)
 		}
 		if bits == 0 || bits == 15 {
-			want = 1<<31 - 1 // no message is too long
+			want = 1<<31 - 1 // bounds no message
 		}
 		if got := (Deflate{ClientBits: bits}).clientWindow(); got != want {
 			t.Errorf("%d bits: got %d", bits, got)
@@ -163,7 +163,7 @@ var (
 	clientBitsIn = regexp.MustCompile(`client_max_window_bits[ \t]*=[ \t]*"?([0-9]+)`)
 )
 
-// FuzzAccept compares Accept with the grammar, and with what it stands for.
+// FuzzAccept compares Accept with agreedBy.
 func FuzzAccept(f *testing.F) {
 	for _, reply := range []string{
 		"", ",", "permessage-deflate", " permessage-deflate\t;", "permessage-deflate\n", ", permessage-deflate;;",
@@ -189,7 +189,7 @@ func FuzzAccept(f *testing.F) {
 	})
 }
 
-// agreedBy reads a reply by its grammar.
+// agreedBy parses a reply with a regular expression for the grammar of a legal one.
 func agreedBy(reply string, offered bool) (d Deflate, legal bool) {
 	elements := strings.FieldsFunc(reply, func(r rune) bool { return r == ',' || r == '\n' })
 	elements = slices.DeleteFunc(elements, func(element string) bool { return strings.Trim(element, " \t") == "" })

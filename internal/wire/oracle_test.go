@@ -8,8 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// difference is a place in a stream where coder/websocket alone is meant to do
-// otherwise.
+// difference is an intended difference between a Conn and coder/websocket.
 type difference int
 
 const (
@@ -30,69 +29,69 @@ const (
 	closeWithin
 )
 
-// manner is how coder/websocket goes on at a difference.
+// manner is what coder/websocket does at a difference.
 type manner int
 
 const (
-	theSame manner = iota
-	goesOn         // and what it does next is not compared
-	fails          // at the same place, but sends no close frame
-	closes         // as it does for every close frame
+	theSame manner = iota // as a Conn
+	goesOn                // reads on, and what it does from there is not compared
+	fails                 // fails at the same place, but sends no close frame
+	closes                // answers the close frame
 )
 
-// differences is the closed list of what coder/websocket alone does otherwise. Up to
-// such a place both must do the same, and everywhere else. What the comparison never
-// meets is not in it: the end of the stream within a message, which coder/websocket
-// takes for the end of the message (its streams end by another error), and
-// client_max_window_bits, which it refuses.
+// differences lists everything that coder/websocket does differently. Up to the first
+// difference in a stream, both must do the same. Two differences never show here, and
+// are not listed: coder/websocket takes io.EOF within a message for the end of the
+// message, but its streams end with another error; and it refuses
+// client_max_window_bits.
 var differences = [...]struct {
 	manner manner
 	why    string
 }{
-	noDifference:   {theSame, "both do as RFC 6455 and RFC 7692 say"},
-	maskedFrame:    {goesOn, "it takes the payload of a masked frame as it is; we send 1002 at its second byte"},
-	longLength:     {goesOn, "it takes a length that is not in its shortest form; we send 1002"},
+	noDifference:   {theSame, "both follow RFC 6455 and RFC 7692"},
+	maskedFrame:    {goesOn, "it accepts a masked frame, without unmasking it; we send 1002 at the second byte"},
+	longLength:     {goesOn, "it accepts a length that is not minimally encoded; we send 1002"},
 	negativeLength: {fails, "it sends no close frame for a length whose top bit is set; we send 1002"},
-	announcedTooBig: {goesOn, "it reads a message up to one byte more than the limit; we send 1009 when the header of a " +
-		"frame tells that there will be more"},
-	emptyFrames:   {goesOn, "it takes any number of empty continuations; we send 1002 at the thousandth in a row"},
-	invalidText:   {goesOn, "it takes text that is not UTF-8; we send 1007, without compression at the first wrong byte"},
-	invalidReason: {closes, "it takes a reason that is not UTF-8; we send 1007"},
-	inflatedTooBig: {goesOn, "we send 1009 for what comes after the limit, whatever it is; it lets one byte too many pass if an " +
-		"error comes with it, and reports what it finds while it inflates further"},
-	finalBlock: {goesOn, "it takes a final block for the end of the message, and takes what follows for the next one; we read on " +
+	announcedTooBig: {goesOn, "it reads a message up to one byte beyond the limit; we send 1009 as soon as a header announces " +
+		"a frame that exceeds it"},
+	emptyFrames:   {goesOn, "it accepts any number of empty continuation frames; we send 1002 at the thousandth in a row"},
+	invalidText:   {goesOn, "it accepts text that is not UTF-8; we send 1007, for uncompressed text at the first invalid byte"},
+	invalidReason: {closes, "it accepts a close reason that is not UTF-8; we send 1007"},
+	inflatedTooBig: {goesOn, "we send 1009 whatever follows the limit; it accepts one byte beyond it if that comes along with an " +
+		"error, and reports errors that it finds later"},
+	finalBlock: {goesOn, "it takes a final block for the end of the message, and what follows for the next message; we read on " +
 		"(RFC 7692, section 7.2.3.4)"},
-	endsEarly: {goesOn, "it delivers what it could inflate of a message that does not end as it must; we send 1007, and deliver " +
-		"nothing"},
-	uninflatable:      {fails, "it sends no close frame for what cannot be inflated; we send 1007"},
-	uninflatableSoFar: {goesOn, "the same, but it waits for more of the frame before it looks"},
-	farReference: {goesOn, "it has a window of 32 KiB for each connection; ours is as large as agreed upon, or larger, as it comes. A " +
-		"reference beyond the agreement, which no server may send, is either followed or a violation"},
-	closeWithin: {goesOn, "at a close frame between the frames of a compressed message it may panic, or lose the code"},
+	endsEarly: {goesOn, "it delivers what it could decompress of a message that does not end as it must; we send 1007 and " +
+		"deliver nothing"},
+	uninflatable:      {fails, "it sends no close frame for data that cannot be decompressed; we send 1007"},
+	uninflatableSoFar: {goesOn, "the same, but it waits for the rest of the frame first"},
+	farReference: {goesOn, "its window is always 32 KiB; ours is as large as negotiated, or larger if the inflater was not reset. " +
+		"A reference beyond the negotiated window, which no server may send, is followed or is a violation"},
+	closeWithin: {goesOn, "at a close frame between the fragments of a compressed message it may panic, or lose the code"},
 }
 
-// place is a place in an outcome.
+// place is a position in an outcome.
 type place struct{ messages, sent int }
 
-// until is the outcome up to a place.
+// until returns the outcome up to a place.
 func (o outcome) until(p place) outcome {
 	return outcome{messages: o.messages[:min(p.messages, len(o.messages))], sent: o.sent[:min(p.sent, len(o.sent))]}
 }
 
-// prediction is what a connection must make of a stream.
+// prediction is what a Conn must make of a stream.
 type prediction struct {
 	outcome
 
-	// Pongs that may be sent before the close frame, or not. Their pings came after
-	// the byte that made a message too big, and how soon that is found is open.
+	// Pongs that may or may not be sent before the close frame. Their pings follow the
+	// byte that exceeded the limit, and a Conn may notice that late.
 	late []sentFrame
 
-	vague   *place // from there on nothing is said
-	differs difference
-	agreed  place // up to there coder/websocket does the same
+	vague   *place     // if not nil, nothing is predicted from there on
+	differs difference // the first one
+	agreed  place      // where it is: coder/websocket does the same up to there
 }
 
-// reject tells what a connection did wrong, or returns the empty string.
+// reject returns what a Conn did wrong, or the empty string.
 func (p prediction) reject(got outcome) string {
 	want := p.outcome
 	if p.vague != nil {
@@ -104,7 +103,7 @@ func (p prediction) reject(got outcome) string {
 	return compare(got, want)
 }
 
-// rejectBare is reject for coder/websocket alone.
+// rejectBare is like reject, for coder/websocket.
 func (p prediction) rejectBare(got outcome) string {
 	want := p.outcome
 	switch differences[p.differs].manner {
@@ -126,7 +125,7 @@ func (p prediction) rejectBare(got outcome) string {
 	return compare(got, want)
 }
 
-// compare tells in what two outcomes differ.
+// compare returns in what two outcomes differ, or the empty string.
 func compare(got, want outcome) string {
 	switch {
 	case !slices.Equal(got.messages, want.messages):
@@ -139,7 +138,8 @@ func compare(got, want outcome) string {
 	return ""
 }
 
-// withoutReasons leaves out the reasons that a client finds for a violation.
+// withoutReasons removes the reasons from close frames for violations: their wording is
+// free.
 func withoutReasons(sent []sentFrame) []sentFrame {
 	sent = slices.Clone(sent)
 	for i, f := range sent {
@@ -150,8 +150,8 @@ func withoutReasons(sent []sentFrame) []sentFrame {
 	return sent
 }
 
-// oracle reads a stream as RFC 6455 and RFC 7692 tell a client to, without any
-// concern for speed: the whole stream is there from the start.
+// oracle reads a stream as RFC 6455 and RFC 7692 require of a client. It is simple rather
+// than fast, and has the whole stream from the start.
 type oracle struct {
 	set      setting
 	window   int
@@ -162,19 +162,19 @@ type oracle struct {
 	typ     Type
 	plain   bool // not compressed
 	fin     bool
-	size    int64
-	payload []byte // of the frame under way, as far as it arrived
-	left    uint64 // of it, beyond payload: the stream ends within it
-	text    []byte // so far, when it is plain
-	empties int
-	tail    int    // bytes of the tail that were taken
-	dict    []byte // what was inflated before, with takeover
+	size    int64  // payload bytes of the message so far
+	payload []byte // unread payload of the current frame
+	left    uint64 // payload of the current frame that the stream does not contain
+	text    []byte // of the message so far, if plain
+	empties int    // empty continuation frames in a row
+	tail    int    // bytes of the tail that were read
+	dict    []byte // the window, with context takeover
 }
 
 var (
-	errOver    = errors.New("reading is over") // what that means is in the prediction
+	errOver    = errors.New("reading has ended") // the prediction says why
 	errShort   = errors.New("a message does not end as it must")
-	errCorrupt = errors.New("no message can look like that")
+	errCorrupt = errors.New("corrupt message")
 )
 
 func predict(set setting, stream []byte) prediction {
@@ -187,7 +187,7 @@ func predict(set setting, stream []byte) prediction {
 	return o.prediction
 }
 
-// meet notes the first difference.
+// meet records the first difference.
 func (o *oracle) meet(d difference) {
 	if o.differs == noDifference {
 		o.differs, o.agreed = d, o.here()
@@ -237,7 +237,7 @@ func (o *oracle) collect() (data []byte, err error) {
 	}
 }
 
-// more reports whether there is more payload of the message under way.
+// more reports whether the current message has more payload.
 func (o *oracle) more() (bool, error) {
 	for len(o.payload) == 0 {
 		switch {
@@ -253,7 +253,7 @@ func (o *oracle) more() (bool, error) {
 	return true, nil
 }
 
-// frame begins the next data frame, after the control frames before it.
+// frame reads the header of the next data frame, and the control frames before it.
 func (o *oracle) frame(inside bool) (first byte, err error) {
 	for {
 		if len(o.rest) >= 2 && o.rest[1]&0x80 != 0 {
@@ -300,7 +300,7 @@ func (o *oracle) header() (first byte, length uint64, size int) {
 	return 0, 0, 0
 }
 
-// judge reports whether a header is legal, and if not, whether that is a difference.
+// judge reports whether a header is legal. If not, it returns the difference, if any.
 func (o *oracle) judge(first byte, length uint64, size int, inside bool) (d difference, legal bool) {
 	opcode := first & 0x0F
 	compressed := first&0x40 != 0
@@ -321,7 +321,8 @@ func (o *oracle) judge(first byte, length uint64, size int, inside bool) (d diff
 	return noDifference, true
 }
 
-// begin judges a legal data frame by its header, and by the text in it.
+// begin begins a data frame with a legal header. It checks the limits, and the text that
+// the frame contains.
 func (o *oracle) begin(first byte, length uint64) error {
 	if opcode := first & 0x0F; opcode != 0 {
 		o.typ, o.plain = Type(opcode), first&0x40 == 0
@@ -388,8 +389,8 @@ func (o *oracle) control(first byte, payload string) error {
 	return errOver
 }
 
-// next returns the next byte of the payload under way, or of the tail that the
-// sender left out (RFC 7692, section 7.2.2).
+// next returns the next byte of the payload of the message, or of the tail that the
+// sender has removed (RFC 7692, section 7.2.2).
 func (o *oracle) next() (byte, error) {
 	more, err := o.more()
 	switch {
@@ -406,10 +407,10 @@ func (o *oracle) next() (byte, error) {
 	return "\x00\x00\xff\xff"[o.tail-1], nil
 }
 
-// inflate returns what a compressed message stands for.
+// inflate reads and decompresses a message.
 func (o *oracle) inflate() ([]byte, error) {
 	if more, err := o.more(); !more {
-		return nil, err // a message without a byte is empty
+		return nil, err // an empty payload is tolerated
 	}
 	d := decoder{o: o, out: slices.Clone(o.dict), from: len(o.dict)}
 	d.message()
@@ -431,8 +432,8 @@ func (o *oracle) inflate() ([]byte, error) {
 	return data, d.err
 }
 
-// tooBig ends reading by a message that became too big when so many frames had been
-// sent. What it met next is of no account.
+// tooBig ends reading because of a message that exceeded the limit after that many frames
+// had been sent. Whatever followed in the stream does not count.
 func (o *oracle) tooBig(sent int) error {
 	o.late = slices.DeleteFunc(slices.Clone(o.sent[sent:]), func(f sentFrame) bool { return f.first == closeFrame })
 	o.sent = slices.Clip(o.sent[:sent])
@@ -442,17 +443,17 @@ func (o *oracle) tooBig(sent int) error {
 // decoder decodes the blocks of a message bit by bit (RFC 1951).
 type decoder struct {
 	o       *oracle
-	hold    uint // bits that were not taken yet
+	hold    uint // held bits that were not taken yet
 	held    int
-	out     []byte // the history, and from here on the message
-	from    int
-	atLimit int    // frames that were sent when the message became too big
-	vague   *place // of the prediction, then
+	out     []byte // the window, followed by the message
+	from    int    // where the message begins in out
+	atLimit int    // frames that had been sent when the message exceeded the limit
+	vague   *place // prediction.vague at that time
 	err     error
 }
 
-// need makes sure of n bits. Asking for more than that may wait for what will never
-// come.
+// need reads until n bits are held, and no further: a Conn must not wait for more than it
+// needs either.
 func (d *decoder) need(n int) {
 	for d.held < n && d.err == nil {
 		var b byte
@@ -462,7 +463,7 @@ func (d *decoder) need(n int) {
 	}
 }
 
-// take takes the next n bits.
+// take returns the next n bits.
 func (d *decoder) take(n int) int {
 	d.need(n)
 	v := d.hold & (1<<n - 1)
@@ -471,11 +472,11 @@ func (d *decoder) take(n int) int {
 	return int(v)
 }
 
-// align leaves out what is left of a byte.
+// align skips the remaining bits of a byte.
 func (d *decoder) align() { d.hold, d.held = 0, 0 }
 
-// message decodes blocks up to the end of the message: the tail is the length of an
-// empty stored block, or a final block ends where the payload does.
+// message decodes blocks up to the end of the message: either the tail is the length of an
+// empty stored block, or the payload ends with a final block.
 func (d *decoder) message() {
 	for d.err == nil {
 		header := d.take(3)
@@ -531,8 +532,8 @@ func (d *decoder) stored() (end bool) {
 	return end && d.err == nil
 }
 
-// emit adds a byte to the message. One that is far too big is given up: by then every
-// inflater has noticed.
+// emit appends a byte to the message. It gives up a message that is far too large: by then
+// every implementation has noticed.
 func (d *decoder) emit(b byte) {
 	d.out = append(d.out, b)
 	switch over := int64(len(d.out)-d.from) - d.o.set.limit; {
@@ -546,14 +547,14 @@ func (d *decoder) emit(b byte) {
 
 // code is a Huffman code.
 type code struct {
-	count   [16]int // of the symbols with codes of that length
+	count   [16]int // number of symbols by the length of their codes
 	symbols []int   // in the order of their codes
-	least   int     // bits that any use of the code will need
-	most    int
+	least   int     // bits that are certain to follow wherever this code is used
+	most    int     // length of the longest code
 }
 
-// newCode reports false when lengths make no code that is complete. That may be only
-// one with a single symbol of one bit, or with none.
+// newCode returns the code with the given lengths by symbol. It reports false if the code
+// is incomplete, unless it has no symbol, or a single one of one bit.
 func newCode(lengths []int) (c code, ok bool) {
 	space := 0
 	for length := 1; length < 16; length++ {
@@ -577,7 +578,7 @@ func newCode(lengths []int) (c code, ok bool) {
 func mustCode(lengths ...[]int) code {
 	c, ok := newCode(slices.Concat(lengths...))
 	if !ok {
-		panic("the code is not complete")
+		panic("incomplete code")
 	}
 	return c
 }
@@ -614,7 +615,7 @@ var (
 	extraDistances = []int{0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13}
 )
 
-// symbols decodes what a block has after its header.
+// symbols decodes a compressed block after its header.
 func (d *decoder) symbols(literals, distances code) {
 	for d.err == nil {
 		switch s := d.symbol(&literals); {
@@ -632,7 +633,7 @@ func (d *decoder) symbols(literals, distances code) {
 	}
 }
 
-// copy repeats what was there before.
+// copy decodes a distance and repeats length bytes from there.
 func (d *decoder) copy(length int, distances *code) {
 	s := d.symbol(distances)
 	if d.err != nil || s >= len(baseDistances) {
@@ -654,7 +655,7 @@ func (d *decoder) copy(length int, distances *code) {
 	}
 }
 
-// dynamic decodes a block with codes of its own.
+// dynamic decodes a block with dynamic Huffman codes.
 func (d *decoder) dynamic() {
 	counts := d.take(14)
 	literals, distances, n := 257+counts&31, 1+counts>>5&31, 4+counts>>10
@@ -676,11 +677,11 @@ func (d *decoder) dynamic() {
 		d.corrupt()
 		return
 	}
-	literal.least = max(literal.least, all[256]) // since the block has an end
+	literal.least = max(literal.least, all[256]) // each block ends with symbol 256
 	d.symbols(literal, distance)
 }
 
-// lengths decodes n lengths, which are themselves coded.
+// lengths decodes n code lengths, which are compressed with a code of their own.
 func (d *decoder) lengths(coded []int, n int) (all []int) {
 	c, ok := newCode(coded)
 	if !ok {
@@ -704,4 +705,27 @@ func (d *decoder) lengths(coded []int, n int) (all []int) {
 		d.corrupt()
 	}
 	return all
+}
+
+// completable tries whether text can be continued to valid UTF-8.
+func completable(text string) bool {
+	if utf8.ValidString(text) {
+		return true
+	}
+	const ends = "\x80\x90\xa0\x8f\xbf" // continuation bytes around every boundary
+	for rest := []string{""}; len(rest[0]) < 3; {
+		var longer []string
+		for _, r := range rest {
+			for i := range len(ends) {
+				longer = append(longer, r+ends[i:i+1])
+			}
+		}
+		for _, r := range longer {
+			if utf8.ValidString(text + r) {
+				return true
+			}
+		}
+		rest = longer
+	}
+	return false
 }

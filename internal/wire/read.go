@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// Type is the type of a message, by its opcode.
+// Type is the type of a message. Its values are the opcodes of RFC 6455, section 5.2.
 type Type int
 
 const (
@@ -14,7 +14,8 @@ const (
 	Binary Type = opBinary
 )
 
-// Message is one complete message. Data has len == cap.
+// Message is one complete message. Data is never nil, and its capacity equals its
+// length, so that appending to it copies.
 type Message struct {
 	Type Type
 	Data []byte
@@ -22,50 +23,55 @@ type Message struct {
 
 const (
 	maxBurst       = 128     // messages
-	growFrom       = 1 << 20 // a larger message gets memory only as it arrives
-	maxEmptyFrames = 1000    // continuations in a row
+	growFrom       = 1 << 20 // bytes; memory for a larger message grows as it arrives
+	maxEmptyFrames = 1000    // empty continuation frames in a row
 )
 
-// bursts are empty.
+// bursts pools arrays for bursts, all of them cleared.
 var bursts = sync.Pool{New: func() any { return new([maxBurst]Message) }}
 
-// reader is the inbound half of a connection. All its fields but life belong to the
+// reader is the inbound half of a connection. All fields but life belong to the
 // reading goroutine.
 type reader struct {
 	c    *Conn
 	life liveness
 	buffer
 
-	end  error // sticky
-	late error // of the transport, to be reported after the bytes that came with it
+	end  error // why reading ended; sticky
+	late error // came from the transport along with bytes, which are processed first
 
-	borrow bool // the data of what Next returns
+	borrow bool // Next lends the data of its messages
 
 	messages, bytes uint64 // not yet added to the counters
 
-	// What Next returns.
-	out   []Message
-	n     int
-	first [1]Message // out, until there are more
-	burst *[maxBurst]Message
+	// The burst that Next returns.
+	out   []Message          // first[:] or burst[:]
+	n     int                // messages in out
+	first [1]Message         // enough for most reads of a quiet connection
+	burst *[maxBurst]Message // pooled; nil until a read brings several messages
 
-	// The memory of its data.
-	block   []byte  // for small messages that are kept
-	scratch *[]byte // for large messages that are borrowed
+	// Memory for the data of messages.
+	block   []byte  // what is left of the block for small messages that are not lent
+	scratch *[]byte // pooled; for large messages that are lent, and for fragments
 
-	burstUsed, scratchUsed bool // since the last rest
+	burstUsed, scratchUsed bool // since the last call of rest
 
-	// The data frame under way.
-	left int64 // bytes of its payload that are still to come
+	// The current data frame.
+	left int64 // bytes of its payload still to be read
 	fin  bool
 
 	inflation inflation
 }
 
-// Next returns the messages that came next, in order, and waits for one if there is
-// none. If it borrows, their data is valid until the next call, else it belongs to the
-// caller; the slice itself is valid until the next call in any case. An error is the
-// end: another call returns the same.
+// Next returns a burst of messages, in order. It waits until there is at least one, and
+// adds those that the same read brought, up to 128 in all. A control frame ends a
+// burst, and is handled by the next call.
+//
+// If borrow is true, the data of the messages is valid until the next call. Otherwise
+// it belongs to the caller. The slice is valid until the next call in either case.
+//
+// The error is a [*Closed], [*Violation] or [*Lost]. It is final: later calls return
+// the same. Only one goroutine, the reading goroutine, may call Next.
 func (c *Conn) Next(borrow bool) ([]Message, error) {
 	r := &c.in
 	r.settle()
@@ -79,7 +85,7 @@ func (c *Conn) Next(borrow bool) ([]Message, error) {
 		case r.end != nil:
 		case !ok:
 			r.rest()
-			r.fill() // an idle connection waits here: the stack is not deep
+			r.fill() // an idle connection waits here, on a shallow and thus small stack
 		case h.control():
 			r.control(h)
 		default:
@@ -93,10 +99,11 @@ func (c *Conn) Next(borrow bool) ([]Message, error) {
 	return nil, r.end
 }
 
-// End returns why reading ended, or nil. The reading goroutine calls it.
+// End returns the error that ended reading, or nil. Only the reading goroutine may
+// call it.
 func (c *Conn) End() error { return c.in.end }
 
-// put adds a message to the burst.
+// put appends a message to the burst.
 func (r *reader) put(typ Type, data []byte) {
 	if r.n == len(r.out) {
 		r.widen()
@@ -105,7 +112,7 @@ func (r *reader) put(typ Type, data []byte) {
 	r.n++
 }
 
-// widen makes room for a whole burst.
+// widen makes room for the first message of a burst, or else for a whole burst.
 func (r *reader) widen() {
 	if r.out = r.first[:]; r.n > 0 {
 		r.burst = bursts.Get().(*[maxBurst]Message)
@@ -114,13 +121,13 @@ func (r *reader) widen() {
 	}
 }
 
-// taken is the burst.
+// taken returns the burst and counts its messages.
 func (r *reader) taken() []Message {
 	r.messages += uint64(r.n)
 	return r.out[:r.n]
 }
 
-// settle ends the burst before, whose memory may be used again.
+// settle discards the previous burst, whose memory may be reused from here on.
 func (r *reader) settle() {
 	r.burstUsed = r.burstUsed || r.n > 1
 	clear(r.out[:r.n])
@@ -129,8 +136,8 @@ func (r *reader) settle() {
 	r.inflation.used = 0
 }
 
-// rest is called before a read, and gives back what was not needed since the last
-// one.
+// rest is called before a read. It returns to the pools what was not used since the
+// previous call.
 func (r *reader) rest() {
 	if r.burst != nil && !r.burstUsed {
 		bursts.Put(r.burst)
@@ -146,20 +153,21 @@ func (r *reader) rest() {
 	r.inflation.rest()
 }
 
-// release gives everything back.
+// release returns everything to the pools.
 func (r *reader) release() {
 	r.publish()
 	r.settle()
 	r.rest()
-	r.rest()
+	r.rest() // the first call spares what was used before it
 	r.inflation.window = window{}
 	r.block, r.buf = nil, nil
 	r.r, r.w = 0, 0
 	r.giveBack()
 }
 
-// scan takes the messages at the front of the buffer that are whole, in one frame,
-// and right. It leaves everything else.
+// scan is the fast path. It reads the messages at the front of the buffer that are
+// complete, unfragmented and valid, and leaves everything else to the slow path, which
+// also finds out what is wrong with it.
 func (r *reader) scan() {
 	borrow, limit := r.borrow, r.c.config.ReadLimit
 	for r.n < maxBurst && r.end == nil {
@@ -207,7 +215,7 @@ func (r *reader) scan() {
 	}
 }
 
-// violate ends reading by a violation of the server.
+// violate ends reading because of a violation by the server.
 func (r *reader) violate(code int, text string) { r.end = &Violation{code, text} }
 
 const (
@@ -215,10 +223,11 @@ const (
 	tooBig  = "message exceeds the read limit"
 )
 
-// peek returns the header at the front of the buffer, which is legal, inside a
-// message or outside. It reports false when it is not there yet, or a violation.
+// peek parses and checks the header at the front of the buffer. inside tells whether
+// it follows a fragment of an unfinished message. peek reports false if the header is
+// incomplete, or if reading has ended, be it by a violation of this header.
 func (r *reader) peek(inside bool) (h header, ok bool) {
-	if r.end != nil { // what follows must not replace it
+	if r.end != nil { // the first reason counts
 		return h, false
 	}
 	b := r.received()
@@ -232,21 +241,21 @@ func (r *reader) peek(inside bool) (h header, ok bool) {
 	fault := ""
 	switch opcode, rsv := h.opcode(), h.first&rsvBits; {
 	case h.length < 0:
-		fault = "negative frame length"
+		fault = "frame length out of range"
 	case !h.minimal():
-		fault = "frame length not in its shortest form"
+		fault = "frame length not minimally encoded"
 	case opcode > opBinary && opcode < opClose || opcode > opPong:
 		fault = "reserved opcode"
 	case h.control() && !h.fin():
 		fault = "fragmented control frame"
 	case h.control() && h.length > maxControlPayload:
-		fault = "control frame of more than 125 bytes"
+		fault = "control frame payload longer than 125 bytes"
 	case rsv != 0 && (rsv != rsv1Bit || !r.c.deflate.On || h.control() || opcode == opContinuation):
-		fault = "reserved bit"
+		fault = "unexpected reserved bit"
 	case !h.control() && inside && opcode != opContinuation:
-		fault = "message inside of a message"
+		fault = "new message within a fragmented message"
 	case !h.control() && !inside && opcode == opContinuation:
-		fault = "continuation of nothing"
+		fault = "continuation frame without a message to continue"
 	default:
 		return h, true
 	}
@@ -254,7 +263,8 @@ func (r *reader) peek(inside bool) (h header, ok bool) {
 	return h, false
 }
 
-// await waits until n bytes are in the buffer, which is large enough.
+// await waits until n bytes are in the buffer, which must have room for them. It
+// reports false when reading has ended.
 func (r *reader) await(n int) bool {
 	for r.w-r.r < n {
 		if !r.fill() {
@@ -264,7 +274,7 @@ func (r *reader) await(n int) bool {
 	return true
 }
 
-// control handles a control frame.
+// control handles the control frame with header h.
 func (r *reader) control(h header) {
 	end := h.size + int(h.length)
 	if !r.await(end) {
@@ -292,13 +302,13 @@ func (r *reader) closeFrame(payload []byte) {
 		return
 	}
 	if len(payload) == 1 {
-		r.violate(codeProtocolError, "close frame with half a code")
+		r.violate(codeProtocolError, "close frame payload of one byte")
 		return
 	}
 	code, reason := int(binary.BigEndian.Uint16(payload)), payload[2:]
 	switch {
 	case !ValidCloseCode(code):
-		r.violate(codeProtocolError, "close frame with an illegal code")
+		r.violate(codeProtocolError, "invalid close code")
 	case !utf8.Valid(reason):
 		r.violate(codeInvalidData, "close reason is not valid UTF-8")
 	default:
@@ -306,8 +316,8 @@ func (r *reader) closeFrame(payload []byte) {
 	}
 }
 
-// message takes the message whose first frame has the header h, and waits for what
-// is missing of it.
+// message reads the message whose first frame has header h, and waits for the rest of
+// it.
 func (r *reader) message(h header) {
 	typ := Type(h.opcode())
 	deflated := h.first&rsv1Bit != 0
@@ -327,7 +337,7 @@ func (r *reader) message(h header) {
 	}
 }
 
-// whole takes a message in one frame that fits into the buffer.
+// whole reads an unfragmented message that fits into the buffer.
 func (r *reader) whole(typ Type, n int) {
 	var text utf8Checker
 	for checked := 0; ; {
@@ -356,9 +366,9 @@ func (r *reader) whole(typ Type, n int) {
 	r.put(typ, payload)
 }
 
-// collect takes a message that comes in many frames, or does not fit into the
-// buffer. What a single frame announces has memory of its own at once, if it is not
-// much; beyond that, memory is taken as bytes arrive.
+// collect reads a message that is fragmented or does not fit into the buffer. It never
+// allocates much for a header alone: beyond growFrom, memory grows as the payload
+// arrives.
 func (r *reader) collect(typ Type) {
 	var data []byte
 	shared := r.borrow || !r.fin
@@ -373,7 +383,7 @@ func (r *reader) collect(typ Type) {
 		for r.left > 0 {
 			if len(data) == cap(data) {
 				limit := r.c.config.ReadLimit
-				if r.fin { // else more frames follow, and each would copy it all
+				if r.fin { // otherwise a tight fit would copy everything once per frame
 					limit = int64(len(data)) + r.left
 				}
 				data = grow(data, limit)
@@ -408,7 +418,8 @@ func (r *reader) collect(typ Type) {
 	r.put(typ, data)
 }
 
-// take moves payload of the frame under way to p, which has no room for more of it.
+// take reads payload of the current frame into p, which must not be longer than what
+// is left of it. It returns 0 when reading has ended.
 func (r *reader) take(p []byte) int {
 	if r.w == r.r {
 		if len(p) >= smallBuffer { // straight from the transport
@@ -427,8 +438,8 @@ func (r *reader) take(p []byte) int {
 	return n
 }
 
-// chunk returns some payload of the message under way, of any frame of it. It is
-// empty at the end of the message, or of the connection.
+// chunk returns the next part of the payload of the current message, across frame
+// boundaries. It returns nil at the end of the message, and when reading has ended.
 func (r *reader) chunk() []byte {
 	for r.left == 0 {
 		if r.fin || !r.continuation(unlimited) {
@@ -445,11 +456,13 @@ func (r *reader) chunk() []byte {
 	return p
 }
 
-// unlimited is the size of a message whose frames tell nothing of it.
+// unlimited is the size that continuation takes for a compressed message: the lengths
+// of its frames do not count towards the read limit.
 const unlimited = -1
 
-// continuation begins the next frame of the message under way, of which so many
-// bytes are there, and handles the control frames before it.
+// continuation reads the header of the next continuation frame that has a payload or
+// is final, and handles the control frames before it. size is the number of bytes of
+// the message that were read already. It reports false when reading has ended.
 func (r *reader) continuation(size int64) bool {
 	for empty := 0; ; {
 		h, ok := r.peek(true)
@@ -476,7 +489,7 @@ func (r *reader) continuation(size int64) bool {
 			return true
 		}
 		if empty++; empty >= maxEmptyFrames {
-			r.violate(codeProtocolError, "endless empty continuation frames")
+			r.violate(codeProtocolError, "too many empty continuation frames")
 			return false
 		}
 	}

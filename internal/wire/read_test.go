@@ -14,7 +14,6 @@ import (
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
-	"unsafe"
 )
 
 func TestReadEveryCut(t *testing.T) {
@@ -29,11 +28,11 @@ func TestReadEveryCut(t *testing.T) {
 	}
 }
 
-// TestReadTruncated ends the stream at every byte: coder/websocket alone takes
-// that for the end of a message.
+// TestReadTruncated ends the stream after every byte. It does not compare with
+// coder/websocket, which takes io.EOF within a message for the end of the message.
 func TestReadTruncated(t *testing.T) {
 	set := setting{limit: 1 << 20}
-	complete := 0 // messages in the shorter stream
+	complete := 0 // messages in the stream before
 	for n := range len(mixedStream) {
 		for _, last := range []bool{false, true} {
 			got := overWire(t, set, &script{in: mixedStream[:n], end: io.EOF, last: last})
@@ -48,8 +47,8 @@ func TestReadTruncated(t *testing.T) {
 	}
 }
 
-// TestReadBigMessages has messages of every size around the sizes of the
-// buffers, in frames of several sizes.
+// TestReadBigMessages reads messages of sizes around those of the buffers, fragmented
+// and not.
 func TestReadBigMessages(t *testing.T) {
 	sizes := []int{125, 126, 127, 250, 254, 256, 257, 300, 2047, 2049, 4091, 4092, 4096, 4097, 5000,
 		16 << 10, 32764, 32768, 32769, 65525, 65526, 65535, 65536, 65537, 100_000, growFrom, growFrom + 5}
@@ -79,16 +78,16 @@ func TestReadBigMessages(t *testing.T) {
 	})
 }
 
-// lengthened returns the header of an unmasked frame with its length in so many
-// more bytes, 2 or 8, whether it needs them or not.
-func lengthened(first byte, length uint64, more int) []byte {
-	if more == 2 {
+// lengthened returns the header of an unmasked frame with an extended payload length of
+// 2 or 8 bytes, whether it needs them or not.
+func lengthened(first byte, length uint64, extended int) []byte {
+	if extended == 2 {
 		return binary.BigEndian.AppendUint16([]byte{first, 126}, uint16(length))
 	}
 	return binary.BigEndian.AppendUint64([]byte{first, 127}, length)
 }
 
-// violation is a stream that ends with the byte that makes it one.
+// violation is a stream whose last byte makes it a violation.
 type violation struct {
 	name   string
 	stream []byte
@@ -104,8 +103,8 @@ func violations() []violation {
 	ones := strings.Repeat("1", 600)
 	return []violation{
 		{"text, first byte", append(head(finBit|opText, 100), 0xff), 1007},
-		{"text, inside", append(head(finBit|opText, 100), "valid \xed\xa0"...), 1007},
-		{"text, past the buffers", append(head(finBit|opText, 900), ones+"\xc0"...), 1007},
+		{"text, in the middle", append(head(finBit|opText, 100), "valid \xed\xa0"...), 1007},
+		{"text, beyond the buffer", append(head(finBit|opText, 900), ones+"\xc0"...), 1007},
 		{"text, complete", frame(finBit|opText, "\xf5"), 1007},
 		{"text, cut short", frame(finBit|opText, "caf\xc3"), 1007},
 		{"fragment", append(head(opText, 100), "valid \xf4\x90"...), 1007},
@@ -160,9 +159,9 @@ func violations() []violation {
 		{"reserved opcode in a message", join(frame(opText, "a"), head(finBit|3, 5)), 1002},
 		{"reserved control opcode 11", head(finBit|0xB, 5), 1002},
 		{"reserved control opcode 15", head(finBit|0xF, 5), 1002},
-		{"continuation of nothing", head(finBit|opContinuation, 5), 1002},
+		{"continuation without a message", head(finBit|opContinuation, 5), 1002},
 		{"continuation of a complete message", join(frame(opText, "a"), frame(finBit|opContinuation, ""), head(opContinuation, 5)), 1002},
-		{"message in a message", join(frame(opText, "a"), head(finBit|opText, 5)), 1002},
+		{"text in a text", join(frame(opText, "a"), head(finBit|opText, 5)), 1002},
 		{"binary in a text", join(frame(opText, "a"), head(opBinary, 5)), 1002},
 		{"close payload of one byte", frame(finBit|opClose, "\x03"), 1002},
 		{"close code 1005", frame(finBit|opClose, closePayload(1005, "")), 1002},
@@ -170,7 +169,7 @@ func violations() []violation {
 	}
 }
 
-// complete are the messages in a violation's stream that end before it does.
+// complete returns the messages that are complete before the violation.
 func (v violation) complete() (messages []message) {
 	if v.name == "continuation of a complete message" {
 		return []message{{Text, "a"}}
@@ -178,8 +177,8 @@ func (v violation) complete() (messages []message) {
 	return nil
 }
 
-// TestReadViolations: if more than the last byte were waited for, the end would be
-// a lost connection.
+// TestReadViolations checks that a violation is noticed at its last byte: if the reader
+// waited for more, the connection would be lost first.
 func TestReadViolations(t *testing.T) {
 	for _, v := range violations() {
 		for _, cut := range []func() int{nil, byBytes, inTwo(10)} {
@@ -198,8 +197,8 @@ func TestReadViolations(t *testing.T) {
 	}
 }
 
-// checkLastClose checks that the last frame, and only it, is a close frame of
-// that code with a proper reason.
+// checkLastClose checks that the last frame, and no other, is a close frame with the
+// code and a valid reason.
 func checkLastClose(t *testing.T, name string, sent []sentFrame, code int) {
 	t.Helper()
 	for i, f := range sent {
@@ -218,35 +217,35 @@ func checkLastClose(t *testing.T, name string, sent []sentFrame, code int) {
 	}
 }
 
-// TestViolationsWithCompression: what is a violation without an extension is one
-// with it, but for the first reserved bit of a message.
+// TestViolationsWithCompression checks that permessage-deflate allows nothing more than
+// RSV1 in the first frame of a message.
 func TestViolationsWithCompression(t *testing.T) {
 	for _, v := range violations() {
 		if v.name == "reserved bit 1" {
 			continue
 		}
-		got := overWire(t, setting{limit: violationLimit, extension: deflateExtension}, &script{in: v.stream, end: errEnd})
+		got := overWire(t, setting{limit: violationLimit, extension: extension}, &script{in: v.stream, end: errEnd})
 		if got.end != endProtocol(v.want) {
 			t.Errorf("%s: got %s", v.name, got.end)
 		}
 	}
 	for _, first := range []byte{finBit | rsv1Bit | 0x20 | opText, rsv1Bit | 0x10 | opBinary, finBit | rsv1Bit | 3} {
-		got := overWire(t, setting{limit: violationLimit, extension: deflateExtension}, &script{in: head(first, 5), end: errEnd})
+		got := overWire(t, setting{limit: violationLimit, extension: extension}, &script{in: head(first, 5), end: errEnd})
 		if got.end != endProtocol(1002) {
 			t.Errorf("%#x: got %s", first, got.end)
 		}
 	}
 }
 
-// TestReservedBits: a message with the first one is not taken for another when
-// nothing was negotiated, however it arrives.
+// TestReservedBits checks that RSV1 is a violation on the fast path too, unless
+// permessage-deflate was negotiated.
 func TestReservedBits(t *testing.T) {
 	for _, opcode := range []byte{opText, opBinary} {
 		stream := frame(finBit|rsv1Bit|opcode, "\x00")
 		if got := overWire(t, setting{limit: 100}, &script{in: stream, end: errEnd}); got.end != endProtocol(1002) || len(got.messages) > 0 {
 			t.Errorf("got %v", got)
 		}
-		got := overWire(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: errEnd})
+		got := overWire(t, setting{limit: 100, extension: extension}, &script{in: stream, end: errEnd})
 		if got.end != endLost || !slices.Equal(got.messages, []message{{Type(opcode), ""}}) {
 			t.Errorf("got %v", got)
 		}
@@ -264,7 +263,7 @@ func TestReadWithinBounds(t *testing.T) {
 		{"one frame", frame(finBit|opText, limit), []message{{Text, limit}}},
 		{"two frames", join(frame(opBinary, limit), frame(finBit|opContinuation, "")), []message{{Binary, limit}}},
 		{"three frames", join(frame(opBinary, limit[:400]), frame(opContinuation, limit[:600]), frame(finBit|opContinuation, "")), []message{{Binary, limit}}},
-		{"the limit is a message's own", bytes.Repeat(frame(finBit|opText, limit), 2), []message{{Text, limit}, {Text, limit}}},
+		{"two messages", bytes.Repeat(frame(finBit|opText, limit), 2), []message{{Text, limit}, {Text, limit}}},
 		{"empty continuations", join(frame(opText, "a"), empty, frame(opContinuation, "b"), empty, frame(finBit|opContinuation, "")), []message{{Text, "ab"}}},
 		{"empty continuations to the end", join(frame(opText, ""), empty, frame(finBit|opContinuation, "")), []message{{Text, ""}}},
 		{"long control frames", join(frame(finBit|opPing, limit[:125]), frame(finBit|opPong, limit[:125]), frame(finBit|opText, "a")), []message{{Text, "a"}}},
@@ -281,8 +280,8 @@ func TestReadWithinBounds(t *testing.T) {
 	}
 }
 
-// TestReadLimitOfTheFastWay: a message that arrived whole may exceed the limit too.
-func TestReadLimitOfTheFastWay(t *testing.T) {
+// TestReadLimitOnTheFastPath checks the limit for a message that arrives in one read.
+func TestReadLimitOnTheFastPath(t *testing.T) {
 	for size, want := range map[int]string{9: endLost, 10: endLost, 11: endProtocol(1009)} {
 		stream := frame(finBit|opBinary, strings.Repeat("x", size))
 		if got := overWire(t, setting{limit: 10}, &script{in: stream, end: errEnd}); got.end != want {
@@ -291,7 +290,8 @@ func TestReadLimitOfTheFastWay(t *testing.T) {
 	}
 }
 
-// TestEmptyMessages have data that is not nil, in whatever memory it is.
+// TestEmptyMessages checks that the data of an empty message is not nil, whichever memory
+// it comes from.
 func TestEmptyMessages(t *testing.T) {
 	bothWays(t, func(t *testing.T, set setting) {
 		for name, stream := range map[string][]byte{
@@ -311,12 +311,12 @@ func TestEmptyMessages(t *testing.T) {
 	})
 }
 
-// TestBursts: a burst holds all the messages that one read brought, and nothing is
-// read before they were returned.
+// TestBursts checks that a burst holds all messages that one read brought, and that the
+// transport is not read again before they are returned.
 func TestBursts(t *testing.T) {
 	bothWays(t, func(t *testing.T, set setting) {
 		var pieces [][]byte
-		var want [][]int // bursts of each piece
+		var want [][]int // sizes of the bursts of each piece
 		for _, n := range []int{1, 2, 3, maxBurst - 1, maxBurst, maxBurst + 1, 2 * maxBurst, 2*maxBurst + 1} {
 			piece := bytes.Repeat(frame(finBit|opText, "x"), n)
 			pieces = append(pieces, piece)
@@ -331,7 +331,7 @@ func TestBursts(t *testing.T) {
 		c.in.buf = make([]byte, largeBuffer)
 		for i, bursts := range want {
 			for _, n := range bursts {
-				c.in.full = true // so that there is room for a piece in one read
+				c.in.full = true // so that the buffer stays large enough for a whole piece
 				burst, err := next(c)
 				if err != nil || len(burst) != n || f.next != i+1 {
 					t.Fatalf("piece %d: got %d messages after %d pieces, %v; want %d", i, len(burst), f.next, err, n)
@@ -346,8 +346,8 @@ func TestBursts(t *testing.T) {
 	})
 }
 
-// TestBurstsEndWithAControlFrame, which is handled after the messages before it
-// were returned, and before the next ones are.
+// TestBurstsEndWithAControlFrame checks that a control frame is handled after the messages
+// before it have been returned, and before the next ones are.
 func TestBurstsEndWithAControlFrame(t *testing.T) {
 	stream := join(
 		frame(finBit|opText, "1"), frame(finBit|opBinary, "2"), frame(finBit|opPing, "3"),
@@ -378,14 +378,14 @@ func TestBurstsEndWithAControlFrame(t *testing.T) {
 				t.Errorf("burst %d: got %s", i, got)
 			}
 			if strings.Join(o.pings, " ") != want.pings || strings.Join(o.pongs, " ") != want.pongs {
-				t.Errorf("burst %d: the pings %v and pongs %v came before", i, o.pings, o.pongs)
+				t.Errorf("burst %d: after the pings %v and pongs %v, want %s and %s", i, o.pings, o.pongs, want.pings, want.pongs)
 			}
 			if c.End() != nil {
-				t.Errorf("burst %d: the end is %v", i, c.End())
+				t.Errorf("burst %d: End returns %v", i, c.End())
 			}
 		}
 		if _, err := next(c); endOf(err) != endClosed(codeNone, "") {
-			t.Errorf("the end is %v", err)
+			t.Errorf("Next returned %v", err)
 		}
 		finish(c, o)
 		checkSent(t, c.transport.(*script).written(),
@@ -393,8 +393,8 @@ func TestBurstsEndWithAControlFrame(t *testing.T) {
 	})
 }
 
-// TestBurstBeforeTheEnd: messages are returned before a violation that came with
-// them, and those behind it never.
+// TestBurstBeforeTheEnd checks that messages are returned before a violation that the
+// same read brought, and that those after it are not.
 func TestBurstBeforeTheEnd(t *testing.T) {
 	for name, bad := range map[string][]byte{
 		"text":       frame(finBit|opText, "\xff"),
@@ -403,7 +403,7 @@ func TestBurstBeforeTheEnd(t *testing.T) {
 	} {
 		for before := range 3 {
 			stream := join(bytes.Repeat(frame(finBit|opText, "before"), before), bad, frame(finBit|opText, "behind"))
-			c, o := start(t, setting{limit: 100, extension: deflateExtension}, &script{in: stream, end: errEnd})
+			c, o := start(t, setting{limit: 100, extension: extension}, &script{in: stream, end: errEnd})
 			if before > 0 {
 				if burst, err := next(c); err != nil || len(burst) != before {
 					t.Errorf("%s: got %d messages, %v; want %d", name, len(burst), err, before)
@@ -412,14 +412,15 @@ func TestBurstBeforeTheEnd(t *testing.T) {
 			burst, err := next(c)
 			var violation *Violation
 			if !errors.As(err, &violation) || len(burst) > 0 {
-				t.Errorf("%s, behind %d messages: %v, with %d messages", name, before, err, len(burst))
+				t.Errorf("%s, after %d messages: %v, with %d messages", name, before, err, len(burst))
 			}
 			finish(c, o)
 		}
 	}
 }
 
-// TestBorrowedData is not copied where it need not be, and what is kept always is.
+// TestBorrowedData checks that borrowed data lies in the receive buffer, and that data
+// that belongs to the caller does not.
 func TestBorrowedData(t *testing.T) {
 	stream := bytes.Repeat(frame(finBit|opBinary, strings.Repeat("d", 20)), 5)
 	bothWays(t, func(t *testing.T, set setting) {
@@ -439,14 +440,9 @@ func TestBorrowedData(t *testing.T) {
 	})
 }
 
-func within(part, of []byte) bool {
-	at := uintptr(unsafe.Pointer(unsafe.SliceData(part)))
-	from := uintptr(unsafe.Pointer(unsafe.SliceData(of)))
-	return at >= from && at < from+uintptr(len(of))
-}
-
-// TestKeptBurstSharesABlock, of no more than what the read brought.
-func TestKeptBurstSharesABlock(t *testing.T) {
+// TestOwnedBurstSharesABlock checks that small messages of a read share a block, which is
+// not larger than what the read brought.
+func TestOwnedBurstSharesABlock(t *testing.T) {
 	stream := bytes.Repeat(frame(finBit|opBinary, "0123456789"), 10)
 	for name, cut := range map[string]func() int{"whole": nil, "the first in parts": inTwo(5)} {
 		c, o := start(t, setting{limit: 100}, &script{in: stream, cut: cut, end: errEnd})
@@ -470,23 +466,23 @@ func TestKeptBurstSharesABlock(t *testing.T) {
 	}
 }
 
-// TestKeptMessageOnItsOwn has exactly the memory that it needs.
-func TestKeptMessageOnItsOwn(t *testing.T) {
+// TestOwnedMessageAlone checks that a single message gets exactly the memory it needs.
+func TestOwnedMessageAlone(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"one frame":  frame(finBit|opText, "text"),
 		"two frames": join(frame(opText, "te"), frame(finBit|opContinuation, "xt"), frame(finBit|opText, "more")),
 	} {
 		c, o := start(t, setting{limit: 100}, &script{in: stream, end: errEnd})
 		if burst, err := next(c); err != nil || string(burst[0].Data) != "text" || len(c.in.block) != 0 {
-			t.Errorf("%s: got %s, %v, in a block with room for %d more bytes", name, burst[0].Data, err, len(c.in.block))
+			t.Errorf("%s: got %v, %v, in a block with room for %d more bytes", name, copies(burst), err, len(c.in.block))
 		}
 		finish(c, o)
 	}
 }
 
-// TestLargeMessagesAreReadStraight: what does not fit into the buffer goes to its
-// place at once, in reads as large as the transport likes.
-func TestLargeMessagesAreReadStraight(t *testing.T) {
+// TestLargeMessagesBypassTheBuffer checks that a large message is read directly into its
+// own memory, in reads that have room for all of it.
+func TestLargeMessagesBypassTheBuffer(t *testing.T) {
 	bothWays(t, func(t *testing.T, set setting) {
 		text := strings.Repeat("0123456789", 50_000)
 		stream := frame(finBit|opBinary, text)
@@ -514,11 +510,11 @@ func TestLargeMessagesAreReadStraight(t *testing.T) {
 	})
 }
 
-// TestReadsOfALargeMessage go past the buffer only for what is large itself: the
-// read that brings the end may bring what comes behind it, too.
+// TestReadsOfALargeMessage checks that the end of a large message is read into the buffer
+// if it is small, so that the same read can bring what follows.
 func TestReadsOfALargeMessage(t *testing.T) {
 	for _, test := range []struct {
-		left     int // of the message, when it is not in the buffer yet
+		left     int // bytes of the message that are not in the buffer yet
 		straight bool
 	}{{smallBuffer - 1, false}, {smallBuffer, true}} {
 		var c *Conn
@@ -535,14 +531,14 @@ func TestReadsOfALargeMessage(t *testing.T) {
 			t.Error(err)
 		}
 		if straight != test.straight {
-			t.Errorf("%d bytes were left: read straight: %v", test.left, straight)
+			t.Errorf("%d bytes left: read directly: %v", test.left, straight)
 		}
 		finish(c, o)
 	}
 }
 
-// TestBufferAfterALargeMessage: the read that brought its end, straight, tells how
-// much room the next one needs.
+// TestBufferAfterALargeMessage checks that a read that bypassed the buffer determines the
+// size of the buffer for the next read, too.
 func TestBufferAfterALargeMessage(t *testing.T) {
 	for last, want := range map[int]int{inlineBuffer: inlineBuffer, inlineBuffer + 1: smallBuffer} {
 		const size = 100_000
@@ -551,7 +547,7 @@ func TestBufferAfterALargeMessage(t *testing.T) {
 		c, o := start(t, setting{limit: 1 << 20}, f)
 		f.idle = func(piece int) {
 			if piece == 3 && len(c.in.buf) != want {
-				t.Errorf("after %d bytes, a buffer of %d", last, len(c.in.buf))
+				t.Errorf("after a read of %d bytes: a buffer of %d bytes, want %d", last, len(c.in.buf), want)
 			}
 		}
 		_ = drain(c)
@@ -559,7 +555,8 @@ func TestBufferAfterALargeMessage(t *testing.T) {
 	}
 }
 
-// TestControlFramesAmongFragments are handled as they come.
+// TestControlFramesAmongFragments checks that control frames within a fragmented message
+// are handled.
 func TestControlFramesAmongFragments(t *testing.T) {
 	stream := join(
 		frame(finBit|opPong, "one"), frame(finBit|opText, "fast"), frame(finBit|opPong, ""),
@@ -577,14 +574,14 @@ func TestControlFramesAmongFragments(t *testing.T) {
 			t.Errorf("got the pings %q", o.pings)
 		}
 		if !errors.Is(err, io.EOF) || endOf(err) != endLost {
-			t.Errorf("ended by %v", err)
+			t.Errorf("Next returned %v", err)
 		}
 		finish(c, o)
 	}
 }
 
-// TestPingsAreAnsweredAsTheOwnerSays.
-func TestPingsAreAnsweredAsTheOwnerSays(t *testing.T) {
+// TestOwnerDecidesAboutPings checks that a ping is answered only if the owner says so.
+func TestOwnerDecidesAboutPings(t *testing.T) {
 	src := &script{in: join(frame(finBit|opPing, "no"), frame(finBit|opPing, "yes"), frame(finBit|opPing, "no")), end: io.EOF}
 	c, o := start(t, setting{limit: 100}, src)
 	o.answer = func(payload []byte) bool { return string(payload) == "yes" }
@@ -596,8 +593,8 @@ func TestPingsAreAnsweredAsTheOwnerSays(t *testing.T) {
 	checkSent(t, src.written(), sentFrame{finBit | opPong, "yes"})
 }
 
-// TestCloseFrames: what the server's close frame says, and that nothing behind it
-// counts.
+// TestCloseFrames checks how close frames of the server are reported and answered, and
+// that what follows them is ignored.
 func TestCloseFrames(t *testing.T) {
 	for _, test := range []struct {
 		payload string
@@ -621,8 +618,8 @@ func TestCloseFrames(t *testing.T) {
 	}
 }
 
-// TestCloseFrameInAMessage ends it.
-func TestCloseFrameInAMessage(t *testing.T) {
+// TestCloseFrameWithinAMessage checks that a close frame between fragments ends reading.
+func TestCloseFrameWithinAMessage(t *testing.T) {
 	stream := join(frame(opText, "half"), frame(finBit|opClose, closePayload(1001, "")), frame(finBit|opContinuation, ""))
 	got := overWire(t, setting{limit: 100}, &script{in: stream, end: io.EOF})
 	checkOutcome(t, "in a message", got, outcome{
@@ -631,8 +628,9 @@ func TestCloseFrameInAMessage(t *testing.T) {
 	})
 }
 
-// TestLargeTextUnfinished: a text too large for any buffer is checked to its end.
-func TestLargeTextUnfinished(t *testing.T) {
+// TestLargeTextIncomplete checks that text too large for the buffer is validated up to
+// its last byte.
+func TestLargeTextIncomplete(t *testing.T) {
 	stream := frame(finBit|opText, strings.Repeat("x", 200_000)+"\xe2\x82")
 	got := overWire(t, setting{limit: 1 << 20}, &script{in: stream, end: io.EOF})
 	if got.end != endProtocol(1007) || len(got.messages) > 0 {
@@ -640,8 +638,9 @@ func TestLargeTextUnfinished(t *testing.T) {
 	}
 }
 
-// TestBinaryIsNoText: only text is checked, whatever way it comes.
-func TestBinaryIsNoText(t *testing.T) {
+// TestBinaryIsNotValidated checks that binary messages need not be UTF-8, whichever path
+// reads them.
+func TestBinaryIsNotValidated(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"small":     frame(finBit|opBinary, "\xff\xc3"),
 		"large":     frame(finBit|opBinary, strings.Repeat("\xff", 100_000)),
@@ -655,8 +654,8 @@ func TestBinaryIsNoText(t *testing.T) {
 	}
 }
 
-// TestViolationEndsAtOnce: after a violation nothing is waited for but, on a
-// network that can be closed in one direction, the server.
+// TestViolationEndsAtOnce checks that after a violation Close does not wait for the
+// server if the network connection cannot be closed in one direction.
 func TestViolationEndsAtOnce(t *testing.T) {
 	for name, stream := range map[string][]byte{
 		"frame": frame(finBit|opText, "\xff"),

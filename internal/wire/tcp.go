@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// LimitUnacknowledged bounds how long the network may owe the acknowledgement of
-// what was written (RFC 5482), where the system can: what is written after that fails.
-// It does nothing if the network connection is not known, or no socket.
+// LimitUnacknowledged makes the system drop the connection when data that was written
+// has not been acknowledged for d (the user timeout of TCP, RFC 5482). It does nothing
+// if the system cannot, or if the network connection is unknown or not a socket.
 func (c *Conn) LimitUnacknowledged(d time.Duration) {
 	socket, ok := c.network.(syscall.Conn)
 	if !ok {
@@ -18,7 +18,7 @@ func (c *Conn) LimitUnacknowledged(d time.Duration) {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) { // without it, TCP itself decides when to give up
+	_ = raw.Control(func(fd uintptr) { // on failure, TCP uses its own timeout
 		_ = setUserTimeout(fd, int(min(d.Milliseconds(), math.MaxInt32)))
 	})
 }

@@ -2,8 +2,8 @@ package wire
 
 import "syscall"
 
-// dropTime is TCP_RXT_CONNDROPTIME of <netinet/tcp.h>, in seconds, which package
-// syscall does not name.
+// dropTime is the option TCP_RXT_CONNDROPTIME of <netinet/tcp.h>, in seconds. Package
+// syscall does not define it.
 const dropTime = 0x80
 
 func setUserTimeout(fd uintptr, milliseconds int) error {

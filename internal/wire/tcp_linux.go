@@ -2,8 +2,8 @@ package wire
 
 import "syscall"
 
-// userTimeout is TCP_USER_TIMEOUT of tcp(7), in milliseconds, which package syscall
-// does not name.
+// userTimeout is the option TCP_USER_TIMEOUT of tcp(7), in milliseconds. Package syscall
+// does not define it.
 const userTimeout = 0x12
 
 func setUserTimeout(fd uintptr, milliseconds int) error {

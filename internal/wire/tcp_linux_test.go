@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestLimitUnacknowledged asks the kernel.
+// TestLimitUnacknowledged reads the option back from the kernel.
 func TestLimitUnacknowledged(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,13 +38,13 @@ func TestLimitUnacknowledged(t *testing.T) {
 	c.Release()
 }
 
-// socket is a network connection whose socket cannot be had.
+// socket is a network connection that does not give access to its socket.
 type socket struct{ net.Conn }
 
 func (socket) SyscallConn() (syscall.RawConn, error) { return nil, errors.New("closed") }
 func (socket) Close() error                          { return nil }
 
-// TestLimitUnacknowledgedElsewhere does nothing.
+// TestLimitUnacknowledgedElsewhere checks that nothing happens without a socket.
 func TestLimitUnacknowledgedElsewhere(t *testing.T) {
 	for _, network := range []net.Conn{nil, socket{}} {
 		c := new(Conn)

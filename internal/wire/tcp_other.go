@@ -2,5 +2,5 @@
 
 package wire
 
-// Elsewhere TCP itself decides when to give up.
+// setUserTimeout does nothing on other systems, where TCP uses its own timeout.
 func setUserTimeout(uintptr, int) error { return nil }

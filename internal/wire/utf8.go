@@ -2,14 +2,14 @@ package wire
 
 import "unicode/utf8"
 
-// utf8Checker checks text that comes in pieces, and fails at the first byte
-// that no continuation can make valid.
+// utf8Checker validates text that arrives in pieces. It fails at the first byte that
+// cannot be part of valid UTF-8, whatever follows.
 type utf8Checker struct {
-	tail [utf8.UTFMax]byte // an unfinished sequence
+	tail [utf8.UTFMax]byte // tail[:n] is an incomplete sequence at the end of the text
 	n    int
 }
 
-// write reports whether the text up to the end of p can still become valid.
+// write reports whether the text can still be valid, up to the end of p.
 func (u *utf8Checker) write(p []byte) bool {
 	for u.n > 0 && len(p) > 0 {
 		u.tail[u.n] = p[0]

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// utf8Texts are texts on both sides of every border of UTF-8.
+// utf8Texts are texts around every boundary of what UTF-8 allows.
 var utf8Texts = []string{
 	"", "a", "Hello-µ@ßöäüàá-UTF-8!!", "κόσμε", "日本語", "🙂🙃",
 	"\x00\x7f", "\u0080\u07ff", "\u0800\ud7ff\ue000\ufffd\uffff", "\U00010000\U0010ffff",
@@ -16,31 +16,8 @@ var utf8Texts = []string{
 	"κόσμε\xed\xa0\x80edited", "κόσμε\xf4\x90\x80\x80",
 }
 
-// completable reports by trial whether some continuation makes text valid.
-func completable(text string) bool {
-	if utf8.ValidString(text) {
-		return true
-	}
-	const ends = "\x80\x90\xa0\x8f\xbf" // on both sides of every border
-	for rest := []string{""}; len(rest[0]) < 3; {
-		var longer []string
-		for _, r := range rest {
-			for i := range len(ends) {
-				longer = append(longer, r+ends[i:i+1])
-			}
-		}
-		for _, r := range longer {
-			if utf8.ValidString(text + r) {
-				return true
-			}
-		}
-		rest = longer
-	}
-	return false
-}
-
-// impossibleFrom is the length of the shortest prefix that nothing can make valid,
-// and more than all of text if there is none.
+// impossibleFrom returns the length of the shortest prefix of text that cannot be
+// continued to valid UTF-8, or len(text)+1 if there is none.
 func impossibleFrom(text string) int {
 	for n := range len(text) + 1 {
 		if !completable(text[:n]) {
@@ -84,14 +61,14 @@ func TestUTF8CheckerByBytes(t *testing.T) {
 				break
 			}
 			if !u.write(nil) {
-				t.Errorf("%q: nothing, after byte %d, is not valid", text, i)
+				t.Errorf("%q: an empty write after byte %d fails", text, i)
 			}
 		}
 	}
 }
 
-// TestUTF8CheckerInThree has a short piece between two others, which neither
-// begins nor ends a sequence.
+// TestUTF8CheckerInThree writes three pieces: the one in the middle may contain neither
+// the first nor the last byte of a sequence.
 func TestUTF8CheckerInThree(t *testing.T) {
 	for _, text := range utf8Texts {
 		for i := range len(text) + 1 {

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"sync"
@@ -9,63 +8,72 @@ import (
 	"time"
 )
 
-// MaxFlush is the most that one write to the network takes.
+// MaxFlush is the size of the largest single write to the transport, in bytes.
 const MaxFlush = 64 << 10
 
-// flushBuffers are borrowed for as long as there is something to write.
+// flushBuffers pools write buffers. A connection holds one only while it has something
+// to write.
 var flushBuffers = sync.Pool{New: func() any { return new([MaxFlush]byte) }}
 
-// ErrClosing says that a message was refused, since a close frame was sent.
+// ErrClosing is the error of a message that was refused because a close frame was sent
+// before it (RFC 6455, section 5.5.1).
 var ErrClosing = errors.New("the connection is being closed")
 
-// Outgoing is a message to be sent, and its place in the stream of bytes once it was
-// written.
+// Outgoing is a message to be sent. Writing it records its position in the outbound
+// stream of bytes. A refused message has no position.
 type Outgoing struct {
 	Type Type
 	Data []byte
 
-	start, end uint64
+	start, end uint64 // equal if the message was refused
 }
 
-// Untouched reports whether the network has nothing of a message, of which it took
-// the stream up to taken. A message that was refused has no place.
+// Untouched reports whether the network has accepted nothing of m, given how much of
+// the stream it has accepted (see [Conn.Taken]). It is true for a refused message.
 func (m *Outgoing) Untouched(taken uint64) bool { return m.start == m.end || m.start >= taken }
 
-// Taken reports whether the network has all of a message.
+// Taken reports whether the network has accepted all of m, given how much of the stream
+// it has accepted. It means nothing for a refused message.
 func (m *Outgoing) Taken(taken uint64) bool { return m.end <= taken }
 
-// End is where a message ends in the stream. One that was refused has no place.
+// End returns the position in the stream at which m ends. It means nothing for a
+// refused message.
 func (m *Outgoing) End() uint64 { return m.end }
 
-// writer is the outbound half of a connection. What is written is collected in
-// memory, and goes out when somebody flushes: the sender of messages after a burst,
-// a transient goroutine after a pong, the closer with its close frame.
+// writer is the outbound half of a connection. Frames are collected in memory until a
+// goroutine flushes them: the sender after a burst of messages, a short-lived goroutine
+// after a ping or pong, or the one that sends the close frame.
+//
+// Positions in the stream count the bytes appended since the connection was started.
 type writer struct {
 	c *Conn
 
-	// mu guards what follows. It is never held while the network takes bytes.
+	// mu guards the fields from flushed to pings. It is not held while the transport
+	// writes, so that no goroutine waits for the network just to append a frame.
 	mu       sync.Mutex
-	flushed  sync.Cond // busy fell
-	buf      []byte    // to go out
+	flushed  sync.Cond // broadcast when busy becomes false
+	buf      []byte    // frames that no write has begun with
 	pongs    int       // bytes of pongs in buf
-	busy     bool      // somebody flushes
-	relief   bool      // a goroutine flushes control frames
-	control  uint64    // end of the last of them, in appended
-	err      error     // sticky
-	appended uint64    // bytes ever put into buf
-	taken    uint64    // of them, by the network
-	closeEnd uint64    // the end of our close frame, in appended, or 0
-	answered uint64    // how far into the stream the server has come, by its pongs
+	busy     bool      // a goroutine is writing to the transport
+	relief   bool      // a goroutine is flushing control frames
+	control  uint64    // position that it has to flush up to
+	err      error     // the first write error; sticky
+	appended uint64    // position of the end of buf
+	taken    uint64    // position up to which the network has accepted the stream
+	closeEnd uint64    // position of the end of our close frame; 0 before it
+	answered uint64    // position that the server has reached, according to its pongs
 	pings    pings
 
-	// The write timeout. Its timer is armed at most once per timeout, however many
-	// writes there are.
-	deadline atomic.Int64 // of the write under way, or 0
-	watching atomic.Bool
-	watch    *time.Timer
+	// The write timeout. One timer serves all writes, and fires at most once per
+	// timeout. The atomics are not guarded by mu because send does not hold it.
+	deadline atomic.Int64 // of the write in progress; 0 if there is none
+	watching atomic.Bool  // the timer is armed, or has reported a stalled write
+	watch    *time.Timer  // created by the first flush
 }
 
-// Write writes one message, in one frame, and notes its place. It does not flush.
+// Write appends one message, in a single frame, and records its position. It copies the
+// data, and does not flush. The error is [ErrClosing] or the first write error. Any
+// goroutine may call Write.
 func (c *Conn) Write(m *Outgoing) error {
 	first, payload := finBit|byte(m.Type), m.Data
 	if c.compressible(m.Data) {
@@ -81,10 +89,10 @@ func (c *Conn) Write(m *Outgoing) error {
 	return w.message(m, first, payload)
 }
 
-// WriteAll is [Conn.Write] for n messages. After an error, those that were not
-// written have no place.
+// WriteAll is like [Conn.Write] for n messages in order, but cheaper. After an error,
+// the messages that were refused have no position.
 func (c *Conn) WriteAll(n int, message func(i int) *Outgoing) (err error) {
-	if c.deflate.On { // compressing takes long, and so happens without the lock
+	if c.deflate.On { // compression is slow, and must not hold the lock
 		for i := range n {
 			err = c.Write(message(i))
 		}
@@ -100,7 +108,8 @@ func (c *Conn) WriteAll(n int, message func(i int) *Outgoing) (err error) {
 	return err
 }
 
-// message appends the frame of a message, and notes its place.
+// message appends the frame of m, unless it is refused, and records its position. mu is
+// held.
 func (w *writer) message(m *Outgoing, first byte, payload []byte) error {
 	err := w.refusal()
 	m.start = w.appended
@@ -111,7 +120,7 @@ func (w *writer) message(m *Outgoing, first byte, payload []byte) error {
 	return err
 }
 
-// refusal tells why nothing can be written any more, or nil.
+// refusal returns the error with which a new frame must be refused, or nil. mu is held.
 func (w *writer) refusal() error {
 	if w.err == nil && w.closeEnd != 0 {
 		return ErrClosing
@@ -119,7 +128,7 @@ func (w *writer) refusal() error {
 	return w.err
 }
 
-// frame appends a whole frame.
+// frame appends a frame. mu is held.
 func (w *writer) frame(first byte, payload []byte) {
 	size := FrameSize(len(payload))
 	if w.buf == nil {
@@ -129,8 +138,8 @@ func (w *writer) frame(first byte, payload []byte) {
 	w.appended += uint64(size)
 }
 
-// Flush returns when the network has taken all that was written before, or has
-// failed.
+// Flush waits until the network has accepted everything written so far. The error is
+// the first write error, if not everything was accepted. Any goroutine may call Flush.
 func (c *Conn) Flush() error {
 	w := &c.out
 	w.mu.Lock()
@@ -141,8 +150,8 @@ func (c *Conn) Flush() error {
 	return nil
 }
 
-// Taken is how far into the stream the network has taken bytes, after what is being
-// flushed, and all that goes out with the close frame.
+// Taken returns the position up to which the network has accepted the stream. If a flush
+// is in progress, or our close frame is still to be flushed, Taken waits for the outcome.
 func (c *Conn) Taken() uint64 {
 	w := &c.out
 	w.mu.Lock()
@@ -153,145 +162,9 @@ func (c *Conn) Taken() uint64 {
 	return w.taken
 }
 
-// pong answers a ping. A server that pings and does not read gets no more pongs than
-// fit into one write. Nor can a broken network take one, but what it still holds is
-// read.
-func (c *Conn) pong(payload []byte) {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.refusal() != nil || w.pongs > MaxFlush {
-		return
-	}
-	w.frame(finBit|opPong, payload)
-	w.pongs += FrameSize(len(payload))
-	w.relieve()
-}
-
-// pings are the last pings without an answer: which one a pong answers is told by
-// its payload. Others are not ours, or too late (RFC 6455, section 5.5.3).
-type pings struct {
-	number uint32
-	at     [4]time.Duration // by the number; 0 when it was answered
-	place  [4]uint64        // in the stream
-}
-
-// Ping sends a ping. It does not wait.
-func (c *Conn) Ping() {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ping() {
-		w.relieve()
-	}
-}
-
-// PingWait is Ping for a goroutine that may wait for the network.
-func (c *Conn) PingWait() {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if !w.ping() {
-		return
-	}
-	w.control = w.appended
-	if !w.relief {
-		w.relief = true
-		w.flushControl()
-	}
-}
-
-// ping appends a ping, if there may be one.
-func (w *writer) ping() bool {
-	if w.refusal() != nil {
-		return false
-	}
-	p := &w.pings
-	p.number++
-	i := p.number % uint32(len(p.at))
-	p.at[i], p.place[i] = max(1, w.c.Now()), w.appended
-	var payload [4]byte
-	binary.BigEndian.PutUint32(payload[:], p.number)
-	w.frame(finBit|opPing, payload[:])
-	return true
-}
-
-// ponged notes the round trip of a ping that a pong answers, and that the server
-// has come to it: it takes the stream in order (RFC 6455, section 5.5.3, lets it
-// answer the last of several pings only, and that is as good for those before).
-func (c *Conn) ponged(payload []byte) {
-	if len(payload) != 4 {
-		return
-	}
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	p, number := &w.pings, binary.BigEndian.Uint32(payload)
-	i := number % uint32(len(p.at))
-	if p.at[i] != 0 && p.number-number < uint32(len(p.at)) {
-		c.config.Counters.RoundTrip.Store(int64(c.Now() - p.at[i]))
-		p.at[i] = 0
-		w.answered = max(w.answered, p.place[i])
-	}
-}
-
-// Answered is how far into the stream the server has come, as the last of our pings
-// that it answered tells: all that was written before that has arrived.
-func (c *Conn) Answered() uint64 {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.answered
-}
-
-// SendClose sends a close frame, unless one was sent before, and nothing after it. It
-// returns when the network has taken the close frame, or has failed. A code of 1005
-// stands for none, and a reason that is too long is cut.
-func (c *Conn) SendClose(code int, reason string) {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.err == nil && w.closeEnd == 0 {
-		w.frame(finBit|opClose, closeBody(code, reason))
-		w.closeEnd = w.appended
-	}
-	w.flushTo(w.closeEnd)
-}
-
-// CloseSent reports whether the network has taken a close frame.
-func (c *Conn) CloseSent() bool {
-	w := &c.out
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.closeEnd != 0 && w.taken >= w.closeEnd
-}
-
-// relieve flushes control frames on a goroutine of its own, so that neither
-// the reader nor the heartbeat waits for a network that takes nothing.
-func (w *writer) relieve() {
-	w.control = w.appended
-	if w.relief {
-		return
-	}
-	w.relief = true
-	w.c.owner.Go(func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.flushControl()
-	})
-}
-
-// flushControl flushes control frames, and those that come meanwhile. The caller
-// is the one who does; mu is held.
-func (w *writer) flushControl() {
-	for w.flushTo(w.control) && w.taken < w.control {
-		// more of them came meanwhile
-	}
-	w.relief = false
-}
-
-// flushTo returns when the network has taken the stream up to a position, or has
-// failed; mu is held.
+// flushTo writes, or waits for the goroutine that is writing, until the network has
+// accepted the stream up to target or has failed. It reports whether target was
+// reached. mu is held, but released while the transport writes.
 func (w *writer) flushTo(target uint64) bool {
 	for w.taken < target && w.err == nil {
 		if w.busy {
@@ -322,7 +195,7 @@ func (w *writer) flushTo(target uint64) bool {
 	return w.taken >= target
 }
 
-// send hands buf to the network.
+// send writes buf to the transport, in writes of at most MaxFlush bytes.
 func (w *writer) send(buf []byte) (sent int, err error) {
 	for sent < len(buf) && err == nil {
 		w.guard()
@@ -335,7 +208,8 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 	return sent, err
 }
 
-// guard starts the write timeout.
+// guard sets the deadline of the next write. It does not touch a timer that is armed:
+// check rearms it for the latest deadline.
 func (w *writer) guard() {
 	timeout := w.c.config.WriteTimeout
 	w.deadline.Store(int64(w.c.Now() + timeout))
@@ -344,12 +218,12 @@ func (w *writer) guard() {
 	}
 }
 
-// check looks whether the write under way is late.
+// check is called by the timer. It reports a write that has exceeded its deadline.
 func (w *writer) check() {
 	deadline := w.deadline.Load()
 	if deadline == 0 {
 		w.watching.Store(false)
-		// A write that began meanwhile trusted the timer.
+		// A write that began in between may have taken the timer for armed.
 		if deadline = w.deadline.Load(); deadline == 0 || w.watching.Swap(true) {
 			return
 		}
@@ -364,7 +238,7 @@ func (w *writer) check() {
 	w.watch.Reset(-late)
 }
 
-// stopWatch ends the write timeout; nothing is written any more.
+// stopWatch stops the timer of the write timeout. Nothing may be written any more.
 func (w *writer) stopWatch() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

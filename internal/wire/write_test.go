@@ -2,11 +2,7 @@ package wire
 
 import (
 	"bytes"
-	"compress/flate"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -17,71 +13,7 @@ import (
 	"time"
 )
 
-// network is a transport that takes what is written.
-type network struct {
-	mu     sync.Mutex
-	taken  []byte
-	writes int
-	room   int           // bytes until it fails; negative: no bound
-	gate   chan struct{} // if not nil, every Write waits for a token
-	most   int           // the largest Write
-}
-
-var errNetwork = errors.New("the network is gone")
-
-func (n *network) Write(p []byte) (int, error) {
-	if n.gate != nil {
-		<-n.gate
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.writes++
-	n.most = max(n.most, len(p))
-	if n.room >= 0 && len(p) > n.room {
-		n.taken = append(n.taken, p[:n.room]...)
-		taken := n.room
-		n.room = 0
-		return taken, errNetwork
-	}
-	if n.room > 0 {
-		n.room -= len(p)
-	}
-	n.taken = append(n.taken, p...)
-	return len(p), nil
-}
-
-func (n *network) got() ([]byte, int) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return bytes.Clone(n.taken), n.writes
-}
-
-func (n *network) Read([]byte) (int, error) { return 0, errNetwork }
-func (n *network) Close() error             { return nil }
-
-// idle is an owner whose goroutines never run.
-type idle struct{ *owner }
-
-func (o idle) Go(func()) { o.spawned.Add(1) }
-
-// ping is the payload of our ping of a number.
-func ping(number uint32) string { return string(binary.BigEndian.AppendUint32(nil, number)) }
-
-func put(t testing.TB, c *Conn, typ Type, data string) {
-	t.Helper()
-	if err := c.Write(&Outgoing{Type: typ, Data: []byte(data)}); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func flush(t testing.TB, c *Conn) {
-	t.Helper()
-	if err := c.Flush(); err != nil {
-		t.Error(err)
-	}
-}
-
-// TestWriteCoalesces counts the writes to the network.
+// TestWriteCoalesces counts the writes to the transport.
 func TestWriteCoalesces(t *testing.T) {
 	for _, test := range []struct {
 		name     string
@@ -89,12 +21,12 @@ func TestWriteCoalesces(t *testing.T) {
 		size     int
 		writes   int
 	}{
-		{"a lone message", 1, 100, 1},
-		{"a lone message of 50 kB", 1, 50_000, 1},
+		{"a single message", 1, 100, 1},
+		{"a single message of 50 kB", 1, 50_000, 1},
 		{"a burst", 500, 100, 1},
-		{"just what one write takes", 1, MaxFlush - maxHeader + 6, 1},
-		{"just more than one write takes", 1, MaxFlush - maxHeader + 7, 2},
-		{"much more than one write takes", 1, 3 * MaxFlush, 4},
+		{"a frame of MaxFlush bytes", 1, MaxFlush - maxHeader + 6, 1},
+		{"a frame of one byte more", 1, MaxFlush - maxHeader + 7, 2},
+		{"a message of three times MaxFlush", 1, 3 * MaxFlush, 4},
 	} {
 		n := &network{room: -1}
 		c, _ := start(t, setting{}, n)
@@ -108,24 +40,24 @@ func TestWriteCoalesces(t *testing.T) {
 		flush(t, c)
 		taken, writes := n.got()
 		if writes != test.writes || n.most > MaxFlush {
-			t.Errorf("%s: %d writes of at most %d bytes", test.name, writes, n.most)
+			t.Errorf("%s: %d writes of up to %d bytes, want %d of at most MaxFlush", test.name, writes, n.most, test.writes)
 		}
 		checkSent(t, taken, slices.Repeat([]sentFrame{{finBit | opBinary, payload}}, test.messages)...)
 		if got := c.config.Counters.BytesOut.Load(); got != uint64(len(taken)) || c.Taken() != got {
-			t.Errorf("%s: counted %d bytes of %d", test.name, got, len(taken))
+			t.Errorf("%s: counted %d bytes, Taken returns %d, want %d", test.name, got, c.Taken(), len(taken))
 		}
 		flush(t, c)
 		if _, again := n.got(); again != writes {
-			t.Errorf("%s: an empty flush writes", test.name)
+			t.Errorf("%s: a flush of nothing writes", test.name)
 		}
 		c.Release()
 	}
 }
 
-// TestWriteFrames: each message is one frame of its type, and its place in the
-// stream is where it is.
+// TestWriteFrames checks that each message becomes one frame of its type, and gets the
+// position of that frame in the stream.
 func TestWriteFrames(t *testing.T) {
-	for _, extension := range []string{"", deflateExtension} {
+	for _, extension := range []string{"", extension} {
 		for _, size := range []int{0, 1, 125, 126, 127, 65535, 65536, 100_000} {
 			c, _ := start(t, setting{extension: extension}, &script{})
 			for i := range 2 {
@@ -135,7 +67,7 @@ func TestWriteFrames(t *testing.T) {
 					t.Error(err)
 				}
 				if after := uint64(len(pending(c))); m.start != before || m.end != after || after == before {
-					t.Errorf("%q, %d bytes: message %d is from %d to %d, want %d to %d", extension, size, i, m.start, m.end, before, after)
+					t.Errorf("%q, %d bytes: message %d has the position %d to %d, want %d to %d", extension, size, i, m.start, m.end, before, after)
 				}
 			}
 			want := sentFrame{finBit | opBinary, strings.Repeat("p", size)}
@@ -147,7 +79,7 @@ func TestWriteFrames(t *testing.T) {
 	}
 }
 
-// TestWriteCompressed: what is worth it is compressed, and only that.
+// TestWriteCompressed checks which messages are compressed.
 func TestWriteCompressed(t *testing.T) {
 	random := make([]byte, 1000)
 	for i := range random {
@@ -161,11 +93,11 @@ func TestWriteCompressed(t *testing.T) {
 		want      bool
 	}{
 		{"not negotiated", "", same, false},
-		{"text", deflateExtension, same, true},
-		{"just large enough", deflateExtension, same[:100], true},
-		{"too small", deflateExtension, same[:99], false},
-		{"random data", deflateExtension, string(random), false},
-		{"no gain", deflateExtension, noGain(t), false},
+		{"text", extension, same, true},
+		{"just large enough", extension, same[:100], true},
+		{"too small", extension, same[:99], false},
+		{"random data", extension, string(random), false},
+		{"no gain", extension, noGain(t), false},
 	} {
 		for _, all := range []bool{false, true} {
 			c, _ := start(t, setting{extension: test.extension}, &script{})
@@ -182,7 +114,7 @@ func TestWriteCompressed(t *testing.T) {
 			if compressed := f.first == finBit|rsv1Bit|opText; compressed != test.want || !compressed && f.first != finBit|opText {
 				t.Errorf("%s: sent %v", test.name, f)
 			} else if compressed {
-				f.payload = inflateAlone(t, f.payload)
+				f.payload = inflated(t, f.payload)
 			}
 			if f.payload != test.data {
 				t.Errorf("%s: sent %v", test.name, f)
@@ -192,7 +124,7 @@ func TestWriteCompressed(t *testing.T) {
 	}
 }
 
-// noGain returns data that is as large when it is compressed.
+// noGain returns data that compression makes neither smaller nor larger.
 func noGain(t *testing.T) string {
 	z := compressors.Get().(*compressor)
 	defer z.recycle()
@@ -211,20 +143,9 @@ func noGain(t *testing.T) string {
 	return ""
 }
 
-// inflateAlone inflates a message that refers to no other.
-func inflateAlone(t *testing.T, payload string) string {
-	t.Helper()
-	const end = "\x00\x00\xff\xff" + "\x01\x00\x00\xff\xff" // and an empty last block
-	data, err := io.ReadAll(flate.NewReader(strings.NewReader(payload + end)))
-	if err != nil {
-		t.Error(err)
-	}
-	return string(data)
-}
-
-// TestWriteAll is Write for many, in order.
+// TestWriteAll checks that WriteAll does the same as a Write of each message in order.
 func TestWriteAll(t *testing.T) {
-	for _, extension := range []string{"", deflateExtension} {
+	for _, extension := range []string{"", extension} {
 		c, _ := start(t, setting{extension: extension}, &script{})
 		c.config.CompressFrom = 1000
 		messages := make([]Outgoing, 5)
@@ -240,24 +161,24 @@ func TestWriteAll(t *testing.T) {
 		at := uint64(0)
 		for i, m := range messages {
 			if m.start != at || m.end != at+uint64(FrameSize(i)) {
-				t.Errorf("%q: message %d is from %d to %d", extension, i, m.start, m.end)
+				t.Errorf("%q: message %d has the position %d to %d", extension, i, m.start, m.end)
 			}
 			at = m.end
 		}
 		c.SendClose(1000, "")
 		if err := c.WriteAll(0, nil); err != nil {
-			t.Errorf("none: %v", err)
+			t.Errorf("no message: %v", err)
 		}
 		if err := c.WriteAll(1, func(i int) *Outgoing { return &messages[i] }); err != ErrClosing {
-			t.Errorf("one after the close frame: %v", err)
+			t.Errorf("a message after the close frame: %v", err)
 		}
 		c.Release()
 	}
 }
 
-// TestPlaces lets the network fail at every byte of three messages. What their
-// places in the stream say must agree with what it took.
-func TestPlaces(t *testing.T) {
+// TestPositions has the network fail at every byte of three messages, and checks that their
+// positions tell which of them it has accepted.
+func TestPositions(t *testing.T) {
 	payloads := []string{"first", strings.Repeat("second", 50), ""}
 	const total = 5 + 6 + 300 + 8 + 6
 	for _, all := range []bool{false, true} {
@@ -281,7 +202,7 @@ func TestPlaces(t *testing.T) {
 			if err := c.Flush(); err != errNetwork {
 				t.Fatalf("room for %d: %v", room, err)
 			}
-			checkPlaces(t, c, room, messages, payloads)
+			checkPositions(t, c, room, messages, payloads)
 			checkRefused(t, c, errNetwork)
 			if err := c.Flush(); err != errNetwork {
 				t.Errorf("a second flush: %v", err)
@@ -291,46 +212,25 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-func checkPlaces(t *testing.T, c *Conn, room int, messages []Outgoing, payloads []string) {
+func checkPositions(t *testing.T, c *Conn, room int, messages []Outgoing, payloads []string) {
 	t.Helper()
 	taken := c.Taken()
 	if taken != uint64(room) || c.config.Counters.BytesOut.Load() != taken {
-		t.Errorf("room for %d: the network took %d, counted %d", room, taken, c.config.Counters.BytesOut.Load())
+		t.Errorf("room for %d: Taken returns %d, counted %d", room, taken, c.config.Counters.BytesOut.Load())
 	}
 	at := 0
 	for i, m := range messages {
 		end := at + FrameSize(len(payloads[i]))
 		if m.Untouched(taken) != (room <= at) || m.Taken(taken) != (room >= end) {
-			t.Errorf("room for %d: message %d, from %d to %d, is untouched: %v, taken: %v",
+			t.Errorf("room for %d: message %d, at %d to %d, is untouched: %v, taken: %v",
 				room, i, at, end, m.Untouched(taken), m.Taken(taken))
 		}
 		at = end
 	}
 }
 
-// checkRefused checks that a message has no place any more.
-func checkRefused(t *testing.T, c *Conn, want error) {
-	t.Helper()
-	pendingBefore := len(pending(c))
-	messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
-	if err := c.Write(&messages[0]); err != want {
-		t.Errorf("a message: %v, want %v", err, want)
-	}
-	if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != want {
-		t.Errorf("two messages: %v, want %v", err, want)
-	}
-	for _, m := range messages {
-		if m.start != m.end || !m.Untouched(c.Taken()) || !m.Untouched(1<<40) {
-			t.Errorf("a message that was refused is from %d to %d", m.start, m.end)
-		}
-	}
-	if got := len(pending(c)); got != pendingBefore {
-		t.Errorf("%d bytes were written", got-pendingBefore)
-	}
-}
-
-// TestFlushReportsOnlyWhatIsLost: when the network took all, and fails then, nobody
-// is told before it matters.
+// TestFlushReportsOnlyWhatIsLost checks that a network that fails after a flush is
+// reported by the next flush, and not before.
 func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	n := &network{room: FrameSize(1)}
 	c, _ := start(t, setting{}, n)
@@ -338,7 +238,7 @@ func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	flush(t, c)
 	put(t, c, Text, "m")
 	if broken(c) {
-		t.Error("broken too soon")
+		t.Error("broken before a write has failed")
 	}
 	if err := c.Flush(); err != errNetwork || !broken(c) {
 		t.Errorf("flush: %v, broken: %v", err, broken(c))
@@ -346,8 +246,8 @@ func TestFlushReportsOnlyWhatIsLost(t *testing.T) {
 	c.Release()
 }
 
-// TestErrorWithAllBytes: a write that fails although it took everything loses
-// nothing, but is the last.
+// TestErrorWithAllBytes checks that a transport write that accepts everything and yet
+// fails loses nothing, but is the last.
 func TestErrorWithAllBytes(t *testing.T) {
 	c, _ := start(t, setting{}, transportFunc(func(p []byte) (int, error) { return len(p), errNetwork }))
 	put(t, c, Text, "m")
@@ -359,14 +259,7 @@ func TestErrorWithAllBytes(t *testing.T) {
 	c.Release()
 }
 
-// transportFunc is a transport that is only written to.
-type transportFunc func([]byte) (int, error)
-
-func (f transportFunc) Write(p []byte) (int, error) { return f(p) }
-func (f transportFunc) Read([]byte) (int, error)    { return 0, errNetwork }
-func (f transportFunc) Close() error                { return nil }
-
-// TestShortWrites: what a write leaves is written by the next one.
+// TestShortWrites checks that the rest of a short write is written by the next one.
 func TestShortWrites(t *testing.T) {
 	var taken []byte
 	c, _ := start(t, setting{}, transportFunc(func(p []byte) (int, error) {
@@ -380,8 +273,8 @@ func TestShortWrites(t *testing.T) {
 	c.Release()
 }
 
-// TestFlushOfOthers: a flush returns when its bytes are taken, whoever wrote them.
-func TestFlushOfOthers(t *testing.T) {
+// TestConcurrentFlushes checks that concurrent flushes share a write, and that all return.
+func TestConcurrentFlushes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
 		c, _ := start(t, setting{}, n)
@@ -405,8 +298,9 @@ func TestFlushOfOthers(t *testing.T) {
 	})
 }
 
-// TestFlushIsOverWhenItsBytesAreTaken, though others keep the network busy.
-func TestFlushIsOverWhenItsBytesAreTaken(t *testing.T) {
+// TestFlushDoesNotWaitForLaterBytes checks that a flush does not wait for bytes that
+// were written after it was called.
+func TestFlushDoesNotWaitForLaterBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
 		c, _ := start(t, setting{}, n)
@@ -426,13 +320,13 @@ func TestFlushIsOverWhenItsBytesAreTaken(t *testing.T) {
 		n.gate <- struct{}{}
 		synctest.Wait()
 		if len(second) != 1 {
-			t.Error("the second flush waits on")
+			t.Error("the second flush has not returned")
 		}
 		c.Release()
 	})
 }
 
-// TestTakenWaits: what is being flushed is neither taken nor not.
+// TestTakenWaits checks that Taken waits for a flush in progress, whose outcome is open.
 func TestTakenWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
@@ -444,11 +338,11 @@ func TestTakenWaits(t *testing.T) {
 		go func() { taken <- c.Taken() }()
 		synctest.Wait()
 		if len(taken) != 0 {
-			t.Errorf("told %d while the network decides", <-taken)
+			t.Errorf("Taken returned %d during a flush", <-taken)
 		}
 		n.gate <- struct{}{}
 		if got := <-taken; got != uint64(FrameSize(len("message"))) {
-			t.Errorf("%d bytes taken", got)
+			t.Errorf("Taken returned %d", got)
 		}
 		finish(c, o)
 	})
@@ -458,8 +352,8 @@ func TestWriteTimeout(t *testing.T) {
 	const timeout = writeTimeout
 	for _, test := range []struct {
 		name  string
-		takes []time.Duration // by each write, an hour apart
-		want  time.Duration   // into the last write; 0: never
+		takes []time.Duration // how long each write takes; they are an hour apart
+		want  time.Duration   // when the last write counts as stalled; 0 for never
 	}{
 		{"a first write that hangs", []time.Duration{time.Hour}, timeout},
 		{"slow writes", []time.Duration{timeout - 1, timeout - 1, timeout - 1}, 0},
@@ -483,15 +377,15 @@ func TestWriteTimeout(t *testing.T) {
 			case test.want == 0 && !stalledAt.IsZero():
 				t.Errorf("%s: stalled", test.name)
 			case test.want != 0 && (stalledAt.Sub(last) != test.want || o.stalls.Load() != 1):
-				t.Errorf("%s: stalled %d times, after %v", test.name, o.stalls.Load(), stalledAt.Sub(last))
+				t.Errorf("%s: stalled %d times, after %v, want once after %v", test.name, o.stalls.Load(), stalledAt.Sub(last), test.want)
 			}
 			c.Release()
 		})
 	}
 }
 
-// TestWriteTimeoutOfABusyWriter: writes without a pause, each in time; then one
-// that hangs.
+// TestWriteTimeoutOfABusyWriter writes without a pause: many writes that are in time, and
+// then one that hangs.
 func TestWriteTimeoutOfABusyWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{room: -1, gate: make(chan struct{})}
@@ -509,15 +403,15 @@ func TestWriteTimeoutOfABusyWriter(t *testing.T) {
 		put(t, c, Text, "m")
 		flush(t, c)
 		if got := stalledAt.Sub(began); got != writeTimeout {
-			t.Errorf("stalled after %v", got)
+			t.Errorf("stalled after %v, want %v", got, writeTimeout)
 		}
 		c.Release()
 	})
 }
 
-// TestWriteTimeoutOfEachPiece: a large message may take longer than the timeout,
-// when each write of it is in time.
-func TestWriteTimeoutOfEachPiece(t *testing.T) {
+// TestWriteTimeoutOfEachWrite checks that a large message may take longer than the write
+// timeout, as long as each write of it is in time.
+func TestWriteTimeoutOfEachWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
 		l.takes = writeTimeout - time.Second
@@ -532,8 +426,8 @@ func TestWriteTimeoutOfEachPiece(t *testing.T) {
 	})
 }
 
-// TestWriteTimeoutIsLazy: its timer fires at most once per timeout, and not at all
-// when the connection is idle, or released.
+// TestWriteTimeoutIsLazy checks that the timer fires at most once per timeout, and not at
+// all on a connection that is idle or released.
 func TestWriteTimeoutIsLazy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLine()
@@ -559,7 +453,7 @@ func TestWriteTimeoutIsLazy(t *testing.T) {
 		armed("after another write", true)
 		c.Release()
 		if c.out.watch.Stop() {
-			t.Error("after the release, the timer runs")
+			t.Error("the timer runs after Release")
 		}
 		if o.stalls.Load() != 0 {
 			t.Error("stalled")
@@ -567,535 +461,9 @@ func TestWriteTimeoutIsLazy(t *testing.T) {
 	})
 }
 
-// TestPingFlood: pings are written while messages are, and nothing of it mixes.
-func TestPingFlood(t *testing.T) {
-	n := &network{room: -1}
-	c, o := start(t, setting{}, n)
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for range 500 {
-			c.Ping()
-			c.pong([]byte("pong"))
-		}
-	})
-	payload := bytes.Repeat([]byte("m"), 10_000)
-	for range 200 {
-		put(t, c, Binary, string(payload))
-		flush(t, c)
-	}
-	wait.Wait()
-	o.join()
-	taken, _ := n.got()
-	pings, pongs, messages := uint32(0), 0, 0
-	for _, f := range sentFrames(t, append(taken, pending(c)...)) {
-		switch f {
-		case sentFrame{finBit | opPing, ping(pings + 1)}:
-			pings++
-		case sentFrame{finBit | opPong, "pong"}:
-			pongs++
-		case sentFrame{finBit | opBinary, string(payload)}:
-			messages++
-		default:
-			t.Errorf("sent %v", f)
-		}
-	}
-	if pings != 500 || pongs != 500 || messages != 200 {
-		t.Errorf("%d pings, %d pongs, %d messages", pings, pongs, messages)
-	}
-	c.Release()
-}
-
-// TestControlFramesAreFlushed without anybody asking for it, and without waiting.
-func TestControlFramesAreFlushed(t *testing.T) {
-	for name, test := range map[string]struct {
-		send func(c *Conn)
-		want sentFrame
-	}{
-		"ping":     {(*Conn).Ping, sentFrame{finBit | opPing, ping(1)}},
-		"pingWait": {func(c *Conn) { go c.PingWait() }, sentFrame{finBit | opPing, ping(1)}},
-		"pong":     {func(c *Conn) { c.pong([]byte("p")) }, sentFrame{finBit | opPong, "p"}},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := &network{room: -1, gate: make(chan struct{})}
-			c, o := start(t, setting{}, n)
-			test.send(c)
-			test.send(c)
-			close(n.gate)
-			synctest.Wait()
-			taken, _ := n.got()
-			frames := sentFrames(t, taken)
-			if len(frames) != 2 || frames[0] != test.want {
-				t.Errorf("%s: sent %v", name, frames)
-			}
-			finish(c, o)
-		})
-	}
-}
-
-// TestPingWaitWaits for the network, unless somebody else does it already.
-func TestPingWaitWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine()
-		l.takes = time.Second
-		c, o := start(t, setting{}, l)
-		took := func() time.Duration {
-			began := time.Now()
-			c.PingWait()
-			return time.Since(began)
-		}
-		if got := took(); got != time.Second || o.spawned.Load() != 0 {
-			t.Errorf("took %v, with %d goroutines more", got, o.spawned.Load())
-		}
-		c.Ping()
-		synctest.Wait()
-		if got := took(); got != 0 || o.spawned.Load() != 1 {
-			t.Errorf("while a ping is sent: took %v, with %d goroutines", got, o.spawned.Load())
-		}
-		time.Sleep(time.Hour)
-		checkSent(t, l.written(), sentFrame{finBit | opPing, ping(1)}, sentFrame{finBit | opPing, ping(2)}, sentFrame{finBit | opPing, ping(3)})
-		if got := took(); got != time.Second || o.spawned.Load() != 1 {
-			t.Errorf("when all is sent: took %v, with %d goroutines", got, o.spawned.Load())
-		}
-		finish(c, o)
-	})
-}
-
-// TestEveryPongIsFlushed: a pong that comes while another is being flushed must
-// not wait for the next message.
-func TestEveryPongIsFlushed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{room: -1, gate: make(chan struct{})}
-		c, o := start(t, setting{}, n)
-		c.pong([]byte("one"))
-		synctest.Wait() // the first is under way
-		c.pong([]byte("two"))
-		c.Ping()
-		n.gate <- struct{}{}
-		synctest.Wait()
-		select {
-		case n.gate <- struct{}{}:
-		default:
-			t.Error("nobody flushes the second pong")
-		}
-		synctest.Wait()
-		taken, _ := n.got()
-		checkSent(t, taken, sentFrame{finBit | opPong, "one"}, sentFrame{finBit | opPong, "two"}, sentFrame{finBit | opPing, ping(1)})
-		finish(c, o)
-	})
-}
-
-// TestMessagesAreNotFlushedForOthers: a control frame that comes while a message
-// waits takes it along, but what comes behind it waits for its own flush.
-func TestMessagesAreNotFlushedForOthers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{room: -1, gate: make(chan struct{})}
-		c, o := start(t, setting{}, n)
-		put(t, c, Text, "before")
-		c.Ping()
-		synctest.Wait()
-		put(t, c, Text, "behind")
-		close(n.gate)
-		synctest.Wait()
-		taken, _ := n.got()
-		checkSent(t, taken, sentFrame{finBit | opText, "before"}, sentFrame{finBit | opPing, ping(1)})
-		checkSent(t, pending(c), sentFrame{finBit | opText, "behind"})
-		finish(c, o)
-	})
-}
-
-// TestPongsAreDropped: a server that pings and does not read gets no pongs past
-// the backlog, but nothing else is lost.
-func TestPongsAreDropped(t *testing.T) {
-	const payload = 64 - 6 // MaxFlush is a multiple of its frame
-	n := &network{room: -1}
-	c, o := start(t, setting{}, n)
-	c.owner = idle{o} // nobody flushes
-	pong := []byte(strings.Repeat("p", payload))
-	for range 3 * MaxFlush / 64 {
-		c.pong(pong)
-	}
-	const want = MaxFlush/64 + 1
-	if got := len(pending(c)); got != want*64 {
-		t.Errorf("%d bytes wait", got)
-	}
-	put(t, c, Text, "kept")
-	flush(t, c)
-	c.pong(pong) // there is room again
-	taken, _ := n.got()
-	frames := sentFrames(t, append(taken, pending(c)...))
-	if len(frames) != want+2 || frames[want].payload != "kept" || frames[want+1].first != finBit|opPong {
-		t.Errorf("sent %d frames", len(frames))
-	}
-	c.Release()
-}
-
-// TestPongBehindALargeMessage: what waits to go out of our own is no reason to
-// drop a pong.
-func TestPongBehindALargeMessage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &network{room: -1}
-		c, o := start(t, setting{}, n)
-		large := strings.Repeat("m", 2*MaxFlush)
-		put(t, c, Binary, large)
-		c.pong([]byte("still here"))
-		synctest.Wait()
-		taken, _ := n.got()
-		checkSent(t, taken, sentFrame{finBit | opBinary, large}, sentFrame{finBit | opPong, "still here"})
-		finish(c, o)
-	})
-}
-
-// TestPongForABrokenNetwork: what a broken network still holds is read, although
-// no ping in it can be answered.
-func TestPongForABrokenNetwork(t *testing.T) {
-	src := &script{in: join(frame(finBit|opPing, "ping"), frame(finBit|opText, "last words")), end: io.EOF}
-	c, o := start(t, setting{limit: 100}, src)
-	c.out.err = io.ErrClosedPipe
-	messages, err := readAll(t, c)
-	if got := messages(); len(got) != 1 || got[0].data != "last words" {
-		t.Errorf("read %v", got)
-	}
-	if endOf(err) != endLost {
-		t.Errorf("ended by %v", err)
-	}
-	finish(c, o)
-	if written := append(src.written(), pending(c)...); len(written) != 0 || o.spawned.Load() != 0 {
-		t.Errorf("written: % x", written)
-	}
-}
-
-// TestOneGoroutineFlushesControlFrames, however many there are: none is started
-// while somebody does it.
-func TestOneGoroutineFlushesControlFrames(t *testing.T) {
-	for name, first := range map[string]func(*Conn){
-		"ping":     (*Conn).Ping,
-		"pong":     func(c *Conn) { c.pong([]byte("pong")) },
-		"pingWait": func(c *Conn) { go c.PingWait() },
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			n := &network{room: -1, gate: make(chan struct{})}
-			c, o := start(t, setting{}, n)
-			first(c)
-			synctest.Wait()
-			before := o.spawned.Load()
-			for range 100 {
-				c.Ping()
-				c.pong([]byte("pong"))
-			}
-			if more := o.spawned.Load() - before; more != 0 {
-				t.Errorf("%s: %d goroutines more", name, more)
-			}
-			close(n.gate)
-			synctest.Wait()
-			if taken, _ := n.got(); len(sentFrames(t, taken)) != 201 {
-				t.Errorf("%s: sent %d frames", name, len(sentFrames(t, taken)))
-			}
-			// Later, there is a new one.
-			c.Ping()
-			synctest.Wait()
-			if taken, _ := n.got(); len(sentFrames(t, taken)) != 202 || o.spawned.Load() != before+1 {
-				t.Errorf("%s: a later ping is not sent", name)
-			}
-			finish(c, o)
-		})
-	}
-}
-
-// TestRoundTrips: a pong counts for the ping that it answers, once, if that is
-// among the last four.
-func TestRoundTrips(t *testing.T) {
-	const unchanged = -7
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine()
-		c, o := start(t, setting{limit: 100}, l)
-		o.running.Go(func() { _ = drain(c) })
-		roundTrip := &c.config.Counters.RoundTrip
-		answer := func(payload string, want time.Duration) {
-			t.Helper()
-			roundTrip.Store(unchanged)
-			l.server <- frame(finBit|opPong, payload)
-			synctest.Wait()
-			if got := time.Duration(roundTrip.Load()); got != want {
-				t.Errorf("at %v, pong %q: %v, want %v", c.Now(), payload, got, want)
-			}
-		}
-		for _, nobodys := range []string{"", "pong", ping(0), ping(1), ping(1<<32 - 1)} {
-			answer(nobodys, unchanged)
-		}
-		for range 5 { // after 1 to 5 seconds
-			time.Sleep(time.Second)
-			c.Ping()
-		}
-		synctest.Wait()
-		var want []sentFrame
-		for i := range uint32(5) {
-			want = append(want, sentFrame{finBit | opPing, ping(i + 1)})
-		}
-		checkSent(t, l.written(), want...)
-
-		time.Sleep(time.Second)
-		answer(ping(1), unchanged) // too late
-		answer(ping(0), unchanged)
-		answer(ping(6), unchanged) // not sent yet
-		answer(ping(7), unchanged)
-		answer(ping(8), unchanged)
-		answer(ping(9), unchanged)
-		answer(ping(1<<31+2), unchanged)
-		answer("", unchanged)
-		answer(ping(3)[:3], unchanged)
-		answer(ping(3)+"\x00", unchanged)
-		answer("\x00"+ping(3), unchanged)
-		answer(ping(2), 4*time.Second)
-		answer(ping(2), unchanged) // a duplicate
-		time.Sleep(time.Second)
-		answer(ping(5), 2*time.Second)
-		answer(ping(5), unchanged)
-		answer(ping(3), 4*time.Second)
-		answer(ping(4), 3*time.Second)
-		answer(ping(4), unchanged)
-
-		c.Ping()
-		time.Sleep(time.Minute)
-		answer(ping(2), unchanged) // its place is that of number 6 now
-		answer(ping(6), time.Minute)
-
-		if len(o.pongs) != 25 {
-			t.Errorf("the owner saw %d pongs", len(o.pongs))
-		}
-		close(l.server)
-		o.join()
-		c.Release()
-	})
-}
-
-// TestRoundTripsWithinMessages: a pong counts where it comes between fragments, too.
-func TestRoundTripsWithinMessages(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine(frame(opText, "half"))
-		c, o := start(t, setting{limit: 100}, l)
-		time.Sleep(time.Second)
-		c.Ping()
-		o.running.Go(func() { _ = drain(c) })
-		time.Sleep(time.Second)
-		l.server <- frame(finBit|opPong, ping(1))
-		synctest.Wait()
-		if got := time.Duration(c.config.Counters.RoundTrip.Load()); got != time.Second {
-			t.Errorf("round trip %v", got)
-		}
-		c.Kill()
-		o.join()
-		c.Release()
-	})
-}
-
-// TestFirstPing: one that is sent when the clock begins has a round trip, too.
-func TestFirstPing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine()
-		c, o := start(t, setting{limit: 100}, l)
-		c.Ping()
-		time.Sleep(time.Second)
-		l.server <- frame(finBit|opPong, ping(1))
-		close(l.server)
-		_ = drain(c)
-		if got := time.Duration(c.config.Counters.RoundTrip.Load()); got.Round(time.Microsecond) != time.Second {
-			t.Errorf("round trip %v", got)
-		}
-		finish(c, o)
-	})
-}
-
-// TestAnswered: a pong tells how far the server has come, and nothing takes that back.
-func TestAnswered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine()
-		c, o := start(t, setting{limit: 100}, l)
-		o.running.Go(func() { _ = drain(c) })
-		var ends []uint64
-		for range 6 {
-			m := Outgoing{Type: Text, Data: []byte("x")}
-			if err := c.Write(&m); err != nil {
-				t.Fatal(err)
-			}
-			ends = append(ends, m.End())
-			c.Ping()
-		}
-		if c.Answered() != 0 {
-			t.Errorf("%d is answered before any pong", c.Answered())
-		}
-		for _, pong := range []struct {
-			payload string
-			want    uint64
-		}{
-			{"", 0}, {ping(7), 0}, {ping(2), 0}, // never sent; too old
-			{ping(4), ends[3]}, {ping(4), ends[3]}, {ping(3), ends[3]}, {ping(6), ends[5]}, {ping(5), ends[5]},
-		} {
-			l.server <- frame(finBit|opPong, pong.payload)
-			synctest.Wait()
-			if got := c.Answered(); got != pong.want {
-				t.Errorf("after pong %x: %d is answered, want %d", pong.payload, got, pong.want)
-			}
-		}
-		close(l.server)
-		o.join()
-		c.Release()
-	})
-}
-
-// TestPingNumbersWrap around, and the round trips stay right.
-func TestPingNumbersWrap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLine()
-		c, o := start(t, setting{limit: 100}, l)
-		c.out.pings.number = 1<<32 - 3
-		for range 4 {
-			time.Sleep(time.Second)
-			c.Ping()
-		}
-		o.running.Go(func() { _ = drain(c) })
-		for number, want := range map[uint32]time.Duration{1<<32 - 2: 3 * time.Second, 1<<32 - 1: 2 * time.Second, 0: time.Second, 1: 0} {
-			l.server <- frame(finBit|opPong, ping(number))
-			synctest.Wait()
-			if got := time.Duration(c.config.Counters.RoundTrip.Load()); got != want {
-				t.Errorf("number %d: %v", number, got)
-			}
-		}
-		close(l.server)
-		o.join()
-		c.Release()
-	})
-}
-
-// TestNothingAfterTheCloseFrame is sent, by anybody.
-func TestNothingAfterTheCloseFrame(t *testing.T) {
-	for _, flushed := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
-			n := &network{room: -1, gate: make(chan struct{})}
-			c, o := start(t, setting{limit: 100}, n)
-			put(t, c, Text, "before")
-			o.running.Go(func() { c.SendClose(1000, "first") })
-			synctest.Wait()
-			if flushed {
-				close(n.gate)
-				synctest.Wait()
-			}
-			if c.CloseSent() != flushed {
-				t.Errorf("the close frame is sent: %v", !flushed)
-			}
-			checkRefusedWith := func() {
-				messages := []Outgoing{{Type: Text, Data: []byte("refused")}, {Type: Binary}}
-				if err := c.Write(&messages[0]); err != ErrClosing {
-					t.Errorf("a message: %v", err)
-				}
-				if err := c.WriteAll(2, func(i int) *Outgoing { return &messages[i] }); err != ErrClosing {
-					t.Errorf("two messages: %v", err)
-				}
-				for _, m := range messages {
-					if m.start != m.end || !m.Untouched(0) || !m.Untouched(1<<40) {
-						t.Errorf("a message that was refused is from %d to %d", m.start, m.end)
-					}
-				}
-			}
-			checkRefusedWith()
-			c.Ping()
-			c.PingWait()
-			c.pong([]byte("pong"))
-			if broken(c) || o.spawned.Load() != 0 || len(pending(c)) > 0 {
-				t.Errorf("broken: %v, %d goroutines, %d bytes wait", broken(c), o.spawned.Load(), len(pending(c)))
-			}
-			if !flushed {
-				close(n.gate)
-			}
-			c.SendClose(1001, "second")
-			flush(t, c)
-			if taken, _ := n.got(); !c.CloseSent() {
-				t.Error("the close frame is not sent")
-			} else {
-				checkSent(t, taken, sentFrame{finBit | opText, "before"}, sentFrame{finBit | opClose, closePayload(1000, "first")})
-			}
-			finish(c, o)
-		})
-	}
-}
-
-// TestSendClose: what the close frame holds.
-func TestSendClose(t *testing.T) {
-	long := strings.Repeat("r", 200)
-	for _, test := range []struct {
-		code   int
-		reason string
-		want   string
-	}{
-		{codeNone, "", ""},
-		{1001, "", closePayload(1001, "")},
-		{4999, long, closePayload(4999, long[:maxReason])},
-	} {
-		n := &network{room: -1}
-		c, _ := start(t, setting{}, n)
-		if c.CloseSent() {
-			t.Error("sent before it is")
-		}
-		put(t, c, Text, "before")
-		c.SendClose(test.code, test.reason)
-		taken, _ := n.got()
-		checkSent(t, taken, sentFrame{finBit | opText, "before"}, sentFrame{finBit | opClose, test.want})
-		if !c.CloseSent() {
-			t.Errorf("%d: not sent", test.code)
-		}
-		c.Release()
-	}
-}
-
-// TestCloseFrameOfABrokenNetwork is not sent, and not said to be.
-func TestCloseFrameOfABrokenNetwork(t *testing.T) {
-	n := &network{}
-	c, _ := start(t, setting{}, n)
-	c.SendClose(1000, "")
-	if c.CloseSent() || !broken(c) {
-		t.Errorf("sent: %v, broken: %v", c.CloseSent(), broken(c))
-	}
-	checkRefused(t, c, errNetwork) // and not for the close frame
-	c.Release()
-
-	n = &network{room: FrameSize(2) - 1} // all but the last byte
-	c, _ = start(t, setting{}, n)
-	c.SendClose(1000, "")
-	if c.CloseSent() {
-		t.Error("sent without its last byte")
-	}
-	c.Release()
-
-	c, _ = start(t, setting{}, &network{})
-	put(t, c, Binary, "message")
-	if err := c.Flush(); err != errNetwork {
-		t.Errorf("flush: %v", err)
-	}
-	c.SendClose(1001, "")
-	c.Ping()
-	c.PingWait()
-	if c.CloseSent() || len(pending(c)) > 0 {
-		t.Errorf("sent: %v, %d bytes wait", c.CloseSent(), len(pending(c)))
-	}
-	c.Release()
-}
-
-// TestPingsThatFail: a broken network ends whoever flushes control frames.
-func TestPingsThatFail(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c, o := start(t, setting{}, &network{})
-		c.Ping()
-		synctest.Wait()
-		if !broken(c) || c.out.relief {
-			t.Errorf("broken: %v, somebody flushes: %v", broken(c), c.out.relief)
-		}
-		finish(c, o)
-	})
-}
-
-// TestWriteMemory: what is written is collected in memory that is given back when
-// the network has it.
+// TestWriteMemory checks that the write buffer returns to its pool after a flush.
 func TestWriteMemory(t *testing.T) {
-	c, _ := start(t, setting{extension: deflateExtension}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
+	c, _ := start(t, setting{extension: extension}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
 	c.config.CompressFrom = 100
 	messages := []Outgoing{
 		{Type: Text, Data: bytes.Repeat([]byte("small"), 10)},
@@ -1107,10 +475,10 @@ func TestWriteMemory(t *testing.T) {
 		flush(t, c)
 		return used
 	}) {
-		t.Error("the buffer is lost")
+		t.Error("the buffer was not returned to its pool")
 	}
 	if c.out.buf != nil {
-		t.Error("an idle connection has a buffer")
+		t.Error("an idle connection holds a buffer")
 	}
 	const times = 200
 	got := allocated(func() {
@@ -1121,16 +489,16 @@ func TestWriteMemory(t *testing.T) {
 			flush(t, c)
 		}
 	})
-	// The race detector makes pools forget, now and then. What compresses has much
-	// more than this.
+	// The race detector makes pools drop items now and then, but a compressor is much
+	// larger than this.
 	if got/times > 400<<10 {
-		t.Errorf("%d bytes for each", got/times)
+		t.Errorf("%d bytes allocated per round", got/times)
 	}
 	c.Release()
 }
 
-// TestWriteAllocations: to write small messages costs nothing, and to send pings or
-// pongs neither, when the owner starts no goroutine.
+// TestWriteAllocations checks that writing small messages, pings and pongs allocates
+// nothing, apart from the goroutines of the owner.
 func TestWriteAllocations(t *testing.T) {
 	c, o := start(t, setting{}, transportFunc(func(p []byte) (int, error) { return len(p), nil }))
 	c.owner = idle{o}
@@ -1149,31 +517,15 @@ func TestWriteAllocations(t *testing.T) {
 		c.pong(pong)
 		_ = c.Flush()
 	})
-	if got > 5 { // the race detector makes pools forget
+	if got > 5 { // the race detector makes pools drop items
 		t.Error(fmt.Sprint(got, " allocations"))
 	}
 	c.Release()
 }
 
-// gated is a transport that takes a write for each token.
-type gated struct {
-	silent
-	tokens chan struct{}
-}
-
-func (g *gated) Write(p []byte) (int, error) {
-	<-g.tokens
-	return len(p), nil
-}
-
-// silent is a transport on which nothing comes.
-type silent struct{}
-
-func (silent) Read([]byte) (int, error) { return 0, io.EOF }
-func (silent) Close() error             { return nil }
-
-// What stands before our close frame goes out with it, and is not taken for untouched
-// by whose next message was refused.
+// TestTakenWaitsForTheCloseFrame checks that a message that goes out together with our
+// close frame does not count as untouched: its sender asks after its next message was
+// refused.
 func TestTakenWaitsForTheCloseFrame(t *testing.T) {
 	for range 2000 {
 		transport := &gated{tokens: make(chan struct{})}
@@ -1200,7 +552,7 @@ func TestTakenWaitsForTheCloseFrame(t *testing.T) {
 		}
 		tasks.Go(func() {
 			if taken := c.Taken(); written.Untouched(taken) {
-				t.Error("written before the close frame, and untouched")
+				t.Error("a message written before the close frame is untouched")
 			}
 		})
 		transport.tokens <- struct{}{}
