@@ -109,11 +109,10 @@ type outbox struct {
 	finished bool          // no session comes any more
 	before   int64         // unsent when closed rose
 	drained  chan struct{} // closed when all that was accepted is settled; nil before Shutdown and then
-	idle     sync.Cond     // the queue, the session, the token or sweeping changed
+	idle     sync.Cond     // the queue, the session or the token changed
 
-	sweeper  *time.Timer
-	sweepAt  time.Duration // when it fires, or 0
-	sweeping bool
+	sweeper *time.Timer
+	sweepAt time.Duration // when it fires, or 0
 }
 
 // flow is what the outbox knows of a session. It is guarded by the outbox's mu, but
@@ -580,8 +579,8 @@ func (o *outbox) release() {
 	o.start()
 }
 
-// changed tells whoever waits that the queue, the session, the token or sweeping
-// changed; mu is held.
+// changed tells whoever waits that the queue, the session or the token changed; mu is
+// held.
 func (o *outbox) changed() {
 	o.idle.Broadcast()
 	if o.drained != nil && !o.token && o.load.messages() == 0 {
@@ -703,11 +702,7 @@ func (o *outbox) finish() {
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
-	for o.sweeping || o.queue.Len() > 0 {
-		if o.sweeping {
-			o.idle.Wait()
-			continue
-		}
+	for o.queue.Len() > 0 {
 		b := o.pop()
 		o.mu.Unlock()
 		o.unsent.Add(int64(b.load.messages()))
@@ -739,10 +734,7 @@ func (o *outbox) sweepBy(at time.Duration) {
 func (o *outbox) sweep() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sweeping {
-		return
-	}
-	o.sweeping, o.sweepAt = true, 0
+	o.sweepAt = 0
 	var expired []outbound
 	earliest, now := time.Duration(0), o.now()
 	o.remove(func(m *outbound) bool {
@@ -760,11 +752,7 @@ func (o *outbox) sweep() {
 		o.sweepBy(earliest)
 	}
 	o.drop(expired, ErrExpired)
-	o.sweeping = false
 	o.changed()
-	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
-		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
-	}
 }
 
 // size tells what is queued.
