@@ -84,9 +84,8 @@ func (i intent) connected() bool { return !i.closed && !i.suspended }
 // counters are read by Stats at any time.
 type counters struct {
 	wire                   wire.Counters
-	attempts, opens, fails atomic.Uint64
+	attempts, opens, fails atomic.Uint64 // sessions are numbered as they open
 	messagesOut            atomic.Uint64
-	sessions               atomic.Uint64
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
@@ -324,7 +323,6 @@ func (c *Client) opened(s *session) bool {
 	c.session = s
 	c.outbox.attach(s)
 	c.counters.opens.Add(1)
-	c.counters.sessions.Store(s.id)
 	c.downtime += s.event.Downtime
 	return true
 }
@@ -424,10 +422,11 @@ type Stats struct {
 
 // Stats returns a snapshot of the client's counters.
 func (c *Client) Stats() Stats {
+	opens := c.counters.opens.Load()
 	stats := Stats{
-		Session:     c.counters.sessions.Load(),
+		Session:     opens,
 		Attempts:    c.counters.attempts.Load(),
-		Opens:       c.counters.opens.Load(),
+		Opens:       opens,
 		Fails:       c.counters.fails.Load(),
 		MessagesIn:  c.counters.wire.MessagesIn.Load(),
 		MessagesOut: c.counters.messagesOut.Load(),
@@ -466,7 +465,7 @@ func (c *Client) downFor() time.Duration {
 func (c *Client) lastSession() (id uint64, gone time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.counters.sessions.Load(), c.downFor()
+	return c.counters.opens.Load(), c.downFor()
 }
 
 // blockedBy tells who blocks delivery now, or nobody, and since when. It may be a
