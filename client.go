@@ -45,7 +45,6 @@ type Client struct {
 
 	machine loop
 	hooks   hooks
-	asked   atomic.Uint32 // those of the hooks that answer questions and run
 
 	wake chan struct{} // something changed that the state machine may wait for
 	done chan struct{} // closed when the client is

@@ -21,6 +21,7 @@ type hooks struct {
 	sync.WaitGroup
 	abort <-chan struct{} // closed when nobody waits for them any more
 	log   *slog.Logger
+	asked atomic.Uint32 // the bits of those that were asked and have not returned
 }
 
 // overstays says that a hook does not return.
@@ -51,14 +52,14 @@ func (h hook) String() string {
 // ask returns the answer of a hook, or the fallback if it has none in time. A hook is
 // not asked again before it has returned.
 func ask[T any](c *Client, h hook, fallback T, f func() T) T {
-	if c.asked.Or(uint32(h))&uint32(h) != 0 {
+	if c.hooks.asked.Or(uint32(h))&uint32(h) != 0 {
 		return fallback
 	}
 	answer := make(chan T, 1)
 	c.hooks.Go(func() {
 		v := fallback // of a hook that ends its goroutine
 		defer func() {
-			c.asked.And(^uint32(h))
+			c.hooks.asked.And(^uint32(h))
 			answer <- v
 		}()
 		v = f()
