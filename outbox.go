@@ -132,6 +132,15 @@ type flow struct {
 
 func (o *outbox) now() time.Duration { return o.clock.Now() }
 
+// expiry is when a message with a TTL expires, by the outbox's clock. Without a TTL,
+// which is 0, it is 0.
+func (o *outbox) expiry(ttl time.Duration) time.Duration {
+	if ttl == 0 {
+		return 0
+	}
+	return o.now() + min(ttl, forever)
+}
+
 func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)

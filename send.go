@@ -3,7 +3,6 @@ package resock
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 	"unicode/utf8"
 )
@@ -24,14 +23,14 @@ func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ..
 	}
 	m, session := newOutbound(typ, data), uint64(0)
 	if len(opts) > 0 {
-		options, err := c.outbox.configure(&m, opts)
+		options, err := newSendOptions(opts)
 		if err != nil {
 			return err
 		}
 		if options.results {
 			return &messageError{&OptionError{"WithResult", "func", "is for Enqueue: Send returns the outcome"}}
 		}
-		session = options.session
+		session, m.expiry = options.session, c.outbox.expiry(options.ttl)
 	}
 	return c.outbox.send(ctx, &m, session)
 }
@@ -53,31 +52,13 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...SendOption) error
 	}
 	m, session := newOutbound(typ, nil), uint64(0)
 	if len(opts) > 0 {
-		options, err := c.outbox.configure(&m, opts)
+		options, err := newSendOptions(opts)
 		if err != nil {
 			return err
 		}
-		session, m.result = options.session, options.result
+		session, m.expiry, m.result = options.session, c.outbox.expiry(options.ttl), options.result
 	}
 	return c.outbox.enqueue(&m, data, session)
-}
-
-// configure applies the options of a message.
-func (o *outbox) configure(m *outbound, opts []SendOption) (options sendOptions, err error) {
-	for _, opt := range opts {
-		if opt != nil {
-			opt.applySend(&options)
-		}
-	}
-	switch {
-	case options.expires && options.ttl <= 0:
-		return options, &messageError{&OptionError{"WithTTL", options.ttl, "must be positive"}}
-	case options.bound && options.session == 0:
-		return options, &messageError{&OptionError{"WithSession", 0, "sessions are numbered from 1"}}
-	case options.expires:
-		m.expiry = o.now() + min(options.ttl, math.MaxInt64/2)
-	}
-	return options, nil
 }
 
 // checkMessage rejects what a server would answer with a close.
@@ -104,6 +85,22 @@ type sendOptions struct {
 	results bool   // result was set
 	session uint64 // that alone may take it
 	bound   bool   // session was set
+}
+
+// newSendOptions applies the options of a message, and rejects what cannot work.
+func newSendOptions(opts []SendOption) (options sendOptions, err error) {
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applySend(&options)
+		}
+	}
+	switch {
+	case options.expires && options.ttl <= 0:
+		return options, &messageError{&OptionError{"WithTTL", options.ttl, "must be positive"}}
+	case options.bound && options.session == 0:
+		return options, &messageError{&OptionError{"WithSession", 0, "sessions are numbered from 1"}}
+	}
+	return options, nil
 }
 
 // SendOption configures one message of [Client.Send] or [Client.Enqueue].
