@@ -146,6 +146,20 @@ func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at *atomi
 	return &DialError{Phase: phase, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
 }
 
+// hookAt tells where an attempt is, and in what of the application.
+func hookAt(at *atomic.Int32) (phase Phase, hook string) {
+	if at == nil {
+		return PhaseEndpoint, "WithDialLimiter"
+	}
+	switch phase = Phase(at.Load()); phase {
+	case PhaseEndpoint:
+		return phase, "WithEndpoint"
+	case PhaseSetup:
+		return phase, "WithOnOpen"
+	}
+	return phase, "WithHTTPClient"
+}
+
 // dialFailure tells a retry policy about a failed attempt.
 func dialFailure(err error, attempt int) Failure {
 	f := Failure{Err: err, Attempt: attempt, Code: websocket.CloseStatus(err)}

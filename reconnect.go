@@ -278,20 +278,6 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, at) })
 }
 
-// hookAt tells where an attempt is, and in what of the application.
-func hookAt(at *atomic.Int32) (phase Phase, hook string) {
-	if at == nil {
-		return PhaseEndpoint, "WithDialLimiter"
-	}
-	switch phase = Phase(at.Load()); phase {
-	case PhaseEndpoint:
-		return phase, "WithEndpoint"
-	case PhaseSetup:
-		return phase, "WithOnOpen"
-	}
-	return phase, "WithHTTPClient"
-}
-
 // open reports the new session, lets it begin, and hands it to the reader. After that
 // the state machine is no longer this goroutine's.
 func (l *loop) open(s *session) {
@@ -554,13 +540,4 @@ func (l *loop) announce(event Event, next step) {
 		l.c.limitClosing()
 	}
 	l.c.events.lifecycle(event)
-}
-
-// sessionFailure tells a retry policy about the end of a session.
-func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
-	f := Failure{Phase: e.phase, Err: e.err, Code: e.code, Reason: e.reason, Attempt: attempt, Uptime: uptime}
-	if e.closing {
-		f.Err = websocket.CloseError{Code: e.code, Reason: e.reason}
-	}
-	return f
 }

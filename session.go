@@ -294,6 +294,15 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 	return e
 }
 
+// sessionFailure tells a retry policy about the end of a session.
+func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
+	f := Failure{Phase: e.phase, Err: e.err, Code: e.code, Reason: e.reason, Attempt: attempt, Uptime: uptime}
+	if e.closing {
+		f.Err = websocket.CloseError{Code: e.code, Reason: e.reason}
+	}
+	return f
+}
+
 // readError is the end of reading as the application sees it.
 func readError(err error) error {
 	switch e := err.(type) {
