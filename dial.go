@@ -68,7 +68,6 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 		URL:         target.redacted,
 		Subprotocol: conn.Subprotocol(),
 		Attempt:     attempt.N,
-		Downtime:    attempt.Downtime,
 	}
 	s.start(t.upgraded())
 	if c.config.onOpen != nil {
