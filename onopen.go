@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -80,7 +81,7 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	}
 	s.session.client.outbox.greeted(s.session, m.End())
 	if err != nil && !m.Taken(taken) {
-		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}
+		return fmt.Errorf("%w: %w", ErrMaybeSent, err)
 	}
 	s.session.client.counters.messagesOut.Add(1)
 	return nil

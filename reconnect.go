@@ -263,12 +263,17 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	attempt := Attempt{N: l.failures + 1, Session: last, Downtime: downtime, Err: l.lastErr}
 	if limiter := c.config.limiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
-		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) { return nil, limiter.Wait(ctx) })
+		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) {
+			if err := limiter.Wait(ctx); err != nil {
+				return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+			}
+			return nil, nil
+		})
 		if err == nil && canceled {
-			err = context.Canceled
+			err = &DialError{Phase: PhaseEndpoint, Err: context.Canceled}
 		}
 		if err != nil {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}, canceled
+			return nil, err, canceled
 		}
 	}
 	c.counters.attempts.Add(1)
