@@ -44,8 +44,8 @@ func (e *notSentError) Error() string        { return e.text }
 func (e *notSentError) Is(target error) bool { return target == ErrNotSent }
 
 var (
-	errHookExited    = errors.New("resock: the hook ended its goroutine")
-	errHandlerExited = errors.New("resock: the message handler, or a hook on the goroutine of Run, ended it")
+	errHookExited    = errors.New("the hook ended its goroutine (runtime.Goexit)")
+	errHandlerExited = errors.New("resock: a handler, filter or hook ended the goroutine of Run (runtime.Goexit)")
 )
 
 // OptionError is an option, or an argument, that cannot work.

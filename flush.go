@@ -28,7 +28,7 @@ import (
 // It does not keep others from sending, nor wait for what is sent later.
 func (c *Client) Flush(ctx context.Context) error {
 	if ctx.Value(readerKey{}) == c {
-		return notFlushed(errors.New("the context is that of a message handler or filter, and the answer is read behind its message"))
+		return notFlushed(errors.New("the context is that of a message handler or filter, which must return before the answer can be read"))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -219,7 +219,7 @@ func (s *session) Stalled() { s.fail(PhaseWrite, errWriteTimeout) }
 // Go implements [wire.Owner].
 func (s *session) Go(f func()) { s.spawn(f) }
 
-var errWriteTimeout = errors.New("the network took no bytes within the write timeout")
+var errWriteTimeout = errors.New("a write took longer than the write timeout")
 
 // finish takes the session down after reading ended, or without its reader, and tells
 // how it ended. Each step relies on those before it.
