@@ -60,7 +60,7 @@ type loop struct {
 	reading  atomic.Pointer[session] // the reader's session, also after it was taken; or nil
 	strays   atomic.Int32            // attempts that were left behind
 	unwatch  func() bool             // stops watching the context of Run, or nil
-	stopNet  chan func()             // holds what OnChange of the network returned
+	unlisten chan func()             // holds what OnChange of the network returned
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
@@ -103,9 +103,9 @@ func (l *loop) watch(ctx context.Context) {
 		l.unwatch = context.AfterFunc(ctx, canceled)
 	}
 	if network := c.config.network; network != nil {
-		l.stopNet = make(chan func(), 1)
+		l.unlisten = make(chan func(), 1)
 		ask(c, hookNetwork, false, func() bool {
-			l.stopNet <- network.OnChange(c.networkChanged)
+			l.unlisten <- network.OnChange(c.networkChanged)
 			return true
 		})
 	}
@@ -115,7 +115,7 @@ func (l *loop) watch(ctx context.Context) {
 // an OnChange that took its time is stopped, too.
 func (l *loop) ignoreNetwork() {
 	select {
-	case stop := <-l.stopNet:
+	case stop := <-l.unlisten:
 		if stop != nil {
 			stop()
 		}
@@ -144,8 +144,8 @@ func (l *loop) run(ctx context.Context, c *Client) {
 	}
 }
 
-// left moves the state machine on when the reader is done with a session. If the state
-// machine took the session and went on before, it releases the wire.
+// left moves the state machine on when the reader is done with a session, or releases
+// the wire of a session that was taken from the reader.
 func (l *loop) left(s *session) {
 	if s.leave() {
 		go l.advance(s)
