@@ -100,8 +100,8 @@ func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
 // server must not miss the client, and the write shows whether the line is dead.
 func (p *pulse) busyAt() time.Duration { return max(p.began, p.beatAt) + p.interval }
 
-// pingAt is when a silence that began at since calls for a ping. Pings keep the same
-// distance from each other.
+// pingAt is when a silence that began at since calls for a ping: when it has lasted for
+// quiet, and as much has passed since the last ping.
 func (p *pulse) pingAt(since time.Duration) time.Duration {
 	at := since + p.quiet
 	if p.beats > 0 {
