@@ -112,12 +112,7 @@ type lostError struct {
 	err  error
 }
 
-func (e *lostError) Error() string {
-	if e.err == nil {
-		return "resock: " + e.text
-	}
-	return fmt.Sprintf("resock: %s: %v", e.text, e.err)
-}
+func (e *lostError) Error() string { return fmt.Sprintf("resock: %s: %v", e.text, e.err) }
 
 func (e *lostError) Unwrap() error { return e.err }
 

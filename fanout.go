@@ -46,9 +46,9 @@ type fanout struct {
 
 // lifetime tells delivery how long it may wait for a subscriber.
 type lifetime struct {
-	mu      sync.Mutex // guards what follows; taken under any other lock, and none is taken under it
+	mu      sync.Mutex // guards what follows; may be taken under any lock, and none is taken under it
 	stage   stage
-	reached [stageKilled]chan struct{} // one for each stage after the first, closed there; made when somebody waits
+	reached [stageKilled]chan struct{} // reached[i] is closed at stage i+1; made when somebody waits
 }
 
 // stage is how far a session has come towards its end.
@@ -312,7 +312,9 @@ func notify(ch chan struct{}) {
 // blocked adds up the time for which delivery waited, and knows which subscriber it waits
 // for now.
 type blocked struct {
-	mu    sync.Mutex  // guards what follows; Stats reads it while delivery waits, and no lock is taken under it
+	// mu guards what follows. It is separate from the fanout's because it is also taken
+	// under a session's. No lock is taken under it.
+	mu    sync.Mutex
 	by    *subscriber // the one that delivery waits for, or nil
 	since time.Time
 	total time.Duration

@@ -20,13 +20,15 @@ type Session struct {
 	header  http.Header
 	remote  string
 
-	over    atomic.Bool
-	mu      sync.Mutex // held by the one Send at a time
-	receive sync.Mutex // held by the one Receive at a time; separate because Receive waits while others send
-	err     error      // of the first Receive that failed
+	over atomic.Bool // the hook has returned
 
-	given  sync.Mutex     // guards unread; separate because Unread never waits
-	unread []wire.Message // what Unread was given
+	// mu is held by one Send at a time, and receive, which guards err, by one Receive:
+	// Receive may wait while others send. given guards unread: Unread never waits.
+	mu      sync.Mutex
+	receive sync.Mutex
+	err     error // of the first Receive that failed
+	given   sync.Mutex
+	unread  []wire.Message // what Unread was given
 }
 
 var errSetupOver = errors.New("resock: Session used after OnOpen")

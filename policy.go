@@ -50,7 +50,7 @@ type Action int
 
 const (
 	ActionRetry     Action = iota // after the backoff's delay
-	ActionRetrySlow               // after half the backoff's maximum up to all of it; 30 s or more with a custom policy
+	ActionRetrySlow               // after half to all of the backoff's maximum; with WithBackoffPolicy, at least 30 s
 	ActionStop                    // give up
 )
 
