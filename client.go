@@ -83,7 +83,7 @@ func (i intent) connected() bool { return !i.closed && !i.suspended }
 // counters hold what Stats reads without a lock.
 type counters struct {
 	wire                   wire.Counters
-	attempts, opens, fails atomic.Uint64 // sessions are numbered as they open
+	attempts, opens, fails atomic.Uint64 // opens is also the number of the last session
 	messagesOut            atomic.Uint64
 }
 

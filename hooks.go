@@ -281,8 +281,8 @@ func (t *teller) wait() {
 	}
 }
 
-// late notes that a wait which began when so many outcomes were told has lasted for
-// patience. If none was told since, the function that runs overstays.
+// late notes that a wait has timed out. told is how many outcomes were told when the wait
+// began: if no more were told since, the function that runs overstays.
 func (t *teller) late(told uint64) {
 	t.mu.Lock()
 	overstays := t.running && !t.stuck && t.told == told

@@ -82,7 +82,7 @@ func (o *outbox) waitContext(m *outbound) (context.Context, context.CancelFunc) 
 }
 
 // permit asks the limiter to let one message pass to session s, until ctx or the session
-// ends. Only one caller at a time asks for a session.
+// ends. It has one caller at a time for each session.
 func (o *outbox) permit(ctx context.Context, s *session) error {
 	if o.limiter == nil {
 		return nil

@@ -20,9 +20,8 @@ import (
 //
 // The subscription begins with the call and serves one range: a second one is empty. It
 // ends when the loop is left, or promptly when ctx ends; when the client is closed for
-// good, the loop ends after what was received. Until then a slow loop delays delivery as
-// a slow channel of [Client.Subscribe] does, and so does a subscription that is never
-// ranged over.
+// good, the loop ends after what was received. Until then it delays delivery like a
+// channel of [Client.Subscribe], even if it is never ranged over.
 //
 // The defaults are [WithBuffer](256) and [OverflowBlock]. With [WithMessageHandler] or
 // [WithoutMessages] there are no messages, and a warning is logged.
@@ -60,8 +59,8 @@ type bundle struct {
 	used     int         // bytes of the last block
 }
 
-// heldBlock is a block, and the number of the last message in it, counted from 1 with
-// those that were dropped.
+// heldBlock is a block, and the number of the last message in it. The messages of a bundle
+// are numbered from 1, dropped ones included.
 type heldBlock struct {
 	*block
 	last int

@@ -124,15 +124,15 @@ type flow struct {
 
 	// Places in the stream of bytes.
 	greeted  uint64             // the end of the last message of OnOpen
-	spoken   uint64             // the end of the last message of the outbox that the network has any of
+	spoken   uint64             // the end of the last message of the outbox that the network began to take
 	asked    uint64             // how far the last ping for a Flush asks
 	awaiting map[*waiter]uint64 // how far each Flush that waits for an answer asks
 }
 
 func (o *outbox) now() time.Duration { return o.clock.Now() }
 
-// expiry is when a message with a TTL expires, by the outbox's clock. Without a TTL,
-// which is 0, it is 0.
+// expiry is when a message with a TTL expires, by the outbox's clock. A TTL of 0 is none,
+// and so is an expiry of 0.
 func (o *outbox) expiry(ttl time.Duration) time.Duration {
 	if ttl == 0 {
 		return 0
@@ -168,7 +168,7 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 }
 
 // accept rejects a message that cannot be taken at all, and binds it to the session with
-// a number, unless that is 0; mu is held.
+// the given number, unless that is 0; mu is held.
 func (o *outbox) accept(m *outbound, session uint64) error {
 	switch {
 	case o.closed:
@@ -261,8 +261,8 @@ func (o *outbox) bury(w *waiter) {
 // notSent wraps the reason for which a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-// drop is refuse under mu, for messages that are taken out of the queue: by the time the
-// queue is seen empty, the teller must have their outcomes. It does not wait; mu is held.
+// drop is refuse for messages that are taken out of the queue: when others see the queue
+// empty, the teller must have the outcomes. It does not wait; mu is held.
 func (o *outbox) drop(all []outbound, err error) {
 	o.unsent.Add(int64(len(all)))
 	for i := range all {
@@ -488,9 +488,9 @@ func (o *outbox) write(s *session, b *batch) bool {
 	return err == nil
 }
 
-// land settles the messages of a batch after a write: one of which the network took all
-// bytes is sent, one of which it took none goes back to the front of the queue, and any
-// other gets ErrMaybeSent.
+// land settles the messages of a batch after a write. A message is sent if the network
+// took all its bytes, goes back to the front of the queue if it took none, and gets
+// ErrMaybeSent otherwise.
 func (o *outbox) land(s *session, b *batch, err error) {
 	if err == nil {
 		s.flow.spoke(b.items)
@@ -521,7 +521,7 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	o.settle(begun[whole:], ErrMaybeSent)
 }
 
-// spoke notes where the last of messages that the network has any of ends. The token is
+// spoke notes where the last message ends that the network began to take. The token is
 // held.
 func (f *flow) spoke(all []outbound) {
 	if n := len(all); n > 0 && all[n-1].kind == kindMessage {
@@ -729,7 +729,7 @@ func (o *outbox) finish() {
 // sweepEvery is the least time between two sweeps.
 const sweepEvery = 10 * time.Millisecond
 
-// sweepBy makes sure that a message which expires at a time is dropped soon after, and
+// sweepBy makes sure that a message that expires at the time at is dropped soon after, and
 // not only when its turn comes; mu is held.
 func (o *outbox) sweepBy(at time.Duration) {
 	if o.sweepAt != 0 && o.sweepAt <= at || o.finished {

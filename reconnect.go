@@ -301,8 +301,8 @@ func (l *loop) open(s *session) {
 // takeDown finishes a session that is no longer read, decides what follows, and reports
 // both.
 func (l *loop) takeDown(s *session) step {
-	// Neither closing nor blocked delivery counts as uptime: both say nothing of the
-	// server's health.
+	// Closing and blocked delivery do not count as uptime: neither says anything about
+	// the server's health.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
 	uptime := max(0, lasted-blocked)
 	e := s.finish()
@@ -450,7 +450,7 @@ func (l *loop) pace() bool {
 // soonest is when an attempt that the application asks for may begin.
 func (l *loop) soonest() time.Time { return l.dialedAt.Add(l.c.config.backoffInitial) }
 
-// wait waits for d until the next attempt, or until the application asks for something
+// wait waits for d before the next attempt, or until the application asks for something
 // else.
 func (l *loop) wait(d time.Duration) step {
 	until := time.Now().Add(d)

@@ -26,7 +26,7 @@ type session struct {
 	wire   wire.Conn
 	early  []wire.Message // came during OnOpen, and OnOpen did not receive them
 	heart  heartbeat
-	age    *time.Timer // closes the session at its greatest age, or nil
+	age    *time.Timer // closes the session at WithMaxSessionAge, or nil
 	event  OpenEvent   // until the session is open, Time is when the attempt began
 	flow   flow        // of outbound messages; it belongs to the outbox
 
@@ -235,7 +235,7 @@ func (s *session) finish() ending {
 	s.mu.Unlock()
 
 	// The closing handshake needs the connection, so the kill comes after it. A reader
-	// that was left behind still owns the reading half of the wire, and with it the close.
+	// that was left behind still owns the reading half of the wire, and Close with it.
 	if !taken {
 		s.wire.Close()
 	}
@@ -270,9 +270,9 @@ func (s *session) patienceWithNetwork() time.Duration {
 	return max(p.interval+p.timeout, s.client.config.writeTimeout)
 }
 
-// conclude returns how the session ended, from the reason that is known, if any, and
-// from what ended reading. The first reason counts, but a close frame explains a failed
-// write, and a violation a failed OnOpen.
+// conclude returns how the session ended, from the reason that was recorded, if any, and
+// from what ended reading. The recorded reason counts, but a close frame explains a
+// failed write, and a violation a failed OnOpen.
 func (s *session) conclude(known *ending, end error) (e ending) {
 	closed, answered := end.(*wire.Closed)
 	violation, violated := end.(*wire.Violation)
