@@ -106,7 +106,7 @@ func (e *GiveUpError) Error() string {
 // Unwrap returns the last failure.
 func (e *GiveUpError) Unwrap() error { return e.Err }
 
-// lostError is the end of a session without a closing handshake.
+// lostError says that a connection ended when nobody meant it to.
 type lostError struct {
 	text string
 	err  error

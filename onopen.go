@@ -52,8 +52,8 @@ func (s *Session) Subprotocol() string { return s.session.event.Subprotocol }
 func (s *Session) RemoteAddr() string { return s.remote }
 
 // Send sends one message ahead of all queued ones, as soon as [WithSendLimiter] lets it
-// pass, and returns nil once it was handed to the network. ctx counts until writing
-// begins; the dial timeout bounds all of it. An error is an [ErrNotSent] or
+// pass, and returns nil once it was handed to the network. ctx has no effect once writing
+// has begun; the dial timeout bounds the whole call. An error is an [ErrNotSent] or
 // [ErrMaybeSent], as of [Client.Send]. Send does not keep data.
 func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := checkMessage("Session.Send", typ, data); err != nil {
