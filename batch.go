@@ -7,30 +7,29 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// batch is a part of the outbound queue: as much as one write to the network
-// takes.
+// batch is a part of the outbound queue: as much as one write to the network takes.
 type batch struct {
 	items   []outbound
-	size    int // of their frames
+	size    int // bytes of the items' frames
 	load    load
 	watched bool // somebody wants to know the outcome of an item
 	timed   bool // an item expires
-	passed  bool // the limiter, which lets one message pass at a time
+	passed  bool // the limiter let it pass
 
-	block []byte // for copies of messages
-	used  int
+	block []byte // holds copies of messages
+	used  int    // bytes of block
 }
 
 // load is how much is in a part of the queue.
 type load struct {
-	live    int // items that somebody wants
-	flushes int // of them, no messages; a batch that has any holds no message
-	gone    int // the other items
-	count   int // messages of Enqueue, and their bytes
-	bytes   int
+	live    int // items that were not given up
+	flushes int // live items that are Flushes; a batch with any holds no messages
+	gone    int // items that were given up
+	count   int // live messages of Enqueue
+	bytes   int // data of the live messages of Enqueue
 }
 
-// messages is how many messages somebody wants to be sent.
+// messages is how many live items are messages.
 func (l *load) messages() int { return l.live - l.flushes }
 
 func (l *load) add(d load) {
@@ -57,13 +56,13 @@ const (
 	maxBlock = wire.MaxFlush // enough for all of a batch
 )
 
-// batches are empty. They keep what they grew to, and are shared by all clients: an
-// idle one holds none.
+// batches are empty, and keep the memory that they grew to. All clients share them: an
+// idle client holds none.
 var batches = sync.Pool{New: func() any { return new(batch) }}
 
 func newBatch() *batch { return batches.Get().(*batch) }
 
-// recycle gives an empty batch, or one whose items are settled, back.
+// recycle gives back a batch that is empty, or whose items are settled.
 func (b *batch) recycle() {
 	clear(b.items)
 	*b = batch{items: b.items[:0], block: b.block}
@@ -75,14 +74,14 @@ func (b *batch) fits(n int) bool {
 	return len(b.items) == 0 || b.load.flushes == 0 && len(b.items) < maxBatch && b.size+wire.FrameSize(n) <= wire.MaxFlush
 }
 
-// add adds an item, and tells its load.
+// add adds an item, and returns its load.
 func (b *batch) add(m *outbound) load {
 	b.items = append(b.items, *m)
 	return b.weigh(m)
 }
 
-// addPlain is add for a message of Enqueue without options, as nearly all are: here
-// each nanosecond shows. What is behind the items is always zero.
+// addPlain is add for a message of Enqueue without options, as nearly all are: here each
+// nanosecond shows. The memory behind the items is always zero.
 func (b *batch) addPlain(m *outbound) {
 	if n := len(b.items); n < cap(b.items) {
 		b.items = b.items[:n+1]
@@ -94,12 +93,12 @@ func (b *batch) addPlain(m *outbound) {
 	b.load.addPlain(len(m.Data))
 }
 
-// plain reports whether m is such a message.
+// plain reports whether m is a message of Enqueue without options.
 func (m *outbound) plain() bool {
 	return m.kind == kindMessage && m.waiter == nil && m.result == nil && m.session == nil && m.expiry == 0
 }
 
-// weigh counts an item.
+// weigh counts an item, and returns its load.
 func (b *batch) weigh(m *outbound) load {
 	b.size += wire.FrameSize(len(m.Data))
 	b.watched = b.watched || m.waiter != nil || m.result != nil
@@ -109,6 +108,7 @@ func (b *batch) weigh(m *outbound) load {
 	return l
 }
 
+// load is what an item adds to the load of its batch.
 func (m *outbound) load() load {
 	switch {
 	case m.kind == kindGone:
@@ -123,10 +123,10 @@ func (m *outbound) load() load {
 
 func (m *outbound) gone() bool { return m.kind == kindGone }
 
-// awaited reports whether somebody waits for an item.
+// awaited reports whether a Send or a Flush may wait for an item.
 func (b *batch) awaited() bool { return b.load.live > b.load.count }
 
-// bury makes an item one that nobody wants, and lets go of what it holds.
+// bury gives up an item, and lets go of what it holds.
 func (b *batch) bury(i int) {
 	m := &b.items[i]
 	b.load.sub(m.load())
@@ -175,7 +175,7 @@ func (b *batch) remove(drop func(*outbound) bool) {
 	}
 }
 
-// expire removes and returns the items whose time is over.
+// expire removes and returns the items that have expired.
 func (b *batch) expire(now time.Duration) (expired []outbound) {
 	if !b.timed {
 		return nil

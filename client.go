@@ -21,8 +21,8 @@ const (
 	MessageBinary = websocket.MessageBinary
 )
 
-// StatusCode is a close code of RFC 6455, section 7.4. Further constants are in
-// coder/websocket.
+// StatusCode is a close code (RFC 6455, section 7.4). coder/websocket has constants for
+// the others.
 type StatusCode = websocket.StatusCode
 
 const (
@@ -34,46 +34,45 @@ const (
 	StatusTryAgainLater   = websocket.StatusTryAgainLater
 )
 
-// Client keeps one WebSocket connection. All its methods may be called
+// Client keeps one WebSocket connection open. All its methods may be called
 // concurrently.
 type Client struct {
 	config   config
-	wire     wire.Config // of every connection
+	wire     wire.Config // shared by all connections
 	events   fanout
 	outbox   outbox
 	counters counters
 
 	machine loop
 	hooks   hooks
-	asked   atomic.Uint32 // those of the hooks that answer questions and run
 
-	wake chan struct{} // something changed that the state machine may wait for
-	done chan struct{} // closed when the client is
+	wake chan struct{} // holds a token when something changed that the state machine may wait for
+	done chan struct{} // closed when the client is closed for good
 
-	// mu guards what the application asks for and what it is told. It is apart from
+	// mu guards what the application asks for and what it is told. It is separate from
 	// the other locks because State and Stats must not wait for delivery or writing.
 	mu       sync.Mutex
 	ran      bool // Run was called
 	intent   intent
 	loopback bool        // the target needs no network
-	deadline *time.Timer // of closing; nil before that
+	deadline *time.Timer // the close timeout; nil until closing begins
 	state    State
 	since    time.Time     // when state began
-	session  *session      // the open one
-	changed  chan struct{} // closed at the next state, if somebody waits for it
+	session  *session      // the open one, or nil
+	changed  chan struct{} // closed when state changes; nil if nobody waits for that
 	lostAt   time.Time     // when the last session ended
-	downtime time.Duration // between sessions, without the present one
-	lastErr  error         // of the last failure, whatever came after it
+	downtime time.Duration // between sessions, until the last one opened
+	lastErr  error         // the last failure, whatever came after it
 	err      error         // what Run returns
 }
 
 // intent is what the application wants of the client.
 type intent struct {
-	closed    bool // for good: Close was called, or the context of Run ended
+	closed    bool // by Close, the end of Run's context, or because the client gave up
 	suspended bool
 
-	// These are wishes of a client that waits for its next attempt. They are
-	// taken once, and forgotten when it waits no more.
+	// These are requests to a client that waits for its next attempt. They are taken
+	// once, and dropped when the state changes.
 	reconnect bool
 	resume    bool // Suspend and Resume were called before the loop saw the Suspend
 }
@@ -81,12 +80,11 @@ type intent struct {
 // connected reports whether a connection is wanted.
 func (i intent) connected() bool { return !i.closed && !i.suspended }
 
-// counters are read by Stats at any time.
+// counters hold what Stats reads without a lock.
 type counters struct {
 	wire                   wire.Counters
-	attempts, opens, fails atomic.Uint64
+	attempts, opens, fails atomic.Uint64 // opens is also the number of the last session
 	messagesOut            atomic.Uint64
-	sessions               atomic.Uint64
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
@@ -129,15 +127,15 @@ func newClient(config config) *Client {
 	return c
 }
 
-// Run connects, and stays connected until [Client.Close] is called, ctx ends or
-// the retry policy gives up. It returns nil after Close, the context's error, or a
-// [*GiveUpError], in that order of precedence; [Client.Err] returns the same
-// afterwards. When it returns every channel is closed and nothing that it started
-// still runs; it waits for handlers and hooks that do not return, which [Client.Done]
-// does not. Run can be called once.
+// Run connects, and stays connected until [Client.Close] is called, ctx ends or the
+// retry policy gives up. It returns nil after Close, the context's error, or a
+// [*GiveUpError]: the first of the three decides. [Client.Err] returns the same
+// afterwards. When Run returns, every channel is closed and nothing that it started still
+// runs: unlike [Client.Done], it waits for handlers and hooks that do not return. A
+// second call returns [ErrAlreadyRun].
 //
-// When ctx ends, an open session is closed with code 1001 and queued messages are
-// not sent.
+// When ctx ends, an open session is closed with code 1001 and queued messages are not
+// sent.
 func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	if c.ran {
@@ -158,11 +156,12 @@ func (c *Client) Run(ctx context.Context) error {
 	return c.Err()
 }
 
-// finish closes everything for good.
+// finish settles what is queued, ends every stream of events, and closes the client for
+// good.
 func (c *Client) finish() {
 	c.limitClosing()
 	c.outbox.finish()
-	c.setState(StateClosed) // whoever sees a channel end sees this too
+	c.setState(StateClosed) // before the channels close: whoever sees the end sees this state
 	c.events.finish()
 	c.outbox.allTold()
 	c.mu.Lock()
@@ -171,16 +170,15 @@ func (c *Client) finish() {
 	close(c.done)
 }
 
-// Close closes the client for good, with a code and reason for the server, after
-// what is queued was sent; all of it within [WithCloseTimeout]. While no session is
-// open it closes at once, and what is queued is not sent ([ErrClosed]):
-// [Client.Shutdown] waits for that. Close only
-// signals: it never blocks and may be called at any time, also by the consumer of
-// the events. To wait, receive from [Client.Done] or range to the end of the
-// events. Calls after the first do nothing.
+// Close closes the client for good, with a code and reason for the server, after what is
+// queued was sent, all within [WithCloseTimeout]. While no session is open it closes at
+// once, and what is queued gets [ErrClosed]; [Client.Shutdown] sends that first. Close
+// only signals: it never blocks and may be called at any time, also by the consumer of
+// the events. To wait, receive from [Client.Done] or range to the end of the events.
+// Calls after the first do nothing.
 //
-// A code that may not be sent is an [*OptionError], and nothing happens. A reason
-// that is too long for a close frame is cut.
+// A code that may not be sent (RFC 6455, section 7.4) is an [*OptionError], and nothing
+// happens. A reason of more than 123 bytes is cut (RFC 6455, section 5.5).
 func (c *Client) Close(code StatusCode, reason string) error {
 	if !wire.ValidCloseCode(int(code)) {
 		return &OptionError{"Close", int(code), "this close code may not be sent (RFC 6455, section 7.4)"}
@@ -189,7 +187,8 @@ func (c *Client) Close(code StatusCode, reason string) error {
 	return nil
 }
 
-// stop makes the client close, for the reason err, unless it is closing already.
+// stop begins to close the client, unless it is closing already. err is what Run
+// returns; flush sends what is queued first.
 func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -209,13 +208,15 @@ func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 	}
 }
 
-// limitClosing starts the close timeout: when it ends, nothing is waited for any more.
+// limitClosing starts the close timeout, unless it runs already. At its end delivery is
+// aborted and the open session killed.
 func (c *Client) limitClosing() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.limitClosingLocked()
 }
 
+// limitClosingLocked is limitClosing; mu is held.
 func (c *Client) limitClosingLocked() {
 	if c.deadline != nil {
 		return
@@ -231,10 +232,10 @@ func (c *Client) limitClosingLocked() {
 	})
 }
 
-// Reconnect replaces the connection: an open session is closed, with Next ==
-// [StateConnecting], and the next attempt starts at once, as it does while the
-// client waits for one. In any other state it does nothing. There is at most one
-// such attempt per initial backoff.
+// Reconnect replaces the connection: an open session is closed with code 1000 and
+// Next == [StateConnecting], and the next attempt starts at once. A client that waits for
+// its next attempt starts it at once, too; in any other state Reconnect does nothing.
+// There is at most one such attempt per initial delay of [WithBackoff].
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -248,10 +249,10 @@ func (c *Client) Reconnect() {
 	}
 }
 
-// Suspend says that the application needs no connection now. An open session is
-// closed with code 1000 and Next == [StateSuspended]; an attempt under way fails
-// with it. Until [Client.Resume] the client does not dial, and messages wait. Suspend
-// only signals, may be called in any state, and before Run.
+// Suspend says that the application needs no connection for now. An open session is
+// closed with code 1000 and Next == [StateSuspended]; an attempt under way fails with the
+// same Next. Until [Client.Resume] the client does not dial, and messages wait. Suspend
+// only signals, and may be called in any state, also before Run.
 func (c *Client) Suspend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -265,8 +266,8 @@ func (c *Client) Suspend() {
 	notify(c.wake)
 }
 
-// Resume ends Suspend: the client dials at once, with a fresh backoff and count of
-// attempts. In any other state it does nothing.
+// Resume ends what Suspend began: the client dials at once, with a fresh backoff and
+// count of attempts. If the client is not suspended, it does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -284,7 +285,8 @@ func (c *Client) wanted() intent {
 	return c.intent
 }
 
-// takeIntent is wanted for the loop that waits, which then has taken the wishes.
+// takeIntent is wanted for the loop that waits for its next attempt: it also takes the
+// requests, so that each is obeyed once.
 func (c *Client) takeIntent() intent {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -293,7 +295,7 @@ func (c *Client) takeIntent() intent {
 	return taken
 }
 
-// setState changes the state. It is the only function that does.
+// setState changes the state. No other function does.
 func (c *Client) setState(state State) {
 	c.mu.Lock()
 	from := c.state
@@ -311,8 +313,8 @@ func (c *Client) setState(state State) {
 	}
 }
 
-// opened makes s the open session, and lets messages flow into it, unless the
-// application wants none any more.
+// opened makes s the open session and lets messages flow into it. It reports false, and
+// does neither, if the application no longer wants a connection.
 func (c *Client) opened(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -322,12 +324,11 @@ func (c *Client) opened(s *session) bool {
 	c.session = s
 	c.outbox.attach(s)
 	c.counters.opens.Add(1)
-	c.counters.sessions.Store(s.id)
 	c.downtime += s.event.Downtime
 	return true
 }
 
-// ended notes that the open session is gone.
+// ended notes that the open session has ended.
 func (c *Client) ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -335,7 +336,7 @@ func (c *Client) ended() {
 	c.lostAt = time.Now()
 }
 
-// failed notes a failure.
+// failed counts a failure and remembers its error.
 func (c *Client) failed(err error) {
 	c.counters.fails.Add(1)
 	c.mu.Lock()
@@ -343,12 +344,12 @@ func (c *Client) failed(err error) {
 	c.lastErr = err
 }
 
-// Done returns a channel that is closed when the client is closed for good and
-// every event channel with it.
+// Done returns a channel that is closed when the client is closed for good, after every
+// event channel.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err returns what [Client.Run] returns, once the client is closed for good, and
-// nil before that.
+// Err returns what [Client.Run] returns once the state is [StateClosed], and nil before
+// that.
 func (c *Client) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -365,9 +366,9 @@ func (c *Client) State() State {
 	return c.state
 }
 
-// WaitOpen returns nil once a session is open. When ctx ends first, its error
-// wraps the last failure too. When the client is closed for good, the error is
-// [ErrClosed] or wraps what [Client.Run] returned.
+// WaitOpen returns nil once a session is open. When ctx ends first, the error wraps the
+// context's error and the last failure, if there was one. When the client is closed for
+// good, the error is [ErrClosed], and wraps the error of [Client.Run], if there is one.
 func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -397,35 +398,36 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 	}
 }
 
-// Stats is a snapshot of the client's counters since [New].
+// Stats is a snapshot of the client: its state, and its counters since [New].
 type Stats struct {
 	State        State
-	Session      uint64        // the last one opened
+	Session      uint64        // number of the last one opened, or 0
 	Attempts     uint64        // dials begun
 	Opens        uint64        // sessions opened
 	Fails        uint64        // attempts and sessions that failed
 	Since        time.Time     // when State began
-	Downtime     time.Duration // after the first session, in all
+	Downtime     time.Duration // total time without a session, after the first one
 	MessagesIn   uint64
 	MessagesOut  uint64
-	BytesIn      uint64 // on the wire
+	BytesIn      uint64 // in frames, without the handshake and TLS
 	BytesOut     uint64
-	Queued       int // messages waiting to be sent
+	Queued       int // messages of Enqueue that wait to be sent
 	QueuedBytes  int
-	Dropped      uint64        // by overflow policies
-	RoundTrip    time.Duration // of the last ping
-	Blocked      time.Duration // that delivery waited for subscribers and handlers, in all
-	BlockedSince time.Time     // zero, or since when delivery is blocked
-	BlockedBy    string        // the label of who blocks it, or "#2 of 3", or empty
-	LastErr      error
+	Dropped      uint64        // messages that slow subscribers were not given
+	RoundTrip    time.Duration // of the last ping that was answered
+	Blocked      time.Duration // total time that delivery waited for subscribers and handlers
+	BlockedSince time.Time     // when delivery became blocked; zero if it is not
+	BlockedBy    string        // who blocks it: a label, "#2 of 3", or an option such as "WithFilter"
+	LastErr      error         // the last failure, whatever came after it
 }
 
-// Stats returns a snapshot of the client's counters.
+// Stats returns a snapshot of the client.
 func (c *Client) Stats() Stats {
+	opens := c.counters.opens.Load()
 	stats := Stats{
-		Session:     c.counters.sessions.Load(),
+		Session:     opens,
 		Attempts:    c.counters.attempts.Load(),
-		Opens:       c.counters.opens.Load(),
+		Opens:       opens,
 		Fails:       c.counters.fails.Load(),
 		MessagesIn:  c.counters.wire.MessagesIn.Load(),
 		MessagesOut: c.counters.messagesOut.Load(),
@@ -450,8 +452,7 @@ func (c *Client) Stats() Stats {
 	return stats
 }
 
-// downFor is how long the last session has been gone, or 0 if there was none; mu is
-// held.
+// downFor is how long ago the last session ended, or 0 if there was none; mu is held.
 func (c *Client) downFor() time.Duration {
 	if c.lostAt.IsZero() {
 		return 0
@@ -459,16 +460,16 @@ func (c *Client) downFor() time.Duration {
 	return time.Since(c.lostAt)
 }
 
-// lastSession returns the number of the last session that was open, and for how long
-// it has been gone.
-func (c *Client) lastSession() (id uint64, gone time.Duration) {
+// lastSession returns the number of the last session that was open, or 0, and how long
+// ago it ended.
+func (c *Client) lastSession() (id uint64, downtime time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.counters.sessions.Load(), c.downFor()
+	return c.counters.opens.Load(), c.downFor()
 }
 
-// blockedBy tells who blocks delivery now, or nobody, and since when. It may be a
-// function that was called in a session before.
+// blockedBy names who blocks delivery now, if anybody does, and since when. It may be a
+// function that was called in an earlier session.
 func (c *Client) blockedBy() (by string, since time.Time) {
 	if by, since = c.events.blocked.now(); by != "" {
 		return by, since
@@ -479,7 +480,7 @@ func (c *Client) blockedBy() (by string, since time.Time) {
 	return by, since
 }
 
-// blockedSum is the time for which delivery was blocked, in all.
+// blockedSum is the total time for which delivery was blocked.
 func (c *Client) blockedSum() (blocked time.Duration) {
 	s := c.machine.reading.Load()
 	if s == nil {
@@ -491,14 +492,15 @@ func (c *Client) blockedSum() (blocked time.Duration) {
 
 func (c *Client) log() *slog.Logger { return c.config.log }
 
-// Network tells whether there is a network, and when that may have changed. Its
-// methods must not block; OnChange's function may be called on any goroutine.
+// Network tells whether there is a network. OnChange arranges for changed to be called,
+// on any goroutine, whenever that may have changed, until stop is called. Neither method
+// may block.
 type Network interface {
 	Online() bool
 	OnChange(changed func()) (stop func())
 }
 
-// online reports whether there is a network, as far as the target needs one.
+// online reports whether there is a network, or the target needs none.
 func (c *Client) online() bool {
 	c.mu.Lock()
 	loopback := c.loopback
@@ -509,7 +511,8 @@ func (c *Client) online() bool {
 	return ask(c, hookNetwork, true, c.config.network.Online)
 }
 
-// networkChanged probes the open session, or lets the loop look again.
+// networkChanged probes the open session, if there is one, and lets the state machine
+// look at the network again.
 func (c *Client) networkChanged() {
 	c.mu.Lock()
 	s := c.session

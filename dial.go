@@ -14,21 +14,21 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Endpoint is where and how to dial.
+// Endpoint is where to dial, and with which headers.
 type Endpoint struct {
 	URL    string      // if empty, the URL given to New
-	Header http.Header // if not nil, replaces the dial options' headers
+	Header http.Header // if not nil, in place of the headers of the dial options
 }
 
-// Attempt is what [WithEndpoint] is told.
+// Attempt tells the function of [WithEndpoint] about the attempt that begins.
 type Attempt struct {
-	N        int           // from 1
-	Session  uint64        // the last one opened, or 0
-	Downtime time.Duration // since it ended, or 0
+	N        int           // which attempt in a row, from 1
+	Session  uint64        // number of the last session opened, or 0
+	Downtime time.Duration // since the last session ended, or 0
 	Err      error         // why the last attempt or session ended; nil if the application ended it
 }
 
-// dial makes one attempt, OnOpen included, until ctx ends. It notes in at where it is.
+// dial makes one attempt, OnOpen included, until ctx ends. It keeps its phase in at.
 func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*session, error) {
 	started := time.Now()
 	target := c.config.target
@@ -52,13 +52,13 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	t := newTracer(ctx, opts)
 	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err == nil {
-		_ = conn.CloseNow() // it gives its buffers back
+		_ = conn.CloseNow() // returns its buffers to the pools; its connection is inert
 		err = t.agreed()
 	}
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	if err := ctx.Err(); err != nil { // the transport may have been left behind
+	if err := ctx.Err(); err != nil { // the attempt may have been left behind meanwhile
 		return nil, t.failed(err, nil)
 	}
 	s := &session{client: c, id: attempt.Session + 1}
@@ -68,7 +68,6 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 		URL:         target.redacted,
 		Subprotocol: conn.Subprotocol(),
 		Attempt:     attempt.N,
-		Downtime:    attempt.Downtime,
 	}
 	s.start(t.upgraded())
 	if c.config.onOpen != nil {
@@ -83,18 +82,18 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	return s, nil
 }
 
-// dialed is what an attempt led to.
+// dialed is the outcome of an attempt.
 type dialed struct {
 	session *session
 	err     error
 }
 
-// maxStrays is how many attempts may be left behind in hooks that do not return.
+// maxStrays bounds the attempts that are left behind in hooks that do not return.
 const maxStrays = 4
 
-// attempt runs f, a part of an attempt, until ctx ends or the application wants no
-// connection any more, which it reports. If f does not return then, it is left behind.
-// f notes in at where it is, but for the dial limiter, which has none.
+// attempt runs f, a part of an attempt, until ctx ends or the application no longer wants
+// a connection, which canceled reports. If f does not return then, it is left behind. f
+// keeps its phase in at, which is nil for the dial limiter.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomic.Int32, f func() (*session, error)) (s *session, err error, canceled bool) {
 	defer cancel()
 	c := l.c
@@ -132,7 +131,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 	}
 }
 
-// leaveBehind gives an attempt up whose hook does not return.
+// leaveBehind gives up an attempt whose hook does not return.
 func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at *atomic.Int32) error {
 	l.strays.Add(1)
 	l.c.hooks.Go(func() {
@@ -146,7 +145,21 @@ func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at *atomi
 	return &DialError{Phase: phase, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
 }
 
-// dialFailure tells a retry policy about a failed attempt.
+// hookAt returns the phase of an attempt, and the option whose function it may be in.
+func hookAt(at *atomic.Int32) (phase Phase, hook string) {
+	if at == nil {
+		return PhaseEndpoint, "WithDialLimiter"
+	}
+	switch phase = Phase(at.Load()); phase {
+	case PhaseEndpoint:
+		return phase, "WithEndpoint"
+	case PhaseSetup:
+		return phase, "WithOnOpen"
+	}
+	return phase, "WithHTTPClient"
+}
+
+// dialFailure describes a failed attempt to the retry policy.
 func dialFailure(err error, attempt int) Failure {
 	f := Failure{Err: err, Attempt: attempt, Code: websocket.CloseStatus(err)}
 	var closed websocket.CloseError
@@ -171,7 +184,7 @@ type target struct {
 	loopback bool // on this machine: it needs no network
 }
 
-// parseTarget also says why raw cannot be dialed, if that is so.
+// parseTarget parses a URL. fault says why it cannot be dialed, and is empty if it can.
 func parseTarget(raw string) (t target, fault string) {
 	u, err := url.Parse(raw)
 	switch {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session.
-// All of them are matched with [errors.Is].
+// Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session. Match
+// them with [errors.Is].
 var (
 	// ErrNotSent says that a message was certainly not sent: sending it again is safe.
 	ErrNotSent = errors.New("resock: not sent")
@@ -23,11 +23,12 @@ var (
 	// ErrExpired says that a message outlived its [WithTTL]. It is an [ErrNotSent].
 	ErrExpired error = &notSentError{"resock: expired before it was sent"}
 
-	// ErrSessionOver says that the session which a message was bound to by
-	// [WithSession] is over, or was never there. It is an [ErrNotSent].
+	// ErrSessionOver says that the session to which [WithSession] bound a message is over,
+	// or not there yet. It is an [ErrNotSent].
 	ErrSessionOver error = &notSentError{"resock: session over"}
 
-	// ErrClosed says that the client is closed for good. It is an [ErrNotSent].
+	// ErrClosed says that the client is closed for good, or closing. It is an
+	// [ErrNotSent].
 	ErrClosed error = &notSentError{"resock: client closed"}
 
 	// ErrAlreadyRun says that [Client.Run] was called a second time.
@@ -44,11 +45,11 @@ func (e *notSentError) Error() string        { return e.text }
 func (e *notSentError) Is(target error) bool { return target == ErrNotSent }
 
 var (
-	errHookExited    = errors.New("resock: the hook ended its goroutine")
-	errHandlerExited = errors.New("resock: the message handler, or a hook on the goroutine of Run, ended it")
+	errHookExited    = errors.New("the hook ended its goroutine (runtime.Goexit)")
+	errHandlerExited = errors.New("resock: a handler, filter or hook ended the goroutine of Run (runtime.Goexit)")
 )
 
-// OptionError is an option, or an argument, that cannot work.
+// OptionError says that an option, or an argument, cannot work.
 type OptionError struct {
 	Option string // such as "WithHeartbeat"
 	Value  any    // what was passed
@@ -59,7 +60,7 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("resock: %s(%v): %s", e.Option, e.Value, e.Reason)
 }
 
-// DialError is why an attempt failed.
+// DialError says why an attempt failed.
 type DialError struct {
 	Phase      Phase         // the part that failed
 	Status     int           // HTTP status of a refused upgrade, or 0
@@ -76,8 +77,8 @@ func (e *DialError) Error() string {
 // Unwrap returns the cause.
 func (e *DialError) Unwrap() error { return e.Err }
 
-// ProtocolError is a violation of RFC 6455 by the server, and the close code
-// that was sent for it.
+// ProtocolError is a violation of RFC 6455 by the server, and the close code that was
+// sent for it.
 type ProtocolError struct {
 	Code StatusCode
 	Err  error
@@ -90,11 +91,11 @@ func (e *ProtocolError) Error() string {
 // Unwrap returns the violation.
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
-// GiveUpError is what [Client.Run] returns when the retry policy or the
-// attempt limit ended it.
+// GiveUpError is what [Client.Run] returns when the retry policy, the backoff policy or
+// the attempt limit ended it.
 type GiveUpError struct {
-	Attempts int    // failed in a row
-	Rule     string // that decided
+	Attempts int    // failed attempts in a row
+	Rule     string // the rule that decided
 	Err      error  // the last failure
 }
 
@@ -105,22 +106,17 @@ func (e *GiveUpError) Error() string {
 // Unwrap returns the last failure.
 func (e *GiveUpError) Unwrap() error { return e.Err }
 
-// lostError is the end of a session that no closing handshake announced.
+// lostError says that a connection ended when nobody meant it to.
 type lostError struct {
 	text string
 	err  error
 }
 
-func (e *lostError) Error() string {
-	if e.err == nil {
-		return "resock: " + e.text
-	}
-	return fmt.Sprintf("resock: %s: %v", e.text, e.err)
-}
+func (e *lostError) Error() string { return fmt.Sprintf("resock: %s: %v", e.text, e.err) }
 
 func (e *lostError) Unwrap() error { return e.err }
 
-// blockedError is the end of a session in which delivery waited for the application.
+// blockedError is the end of a session in which delivery was blocked.
 type blockedError struct {
 	err             error
 	blocked, lasted time.Duration
@@ -146,7 +142,7 @@ func redact(err error) error {
 func redactURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return "redacted" // without a structure, all of it is suspect
+		return "redacted" // what cannot be parsed may be secret as a whole
 	}
 	return redacted(u)
 }

@@ -23,30 +23,29 @@ type OpenEvent struct {
 
 // MessageEvent carries one complete message.
 //
-// Data has len == cap, is shared by all subscribers and must not be written
-// to. Keeping it may pin up to 16 KiB of memory; clone what is kept for long.
+// Data has len == cap, is shared by all subscribers and must not be written to. Keeping it
+// may pin up to 16 KiB of memory; clone what is kept for long.
 type MessageEvent struct {
 	Session uint64
 	Type    MessageType
 	Data    []byte // shared, read-only
-	Lost    uint64 // messages that this subscriber was not given just before this one
+	Lost    uint64 // messages just before this one that this subscriber was not given
 }
 
-// FailEvent says that an attempt never opened (Session 0), or that a session
-// was lost.
+// FailEvent says that an attempt failed (Session 0), or that a session was lost, or ended
+// by the server's violation of the protocol.
 type FailEvent struct {
 	Time    time.Time
 	Session uint64
 	Attempt int           // which attempt failed or opened the session, from 1
-	Phase   Phase         // what failed
+	Phase   Phase         // the part that failed
 	Err     error         // works with errors.Is and errors.As; no secrets
 	Took    time.Duration // length of the attempt or of the session
-	Next    State         // what follows
-	RetryIn time.Duration // when Next is StateWaiting
+	Next    State         // the state that follows
+	RetryIn time.Duration // if Next is StateWaiting
 }
 
-// CloseEvent says that a session ended by a closing handshake that one side
-// began.
+// CloseEvent says that a session ended by a closing handshake that one side began.
 type CloseEvent struct {
 	Time    time.Time
 	Session uint64
@@ -54,8 +53,8 @@ type CloseEvent struct {
 	Reason  string        // belongs to Code
 	Clean   bool          // both close frames were exchanged
 	Took    time.Duration // length of the session
-	Next    State         // what follows
-	RetryIn time.Duration // when Next is StateWaiting
+	Next    State         // the state that follows
+	RetryIn time.Duration // if Next is StateWaiting
 }
 
 func (OpenEvent) event()    {}
@@ -67,28 +66,27 @@ func (CloseEvent) event()   {}
 type Overflow int
 
 const (
-	// OverflowBlock makes delivery wait for the subscriber, and so slows the
-	// connection down, for as long as the session lasts. It is the default.
+	// OverflowBlock makes delivery wait for the subscriber, which puts backpressure on
+	// the connection, for as long as the session lasts. It is the default.
 	OverflowBlock Overflow = iota
 
-	// OverflowDropOldest drops the oldest buffered message and counts it in
-	// the Lost field of the session's next one.
+	// OverflowDropOldest drops the oldest buffered message, and counts it in the Lost
+	// field of the session's next one.
 	OverflowDropOldest
 )
 
-// Subscribe returns a channel of all events from now on, in order. A
-// subscription made while a session is open starts with that session's
-// [OpenEvent]. The channel closes when the client is closed for good, or
-// promptly once ctx ends; what was not delivered by then is discarded.
+// Subscribe returns a channel of all events from now on, in order. If a session is open,
+// the first is the [OpenEvent] of that session. The channel closes when the client is
+// closed for good, or promptly once ctx ends; what was not delivered by then is
+// discarded.
 //
-// Subscribe before [Client.Run] to see everything. A subscriber that does not read
-// delays the messages of all others ([OverflowBlock]) unless it may lose messages
-// ([WithOverflow]) or does not want any ([WithoutMessages]). It never keeps the client
-// from reconnecting or closing: when a session is lost, the messages that were received
-// and not delivered wait for the subscriber, about 256 KiB of them, and the next session
-// reads nothing until it has taken them. Of the other events, 64 wait beside its
-// buffer; beyond that, whole attempts and sessions are left out for it, oldest first,
-// and the numbers in the events show the gap.
+// Subscribe before [Client.Run] to see everything. A subscriber that does not read delays
+// the messages of all others ([OverflowBlock]), unless it may lose messages
+// ([WithOverflow]) or wants none ([WithoutMessages]). It never keeps the client from
+// reconnecting or closing: when a session is lost, up to about 256 KiB of messages wait
+// for the subscriber, and the next session reads nothing until it has taken them. Of the
+// other events, 64 wait beside its buffer; beyond that, whole attempts and sessions are
+// left out, oldest first, and the numbers in the events show the gap.
 //
 // The defaults are [WithBuffer](64) and [OverflowBlock].
 func (c *Client) Subscribe(ctx context.Context, opts ...SubscribeOption) <-chan Event {
@@ -102,12 +100,12 @@ func (c *Client) Subscribe(ctx context.Context, opts ...SubscribeOption) <-chan 
 	return c.events.subscribe(ctx, sub)
 }
 
-// subscription is what the options of Subscribe set.
+// subscription is what the options of Subscribe and Messages set.
 type subscription struct {
 	buffer   int
 	overflow Overflow
 	messages bool
-	borrows  bool // of Messages
+	borrows  bool // for Messages only
 	label    string
 }
 
@@ -120,34 +118,34 @@ type subscribeFunc func(*subscription)
 
 func (f subscribeFunc) applySubscribe(s *subscription) { f(s) }
 
-// WithBuffer sets how many events wait for the subscriber. Defaults to 64, and to 256
-// messages for [Client.Messages]; zero is unbuffered, and a negative number is taken for
-// zero. Messages has room for at least one.
+// WithBuffer sets how many events wait for the subscriber. Defaults to 64, and for
+// [Client.Messages] to 256 messages; zero is unbuffered, and a negative number is taken
+// as zero. Messages has room for at least one.
 func WithBuffer(n int) SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.buffer = max(0, n) })
 }
 
-// WithBorrowedData makes the data of each message of [Client.Messages] valid only until
-// the loop goes on, as that of a bufio.Scanner is, and receiving free of garbage. It
-// has no meaning for [Client.Subscribe].
+// WithBorrowedData makes the data of a message of [Client.Messages] valid only until the
+// loop goes on, like that of a [bufio.Scanner], so that receiving makes no garbage.
+// Defaults to data that may be kept. It has no meaning for [Client.Subscribe].
 func WithBorrowedData() SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.borrows = true })
 }
 
-// WithLabel names the subscriber in [Stats] and in the log, where it is otherwise
-// known by its place, as "#2 of 3".
+// WithLabel names the subscriber in [Stats] and in the log. Defaults to its place among
+// all subscribers, such as "#2 of 3".
 func WithLabel(name string) SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.label = name })
 }
 
-// WithOverflow sets what happens when the subscriber's buffer is full. Defaults
-// to [OverflowBlock].
+// WithOverflow sets what happens when the subscriber's buffer is full. Defaults to
+// [OverflowBlock].
 func WithOverflow(o Overflow) SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.overflow = o })
 }
 
-// WithoutMessages leaves out messages: only open, fail and close events are
-// delivered.
+// WithoutMessages leaves out messages: the subscriber gets only open, fail and close
+// events.
 func WithoutMessages() SubscribeOption {
 	return subscribeFunc(func(s *subscription) { s.messages = false })
 }

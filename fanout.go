@@ -24,42 +24,43 @@ const (
 )
 
 // fanout delivers every event to every subscriber, in order. Delivery waits for
-// subscribers with messages only, and only while their session lives; what cannot
-// wait is left to the subscriber's own backlog.
+// subscribers only with messages, and only while the session lives; what cannot wait goes
+// into the subscriber's own backlog.
 type fanout struct {
 	log   *slog.Logger
-	abort chan struct{} // closed when what is not delivered yet shall be discarded
+	abort chan struct{} // closed when what is not delivered yet is to be discarded
 
 	dropped atomic.Uint64 // messages
 	blocked blocked
 	behind  atomic.Int32 // subscribers that slow the connection and have a backlog
 	owners  atomic.Int32 // subscribers that keep the data of messages
 
-	// mu guards what follows and all subscribers. Whoever waits for one gives it up. It
-	// is apart from the client's because it is held while a burst is handed over.
+	// mu guards what follows and all subscribers. It is given up while delivery waits for
+	// one of them. It is separate from the client's because it is held while a burst is
+	// handed over.
 	mu          sync.Mutex
 	first, last *subscriber
-	open        Event // of the open session, or nil
-	closed      bool
+	open        Event // the OpenEvent of the open session, or nil
+	closed      bool  // no subscriber is added any more
 }
 
-// lifetime tells delivery how much longer it may wait for a subscriber.
+// lifetime tells delivery how long it may wait for a subscriber.
 type lifetime struct {
-	mu      sync.Mutex // of what follows; taken under any other lock, and none under it
+	mu      sync.Mutex // guards what follows; may be taken under any lock, and none is taken under it
 	stage   stage
-	reached [stageKilled]chan struct{} // closed at the stages after the first; made when somebody waits
+	reached [stageKilled]chan struct{} // reached[i] is closed at stage i+1; made when somebody waits
 }
 
-// stage is how far a session has come.
+// stage is how far a session has come towards its end.
 type stage uint8
 
 const (
 	stageAlive  stage = iota
-	stageEnding       // what is received is parked
+	stageEnding       // what is received is parked in backlogs
 	stageKilled       // nothing more is received
 )
 
-// reach notes that a stage was reached.
+// reach notes that a stage, and every one before it, was reached.
 func (l *lifetime) reach(to stage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,7 +79,7 @@ func (l *lifetime) has(reached stage) bool {
 	return l.stage >= reached
 }
 
-// until is closed at a stage.
+// until returns a channel that is closed at a stage.
 func (l *lifetime) until(at stage) <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,9 +147,8 @@ func (f *fanout) remove(s *subscriber) {
 	}
 }
 
-// lifecycle delivers an event other than a message. It never waits. Whoever
-// subscribes meanwhile either gets it from here or starts after it, never half of a
-// session.
+// lifecycle delivers an event other than a message. It never waits. A new subscriber
+// either gets it here or starts after it, and so never misses the OpenEvent of a session.
 func (f *fanout) lifecycle(event Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -164,7 +164,7 @@ func (f *fanout) lifecycle(event Event) {
 }
 
 // deliver delivers the messages of a burst. It reports whether delivery goes on. Data
-// that is not owned is copied for those who keep it.
+// that is not owned is copied for subscribers that keep it.
 func (f *fanout) deliver(session uint64, burst []wire.Message, owned bool, life *lifetime) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -184,7 +184,7 @@ func (f *fanout) deliver(session uint64, burst []wire.Message, owned bool, life 
 	return !f.aborted()
 }
 
-// burst delivers a burst to all streams; mu is held, but while delivery waits.
+// burst delivers a burst to all streams; mu is held, except while delivery waits.
 func (f *fanout) burst(session uint64, burst []wire.Message, owned bool, life *lifetime) {
 	for s := f.first; s != nil; {
 		if s.stream != nil {
@@ -201,7 +201,7 @@ const (
 	ownAlone = 2 << 10  // a larger one has memory of its own
 )
 
-// own gives the messages memory of their own.
+// own gives the messages memory of their own, which subscribers may keep.
 func own(burst []wire.Message) {
 	var block []byte
 	for i := range burst {
@@ -225,7 +225,7 @@ func clone(data []byte) []byte {
 	return own
 }
 
-// ownSize is how large a block the small messages of a burst need.
+// ownSize is how large a block the small messages of a burst need, at most ownBlock.
 func ownSize(burst []wire.Message) (size int) {
 	for _, m := range burst {
 		if n := len(m.Data); n <= ownAlone {
@@ -238,10 +238,10 @@ func ownSize(burst []wire.Message) (size int) {
 	return size
 }
 
-// message delivers one message; mu is held, but while delivery waits. A subscriber
-// that is waited for stays in the list.
+// message delivers one message to all channels; mu is held, except while delivery waits.
+// A subscriber that is waited for stays in the list, so its next is right after the wait.
 func (f *fanout) message(event MessageEvent, life *lifetime) {
-	var boxed Event // once, for all subscribers
+	var boxed Event // boxed once for all subscribers, if there is one
 	for s := f.first; s != nil; {
 		if s.messages && s.stream == nil {
 			if boxed == nil {
@@ -255,7 +255,7 @@ func (f *fanout) message(event MessageEvent, life *lifetime) {
 	}
 }
 
-// catchUp waits until no subscriber that slows the connection is behind, or the
+// catchUp waits until no subscriber that slows the connection has a backlog, or the
 // session ends.
 func (f *fanout) catchUp(life *lifetime) {
 	if f.behind.Load() == 0 {
@@ -282,8 +282,7 @@ func (f *fanout) aborted() bool {
 	}
 }
 
-// finish closes every channel, after what is still under way was delivered or
-// discarded.
+// finish closes every channel, after its backlog was delivered or discarded.
 func (f *fanout) finish() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -302,7 +301,7 @@ func (f *fanout) finish() {
 	}
 }
 
-// notify wakes the receiver of a channel with room for one token.
+// notify wakes the receiver of a channel that has room for one token. It does not wait.
 func notify(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -310,19 +309,21 @@ func notify(ch chan struct{}) {
 	}
 }
 
-// blocked adds up the time for which delivery waited, and knows for whom it waits
-// now.
+// blocked adds up the time for which delivery waited, and knows which subscriber it waits
+// for now.
 type blocked struct {
-	mu    sync.Mutex  // of what follows; Stats reads it while delivery waits, and none is taken under it
-	by    *subscriber // or nil
+	// mu guards what follows. It is separate from the fanout's because it is also taken
+	// under a session's. No lock is taken under it.
+	mu    sync.Mutex
+	by    *subscriber // the one that delivery waits for, or nil
 	since time.Time
 	total time.Duration
-	timer *time.Timer // of the log
+	timer *time.Timer // logs a long wait
 }
 
 // begin notes that delivery waits for s from now on.
 func (b *blocked) begin(log *slog.Logger, s *subscriber) {
-	logged := log.Enabled(context.Background(), slog.LevelWarn) // asks the application
+	logged := log.Enabled(context.Background(), slog.LevelWarn)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.by, b.since = s, time.Now()
@@ -349,14 +350,14 @@ func (b *blocked) end() {
 	}
 }
 
-// add adds the time that a handler took.
+// add adds the time that a function of the application took.
 func (b *blocked) add(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.total += d
 }
 
-// now tells who blocks delivery now, or nobody, and since when.
+// now names the subscriber that blocks delivery now, if any, and tells since when.
 func (b *blocked) now() (by string, since time.Time) {
 	b.mu.Lock()
 	s := b.by
@@ -370,7 +371,7 @@ func (b *blocked) now() (by string, since time.Time) {
 	return s.position(), since
 }
 
-// sum is the time for which delivery was blocked, in all.
+// sum is the total time for which delivery was blocked.
 func (b *blocked) sum() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()

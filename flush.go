@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// Flush returns nil once the server has received all that was sent before: what is
-// queued or being written is written first, then the server has to answer a ping,
-// which says that it has read so far, and not that it has understood. When there is
-// nothing that the server has not answered for already, Flush returns at once.
+// Flush returns nil once the server has received all that was sent before: what is queued
+// or being written is written first, then the server has to answer a ping. The answer
+// says that the server has read so far, not that it has understood. When the server has
+// answered for everything already, Flush returns at once.
 //
-// When the session is lost, the error is [ErrMaybeSent] if it took any of these
-// messages; else Flush goes on with the next session. A message that was given up
-// meanwhile ([ErrExpired], the end of a Send's context) is waited for no more. When
-// the client closes for good and they were not sent, the error is [ErrClosed]. When
-// ctx ends, the error wraps its error: so it does with a server that answers no
-// pings, however long that takes.
+// When the session is lost after it took any of these messages, the error is
+// [ErrMaybeSent]; otherwise Flush goes on with the next session. A message that was given
+// up meanwhile ([ErrExpired], the end of a Send's context) is no longer waited for. When
+// the client closes for good and they were not sent, the error is [ErrClosed]. When ctx
+// ends, the error wraps the context's error; nothing else ends the wait for a server that
+// lives and answers no pings.
 //
-// The answer stands behind all that the server has sent before it. Flush fails when
+// The answer arrives behind all that the server has sent before it. So Flush fails when
 // delivery was blocked for the heartbeat timeout, and names who blocks it; with the
 // context of a message handler or a filter it fails at once.
 //
-// Flush may be called at any time, also by many goroutines, whose pings are shared.
-// It does not keep others from sending, nor wait for what is sent later.
+// Flush may be called at any time, also by many goroutines, whose pings are shared. It
+// neither keeps others from sending nor waits for what is sent later.
 func (c *Client) Flush(ctx context.Context) error {
 	if ctx.Value(readerKey{}) == c {
-		return notFlushed(errors.New("the context is that of a message handler or filter, and the answer is read behind its message"))
+		return notFlushed(errors.New("the context is that of a message handler or filter, which must return before the answer can be read"))
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -40,22 +40,22 @@ func (c *Client) Flush(ctx context.Context) error {
 	return err
 }
 
-// readerKey is where the contexts of functions on the reading goroutine have the
-// client.
+// readerKey is the key of the client in the contexts of functions on the reading
+// goroutine.
 type readerKey struct{}
 
-// deliveryError is what keeps the server's answer from being read.
+// deliveryError says that blocked delivery keeps the server's answer from being read.
 type deliveryError struct {
-	by string
-	d  time.Duration
+	by      string
+	blocked time.Duration
 }
 
 func (e *deliveryError) Error() string {
-	return fmt.Sprintf("delivery was blocked for %v by %s", e.d.Round(time.Millisecond), e.by)
+	return fmt.Sprintf("delivery was blocked for %v by %s", e.blocked.Round(time.Millisecond), e.by)
 }
 
-// watchDelivery cancels a wait for the server's answer when delivery was blocked for
-// the heartbeat timeout.
+// watchDelivery cancels a Flush when delivery was blocked for the heartbeat timeout, until
+// stop is called.
 func (c *Client) watchDelivery(cancel context.CancelCauseFunc) (stop func()) {
 	limit := cmp.Or(c.config.beatTimeout, defaultProbe)
 	ctx, stop := context.WithCancel(context.Background())
@@ -82,11 +82,11 @@ func (c *Client) watchDelivery(cancel context.CancelCauseFunc) (stop func()) {
 	return stop
 }
 
-// notFlushed says why a Flush waits no more.
+// notFlushed wraps the reason for which a Flush no longer waits.
 func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", err) }
 
-// confirm is Flush. It stands in the queue behind what it waits for; when its turn
-// comes, a ping asks for all that the session took.
+// confirm queues a Flush behind what it waits for. When its turn comes, a ping asks the
+// server to answer for all that the session took.
 func (o *outbox) confirm(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return notFlushed(err)
@@ -109,7 +109,7 @@ func (o *outbox) confirm(ctx context.Context) error {
 	o.start()
 	o.mu.Unlock()
 	err := o.wait(w, notFlushed)
-	o.awaitTold() // the outcomes of what was before
+	o.awaitTold() // WithResult hears of what was sent before Flush returns
 	return err
 }
 
@@ -122,11 +122,11 @@ func (o *outbox) confirmed() bool {
 	return s == nil || s.flow.reach() <= s.wire.Answered()
 }
 
-// reach is how far the last message went. Either mu and the token are held, or mu
-// while nobody holds the token.
+// reach is where the last message ends in the stream. mu is held, and nobody else holds
+// the token.
 func (f *flow) reach() uint64 { return max(f.greeted, f.spoken) }
 
-// tailFlush returns the batch for a Flush: there is no message in it; mu is held.
+// tailFlush returns the batch for a Flush, which holds no messages; mu is held.
 func (o *outbox) tailFlush() *batch {
 	if last := o.queue.Len() - 1; last >= 0 && (*o.queue.At(last)).load.flushes > 0 {
 		return *o.queue.At(last)
@@ -136,8 +136,8 @@ func (o *outbox) tailFlush() *batch {
 	return b
 }
 
-// probe asks the server for an answer to a batch of Flushes, which leaves it empty.
-// The token is held, and so all that was before them is written.
+// probe asks the server to answer for a batch of Flushes, and empties it. The token is
+// held, and so all that was before them is written.
 func (o *outbox) probe(s *session, b *batch) error {
 	if o.expect(s, b) {
 		s.wire.PingWait()
@@ -145,8 +145,8 @@ func (o *outbox) probe(s *session, b *batch) error {
 	return s.wire.Flush()
 }
 
-// expect lets a batch of Flushes wait for the answer of session s, and reports
-// whether a ping is to be sent for it.
+// expect lets a batch of Flushes wait for an answer in session s, unless their outcome is
+// known, and reports whether a ping is to be sent.
 func (o *outbox) expect(s *session, b *batch) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -168,7 +168,7 @@ func (o *outbox) expect(s *session, b *batch) bool {
 	return s.flow.ask(answered)
 }
 
-// await lets w wait for an answer to all before a place in the stream.
+// await lets w wait for an answer for everything before a place in the stream.
 func (f *flow) await(w *waiter, place uint64) {
 	if f.awaiting == nil {
 		f.awaiting = make(map[*waiter]uint64)
@@ -176,9 +176,9 @@ func (f *flow) await(w *waiter, place uint64) {
 	f.awaiting[w] = place
 }
 
-// ask reports whether a ping is to be sent: the last one is answered, and somebody
-// waits for more. One at a time is under way for them, whatever their number: more
-// would crowd out each other, since few are remembered.
+// ask reports whether a ping is to be sent: the last one is answered, and somebody waits
+// for more. Only one is in flight at a time, however many wait: the wire remembers few
+// pings, and more of them would crowd each other out.
 func (f *flow) ask(answered uint64) bool {
 	if len(f.awaiting) == 0 || f.asked > answered {
 		return false
@@ -189,7 +189,7 @@ func (f *flow) ask(answered uint64) bool {
 	return true
 }
 
-// answered takes a pong of session s.
+// answered settles what a pong of session s answers, and asks for the rest.
 func (o *outbox) answered(s *session) {
 	o.mu.Lock()
 	answered := s.wire.Answered()
@@ -212,15 +212,15 @@ func (f *flow) settle(w *waiter, err error) {
 	w.outcome <- err
 }
 
-// greeted notes how far a message of OnOpen went in session s.
+// greeted notes where a message of OnOpen ends in the stream of session s.
 func (o *outbox) greeted(s *session, place uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.flow.greeted = place
 }
 
-// lost says that session s answers nothing any more. What it took may have arrived,
-// or not; who still writes into it will know what that is.
+// lost notes that session s answers nothing any more. What s took is known only when
+// nobody writes into it: otherwise release ends the Flushes.
 func (o *outbox) lost(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -230,8 +230,8 @@ func (o *outbox) lost(s *session) {
 	}
 }
 
-// lose ends each Flush for which a lost session has taken something that it did not
-// answer for. The others go on with the next one. Nobody writes; mu is held.
+// lose ends each Flush for which a lost session took a message that the server did not
+// answer for. The others go on with the next session. Nobody writes; mu is held.
 func (o *outbox) lose(s *session) {
 	if s.flow.lost {
 		return
@@ -267,20 +267,20 @@ func (o *outbox) lose(s *session) {
 	})
 }
 
-// Shutdown closes the client for good when all is sent, and waits for the end. Send
-// and Enqueue return [ErrClosed] from now on, but what was accepted before is sent,
-// Sends that wait included, over a reconnect if need be; OnOpen may send too. Then
-// the session is closed with code 1000, as by [Client.Close]. A client that is
-// suspended waits for [Client.Resume], if anything is to be sent.
+// Shutdown closes the client for good when all is sent, and waits for the end. From now
+// on Send and Enqueue return [ErrClosed], but what was accepted before is sent, waiting
+// Sends included, over a reconnect if need be; OnOpen may still send. Then the session is
+// closed with code 1000, as by [Client.Close]. A suspended client waits for
+// [Client.Resume] if anything is to be sent.
 //
-// [Client.Close], the end of Run's context, or a client that gives up cuts it short.
-// When ctx ends, Shutdown returns without waiting any more, and the client goes on
-// with it: Close ends that. Before Run, Shutdown is Close.
+// [Client.Close], the end of Run's context, or a client that gives up cuts it short. When
+// ctx ends, Shutdown returns, and the client goes on without it until all is sent or
+// Close is called. Before Run, Shutdown is Close.
 //
-// The error is nil if nothing was left. Else it is an [ErrNotSent] that tells how
-// many messages were not sent, or will not be; of each of them its Send, or
-// [WithResult], tells. When ctx ends the error wraps its error. Shutdown may be
-// called at any time and more than once, but not inside a hook or a message handler,
+// The error is nil if nothing was left. If ctx ended, it wraps the context's error and
+// tells how many messages are still to be sent; otherwise it is an [ErrNotSent] that
+// tells how many were not sent. Each Send and [WithResult] tells of its own. Shutdown may
+// be called at any time and more than once, but not inside a hook or a message handler,
 // which it waits for, and least of all inside the function of [WithResult].
 func (c *Client) Shutdown(ctx context.Context) error {
 	drained := c.outbox.shutdown()
@@ -299,8 +299,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 		if c.State() != StateClosed {
 			return fmt.Errorf("resock: shutdown goes on with %d messages to send: %w", c.outbox.remaining(), ctx.Err())
 		}
-		// What is left is to tell the outcomes: not waited for, since that may be where
-		// Shutdown was called.
+		// Only outcomes are still to be told. They are not waited for: Shutdown may have
+		// been called where one is told.
 	}
 	n := c.outbox.remaining()
 	switch err := c.Err(); {
@@ -312,8 +312,8 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	return fmt.Errorf("%w: %d messages, when the client closed", ErrNotSent, n)
 }
 
-// closeWhen closes the client when the outbox is drained, unless that happens
-// otherwise. It is a goroutine of its own since the caller of Shutdown may leave.
+// closeWhen closes the client when the outbox is drained, unless the client closes before.
+// It runs on a goroutine of its own, since the caller of Shutdown may leave.
 func (c *Client) closeWhen(drained <-chan struct{}) {
 	select {
 	case <-drained:
@@ -337,8 +337,8 @@ func (o *outbox) shutdown() <-chan struct{} {
 	return drained
 }
 
-// remaining is how many messages are not sent yet, or never will be, of those that
-// were accepted when the outbox was sealed.
+// remaining is how many of the messages that were accepted before the outbox was sealed
+// are still to be sent, or were not sent.
 func (o *outbox) remaining() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// pulse decides when to beat and when a server is dead. It is plain state and
-// arithmetic; heartbeat runs it.
+// pulse decides when to beat and when the server is dead. It is plain state and
+// arithmetic; heartbeat runs it. Its times are of the wire's clock.
 type pulse struct {
 	interval time.Duration // 0: no beats
 	timeout  time.Duration // 0: no answer is expected
-	idle     time.Duration // 0: silence is no death
+	idle     time.Duration // 0: silence alone is no death
 	message  bool          // beats are messages, sent every interval
 
-	began    time.Duration
+	began    time.Duration // when the session opened
 	next     time.Duration // when to beat, if beats are messages
-	quiet    time.Duration // how long a silence calls for a ping
-	beats    uint64
-	beatAt   time.Duration // of the last beat
-	unheard  bool          // no byte came since the beat at asked
-	asked    time.Duration
-	patience time.Duration // for it
-	reads    uint64        // at the last look
-	resumed  time.Duration // when the process went on after it had stood still
-	due      time.Duration // the next look
+	quiet    time.Duration // length of a silence that calls for a ping
+	beats    uint64        // number of beats so far
+	beatAt   time.Duration // when the last beat was
+	unheard  bool          // no byte has come since the beat at asked
+	asked    time.Duration // when the oldest unanswered beat was
+	patience time.Duration // how long the answer to that beat may take
+	reads    uint64        // number of reads at the last look
+	resumed  time.Duration // when the process last went on after standing still
+	due      time.Duration // when to look next
 }
 
-// forever is long enough, and sums of it do not overflow.
+// forever is longer than any process lives, and sums of it do not overflow.
 const forever time.Duration = math.MaxInt64 / 4
 
 // verdict is what a look at the pulse calls for.
@@ -42,10 +42,9 @@ const (
 	verdictIdle // no byte came for the idle timeout
 )
 
-// start returns the time of the first look. The phase of the first beat is
-// random, and each later silence is cut short by up to a tenth of the interval:
-// clients that opened together, or that a broadcast reached together, do not
-// beat together.
+// start returns the time of the first look. The phase of the first beat is random, and
+// each later silence is cut short by up to a tenth of the interval, so that clients that
+// opened together, or got the same broadcast, do not beat together.
 func (p *pulse) start(now time.Duration, reads uint64, random float64) time.Duration {
 	p.quiet = max(1, time.Duration(random*float64(p.interval)))
 	p.began, p.next = now, now+p.quiet
@@ -54,12 +53,12 @@ func (p *pulse) start(now time.Duration, reads uint64, random float64) time.Dura
 	return p.due
 }
 
-// look decides at the time now, with the reader silent since then (if it waits
-// at all) and reads counted so far, and tells when to look again.
+// look decides what to do at the time now, and when to look again. since is when the
+// reader began to wait for bytes, if it is waiting; reads is how many reads brought any.
 func (p *pulse) look(now, since time.Duration, waiting bool, reads uint64, random float64) (v verdict, next time.Duration) {
 	// A timer that fires this late means that the whole process stood still
-	// (SIGSTOP, a suspended machine): what the server sent meanwhile is unread,
-	// so it gets another chance.
+	// (SIGSTOP, a suspended machine): what the server sent meanwhile is unread, so the
+	// server gets another chance.
 	late := p.due > 0 && now-p.due > max(p.timeout/2, time.Second)
 
 	if reads != p.reads {
@@ -97,11 +96,12 @@ func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
 	return now >= p.pingAt(since)
 }
 
-// busyAt is when to ping a server whose pongs nobody reads, since delivery is blocked:
-// it shall not miss the client, and a write shows whether the line is dead.
+// busyAt is when to ping while delivery is blocked, though nobody reads the pong: the
+// server must not miss the client, and the write shows whether the line is dead.
 func (p *pulse) busyAt() time.Duration { return max(p.began, p.beatAt) + p.interval }
 
-// pingAt is when a silence calls for a ping, at most one per interval.
+// pingAt is when a silence that began at since calls for a ping: when it has lasted for
+// quiet, and as much has passed since the last ping.
 func (p *pulse) pingAt(since time.Duration) time.Duration {
 	at := since + p.quiet
 	if p.beats > 0 {
@@ -110,7 +110,7 @@ func (p *pulse) pingAt(since time.Duration) time.Duration {
 	return at
 }
 
-// beat notes a beat that wants an answer within patience, if that is not 0.
+// beat notes a beat. The server must answer within patience, unless that is 0.
 func (p *pulse) beat(now, patience time.Duration) {
 	p.beats++
 	p.beatAt = now
@@ -119,8 +119,8 @@ func (p *pulse) beat(now, patience time.Duration) {
 	}
 }
 
-// probe notes a ping besides the regular beats. What was asked before, and not
-// answered since, is still waited for.
+// probe notes a ping outside the regular beats. A beat that is still unanswered keeps its
+// deadline.
 func (p *pulse) probe(now time.Duration, reads uint64, patience time.Duration) {
 	p.unheard = p.unheard && reads == p.reads
 	p.reads = reads
@@ -150,21 +150,21 @@ func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
 	return next
 }
 
-// heartbeat keeps the pulse of one session. It owns a timer and, while the
-// timer's function runs, a goroutine that the session joins.
+// heartbeat runs the pulse of one session. It owns a timer and, while the timer's
+// function runs, a goroutine that the session joins.
 type heartbeat struct {
 	session *session
 
-	mu      sync.Mutex // of what follows: the timer, a probe and the end may meet
+	mu      sync.Mutex // guards what follows: the timer, a probe and the end may meet
 	pulse   pulse
 	timer   *time.Timer
 	stopped bool
 }
 
-// defaultProbe is how long a probe waits for a byte when no heartbeat timeout is set.
+// defaultProbe stands in for a heartbeat timeout that is not set.
 const defaultProbe = 10 * time.Second
 
-// start begins the heartbeat of an open session.
+// start starts the heartbeat of an open session, unless it is disabled.
 func (h *heartbeat) start() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -176,6 +176,7 @@ func (h *heartbeat) start() {
 	h.arm(h.pulse.start(now, w.Reads(), rand.Float64()) - now)
 }
 
+// arm sets the time of the next look; mu is held.
 func (h *heartbeat) arm(d time.Duration) {
 	if h.timer != nil {
 		h.timer.Reset(d)
@@ -184,7 +185,7 @@ func (h *heartbeat) arm(d time.Duration) {
 	h.timer = time.AfterFunc(d, func() { h.session.spawned(h.check) })
 }
 
-// check looks at the pulse and acts.
+// check looks at the pulse, and does what it calls for.
 func (h *heartbeat) check() {
 	h.mu.Lock()
 	if h.stopped {
@@ -208,11 +209,11 @@ func (h *heartbeat) check() {
 	case v == verdictBeat && beat != nil:
 		h.beat(beat)
 	case v == verdictBeat:
-		s.wire.PingWait() // the timer of the next look runs already
+		s.wire.PingWait() // may wait: the next look is scheduled
 	}
 }
 
-// beat sends what the application wants as a heartbeat.
+// beat sends the heartbeat message of the application.
 func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	type beat struct {
 		typ  MessageType
@@ -233,7 +234,7 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	s.client.outbox.beat(s, b.typ, b.data)
 }
 
-// probe pings at once, whatever was received and even without a heartbeat.
+// probe pings at once, even if bytes came just now, and even without a heartbeat.
 func (h *heartbeat) probe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()

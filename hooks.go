@@ -11,22 +11,23 @@ import (
 	"github.com/resock/resock/internal/ring"
 )
 
-// patience is how long the client waits for a hook that does not return, since it
-// may be waiting for the client. Then the client goes on without it.
+// patience is how long the client waits for a hook that does not return, since it may be
+// waiting for the client. After that the client goes on without it.
 const patience = time.Second
 
-// hooks are the functions of the application that run on goroutines of their own, or did
-// not return in time.
+// hooks joins the functions of the application that run on goroutines of their own, so
+// that the client can leave them behind.
 type hooks struct {
 	sync.WaitGroup
-	abort <-chan struct{} // closed when nobody waits for them any more
+	abort <-chan struct{} // closed when no hook is waited for any more
 	log   *slog.Logger
+	asked atomic.Uint32 // bits of the hooks that ask has called and that have not returned
 }
 
-// overstays says that a hook does not return.
+// overstays logs that a hook does not return.
 func (h *hooks) overstays(hook string) { h.log.Error("a hook does not return", "hook", hook) }
 
-// hook is a function of the application that answers a question, one bit each.
+// hook is a function of the application that answers a question. Each has a bit.
 type hook uint32
 
 const (
@@ -48,17 +49,17 @@ func (h hook) String() string {
 	return "WithHeartbeatMessage"
 }
 
-// ask returns the answer of a hook, or the fallback if it has none in time. A hook is
-// not asked again before it has returned.
+// ask returns the answer of a hook, or the fallback if there is none in time. A hook is
+// not called again before it has returned.
 func ask[T any](c *Client, h hook, fallback T, f func() T) T {
-	if c.asked.Or(uint32(h))&uint32(h) != 0 {
+	if c.hooks.asked.Or(uint32(h))&uint32(h) != 0 {
 		return fallback
 	}
 	answer := make(chan T, 1)
 	c.hooks.Go(func() {
-		v := fallback // of a hook that ends its goroutine
+		v := fallback // stays if the hook ends its goroutine
 		defer func() {
-			c.asked.And(^uint32(h))
+			c.hooks.asked.And(^uint32(h))
 			answer <- v
 		}()
 		v = f()
@@ -75,8 +76,7 @@ func ask[T any](c *Client, h hook, fallback T, f func() T) T {
 	return fallback
 }
 
-// waitFor runs a hook that is to return when ctx ends. If it does not, it is left
-// behind.
+// waitFor runs a hook that must return when ctx ends. If it does not, it is left behind.
 func waitFor(ctx context.Context, hooks *hooks, name string, wait func(context.Context) error) error {
 	outcome := make(chan error, 1)
 	hooks.Go(func() {
@@ -101,8 +101,8 @@ func waitFor(ctx context.Context, hooks *hooks, name string, wait func(context.C
 	return fmt.Errorf("%w: the function of %s has not returned", ctx.Err(), name)
 }
 
-// patientHandler is the application's log handler. While a record is stuck in it,
-// others are dropped.
+// patientHandler waits no longer than patience for the application's log handler. While a
+// record is stuck there, others are dropped.
 type patientHandler struct {
 	slog.Handler
 	turn *turn
@@ -112,13 +112,14 @@ func newPatientHandler(h slog.Handler) patientHandler {
 	return patientHandler{h, &turn{taken: make(chan struct{}, 1)}}
 }
 
-// turn is what those who log have in common.
+// turn is shared by a patientHandler and those that are derived from it.
 type turn struct {
-	taken chan struct{} // has room for one, who logs
-	stuck atomic.Bool   // that one does not return
+	taken chan struct{} // holds a token while a record is being handled
+	stuck atomic.Bool   // that record overstays
 }
 
-// Enabled leaves the question to Handle, since the answer may wait for the client too.
+// Enabled leaves the question to Handle, since the application's answer may wait for the
+// client too.
 func (h patientHandler) Enabled(context.Context, slog.Level) bool { return !h.turn.stuck.Load() }
 
 func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
@@ -147,7 +148,7 @@ func (h patientHandler) Handle(ctx context.Context, r slog.Record) error {
 	}
 	h.turn.stuck.Store(true)
 	select {
-	case <-done: // in the last moment
+	case <-done: // just before stuck was set
 		h.turn.stuck.Store(false)
 	default:
 	}
@@ -162,33 +163,33 @@ func (h patientHandler) WithGroup(name string) slog.Handler {
 	return patientHandler{h.Handler.WithGroup(name), h.turn}
 }
 
-// maxUntold is how many outcomes may wait to be told before sending waits for that.
+// maxUntold is how many outcomes may wait to be told before sending waits for the teller.
 const maxUntold = 1024
 
-// told is an outcome, and the function of [WithResult] that is told it.
+// told is an outcome, and the function of [WithResult] that is to hear it.
 type told struct {
 	done func(error)
 	err  error
 }
 
-// teller tells outcomes, in order, on a goroutine of its own while there are any: a
-// function of the application may wait for the client.
+// teller tells outcomes to the functions of [WithResult], in order. It has a goroutine
+// while there are any, since such a function may wait for the client.
 type teller struct {
 	hooks *hooks
 
-	mu      sync.Mutex // of what follows; none is taken under it
+	mu      sync.Mutex // guards what follows; no lock is taken under it
 	queue   ring.Ring[told]
 	running bool
-	stuck   bool   // somebody has waited in vain for the function that runs
-	added   uint64 // outcomes, so far
-	told    uint64 // of them
+	stuck   bool   // the function that runs has overstayed
+	added   uint64 // number of outcomes added so far
+	told    uint64 // number of outcomes told so far
 	waits   ring.Ring[toldWait]
 }
 
-// toldWait is somebody who waits until so many outcomes are told.
+// toldWait is a wait until upTo outcomes are told.
 type toldWait struct {
 	upTo uint64
-	over chan struct{}
+	over chan struct{} // closed then
 }
 
 // tell adds an outcome. It does not wait.
@@ -203,7 +204,8 @@ func (t *teller) tell(done func(error), err error) {
 	}
 }
 
-// run tells all there is to tell. A function that ends the goroutine is one of many.
+// run tells all there is to tell. If a function ends the goroutine, another goes on with
+// the next one.
 func (t *teller) run() {
 	over := false
 	defer func() {
@@ -249,9 +251,9 @@ func (t *teller) untold() int {
 	return t.queue.Len()
 }
 
-// untilTold is closed when all that there is now is told. It is nil if it is already,
-// or if it is of no use to wait and the caller has not all the time of the world. told
-// is how many were told before.
+// untilTold returns a channel that is closed when all that there is now is told, and how
+// many outcomes were told before. The channel is nil if all are told already, or if a
+// function has overstayed and the caller does not wait for ever.
 func (t *teller) untilTold(forever bool) (over chan struct{}, told uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -263,7 +265,7 @@ func (t *teller) untilTold(forever bool) (over chan struct{}, told uint64) {
 	return over, t.told
 }
 
-// wait waits until all that there is now is told, but not for ever.
+// wait waits until all that there is now is told, for patience at most.
 func (t *teller) wait() {
 	all, told := t.untilTold(false)
 	if all == nil {
@@ -279,7 +281,8 @@ func (t *teller) wait() {
 	}
 }
 
-// late notes that somebody has waited in vain, since so many outcomes were told.
+// late notes that a wait has timed out. told is how many outcomes were told when the wait
+// began: if no more were told since, the function that runs overstays.
 func (t *teller) late(told uint64) {
 	t.mu.Lock()
 	overstays := t.running && !t.stuck && t.told == told

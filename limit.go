@@ -5,9 +5,9 @@ import (
 	"errors"
 )
 
-// With a limiter every batch of the queue holds one message. The first of them asks,
-// while it stays in the queue: it may still expire, or be given up, and beats pass
-// it. What was let pass before is written by then.
+// With a limiter, every batch of the queue holds one message. The limiter is asked for
+// the batch at the front, when all that it let pass before is written. Meanwhile the batch
+// stays in the queue: it may expire or be given up, and beats pass it.
 
 var errNoTurn = errors.New("the session ended before the limiter let the message pass")
 
@@ -16,7 +16,7 @@ func (o *outbox) passes(b *batch) bool {
 	return o.limiter == nil || b.passed || b.load.flushes > 0
 }
 
-// startAsking sees that somebody asks the limiter for the front of the queue; mu is
+// startAsking makes sure that somebody asks the limiter for the front of the queue; mu is
 // held.
 func (o *outbox) startAsking(s *session) {
 	if !o.asking {
@@ -36,7 +36,7 @@ func (o *outbox) ask(s *session) {
 		return
 	}
 	o.asked = b
-	ctx, cancel := o.patience(&b.items[0])
+	ctx, cancel := o.waitContext(&b.items[0])
 	o.mu.Unlock()
 	err := o.permit(ctx, s)
 	cancel()
@@ -45,11 +45,11 @@ func (o *outbox) ask(s *session) {
 	o.asking = false
 	var failed []outbound
 	switch {
-	case o.asked != b: // it was given up, and b may be another client's by now
+	case o.asked != b: // b left the queue, and may be another client's by now
 	case err == nil:
 		b.passed = true
 	case !s.flow.stopped: // else the next session asks
-		first := &b.items[0] // which goes with b if it is buried
+		first := &b.items[0] // not failed, but removed too, if it was given up
 		o.remove(func(m *outbound) bool {
 			if m == first {
 				failed = []outbound{*m}
@@ -68,8 +68,9 @@ func (o *outbox) ask(s *session) {
 	}
 }
 
-// patience is how long a message waits for the limiter.
-func (o *outbox) patience(m *outbound) (context.Context, context.CancelFunc) {
+// waitContext returns the context of a message that waits for the limiter: it ends with
+// that of a Send, and when the message expires.
+func (o *outbox) waitContext(m *outbound) (context.Context, context.CancelFunc) {
 	ctx := context.Background()
 	if m.waiter != nil {
 		ctx = m.waiter.ctx
@@ -80,8 +81,8 @@ func (o *outbox) patience(m *outbound) (context.Context, context.CancelFunc) {
 	return ctx, func() {}
 }
 
-// permit asks the limiter for one message to session s, until ctx or the session
-// ends. In one session nobody else asks meanwhile.
+// permit asks the limiter to let one message pass to session s, until ctx or the session
+// ends. It has one caller at a time for each session.
 func (o *outbox) permit(ctx context.Context, s *session) error {
 	if o.limiter == nil {
 		return nil
@@ -95,8 +96,8 @@ func (o *outbox) permit(ctx context.Context, s *session) error {
 	return waitFor(ctx, o.hooks, "WithSendLimiter", o.limiter.Wait)
 }
 
-// setUnask sets what ends the wait for the limiter. It reports whether session s
-// takes messages.
+// setUnask sets what ends the wait for the limiter when session s is detached. It reports
+// whether s still takes messages.
 func (o *outbox) setUnask(s *session, unask context.CancelFunc) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

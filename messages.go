@@ -11,21 +11,20 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// Messages returns the messages from now on, in order, without the other events. It
-// is the fastest way to receive: messages are handed over by the burst, and none is
-// boxed.
+// Messages returns the messages from now on, in order, without the other events. It is
+// the fastest way to receive: messages are handed over by the burst, and none is boxed.
 //
 //	for m := range client.Messages(ctx) {
 //		…
 //	}
 //
-// The subscription is made at once and serves one range: a second one is empty.
-// Leaving the loop ends it, and so does the end of ctx, promptly; when the client is
-// closed for good the loop ends after what was received. Until then it delays
-// delivery as that of [Client.Subscribe] does, also if it is never ranged over.
+// The subscription begins with the call and serves one range: a second one is empty. It
+// ends when the loop is left, or promptly when ctx ends; when the client is closed for
+// good, the loop ends after what was received. Until then it delays delivery like a
+// channel of [Client.Subscribe], even if it is never ranged over.
 //
-// The defaults are [WithBuffer](256), of messages, and [OverflowBlock]. With
-// [WithMessageHandler] or [WithoutMessages] there are no messages, which is logged.
+// The defaults are [WithBuffer](256) and [OverflowBlock]. With [WithMessageHandler] or
+// [WithoutMessages] there are no messages, and a warning is logged.
 func (c *Client) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq[MessageEvent] {
 	sub := subscription{buffer: 256, messages: true}
 	for _, opt := range opts {
@@ -44,23 +43,24 @@ func (c *Client) Messages(ctx context.Context, opts ...SubscribeOption) iter.Seq
 type stream struct {
 	subscriber
 	buffer  int
-	borrows bool          // the data is valid until the loop goes on
-	more    chan struct{} // bundle is there, or the end
-	ranged  atomic.Bool
-	cut     atomic.Bool // what is not delivered yet is discarded
+	borrows bool          // the data is valid only until the loop goes on
+	more    chan struct{} // holds a token when there is a bundle, or the end has come
+	ranged  atomic.Bool   // the one range has begun
+	cut     atomic.Bool   // what is not delivered yet is discarded
 
-	bundle *bundle // that the loop takes next, or nil; of the fanout's mu
+	bundle *bundle // what the loop takes next, or nil; guarded by the fanout's mu
 }
 
 // bundle is what a loop takes at once.
 type bundle struct {
 	messages ring.Ring[MessageEvent]
-	dropped  int         // messages that were before those
-	blocks   []heldBlock // of borrowed data
-	used     int         // of the last of them
+	dropped  int         // number of messages that were dropped before these
+	blocks   []heldBlock // what borrowed data is in, oldest first
+	used     int         // bytes of the last block
 }
 
-// heldBlock is a block, and the number of the last message in it.
+// heldBlock is a block, and the number of the last message in it. The messages of a bundle
+// are numbered from 1, dropped ones included.
 type heldBlock struct {
 	*block
 	last int
@@ -73,14 +73,14 @@ const (
 
 type block [blockSize]byte
 
-// Bundles are empty, and shared by all clients, as are blocks: an idle stream holds
-// none.
+// The bundles are empty. They and the blocks are shared by all clients: an idle stream
+// holds none.
 var (
 	bundles = sync.Pool{New: func() any { return new(bundle) }}
 	blocks  = sync.Pool{New: func() any { return new(block) }}
 )
 
-// copy returns a copy of data, of the next message, that lives as long as b.
+// copy returns a copy of the data of the next message, which lives as long as b.
 func (b *bundle) copy(data []byte) []byte {
 	n := len(data)
 	if n > blockSize {
@@ -97,8 +97,8 @@ func (b *bundle) copy(data []byte) []byte {
 	return own
 }
 
-// dropFirst drops the oldest message, and gives back the block of which it was the
-// last.
+// dropFirst drops the oldest message, and recycles the oldest block if that was the last
+// message in it.
 func (b *bundle) dropFirst() MessageEvent {
 	b.dropped++
 	if len(b.blocks) > 1 && b.blocks[0].last <= b.dropped {
@@ -108,7 +108,7 @@ func (b *bundle) dropFirst() MessageEvent {
 	return b.messages.PopFront()
 }
 
-// recycle gives a bundle back whose messages nobody uses any more.
+// recycle gives back a bundle whose messages nobody uses any more.
 func (b *bundle) recycle() {
 	for _, held := range b.blocks {
 		blocks.Put(held.block)
@@ -141,7 +141,7 @@ func (f *fanout) stream(ctx context.Context, opts subscription) *stream {
 	return st
 }
 
-// all is the iterator.
+// all is the iterator that Messages returns.
 func (st *stream) all(yield func(MessageEvent) bool) {
 	if st.ranged.Swap(true) {
 		return
@@ -180,19 +180,19 @@ func (st *stream) leave() {
 	st.cut.Store(true)
 	st.bundle = nil
 	st.ended = true
-	st.caughtUp() // who waits for the loop waits in vain
+	st.caughtUp() // nothing waits for the loop any more
 	st.settle()
 	if st.forget != nil {
 		st.forget()
 	}
 }
 
-// put delivers a burst, and waits for the loop if it must; mu is held. Data that is
-// not owned is copied.
+// put adds a burst to the bundle, and waits for the loop if it must; mu is held, except
+// while it waits. Data that is not owned is copied.
 func (st *stream) put(session uint64, burst []wire.Message, owned bool, life *lifetime) {
 	for i := 0; i < len(burst) && !st.ended; {
 		switch over := st.over(); {
-		case st.waitingFor() < st.buffer:
+		case st.pending() < st.buffer:
 		case st.limit > 0:
 			st.dropFirst()
 		case life.has(over):
@@ -208,8 +208,8 @@ func (st *stream) put(session uint64, burst []wire.Message, owned bool, life *li
 	notify(st.more)
 }
 
-// waitingFor is how many messages wait for the loop.
-func (st *stream) waitingFor() int {
+// pending is how many messages wait for the loop.
+func (st *stream) pending() int {
 	if st.bundle == nil {
 		return 0
 	}
@@ -239,8 +239,8 @@ func (st *stream) add(session uint64, m wire.Message, owned bool) {
 	b.messages.PushBack(event)
 }
 
-// dropFirst drops the oldest message of the bundle. The next one tells, if it is of
-// the same session.
+// dropFirst drops the oldest message of the bundle. The next one tells it in Lost, if it
+// is of the same session.
 func (st *stream) dropFirst() {
 	waiting := &st.bundle.messages
 	m := st.bundle.dropFirst()
@@ -253,7 +253,7 @@ func (st *stream) dropFirst() {
 	}
 }
 
-// park counts a message for which there was no room.
+// park counts a message that is added although there is no room, of n bytes.
 func (st *stream) park(n int) {
 	st.parked += n
 	if !st.pumping {
@@ -262,7 +262,7 @@ func (st *stream) park(n int) {
 	}
 }
 
-// untilTaken is closed when the loop takes the bundle.
+// untilTaken returns a channel that is closed when the loop takes the bundle.
 func (st *stream) untilTaken() <-chan struct{} {
 	if st.pumped == nil {
 		st.pumped = make(chan struct{})

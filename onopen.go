@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -12,28 +13,29 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// Session is the connection inside [WithOnOpen]. It must not be used after the
-// hook has returned.
+// Session is the connection inside the hook of [WithOnOpen]. Its methods may be called
+// concurrently, and not after the hook has returned.
 type Session struct {
 	session *session
 	header  http.Header
 	remote  string
 
-	over    atomic.Bool
-	mu      sync.Mutex // one Send at a time
-	receive sync.Mutex // one Receive at a time, which may wait while others send
-	err     error      // of the first Receive that failed
+	over atomic.Bool // the hook has returned
 
-	given  sync.Mutex     // of unread; Unread never waits
-	unread []wire.Message // was received, and given back
+	// mu is held by one Send at a time, and receive, which guards err, by one Receive:
+	// Receive may wait while others send. given guards unread: Unread never waits.
+	mu      sync.Mutex
+	receive sync.Mutex
+	err     error // of the first Receive that failed
+	given   sync.Mutex
+	unread  []wire.Message // what Unread was given
 }
 
 var errSetupOver = errors.New("resock: Session used after OnOpen")
 
-// ID returns the number that the session will have. After an OnOpen that failed, the
-// next connection gets the same number; messages can be bound to it ([WithSession]) once
-// the hook has called ID, Send or Receive: who names the number before means the
-// connection before.
+// ID returns the number that the session will have. After an OnOpen that failed, the next
+// connection gets the same number. Until its hook has called ID, Send or Receive, the
+// number still means the failed connection to [WithSession], and gets [ErrSessionOver].
 func (s *Session) ID() uint64 {
 	s.session.client.outbox.disclose(s.session)
 	return s.session.id
@@ -42,17 +44,17 @@ func (s *Session) ID() uint64 {
 // Header returns the header of the server's response to the upgrade.
 func (s *Session) Header() http.Header { return s.header }
 
-// Subprotocol returns what the server chose of [WithSubprotocols], or nothing.
+// Subprotocol returns what the server chose of [WithSubprotocols], or the empty string.
 func (s *Session) Subprotocol() string { return s.session.event.Subprotocol }
 
-// RemoteAddr returns the network address of the server, or of the proxy, or
-// nothing if the HTTP client hides it.
+// RemoteAddr returns the network address of the server, or of the proxy, or the empty
+// string if the HTTP client hides it.
 func (s *Session) RemoteAddr() string { return s.remote }
 
-// Send sends one message at once, ahead of all queued ones, or as soon as
-// [WithSendLimiter] lets it pass. ctx is looked at before writing only; the dial
-// timeout bounds the rest. The errors are those of
-// [Client.Send].
+// Send sends one message ahead of all queued ones, as soon as [WithSendLimiter] lets it
+// pass, and returns nil once it was handed to the network. ctx has no effect once writing
+// has begun; the dial timeout bounds the whole call. An error is an [ErrNotSent] or
+// [ErrMaybeSent], as of [Client.Send]. Send does not keep data.
 func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error {
 	if err := checkMessage("Session.Send", typ, data); err != nil {
 		return err
@@ -80,7 +82,7 @@ func (s *Session) Send(ctx context.Context, typ MessageType, data []byte) error 
 	}
 	s.session.client.outbox.greeted(s.session, m.End())
 	if err != nil && !m.Taken(taken) {
-		return &lostError{"may have been sent", errors.Join(ErrMaybeSent, err)}
+		return fmt.Errorf("%w: %w", ErrMaybeSent, err)
 	}
 	s.session.client.counters.messagesOut.Add(1)
 	return nil
@@ -105,10 +107,10 @@ func (s *Session) Receive(ctx context.Context) (typ MessageType, data []byte, er
 	return MessageType(m.Type), m.Data, nil
 }
 
-// Unread gives back a message that Receive took and that is not for the hook, such as
-// a push that comes before the answer. Subscribers get what was given back right after
-// the OpenEvent, in the order of the calls. data is copied. Unread does nothing after
-// the hook has returned.
+// Unread gives back a message that Receive returned and that is not for the hook, such as
+// a push that comes before the answer. What was given back is delivered right after the
+// OpenEvent, in the order of the calls. data is copied. Unread does nothing after the
+// hook has returned.
 func (s *Session) Unread(typ MessageType, data []byte) {
 	m := wire.Message{Type: wire.Type(typ), Data: clone(data)}
 	s.given.Lock()
@@ -148,7 +150,7 @@ func (s *Session) check(name string, opt Option) *OptionError {
 	return g.rules().of(name).fault()
 }
 
-// setPulse changes what the heartbeat will begin with.
+// setPulse changes the pulse before the heartbeat starts.
 func (s *Session) setPulse(set func(*pulse)) error {
 	h := &s.session.heart
 	h.mu.Lock()
@@ -178,7 +180,7 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 	return m, nil
 }
 
-// giveBack puts what was given back before all else that came.
+// giveBack puts what Unread was given ahead of what came later.
 func (s *Session) giveBack() {
 	s.given.Lock()
 	defer s.given.Unlock()
@@ -196,7 +198,7 @@ func (s *session) register(ctx context.Context, header http.Header, remote strin
 	err := errHookExited
 	func() {
 		defer func() {
-			if err == errHookExited {
+			if err == errHookExited { // nothing below runs
 				s.discard(err)
 			}
 		}()

@@ -12,15 +12,14 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// outbound is one message on its way out, or what stands in the queue beside
-// messages.
+// outbound is an item of the outbound queue: a message, or a Flush.
 type outbound struct {
 	wire.Outgoing
 	kind    kind
-	expiry  time.Duration // of the outbox's clock, or 0
-	result  func(error)   // of Enqueue, or nil
-	waiter  *waiter       // of Send or Flush, or nil
-	session *session      // that alone may take it, or nil
+	expiry  time.Duration // by the outbox's clock, or 0
+	result  func(error)   // the function of WithResult, or nil
+	waiter  *waiter       // the Send or Flush that waits for the outcome, or nil
+	session *session      // the only session that may take the item, or nil
 }
 
 // kind is what an outbound is.
@@ -28,37 +27,37 @@ type kind uint8
 
 const (
 	kindMessage kind = iota
-	kindBeat         // of the heartbeat: on another connection it is worth nothing
-	kindFlush        // all that stands before it is waited for
-	kindGone         // nobody wants it any more
+	kindBeat         // a message of the heartbeat, worth nothing on another connection
+	kindFlush        // waits for everything before it
+	kindGone         // was given up, and only keeps its place
 )
 
 func newOutbound(typ MessageType, data []byte) outbound {
 	return outbound{Outgoing: wire.Outgoing{Type: wire.Type(typ), Data: data}}
 }
 
-// waiter is a Send, or a Flush, that waits for the outcome. All but ctx, expiry and
-// outcome is guarded by the outbox's mu.
+// waiter is a Send or a Flush that waits for its outcome. The outbox's mu guards
+// everything but ctx, expiry and outcome.
 type waiter struct {
 	ctx     context.Context
-	expiry  time.Duration // as the message's
-	outcome chan error    // buffered
+	expiry  time.Duration // the message's, or 0
+	outcome chan error    // has room for the one outcome
 
-	batch *batch // in the queue that holds the message, as its item at; or nil
-	at    int
-	over  error // why it waits no more for a message that is being written
+	batch *batch // the batch that holds the message, or nil if it is not in the queue
+	at    int    // the index of the message in batch
+	over  error  // why the waiting ended; the outcome of a message that comes back unsent
 
-	since   *session // of a Flush: the latest when it began, or nil
-	greeted uint64   // and how far OnOpen had come in it
-	asked   *session // that is to answer it, or nil
+	since   *session // of a Flush: the latest session when it began, or nil
+	greeted uint64   // of a Flush: flow.greeted of that session then
+	asked   *session // of a Flush: the session that is to answer it, or nil
 }
 
 func newWaiter(ctx context.Context, expiry time.Duration) *waiter {
 	return &waiter{ctx: ctx, expiry: expiry, outcome: make(chan error, 1)}
 }
 
-// settle reports the same outcome of messages, exactly once for each. What is told by
-// [WithResult] is told before a Send returns.
+// settle reports one outcome of all messages, exactly once for each. The functions of
+// [WithResult] are told before a Send returns.
 func (o *outbox) settle(all []outbound, err error) {
 	waited := false
 	for i := range all {
@@ -80,9 +79,8 @@ func (o *outbox) settle(all []outbound, err error) {
 	}
 }
 
-// outbox is the one outbound queue. Messages are written by whoever holds the
-// token: a Send that finds the queue empty and the token free, else a goroutine
-// of the session that drains the queue.
+// outbox is the outbound queue. Whoever holds the token writes: a Send that finds the
+// queue empty and the token free, else a goroutine of the session that drains the queue.
 type outbox struct {
 	clock       wire.Clock
 	maxMessages int
@@ -90,49 +88,59 @@ type outbox struct {
 	counters    *counters
 	limiter     interface{ Wait(context.Context) error } // or nil
 	hooks       *hooks
-	teller      atomic.Pointer[teller] // made with the first result
+	teller      atomic.Pointer[teller] // nil until there is a result to tell
 	unsent      atomic.Int64           // messages that were accepted and certainly not sent
 
-	// mu guards what follows, and each session's flow. It is apart from the client's
-	// because Send and Enqueue take it for every message.
+	// mu guards what follows, and each session's flow. It is separate from the client's
+	// because every Send and Enqueue takes it.
 	mu       sync.Mutex
-	queue    ring.Ring[*batch] // none is empty
+	queue    ring.Ring[*batch] // no batch in it is empty
 	load     load              // of the queue
-	session  *session          // that takes messages, or nil
-	latest   *session          // in OnOpen, open or closing, or nil
-	given    uint64            // the number of the last one in OnOpen
+	session  *session          // the session that takes messages, or nil
+	latest   *session          // the session in OnOpen, open or closing, or nil
+	given    uint64            // number of the last session in OnOpen
 	token    bool              // somebody writes
 	asking   bool              // somebody asks the limiter
-	asked    *batch            // that it is asked for, or nil; as long as it is in the queue
-	beats    []outbound
-	closed   bool          // no message is accepted any more
-	finished bool          // no session comes any more
-	before   int64         // unsent when closed rose
-	drained  chan struct{} // closed when all that was accepted is settled; nil before Shutdown and then
-	idle     sync.Cond     // the queue, the session, the token or sweeping changed
+	asked    *batch            // the batch that the limiter is asked for; nil once it has left the queue
+	beats    []outbound        // messages of the heartbeat, which go ahead of the queue
+	closed   bool              // no message is accepted any more
+	finished bool              // no session comes any more
+	before   int64             // unsent when closed was set
+	drained  chan struct{}     // closed when all that was accepted is settled; nil before Shutdown, and after that
+	idle     sync.Cond         // the queue, the session or the token changed
 
-	sweeper  *time.Timer
-	sweepAt  time.Duration // when it fires, or 0
-	sweeping bool
+	sweeper *time.Timer
+	sweepAt time.Duration // when the sweeper is due, or 0
 }
 
-// flow is what the outbox knows of a session. It is guarded by the outbox's mu, but
-// for spoken, which the holder of the token may set.
+// flow is what the outbox knows of a session. The outbox's mu guards it, except spoken,
+// which the holder of the token sets.
 type flow struct {
-	stopped bool               // it takes no messages any more
-	secret  bool               // its number was another connection's, and its hook has done nothing yet
-	dead    bool               // nor does it answer
-	lost    bool               // and what that means is told to every Flush
+	stopped bool               // the session takes no more messages
+	secret  bool               // the number was a failed connection's, and OnOpen has not used the session yet
+	dead    bool               // the session is cut: it answers no more pings
+	lost    bool               // every Flush was told what dead means for it
 	unask   context.CancelFunc // ends the wait for the limiter, or nil
 
-	greeted  uint64             // the end of the last message of OnOpen, in the stream
-	spoken   uint64             // likewise of the outbox, if the network has any of it
+	// Places in the stream of bytes.
+	greeted  uint64             // the end of the last message of OnOpen
+	spoken   uint64             // the end of the last message of the outbox that the network began to take
 	asked    uint64             // how far the last ping for a Flush asks
-	awaiting map[*waiter]uint64 // each Flush that was written so far, and waits for the answer
+	awaiting map[*waiter]uint64 // how far each Flush that waits for an answer asks
 }
 
 func (o *outbox) now() time.Duration { return o.clock.Now() }
 
+// expiry is when a message with a TTL expires, by the outbox's clock. A TTL of 0 is none,
+// and so is an expiry of 0.
+func (o *outbox) expiry(ttl time.Duration) time.Duration {
+	if ttl == 0 {
+		return 0
+	}
+	return o.now() + min(ttl, forever)
+}
+
+// send writes m at once if nobody else writes, or queues it and waits for the outcome.
 func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	if err := ctx.Err(); err != nil {
 		return notSent(err)
@@ -149,7 +157,7 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 		if o.writeDirect(ctx, s, m) {
 			return nil
 		}
-		return o.wait(m.waiter, notSent) // what was not written waits for the next session
+		return o.wait(m.waiter, notSent) // back in the queue, if it was not written
 	}
 	w := newWaiter(ctx, m.expiry)
 	m.waiter = w
@@ -159,8 +167,8 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	return o.wait(w, notSent)
 }
 
-// accept tells why a message can not be taken at all, and binds it to the session
-// of a number, if that is not 0; mu is held.
+// accept rejects a message that cannot be taken at all, and binds it to the session with
+// the given number, unless that is 0; mu is held.
 func (o *outbox) accept(m *outbound, session uint64) error {
 	switch {
 	case o.closed:
@@ -170,12 +178,12 @@ func (o *outbox) accept(m *outbound, session uint64) error {
 	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped || o.latest.flow.secret:
 		return ErrSessionOver
 	}
-	m.session = o.latest // and not the number, which another connection may get
+	m.session = o.latest // the connection: another may get the same number
 	return nil
 }
 
-// writeDirect writes the message of a Send that holds the token. It reports
-// false when the outcome comes by m's waiter.
+// writeDirect writes the message of a Send that holds the token. It reports false when
+// the outcome comes through m's waiter.
 func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool {
 	err := s.write(m)
 	if err == nil {
@@ -195,8 +203,8 @@ func (o *outbox) writeDirect(ctx context.Context, s *session, m *outbound) bool 
 	return false
 }
 
-// wait waits for the outcome of a queued Send, or a Flush. The end of its context is
-// an error that wrap makes.
+// wait waits for the outcome of a queued Send or Flush. If its context ends first, wrap
+// makes the error.
 func (o *outbox) wait(w *waiter, wrap func(error) error) error {
 	var expired <-chan time.Time
 	if w.expiry != 0 {
@@ -214,7 +222,7 @@ func (o *outbox) wait(w *waiter, wrap func(error) error) error {
 	}
 }
 
-// leave ends the wait of w, since err. What is being written is waited for: its
+// leave ends the wait of w with err. A message that is being written is waited for: its
 // outcome is not known before.
 func (o *outbox) leave(w *waiter, err error) error {
 	o.mu.Lock()
@@ -234,9 +242,9 @@ func (o *outbox) leave(w *waiter, err error) error {
 	return err
 }
 
-// bury takes the message of w out of the queue. Its place is kept until there are
-// as many of these as there are others: many Sends that end together would else
-// look through the queue for each of them; mu is held.
+// bury gives up the item of w. Its place in the queue is kept until half of all places
+// are such: otherwise many Sends that end together would scan the queue for each of them;
+// mu is held.
 func (o *outbox) bury(w *waiter) {
 	b := w.batch
 	o.unsent.Add(int64(b.load.messages()))
@@ -250,11 +258,11 @@ func (o *outbox) bury(w *waiter) {
 	}
 }
 
-// notSent says why a message was certainly not sent.
+// notSent wraps the reason for which a message was certainly not sent.
 func notSent(err error) error { return fmt.Errorf("%w: %w", ErrNotSent, err) }
 
-// drop is refuse for messages that are taken out of the queue: who finds it empty must
-// find their outcomes with the teller. It does not wait; mu is held.
+// drop is refuse for messages that are taken out of the queue: when others see the queue
+// empty, the teller must have the outcomes. It does not wait; mu is held.
 func (o *outbox) drop(all []outbound, err error) {
 	o.unsent.Add(int64(len(all)))
 	for i := range all {
@@ -267,7 +275,7 @@ func (o *outbox) drop(all []outbound, err error) {
 	}
 }
 
-// tellers is the teller, which most clients never need.
+// tellers returns the teller, which most clients never need.
 func (o *outbox) tellers() *teller {
 	if t := o.teller.Load(); t != nil {
 		return t
@@ -276,14 +284,14 @@ func (o *outbox) tellers() *teller {
 	return o.teller.Load()
 }
 
-// awaitTold waits until all outcomes that there are now are told, but not for ever.
+// awaitTold waits until the outcomes that are known now are told, for patience at most.
 func (o *outbox) awaitTold() {
 	if t := o.teller.Load(); t != nil {
 		t.wait()
 	}
 }
 
-// allTold waits until all outcomes are told.
+// allTold waits until all outcomes are told, however long that takes.
 func (o *outbox) allTold() {
 	if t := o.teller.Load(); t != nil {
 		t.join()
@@ -296,6 +304,7 @@ func (o *outbox) refuse(all []outbound, err error) {
 	o.settle(all, err)
 }
 
+// enqueue queues m with a copy of data, if there is room.
 func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -320,7 +329,7 @@ func (o *outbox) tail(n int) *batch {
 	if last := o.queue.Len() - 1; last >= 0 && o.limiter == nil && (*o.queue.At(last)).fits(n) {
 		return *o.queue.At(last)
 	}
-	b := new(batch) // grows as needed: while the client is down it may stay for long
+	b := new(batch) // grows as needed: it may be kept for long while the client is down
 	if o.session != nil || o.queue.Len() > 0 {
 		b = newBatch()
 	}
@@ -341,8 +350,8 @@ func (o *outbox) push(b *batch, m *outbound) {
 	}
 }
 
-// pop takes the first batch out of the queue, without what nobody wants any more;
-// mu is held.
+// pop takes the first batch out of the queue, without the items that were given up; mu is
+// held.
 func (o *outbox) pop() *batch {
 	b := o.queue.PopFront()
 	o.removed(b)
@@ -360,15 +369,16 @@ func (o *outbox) pop() *batch {
 	return b
 }
 
-// removed forgets that the limiter is asked for a batch that left the queue; mu is
-// held.
+// removed notes that a batch left the queue, so that the limiter's answer is not for it;
+// mu is held.
 func (o *outbox) removed(b *batch) {
 	if o.asked == b {
 		o.asked = nil
 	}
 }
 
-// front returns the first batch of the queue, or nil; mu is held.
+// front returns the first batch of the queue that holds more than items that were given
+// up, or nil; mu is held.
 func (o *outbox) front() *batch {
 	for o.queue.Len() > 0 {
 		if b := *o.queue.At(0); b.load.live > 0 {
@@ -379,8 +389,8 @@ func (o *outbox) front() *batch {
 	return nil
 }
 
-// remove removes the queued messages for which drop is true, and those that are
-// gone; mu is held.
+// remove removes the queued items for which drop is true, and those that were given up;
+// mu is held.
 func (o *outbox) remove(drop func(*outbound) bool) {
 	dropped := func(m *outbound) bool {
 		if m.kind == kindGone {
@@ -408,7 +418,7 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 	})
 }
 
-// start sees that somebody writes what is queued, or asks the limiter for it; mu is
+// start makes sure that somebody writes what is queued, or asks the limiter for it; mu is
 // held.
 func (o *outbox) start() {
 	s := o.session
@@ -429,8 +439,8 @@ func (o *outbox) start() {
 	s.spawn(func() { o.drain(s) })
 }
 
-// drain writes what is queued until nothing is left or the session ends.
-// The token is held.
+// drain writes what is queued until nothing is left or the session ends. The token is
+// held.
 func (o *outbox) drain(s *session) {
 	for b := o.take(s); b != nil && o.write(s, b); {
 		if t := o.teller.Load(); t != nil && t.untold() > maxUntold {
@@ -442,7 +452,7 @@ func (o *outbox) drain(s *session) {
 	o.release()
 }
 
-// take takes the next batch for session s, beats first, or nil.
+// take returns the next batch for session s, beats first, or nil.
 func (o *outbox) take(s *session) *batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -478,8 +488,9 @@ func (o *outbox) write(s *session, b *batch) bool {
 	return err == nil
 }
 
-// land settles the messages of a batch: sent if the network took all their
-// bytes, back to the front of the queue if it took none, and else unknown.
+// land settles the messages of a batch after a write. A message is sent if the network
+// took all its bytes, goes back to the front of the queue if it took none, and gets
+// ErrMaybeSent otherwise.
 func (o *outbox) land(s *session, b *batch, err error) {
 	if err == nil {
 		s.flow.spoke(b.items)
@@ -490,8 +501,8 @@ func (o *outbox) land(s *session, b *batch, err error) {
 		b.recycle()
 		return
 	}
-	// The session is detached and takes no more bytes before anything is
-	// requeued: no message meets this connection again.
+	// The session is detached, and takes no more bytes, before anything is requeued: no
+	// message meets this connection again.
 	o.detach(s)
 	taken := s.wire.Taken()
 	tried := len(b.items)
@@ -510,23 +521,24 @@ func (o *outbox) land(s *session, b *batch, err error) {
 	o.settle(begun[whole:], ErrMaybeSent)
 }
 
-// spoke notes how far messages went that the network has some of. The token is held.
+// spoke notes where the last message ends that the network began to take. The token is
+// held.
 func (f *flow) spoke(all []outbound) {
 	if n := len(all); n > 0 && all[n-1].kind == kindMessage {
 		f.spoken = all[n-1].End()
 	}
 }
 
-// sent counts messages that the network has taken, all of them beats or none.
+// sent counts messages that the network has taken. Either all of them are beats, or none.
 func (o *outbox) sent(all []outbound) {
 	if len(all) > 0 && all[0].kind != kindBeat {
 		o.counters.messagesOut.Add(uint64(len(all)))
 	}
 }
 
-// requeue puts a batch that session s did not take back to the front of the queue,
-// but for its first tried items and those that must not, or need not, be sent any
-// more.
+// requeue puts what session s did not take of a batch, all but its first tried items,
+// back to the front of the queue. Beats, messages whose Send has left, and messages bound
+// to s are not sent any more.
 func (o *outbox) requeue(s *session, b *batch, tried int) {
 	var bound []outbound
 	o.mu.Lock()
@@ -580,8 +592,8 @@ func (o *outbox) release() {
 	o.start()
 }
 
-// changed tells whoever waits that the queue, the session, the token or sweeping
-// changed; mu is held.
+// changed wakes whoever waits for the queue, the session or the token to change; mu is
+// held.
 func (o *outbox) changed() {
 	o.idle.Broadcast()
 	if o.drained != nil && !o.token && o.load.messages() == 0 {
@@ -602,9 +614,9 @@ func (o *outbox) beat(s *session, typ MessageType, data []byte) {
 	}
 }
 
-// prepare makes session s, which is in OnOpen, one that messages may be bound to. If
-// its number was that of a connection whose OnOpen failed, who names it now may still
-// mean that one: until the hook uses its session, or the session is open.
+// prepare makes session s, which is in OnOpen, the one that messages may be bound to. If
+// its number was that of a connection whose OnOpen failed, a message that names it may
+// still mean that connection: s is secret until its hook uses it, or it is open.
 func (o *outbox) prepare(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -621,7 +633,7 @@ func (o *outbox) disclose(s *session) {
 	s.flow.secret = false
 }
 
-// attach lets messages flow into session s, unless it is over already.
+// attach lets messages flow into session s, unless it was detached before.
 func (o *outbox) attach(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -633,8 +645,8 @@ func (o *outbox) attach(s *session) {
 	o.start()
 }
 
-// detach stops the flow into session s, once and for all. What is in flight lands;
-// what is bound to s is over.
+// detach stops the flow into session s for good. What is in flight lands; queued messages
+// that are bound to s get ErrSessionOver.
 func (o *outbox) detach(s *session) {
 	o.mu.Lock()
 	if s.flow.stopped {
@@ -663,7 +675,7 @@ func (o *outbox) detach(s *session) {
 	}
 }
 
-// flush returns when all that was queued is sent, or session s takes no more.
+// flush waits until all that is queued was sent, or session s takes no more.
 func (o *outbox) flush(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -672,7 +684,7 @@ func (o *outbox) flush(s *session) {
 	}
 }
 
-// join returns when nobody writes any more into a session that is detached.
+// join waits until nobody writes any more. The session is detached.
 func (o *outbox) join() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -681,20 +693,21 @@ func (o *outbox) join() {
 	}
 }
 
-// seal makes Send and Enqueue return ErrClosed; what is queued stays.
+// seal makes Send and Enqueue return ErrClosed. What is queued stays.
 func (o *outbox) seal() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sealLocked()
 }
 
+// sealLocked is seal; mu is held.
 func (o *outbox) sealLocked() {
 	if !o.closed {
 		o.closed, o.before = true, o.unsent.Load()
 	}
 }
 
-// finish ends the queue: whatever is left was not sent.
+// finish ends the queue: what is left gets ErrClosed.
 func (o *outbox) finish() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -703,11 +716,7 @@ func (o *outbox) finish() {
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
-	for o.sweeping || o.queue.Len() > 0 {
-		if o.sweeping {
-			o.idle.Wait()
-			continue
-		}
+	for o.queue.Len() > 0 {
 		b := o.pop()
 		o.mu.Unlock()
 		o.unsent.Add(int64(b.load.messages()))
@@ -717,11 +726,11 @@ func (o *outbox) finish() {
 	}
 }
 
-// sweepEvery is the least time between two looks for expired messages.
+// sweepEvery is the least time between two sweeps.
 const sweepEvery = 10 * time.Millisecond
 
-// sweepBy sees that expired messages are dropped soon after the time at, and
-// not only when their turn comes; mu is held.
+// sweepBy makes sure that a message that expires at the time at is dropped soon after, and
+// not only when its turn comes; mu is held.
 func (o *outbox) sweepBy(at time.Duration) {
 	if o.sweepAt != 0 && o.sweepAt <= at || o.finished {
 		return
@@ -735,14 +744,11 @@ func (o *outbox) sweepBy(at time.Duration) {
 	o.sweeper.Reset(wait)
 }
 
-// sweep drops expired messages.
+// sweep drops the expired messages of the queue.
 func (o *outbox) sweep() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.sweeping {
-		return
-	}
-	o.sweeping, o.sweepAt = true, 0
+	o.sweepAt = 0
 	var expired []outbound
 	earliest, now := time.Duration(0), o.now()
 	o.remove(func(m *outbound) bool {
@@ -760,14 +766,10 @@ func (o *outbox) sweep() {
 		o.sweepBy(earliest)
 	}
 	o.drop(expired, ErrExpired)
-	o.sweeping = false
 	o.changed()
-	if o.sweepAt != 0 && !o.finished { // the timer may have fired meanwhile, in vain
-		o.sweeper.Reset(max(o.sweepAt-o.now(), sweepEvery))
-	}
 }
 
-// size tells what is queued.
+// size returns how many messages of Enqueue are queued, and their bytes.
 func (o *outbox) size() (messages, bytes int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -20,7 +20,7 @@ const (
 	PhaseSetup                      // the OnOpen hook
 	PhaseRead                       // reading: the connection was lost
 	PhaseWrite                      // writing, or the write timeout
-	PhaseHeartbeat                  // silence
+	PhaseHeartbeat                  // the heartbeat, or the idle timeout: silence
 	PhaseProtocol                   // a violation of RFC 6455 by the server
 )
 
@@ -32,34 +32,33 @@ func (p Phase) String() string {
 	return names[p]
 }
 
-// Failure is what a retry policy decides on: a failed attempt, a lost session,
-// or a close.
+// Failure is what a retry policy decides on: a failed attempt, a lost session or a close.
 type Failure struct {
 	Phase      Phase // 0 for a close
 	Err        error
 	Status     int           // HTTP status of a refused upgrade, or 0
 	RetryAfter time.Duration // from the response, or 0
-	Code       StatusCode    // sent or received close code, or -1
+	Code       StatusCode    // the close code that was sent or received, or -1
 	Reason     string        // of the close
 	Attempt    int           // which attempt failed or opened the session, from 1
 	Uptime     time.Duration // of the session, or 0
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
 }
 
-// Action is what a retry policy wants.
+// Action is what follows a failure.
 type Action int
 
 const (
 	ActionRetry     Action = iota // after the backoff's delay
-	ActionRetrySlow               // after the backoff's maximum, or 30 s with a custom policy
+	ActionRetrySlow               // after half to all of the backoff's maximum; with WithBackoffPolicy, at least 30 s
 	ActionStop                    // give up
 )
 
 // Decision is a retry policy's answer.
 type Decision struct {
 	Action Action
-	After  time.Duration // a floor for the delay, with the jitter on top, or 0
-	Spread float64       // widens the jitter; 0 means 1
+	After  time.Duration // a floor for the delay, with the jitter on top; 0 is none
+	Spread float64       // factor of the jitter; 0 means 1
 	Rule   string        // a short name, for the log
 }
 
@@ -71,19 +70,19 @@ const (
 	unknownPeerCode = StatusCode(-1)
 )
 
-// DefaultRetryPolicy retries nearly everything for ever, since a feed that must
-// not stop outlives any outage. It is a pure function.
+// DefaultRetryPolicy retries nearly everything for ever, since a feed that must not stop
+// has to outlive any outage. It is a pure function.
 //
-//   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code
-//     not named below: retry. A Retry-After of up to 5 min is a floor, with the
-//     jitter on top: many clients are told the same.
-//   - Close codes 1012 (service restart) and 1013 (try again later): retry with
-//     twice the spread.
-//   - Any other status 3xx or 4xx, a certificate that is not trusted, close code 1008 (policy
-//     violation): retry slowly.
-//   - The same close code of 1002, 1003, 1007, 1009 and 1010, sent or received, in
-//     the second session in a row: retry slowly, since the server will most
-//     likely repeat what led to it. In the fifth: stop.
+//   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code not
+//     named below: retry. A Retry-After of up to 5 min is a floor, with the jitter on
+//     top, since many clients are told the same.
+//   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
+//     the spread.
+//   - Any other status 3xx or 4xx, a certificate that is not trusted, and close code 1008
+//     (policy violation): retry slowly.
+//   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the
+//     second session in a row: retry slowly, since the server will most likely repeat
+//     what led to it. In the fifth: stop.
 func DefaultRetryPolicy(f Failure) Decision {
 	switch f.Code {
 	case StatusServiceRestart, StatusTryAgainLater:
@@ -108,8 +107,8 @@ func DefaultRetryPolicy(f Failure) Decision {
 	return Decision{Rule: "connection"}
 }
 
-// poisonous tells the codes that say that something was wrong with a message:
-// as long as that message comes again, so does the code.
+// poisonous reports whether a close code blames a message: as long as that message comes
+// again, so does the code.
 func poisonous(code StatusCode) bool {
 	switch code {
 	case websocket.StatusProtocolError, websocket.StatusUnsupportedData,
@@ -120,7 +119,7 @@ func poisonous(code StatusCode) bool {
 	return false
 }
 
-// temporaryStatus tells the statuses 4xx that do not blame the client.
+// temporaryStatus reports whether a status 4xx does not blame the client.
 func temporaryStatus(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
@@ -129,11 +128,12 @@ func temporaryStatus(status int) bool {
 	return false
 }
 
+// floor is the part of a Retry-After that is respected.
 func floor(retryAfter time.Duration) time.Duration {
 	return min(max(0, retryAfter), maxRetryAfter)
 }
 
-// wish translates the decision for the drawing of the delay.
+// wish is the decision as [delay.Schedule.Draw] takes it.
 func (d Decision) wish() delay.Wish {
 	return delay.Wish{Slow: d.Action == ActionRetrySlow, Floor: max(0, d.After), Spread: d.Spread}
 }

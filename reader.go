@@ -9,19 +9,19 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// reading is where a session's reader is, the goroutine of Run.
+// reading tells where a session's reader, the goroutine of Run, is.
 type reading uint8
 
 const (
 	readerNone  reading = iota // the session is not handed over yet
-	readerDue                  // it was busy when it should have come
-	readerHere                 // it reads, and returns as soon as the session ends
-	readerAway                 // it is in a function of the application
-	readerLeft                 // it has read all there is
-	readerTaken                // the state machine went on without it
+	readerDue                  // the session is handed over, and the reader has not come yet
+	readerHere                 // the reader reads, and returns as soon as the session ends
+	readerAway                 // the reader is in a function of the application
+	readerLeft                 // the reader is done
+	readerTaken                // the state machine took the session and went on
 )
 
-// whereabouts is a function of the application that the reader is in.
+// whereabouts is the function of the application that the reader is in.
 type whereabouts uint8
 
 const (
@@ -36,8 +36,9 @@ func (w whereabouts) String() string {
 	return [...]string{"", "WithMessageHandler", "WithFilter", "OnPingReceived", "OnPongReceived"}[w]
 }
 
-// expire is called when a session has had its time to end. A function of the
-// application that learns of the end only now gets the time to return.
+// expire kills a session that has had its time to end, and takes it from a reader that
+// does not return. A function of the application whose context ends only now is given
+// patience to return first.
 func (s *session) expire() {
 	told := s.hooks == nil || s.hooks.Err() != nil || s.client.events.aborted()
 	s.kill()
@@ -53,7 +54,7 @@ func (s *session) expire() {
 	}
 }
 
-// take lets the state machine go on without the reader; mu is held.
+// take takes the session from its reader, and lets the state machine go on; mu is held.
 func (s *session) take() {
 	s.reader = readerTaken
 	if hook := s.away; hook != nowhere {
@@ -63,7 +64,7 @@ func (s *session) take() {
 	go s.client.machine.advance(s)
 }
 
-// expect says that the session was handed to its reader.
+// expect notes that the session was handed to its reader.
 func (s *session) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +76,8 @@ func (s *session) expect() {
 	}
 }
 
-// arrive reports whether the session is the reader's.
+// arrive is called by the reader before it reads. It reports whether the session is still
+// the reader's.
 func (s *session) arrive() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -86,8 +88,8 @@ func (s *session) arrive() bool {
 	return true
 }
 
-// leave reports whether the reader shall move the state machine on, which it has not
-// done before.
+// leave is called by the reader when it is done. It reports whether the reader has to
+// move the state machine on, since the session was not taken.
 func (s *session) leave() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,8 +113,8 @@ func (s *session) goAway(to whereabouts) {
 	}
 }
 
-// comeBack is called by the reader after that. It reports whether the session is still
-// the reader's.
+// comeBack is called by the reader when that function has returned. It reports whether
+// the session is still the reader's.
 func (s *session) comeBack() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +128,9 @@ func (s *session) comeBack() bool {
 	return s.reader != readerTaken
 }
 
-// awayIn tells in which function of the application the reader is, if it has been
-// there for a while, since when, and how long delivery was blocked in all.
+// awayIn names the function of the application that the reader has been in for at least
+// 1 ms, if any, and tells since when. blocked is the total time for which delivery was
+// blocked, that function included.
 func (s *session) awayIn() (function string, since time.Time, blocked time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,8 +141,8 @@ func (s *session) awayIn() (function string, since time.Time, blocked time.Durat
 	return "", time.Time{}, blocked
 }
 
-// read delivers messages until the session ends, or delivery is aborted. It reads on
-// only when no subscriber is behind, unless the session is ending.
+// read delivers messages until the session ends or delivery is aborted. Unless the
+// session is ending, it reads on only when no subscriber is behind.
 func (s *session) read() {
 	for goesOn := s.deliverEarly(); goesOn; {
 		borrow := s.mayBorrow()
@@ -155,20 +158,20 @@ func (s *session) deliverEarly() (goesOn bool) {
 	return s.deliver(early, true)
 }
 
-// mayBorrow waits until the next burst may be read, and tells whether nobody keeps
-// its data.
+// mayBorrow waits until the next burst may be read, and reports whether its data may be
+// borrowed, since no subscriber keeps it.
 func (s *session) mayBorrow() bool {
 	s.client.events.catchUp(&s.life)
 	return s.client.events.owners.Load() == 0
 }
 
-// yieldAfter is how many messages make a burst after which the subscribers run:
-// beside a reader that goes on at once, both would wait for each other at the
-// channel, message by message.
+// yieldAfter is the size of a burst, in messages, after which the reader lets the
+// subscribers run. If it went on at once, they would wait for each other at the channel,
+// message by message.
 const yieldAfter = 16
 
 // deliver hands messages to the filters, and then to the handler or the subscribers. It
-// reports whether delivery goes on. Data that is not owned is valid during the call.
+// reports whether delivery goes on. Data that is not owned is valid only during the call.
 func (s *session) deliver(burst []wire.Message, owned bool) bool {
 	config, events := &s.client.config, &s.client.events
 	if len(burst) == 0 {
@@ -176,10 +179,10 @@ func (s *session) deliver(burst []wire.Message, owned bool) bool {
 	}
 	if len(config.filters) > 0 {
 		if burst = s.filter(burst, config.filters); len(burst) == 0 {
-			return s.mine() // nobody is woken
+			return s.mine() // no subscriber is woken for nothing
 		}
 	}
-	if config.handler != nil { // which is waited for, however late it is
+	if config.handler != nil { // gets what was received even after the session was taken
 		s.handle(burst, config.handler)
 		return !events.aborted()
 	}
@@ -190,7 +193,7 @@ func (s *session) deliver(burst []wire.Message, owned bool) bool {
 	return goesOn
 }
 
-// message is a message as the application sees it.
+// message turns a message into an event for the application.
 func (s *session) message(m wire.Message) MessageEvent {
 	return MessageEvent{Session: s.id, Type: MessageType(m.Type), Data: m.Data}
 }
@@ -222,8 +225,8 @@ func (s *session) handle(burst []wire.Message, handle func(context.Context, Mess
 	}
 }
 
-// mine reports whether the session is still the reader's, which it may not be any more
-// behind a function of the application that overstayed.
+// mine reports whether the session is still the reader's. It may have been taken while a
+// function of the application overstayed.
 func (s *session) mine() bool {
 	if s.hooks == nil {
 		return true

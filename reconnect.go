@@ -20,18 +20,18 @@ import (
 //	                 │  ▼                 ▼
 //	                 └─Waiting◀───────────┘
 //
-// From any of these the client goes Offline while there is no network, Suspended
-// while the application needs no connection, and Closed for good.
+// In place of Connecting or Waiting, the client is Offline while there is no network and
+// Suspended while the application needs no connection. Closed is final.
 type State int
 
 const (
-	StateIdle       State = iota // Run was not called yet
+	StateIdle       State = iota // Run has not been called yet
 	StateConnecting              // an attempt is under way
 	StateOpen                    // a session is open
 	StateWaiting                 // for the next attempt
 	StateOffline                 // there is no network (WithNetwork)
 	StateSuspended               // Suspend was called
-	StateClosed                  // for good
+	StateClosed                  // closed for good
 )
 
 func (s State) String() string {
@@ -42,7 +42,7 @@ func (s State) String() string {
 	return names[s]
 }
 
-// step is the state that follows, and what it is entered with.
+// step is the next state, and what it is entered with.
 type step struct {
 	state   State
 	wait    time.Duration // for StateWaiting
@@ -50,29 +50,30 @@ type step struct {
 	giveUp  *GiveUpError  // for StateClosed; nil if the application closed the client
 }
 
-// loop is the state machine. It belongs to the one goroutine that runs advance, as do
-// the backoff and every count in it. While a session is open there is none.
+// loop is the state machine. What changes in it, the backoff included, belongs to the one
+// goroutine that runs advance; only atomics and channels are shared. While a session is
+// open there is no such goroutine.
 type loop struct {
 	c        *Client
 	ctx      context.Context
-	ready    chan *session           // for the reader, which is the goroutine of Run
-	reading  atomic.Pointer[session] // the reader's, also after the state machine took it; or nil
+	ready    chan *session           // hands a session to the reader, the goroutine of Run
+	reading  atomic.Pointer[session] // the reader's session, also after it was taken; or nil
 	strays   atomic.Int32            // attempts that were left behind
-	unwatch  func() bool             // the context of Run, or nil
-	heard    chan func()             // stops hearing of changes of the network
+	unwatch  func() bool             // stops watching the context of Run, or nil
+	unlisten chan func()             // holds what OnChange of the network returned
 	backoff  backoff.BackOff
 	schedule delay.Schedule
 
 	failures  int        // failed attempts in a row
 	dialedAt  time.Time  // when the last attempt began
-	notBefore time.Time  // what the server asked for by Retry-After
-	requested bool       // the next attempt was asked for by the application
-	repeats   int        // sessions in a row that ended by code, none of them stable
-	code      StatusCode // of the last session
+	notBefore time.Time  // the floor of the last decision, such as a Retry-After
+	requested bool       // the application asked for the next attempt
+	repeats   int        // unstable sessions in a row that ended by code
+	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
 }
 
-// begin makes the state machine ready, and lets it go.
+// begin prepares the state machine and starts it.
 func (l *loop) begin(ctx context.Context) {
 	c := l.c
 	l.code = unknownPeerCode
@@ -83,7 +84,7 @@ func (l *loop) begin(ctx context.Context) {
 		switch made := ask(c, hookBackoffPolicy, l.backoff, policy); made {
 		case nil:
 			c.stop(&OptionError{"WithBackoffPolicy", nil, "its function returned nil"}, StatusNormalClosure, "", false)
-		case l.backoff: // it made none in time
+		case l.backoff: // the fallback: the function has not returned in time
 		default:
 			l.backoff, l.schedule.Verbatim = made, true
 		}
@@ -91,7 +92,7 @@ func (l *loop) begin(ctx context.Context) {
 	l.advance(nil)
 }
 
-// watch hears of the end of the context of Run, and of changes of the network.
+// watch arranges to hear of the end of Run's context and of changes of the network.
 func (l *loop) watch(ctx context.Context) {
 	c := l.c
 	canceled := func() { c.stop(ctx.Err(), StatusGoingAway, "", false) }
@@ -102,32 +103,33 @@ func (l *loop) watch(ctx context.Context) {
 		l.unwatch = context.AfterFunc(ctx, canceled)
 	}
 	if network := c.config.network; network != nil {
-		l.heard = make(chan func(), 1)
+		l.unlisten = make(chan func(), 1)
 		ask(c, hookNetwork, false, func() bool {
-			l.heard <- network.OnChange(c.networkChanged)
+			l.unlisten <- network.OnChange(c.networkChanged)
 			return true
 		})
 	}
 }
 
-// ignoreNetwork ends what watch began, however late the network was.
+// ignoreNetwork stops hearing of the network. Run calls it when all hooks have returned:
+// an OnChange that took its time is stopped, too.
 func (l *loop) ignoreNetwork() {
 	select {
-	case ignore := <-l.heard:
-		if ignore != nil {
-			ignore()
+	case stop := <-l.unlisten:
+		if stop != nil {
+			stop()
 		}
 	default:
 	}
 }
 
-// run reads one session after the other until the client is closed, on the goroutine
-// of Run. What is on its stack while it reads is what an open client costs: it must
-// fit into the least stack there is.
+// run reads one session after another until the client is closed, on the goroutine of
+// Run. An idle client keeps this goroutine: what is on its stack while it reads must fit
+// into the smallest stack that the runtime gives.
 func (l *loop) run(ctx context.Context, c *Client) {
 	l.c = c
-	// The end of the context of Run closes the client, and not what it does: else
-	// it would look like a failure.
+	// The end of Run's context closes the client. It must not cancel what the client
+	// does, which would look like a failure.
 	l.ctx = context.WithoutCancel(ctx)
 	l.ready = make(chan *session, 1)
 	defer l.died()
@@ -142,8 +144,8 @@ func (l *loop) run(ctx context.Context, c *Client) {
 	}
 }
 
-// left moves the state machine on when the reader is done with a session, unless it
-// went on already.
+// left moves the state machine on when the reader is done with a session, or releases
+// the wire of a session that was taken from the reader.
 func (l *loop) left(s *session) {
 	if s.leave() {
 		go l.advance(s)
@@ -152,7 +154,8 @@ func (l *loop) left(s *session) {
 	}
 }
 
-// died closes the client when a handler has ended the goroutine of Run.
+// died closes the client when a function of the application has ended the goroutine of
+// Run (runtime.Goexit).
 func (l *loop) died() {
 	if s := l.reading.Swap(nil); s != nil {
 		l.c.stop(errHandlerExited, websocket.StatusInternalError, "", false)
@@ -161,9 +164,9 @@ func (l *loop) died() {
 }
 
 // advance takes down the last session, if there is one, and goes from state to state
-// until the next one is open, or the client is closed. It runs on a goroutine of its
-// own: begun by Run, by the reader at the end of a session, or when the reader does
-// not come back in time.
+// until the next session is open or the client is closed. It runs on a goroutine of its
+// own, started by Run, by the reader at the end of a session, or by session.take when
+// the reader does not return in time.
 func (l *loop) advance(last *session) {
 	next := step{state: StateConnecting}
 	if last != nil {
@@ -189,7 +192,7 @@ func (l *loop) advance(last *session) {
 	}
 }
 
-// end closes the client for good. Run returns when its reader does.
+// end finishes the client. Run returns when its reader does.
 func (l *loop) end(giveUp *GiveUpError) {
 	if giveUp != nil {
 		l.c.stop(giveUp, StatusNormalClosure, "", false)
@@ -202,7 +205,7 @@ func (l *loop) end(giveUp *GiveUpError) {
 	close(l.ready)
 }
 
-// withdraw takes back a session that the reader did not come for.
+// withdraw releases a session that was handed over and never read.
 func (l *loop) withdraw() {
 	select {
 	case stale := <-l.ready:
@@ -213,7 +216,7 @@ func (l *loop) withdraw() {
 
 // connect makes one attempt.
 func (l *loop) connect() step {
-	// An attempt that was announced is made, or fails.
+	// An attempt that an event has announced is made, or reported as failed.
 	announced := l.c.State() == StateConnecting
 	if next, ok := l.held(l.c.wanted()); ok && !announced {
 		return next
@@ -228,7 +231,7 @@ func (l *loop) connect() step {
 		if l.c.opened(s) {
 			return step{state: StateOpen, session: s}
 		}
-		// closed or suspended in the last moment
+		// Closed or suspended just before it was open.
 		s.discard(context.Canceled)
 		err, canceled = &DialError{Phase: PhaseUpgrade, Err: context.Canceled}, true
 	}
@@ -247,8 +250,8 @@ func (l *loop) connect() step {
 	return next
 }
 
-// dial makes one attempt, which fails when the application wants no connection
-// any more.
+// dial makes one attempt. It fails, with canceled set, when the application no longer
+// wants a connection.
 func (l *loop) dial() (s *session, err error, canceled bool) {
 	if !l.pace() {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: context.Canceled}, true
@@ -263,12 +266,17 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	attempt := Attempt{N: l.failures + 1, Session: last, Downtime: downtime, Err: l.lastErr}
 	if limiter := c.config.limiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
-		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) { return nil, limiter.Wait(ctx) })
+		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) {
+			if err := limiter.Wait(ctx); err != nil {
+				return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+			}
+			return nil, nil
+		})
 		if err == nil && canceled {
-			err = context.Canceled
+			err = &DialError{Phase: PhaseEndpoint, Err: context.Canceled}
 		}
 		if err != nil {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}, canceled
+			return nil, err, canceled
 		}
 	}
 	c.counters.attempts.Add(1)
@@ -278,22 +286,8 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	return l.attempt(ctx, cancel, at, func() (*session, error) { return c.dial(ctx, attempt, at) })
 }
 
-// hookAt tells where an attempt is, and in what of the application.
-func hookAt(at *atomic.Int32) (phase Phase, hook string) {
-	if at == nil {
-		return PhaseEndpoint, "WithDialLimiter"
-	}
-	switch phase = Phase(at.Load()); phase {
-	case PhaseEndpoint:
-		return phase, "WithEndpoint"
-	case PhaseSetup:
-		return phase, "WithOnOpen"
-	}
-	return phase, "WithHTTPClient"
-}
-
-// open reports the new session, lets it begin, and hands it to the reader. After that
-// the state machine is no longer this goroutine's.
+// open reports the new session, starts it and hands it to the reader. After that the
+// state machine no longer belongs to this goroutine.
 func (l *loop) open(s *session) {
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
@@ -304,10 +298,11 @@ func (l *loop) open(s *session) {
 	s.expect()
 }
 
-// takeDown takes down a session that reads no more, decides what follows and reports
+// takeDown finishes a session that is no longer read, decides what follows, and reports
 // both.
 func (l *loop) takeDown(s *session) step {
-	// What closing takes is no health, nor is the wait for a consumer.
+	// Closing and blocked delivery do not count as uptime: neither says anything about
+	// the server's health.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
 	uptime := max(0, lasted-blocked)
 	e := s.finish()
@@ -342,8 +337,8 @@ func (l *loop) takeDown(s *session) step {
 	return next
 }
 
-// count restarts the backoff after a stable session, and counts sessions that
-// ended by the same close code without becoming one.
+// count restarts the backoff after a stable session, and counts unstable sessions in a
+// row that ended by the same close code.
 func (l *loop) count(f *Failure, stable bool) {
 	if stable {
 		l.reset()
@@ -385,8 +380,8 @@ func (l *loop) nextBackOff() time.Duration {
 	return ask(l.c, hookBackoffPolicy, l.c.config.backoffMax, l.backoff.NextBackOff)
 }
 
-// after decides what follows a failure that the application did not ask for. The
-// end of a stable session is no failed attempt.
+// after decides what follows a failure that the application did not ask for. The end of
+// a stable session does not count as a failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
 	if !l.c.wanted().connected() {
 		return l.stopped()
@@ -419,15 +414,14 @@ func (l *loop) after(f Failure, stable bool) step {
 	return step{state: StateWaiting, wait: wait}
 }
 
-// stopped is the step that the application asked for: close, suspend, or else
-// connect.
+// stopped is what follows an end that the application asked for.
 func (l *loop) stopped() step {
 	next, _ := l.held(l.c.wanted())
 	return next
 }
 
-// held reports what keeps the client from dialing: it is closed, suspended, or
-// has no network.
+// held returns the state that keeps the client from dialing: closed, suspended or
+// offline. If nothing does, it returns StateConnecting and false.
 func (l *loop) held(wanted intent) (next step, ok bool) {
 	switch {
 	case wanted.closed:
@@ -440,8 +434,8 @@ func (l *loop) held(wanted intent) (next step, ok bool) {
 	return step{state: StateConnecting}, false
 }
 
-// pace holds a reconnect that the application asked for until the last attempt
-// is the initial backoff ago. It reports whether the client may dial.
+// pace delays a reconnect that the application asked for until the initial backoff has
+// passed since the last attempt began. It reports whether the client may dial.
 func (l *loop) pace() bool {
 	for {
 		if _, ok := l.held(l.c.wanted()); ok {
@@ -456,7 +450,8 @@ func (l *loop) pace() bool {
 // soonest is when an attempt that the application asks for may begin.
 func (l *loop) soonest() time.Time { return l.dialedAt.Add(l.c.config.backoffInitial) }
 
-// wait waits for the next attempt.
+// wait waits for d before the next attempt, or until the application asks for something
+// else.
 func (l *loop) wait(d time.Duration) step {
 	until := time.Now().Add(d)
 	l.c.setState(StateWaiting)
@@ -477,7 +472,7 @@ func (l *loop) wait(d time.Duration) step {
 	}
 }
 
-// offline waits for the network, and then a little: many clients see it return
+// offline waits for the network, and then for a random delay: many clients see it return
 // at the same moment.
 func (l *loop) offline() step {
 	l.c.setState(StateOffline)
@@ -515,7 +510,7 @@ func (l *loop) resume() step {
 	return step{state: StateConnecting}
 }
 
-// sleep waits for d. It reports whether something woke it before.
+// sleep waits for d. It reports whether it was woken before that.
 func (l *loop) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return false
@@ -545,8 +540,8 @@ func (l *loop) closed(event CloseEvent, next step) {
 	l.announce(event, next)
 }
 
-// announce enters the next state, but for StateClosed, which follows the last
-// event, and delivers the event.
+// announce enters the next state and delivers the event. StateClosed is entered only
+// after the last event, by finish.
 func (l *loop) announce(event Event, next step) {
 	if next.state != StateClosed {
 		l.c.setState(next.state)
@@ -554,13 +549,4 @@ func (l *loop) announce(event Event, next step) {
 		l.c.limitClosing()
 	}
 	l.c.events.lifecycle(event)
-}
-
-// sessionFailure tells a retry policy about the end of a session.
-func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
-	f := Failure{Phase: e.phase, Err: e.err, Code: e.code, Reason: e.reason, Attempt: attempt, Uptime: uptime}
-	if e.closing {
-		f.Err = websocket.CloseError{Code: e.code, Reason: e.reason}
-	}
-	return f
 }

@@ -3,19 +3,18 @@ package resock
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 	"unicode/utf8"
 )
 
-// Send sends one message and returns nil once it was handed to the network on
-// an open connection. While the client is down it waits for the next session, or
-// for the one that [WithSession] names.
+// Send sends one message and returns nil once it was handed to the network on an open
+// connection. While no session is open it waits for the next one, or for the one that
+// [WithSession] names.
 //
-// ctx and [WithTTL] bound the waiting only: once writing began, the write timeout
-// does ([WithWriteTimeout]). An error is an [ErrNotSent], after which the message may
-// safely be sent again, or [ErrMaybeSent]. [ErrClosed], [ErrExpired],
-// [ErrSessionOver] and an [*OptionError] are all ErrNotSent.
+// ctx and [WithTTL] bound the waiting only: once writing has begun, [WithWriteTimeout]
+// does. An error is an [ErrNotSent], after which the message may safely be sent again, or
+// [ErrMaybeSent]. [ErrClosed], [ErrExpired], [ErrSessionOver] and an [*OptionError] are
+// all ErrNotSent.
 //
 // Messages of one goroutine keep their order. Send does not keep data.
 func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ...SendOption) error {
@@ -24,26 +23,26 @@ func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ..
 	}
 	m, session := newOutbound(typ, data), uint64(0)
 	if len(opts) > 0 {
-		options, err := c.outbox.configure(&m, opts)
+		options, err := newSendOptions(opts)
 		if err != nil {
 			return err
 		}
 		if options.results {
 			return &messageError{&OptionError{"WithResult", "func", "is for Enqueue: Send returns the outcome"}}
 		}
-		session = options.session
+		session, m.expiry = options.session, c.outbox.expiry(options.ttl)
 	}
 	return c.outbox.send(ctx, &m, session)
 }
 
-// Enqueue queues one message and returns at once. Queued messages survive
-// reconnects and go out in order, after the OnOpen hook. What may have been sent
-// is never sent again: a message is sent at most once.
+// Enqueue queues one message and returns at once. Queued messages survive reconnects and
+// go out in order, after the OnOpen hook. A message is sent at most once: one that may
+// have been sent is not sent again.
 //
-// An error means that the message was not queued, and all of them are
-// [ErrNotSent]: [ErrQueueFull], [ErrClosed], [ErrSessionOver] or an [*OptionError],
-// also for a message that is larger than the whole queue ([WithQueue]). The final
-// outcome is told by [WithResult]. Enqueue copies data.
+// An error is an [ErrNotSent], and means that the message was not queued: [ErrQueueFull],
+// [ErrClosed], [ErrSessionOver] or an [*OptionError], also for a message that is larger
+// than the whole queue ([WithQueue]). [WithResult] tells the final outcome. Enqueue
+// copies data.
 func (c *Client) Enqueue(typ MessageType, data []byte, opts ...SendOption) error {
 	if err := checkMessage("Enqueue", typ, data); err != nil {
 		return err
@@ -53,34 +52,17 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...SendOption) error
 	}
 	m, session := newOutbound(typ, nil), uint64(0)
 	if len(opts) > 0 {
-		options, err := c.outbox.configure(&m, opts)
+		options, err := newSendOptions(opts)
 		if err != nil {
 			return err
 		}
-		session, m.result = options.session, options.result
+		session, m.expiry, m.result = options.session, c.outbox.expiry(options.ttl), options.result
 	}
 	return c.outbox.enqueue(&m, data, session)
 }
 
-// configure applies the options of a message.
-func (o *outbox) configure(m *outbound, opts []SendOption) (options sendOptions, err error) {
-	for _, opt := range opts {
-		if opt != nil {
-			opt.applySend(&options)
-		}
-	}
-	switch {
-	case options.expires && options.ttl <= 0:
-		return options, &messageError{&OptionError{"WithTTL", options.ttl, "must be positive"}}
-	case options.bound && options.session == 0:
-		return options, &messageError{&OptionError{"WithSession", 0, "sessions are numbered from 1"}}
-	case options.expires:
-		m.expiry = o.now() + min(options.ttl, math.MaxInt64/2)
-	}
-	return options, nil
-}
-
-// checkMessage rejects what a server would answer with a close.
+// checkMessage rejects what cannot be a message, or what the server would answer with a
+// close (RFC 6455, section 8.1).
 func checkMessage(method string, typ MessageType, data []byte) error {
 	if typ != MessageText && typ != MessageBinary {
 		return &messageError{&OptionError{method, int(typ), "the message type must be MessageText or MessageBinary"}}
@@ -91,7 +73,7 @@ func checkMessage(method string, typ MessageType, data []byte) error {
 	return nil
 }
 
-// messageError is a message that cannot be sent, and so an ErrNotSent.
+// messageError is an OptionError about a message, and so an ErrNotSent.
 type messageError struct{ *OptionError }
 
 func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionError} }
@@ -99,11 +81,27 @@ func (e *messageError) Unwrap() []error { return []error{ErrNotSent, e.OptionErr
 // sendOptions are what the options of a message set.
 type sendOptions struct {
 	ttl     time.Duration
-	expires bool // ttl was set
+	expires bool // WithTTL was given
 	result  func(error)
-	results bool   // result was set
-	session uint64 // that alone may take it
-	bound   bool   // session was set
+	results bool   // WithResult was given
+	session uint64 // the only session that may take the message, or 0
+	bound   bool   // WithSession was given
+}
+
+// newSendOptions applies the options of a message, and rejects what cannot work.
+func newSendOptions(opts []SendOption) (options sendOptions, err error) {
+	for _, opt := range opts {
+		if opt != nil {
+			opt.applySend(&options)
+		}
+	}
+	switch {
+	case options.expires && options.ttl <= 0:
+		return options, &messageError{&OptionError{"WithTTL", options.ttl, "must be positive"}}
+	case options.bound && options.session == 0:
+		return options, &messageError{&OptionError{"WithSession", 0, "sessions are numbered from 1"}}
+	}
+	return options, nil
 }
 
 // SendOption configures one message of [Client.Send] or [Client.Enqueue].
@@ -115,31 +113,31 @@ type sendFunc func(*sendOptions)
 
 func (f sendFunc) applySend(o *sendOptions) { f(o) }
 
-// WithTTL gives a message up with [ErrExpired] when it could not be sent within
-// d. A Send that waits returns then. What is being written at that time is waited
-// for. Defaults to no limit; d must be positive.
+// WithTTL gives a message up with [ErrExpired] when it could not be sent within d. A Send
+// that waits returns then; a message that is being written is waited for. Defaults to no
+// limit; d must be positive.
 func WithTTL(d time.Duration) SendOption {
 	return sendFunc(func(o *sendOptions) { o.ttl, o.expires = d, true })
 }
 
-// WithResult reports the outcome of a message of [Client.Enqueue]: nil once it was
-// handed to the network, else [ErrMaybeSent] or an [ErrNotSent], such as [ErrExpired],
-// [ErrSessionOver] or [ErrClosed]. done is called exactly once, on any goroutine, and
-// must not block, nor call Send, which may wait for it, nor wait for [Client.Done],
-// which does; it is never called when Enqueue itself returned an error. Send returns
-// its outcome: with this option it is an [*OptionError]. Defaults to none; nil is none.
+// WithResult reports the outcome of a message of [Client.Enqueue] to done: nil once it
+// was handed to the network, else [ErrMaybeSent] or an [ErrNotSent], such as
+// [ErrExpired], [ErrSessionOver] or [ErrClosed]. done is called exactly once, on any
+// goroutine, unless Enqueue returned an error. It must not block: [Client.Send] may wait
+// for it, and [Client.Done] does, so it must not wait for either. With Send, which
+// returns its outcome, this option is an [*OptionError]. Defaults to none; nil is none.
 func WithResult(done func(error)) SendOption {
 	return sendFunc(func(o *sendOptions) { o.result, o.results = done, true })
 }
 
-// WithSession sends a message in session n, or not at all, as an answer must be that
-// means nothing on another connection. Session n is open, or in OnOpen: then the
-// message goes out after the hook. With any other n the error is [ErrSessionOver] at
-// once; zero is an [*OptionError].
+// WithSession sends a message in session n or not at all, for an answer that means
+// nothing on another connection. Session n must be open or in OnOpen, after which the
+// message goes out. With any other n the error is [ErrSessionOver] at once; zero is an
+// [*OptionError].
 //
-// The message is bound to the connection: it gets ErrSessionOver as soon as that
-// closes or is lost, also when OnOpen fails and the next connection has the same
-// number. Defaults to any session.
+// The message is bound to the connection, not to its number: it gets ErrSessionOver as
+// soon as the connection closes or is lost, even if OnOpen fails and the next connection
+// has the same number. Defaults to any session.
 func WithSession(n uint64) SendOption {
 	return sendFunc(func(o *sendOptions) { o.session, o.bound = n, true })
 }

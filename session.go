@@ -18,33 +18,33 @@ import (
 )
 
 // session is one open connection. The goroutine of Run reads it, the state machine
-// finishes it, and any goroutine may make it end. Every other goroutine that it starts
-// is joined by finish.
+// finishes it, and any goroutine may end it. finish joins every other goroutine that it
+// starts.
 type session struct {
 	client *Client
 	id     uint64
 	wire   wire.Conn
-	early  []wire.Message // came during OnOpen, and was not received by it
+	early  []wire.Message // came during OnOpen, and OnOpen did not receive them
 	heart  heartbeat
-	age    *time.Timer
-	event  OpenEvent // before it is open, Time is when the attempt began
-	flow   flow      // of messages out; it is the outbox's
+	age    *time.Timer // closes the session at WithMaxSessionAge, or nil
+	event  OpenEvent   // until the session is open, Time is when the attempt began
+	flow   flow        // of outbound messages; it belongs to the outbox
 
-	life    lifetime      // of what delivery waits for
-	hooks   *hookContext  // nil if there are none
-	blocked time.Duration // that delivery was blocked before it
+	life    lifetime      // tells delivery how long it may wait
+	hooks   *hookContext  // nil if nothing of the application runs on the reading goroutine
+	blocked time.Duration // the client's blockedSum when the session began
 
-	// mu guards how the session ends and whose it is. It is apart from the client's
-	// because a session ends while that one is held, and from the outbox's because
-	// the wire's writer reports failures while it holds its own.
+	// mu guards how the session ends and whose it is. It is separate from the client's
+	// because a session ends while that one is held, and from the outbox's because the
+	// wire reports failures under its writer's lock, which is taken after the outbox's.
 	mu       sync.Mutex
 	reader   reading
-	overdue  bool // its time to end is over
-	finished bool // no goroutine starts any more
-	away     whereabouts
-	awayAt   time.Duration // by the wire's clock
-	ending   *ending       // why it ends; the first reason stays
-	deadline *time.Timer   // when it is killed
+	overdue  bool          // the time to end is over
+	finished bool          // no goroutine starts any more
+	away     whereabouts   // the function of the application that the reader is in
+	awayAt   time.Duration // when the reader called it, by the wire's clock
+	ending   *ending       // why the session ends; the first reason stays
+	deadline *time.Timer   // kills the session; nil until it is ending
 	tasks    sync.WaitGroup
 }
 
@@ -56,8 +56,8 @@ type hookContext struct {
 
 // ending is why a session ends: by a closing handshake, or by a failure.
 type ending struct {
-	closing   bool // a closing handshake, begun by one side
-	requested bool // by this side
+	closing   bool // by a closing handshake, which one side began
+	requested bool // this side began it
 	code      StatusCode
 	reason    string
 	clean     bool
@@ -65,10 +65,10 @@ type ending struct {
 	phase Phase // of a failure
 	err   error
 
-	grace time.Duration // until the session is killed, or 0
+	grace time.Duration // until the session is killed; 0 is patience
 }
 
-// start starts the wire of a new connection.
+// start starts the wire over a new connection.
 func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate) {
 	config := &s.client.config
 	s.heart.session = s
@@ -85,8 +85,8 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 	s.wire.Start(body, network, deflate, &s.client.wire, s)
 }
 
-// spawn runs f on a goroutine that finish joins. Once the session is finished
-// it does nothing.
+// spawn runs f on a new goroutine, which finish joins. Once the session is finished, it
+// does nothing.
 func (s *session) spawn(f func()) {
 	if s.addTask() {
 		go func() {
@@ -96,7 +96,7 @@ func (s *session) spawn(f func()) {
 	}
 }
 
-// spawned runs f on the calling goroutine, which finish joins.
+// spawned is spawn for a goroutine that is there already, such as a timer's.
 func (s *session) spawned(f func()) {
 	if s.addTask() {
 		defer s.tasks.Done()
@@ -104,7 +104,7 @@ func (s *session) spawned(f func()) {
 	}
 }
 
-// addTask adds a task that finish joins. It reports false when it is too late.
+// addTask adds a task for finish to join. It reports false once the session is finished.
 func (s *session) addTask() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,30 +124,29 @@ func (s *session) end(e ending) bool {
 	s.ending = &e
 	s.deadline = time.AfterFunc(cmp.Or(e.grace, patience), s.expire)
 	s.life.reach(stageEnding)
-	if !e.closing { // whoever waits for this session waits in vain
+	if !e.closing { // a hook that waits for an answer of this session waits in vain
 		s.endHooks()
 	}
 	return true
 }
 
-// fail ends the session at once.
+// fail ends the session by a failure, and kills it.
 func (s *session) fail(phase Phase, err error) {
 	s.end(ending{phase: phase, err: err, code: unknownPeerCode})
 	s.kill()
 }
 
-// Failed implements [wire.Owner]. A network that takes no more bytes may still hold
-// what the server sent, and the close frame that says why it left: they are read for
-// a moment.
+// Failed implements [wire.Owner]. A network that takes no more bytes may still hold what
+// the server sent, and the close frame that says why it left: reading goes on for a
+// moment.
 func (s *session) Failed(err error) {
 	s.end(ending{phase: PhaseWrite, err: err, code: unknownPeerCode, grace: lingerAfterFailure})
 }
 
-// lingerAfterFailure bounds the wait for the last words of a server after a write
-// that failed.
+// lingerAfterFailure bounds how long a session is still read after a write failed.
 const lingerAfterFailure = time.Second
 
-// kill cuts the connection, which frees everybody who reads from it or writes to it.
+// kill cuts the connection. Whoever reads from it or writes to it returns.
 func (s *session) kill() {
 	s.client.outbox.detach(s)
 	s.endHooks()
@@ -156,15 +155,15 @@ func (s *session) kill() {
 	s.client.outbox.lost(s)
 }
 
-// endHooks ends the context of handlers and hooks.
+// endHooks cancels the context of handlers and hooks.
 func (s *session) endHooks() {
 	if s.hooks != nil {
 		s.hooks.cancel()
 	}
 }
 
-// close begins the closing handshake, after what is queued if flush is set. It
-// does not wait. Messages are delivered until the server's close frame.
+// close begins the closing handshake, after what is queued if flush is set. It does not
+// wait. Messages are delivered until the server's close frame arrives.
 func (s *session) close(code StatusCode, reason string, flush bool) {
 	timeout := s.client.config.closeTimeout
 	if !s.end(ending{closing: true, requested: true, code: code, reason: reason, grace: timeout}) {
@@ -176,13 +175,13 @@ func (s *session) close(code StatusCode, reason string, flush bool) {
 			s.client.outbox.flush(s)
 		}
 		s.client.outbox.detach(s)
-		s.client.outbox.join() // the close frame is the last one
+		s.client.outbox.join() // no message may follow the close frame (RFC 6455, section 5.5.1)
 		s.wire.SendClose(int(code), reason)
 	})
 }
 
-// write writes one message into the wire. Only the holder of the outbox's token
-// may call it, or OnOpen.
+// write writes one message into the wire, without flushing. Only OnOpen and the holder
+// of the outbox's token may call it.
 func (s *session) write(m *outbound) error {
 	return s.wire.Write(&m.Outgoing)
 }
@@ -219,10 +218,10 @@ func (s *session) Stalled() { s.fail(PhaseWrite, errWriteTimeout) }
 // Go implements [wire.Owner].
 func (s *session) Go(f func()) { s.spawn(f) }
 
-var errWriteTimeout = errors.New("the network took no bytes within the write timeout")
+var errWriteTimeout = errors.New("a write took longer than the write timeout")
 
-// finish takes the session down after reading ended, or without its reader, and tells
-// how it ended. Each step relies on those before it.
+// finish takes the session down after reading has ended, or without its reader, and
+// returns how it ended. Each step relies on those before it.
 func (s *session) finish() ending {
 	// Nothing begins any more: no beat, no message, no task, no other ending.
 	s.heart.stop()
@@ -235,8 +234,8 @@ func (s *session) finish() ending {
 	known, deadline, taken := s.ending, s.deadline, s.reader == readerTaken
 	s.mu.Unlock()
 
-	// Closing needs the connection, so it is killed after that. The end that a reader
-	// which was left behind will find is the reader's.
+	// The closing handshake needs the connection, so the kill comes after it. A reader
+	// that was left behind still owns the reading half of the wire, and Close with it.
 	if !taken {
 		s.wire.Close()
 	}
@@ -249,7 +248,8 @@ func (s *session) finish() ending {
 	}
 	s.client.outbox.join()
 
-	// Nobody uses the wire any more but, perhaps, that reader, who releases it.
+	// Nobody uses the wire any more, except a reader that was left behind: it releases
+	// the wire when it returns.
 	if taken {
 		return s.conclude(known, nil)
 	}
@@ -257,9 +257,9 @@ func (s *session) finish() ending {
 	return s.conclude(known, s.wire.End())
 }
 
-// patienceWithNetwork is how long the network may owe the acknowledgement of what was
-// written, which finds a dead line while nobody reads. Without a heartbeat it is 0: then
-// the application wants to live through silence.
+// patienceWithNetwork is how long written bytes may go unacknowledged, which finds a dead
+// line while nobody reads. Without a heartbeat it is 0, no limit: the application wants
+// to live through silence.
 func (s *session) patienceWithNetwork() time.Duration {
 	s.heart.mu.Lock()
 	defer s.heart.mu.Unlock()
@@ -270,8 +270,9 @@ func (s *session) patienceWithNetwork() time.Duration {
 	return max(p.interval+p.timeout, s.client.config.writeTimeout)
 }
 
-// conclude tells how the session ended, from the reason that is known, if any, and
-// from what ended reading.
+// conclude returns how the session ended, from the reason that was recorded, if any, and
+// from what ended reading. The recorded reason counts, but a close frame explains a
+// failed write, and a violation a failed OnOpen.
 func (s *session) conclude(known *ending, end error) (e ending) {
 	closed, answered := end.(*wire.Closed)
 	violation, violated := end.(*wire.Violation)
@@ -294,7 +295,16 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 	return e
 }
 
-// readError is the end of reading as the application sees it.
+// sessionFailure describes the end of a session to the retry policy.
+func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
+	f := Failure{Phase: e.phase, Err: e.err, Code: e.code, Reason: e.reason, Attempt: attempt, Uptime: uptime}
+	if e.closing {
+		f.Err = websocket.CloseError{Code: e.code, Reason: e.reason}
+	}
+	return f
+}
+
+// readError turns what ended reading into an error for the application.
 func readError(err error) error {
 	switch e := err.(type) {
 	case *wire.Violation:
@@ -307,7 +317,8 @@ func readError(err error) error {
 	return err
 }
 
-// discard takes down a session that never opened, since err, and tells how it ended.
+// discard finishes a session that never opened, because of err, and returns how it
+// ended.
 func (s *session) discard(err error) ending {
 	s.end(ending{phase: PhaseSetup, err: err, code: unknownPeerCode})
 	return s.finish()

@@ -6,30 +6,30 @@ import (
 	"github.com/resock/resock/internal/ring"
 )
 
-// subscriber is one channel of events, and what waits for room in it.
+// subscriber is one channel of events, and the backlog that waits for room in it.
 type subscriber struct {
 	fanout     *fanout
-	done       <-chan struct{} // the subscriber's own context is over; nil if it never is
-	forget     func() bool     // ctx, or nil
+	done       <-chan struct{} // closed when the subscriber's own context ends; nil if it never does
+	forget     func() bool     // stops watching that context, or nil
 	label      string
 	messages   bool
-	limit      int     // of the backlog, with OverflowDropOldest, else 0
-	stream     *stream // of Messages, or nil
+	limit      int     // of the backlog with OverflowDropOldest, else 0
+	stream     *stream // the stream of Messages that this is part of, or nil
 	prev, next *subscriber
 
 	ch      chan Event
 	backlog ring.Ring[Event]
-	pumping bool          // a goroutine moves the backlog into ch
-	pumped  chan struct{} // closed when it ends, if somebody waits for that
+	pumping bool          // there is a backlog, which a goroutine moves into ch
+	pumped  chan struct{} // closed when the backlog is gone; nil if nobody waits for that
 	parked  int           // bytes of messages in the backlog
 	rare    int           // other events in the backlog
 
-	lost     uint64 // messages that were dropped, of lostIn
-	lostIn   uint64 // a session
-	leftOut  uint64 // messages of whole sessions, before what comes next
+	lost     uint64 // messages of session lostIn that were dropped, for its next one to tell
+	lostIn   uint64 // the session that lost counts for
+	leftOut  uint64 // messages of sessions that were left out, for the next message to tell
 	waiting  bool   // delivery waits for the consumer
 	ended    bool   // nothing more is delivered
-	finished bool   // ch is closed
+	finished bool   // the subscriber is off the list, and ch closed
 }
 
 // owns reports whether s keeps the data of messages.
@@ -38,7 +38,7 @@ func (s *subscriber) owns() bool { return s.messages && (s.stream == nil || !s.s
 // slows reports whether delivery waits for s.
 func (s *subscriber) slows() bool { return s.messages && s.limit == 0 }
 
-// gone reports whether the subscriber's own context is over.
+// gone reports whether the subscriber's own context has ended.
 func (s *subscriber) gone() bool {
 	select {
 	case <-s.done:
@@ -51,7 +51,8 @@ func (s *subscriber) gone() bool {
 // left reports whether s takes nothing more.
 func (s *subscriber) left() bool { return s.ended || s.gone() }
 
-// send delivers a message, and waits for the consumer if it must; mu is held.
+// send delivers a message, and waits for the consumer if it must; mu is held, except
+// while it waits.
 func (s *subscriber) send(event Event, life *lifetime) {
 	if s.limit > 0 {
 		s.push(event)
@@ -64,7 +65,7 @@ func (s *subscriber) send(event Event, life *lifetime) {
 		case life.has(over):
 			s.push(event)
 			return
-		case s.pumping: // what waits already goes first
+		case s.pumping: // the backlog goes first
 			s.wait(nil, nil, s.untilPumped(), life.until(over))
 		case s.wait(s.ch, event, nil, life.until(over)):
 			return
@@ -72,7 +73,7 @@ func (s *subscriber) send(event Event, life *lifetime) {
 	}
 }
 
-// over is the stage of the session at which nobody waits for s any more.
+// over is the stage of the session at which delivery no longer waits for s.
 func (s *subscriber) over() stage {
 	if s.parked < maxParked {
 		return stageEnding
@@ -90,8 +91,8 @@ func (s *subscriber) try(event Event) bool {
 	}
 }
 
-// wait waits until the consumer has taken event, which it reports, or has changed
-// something, or waiting is over. mu is given up meanwhile.
+// wait waits until the consumer has taken event, which it reports, or changed or enough
+// is closed, or s takes nothing more. mu is given up meanwhile.
 func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan struct{}) (delivered bool) {
 	f := s.fanout
 	s.waiting = true
@@ -112,7 +113,7 @@ func (s *subscriber) wait(ch chan<- Event, event Event, changed, enough <-chan s
 	return delivered
 }
 
-// push delivers event now, or leaves it to the backlog; mu is held.
+// push delivers event at once, or adds it to the backlog; mu is held.
 func (s *subscriber) push(event Event) {
 	if event = s.account(event); s.ended {
 		return
@@ -148,7 +149,7 @@ func (s *subscriber) push(event Event) {
 	go s.pump()
 }
 
-// account tells a message how many were left out before it.
+// account adds to a message how many were left out before it.
 func (s *subscriber) account(event Event) Event {
 	if m, ok := event.(MessageEvent); ok && s.leftOut > 0 {
 		m.Lost += s.leftOut
@@ -158,7 +159,7 @@ func (s *subscriber) account(event Event) Event {
 	return event
 }
 
-// drop counts a message that is not delivered.
+// drop counts a message that is not delivered, for the next one to tell.
 func (s *subscriber) drop(m MessageEvent) {
 	if s.lostIn != m.Session {
 		s.lost, s.lostIn = 0, m.Session
@@ -167,7 +168,7 @@ func (s *subscriber) drop(m MessageEvent) {
 	s.fanout.dropped.Add(1)
 }
 
-// dropOldest drops the oldest message of the backlog, if there is one.
+// dropOldest drops the oldest message of the backlog, and reports whether there was one.
 func (s *subscriber) dropOldest() bool {
 	for i := range s.backlog.Len() {
 		if m, ok := (*s.backlog.At(i)).(MessageEvent); ok {
@@ -180,11 +181,11 @@ func (s *subscriber) dropOldest() bool {
 	return false
 }
 
-// leaveOut leaves the oldest attempt out that stands in the backlog from its
-// beginning to its end.
+// leaveOut leaves out the oldest attempt that is in the backlog from its beginning to its
+// end, and reports whether there was one.
 func (s *subscriber) leaveOut() bool {
 	begin, messages := -1, uint64(0)
-	for i := range s.backlog.Len() - 1 { // the last event is news
+	for i := range s.backlog.Len() - 1 { // the newest event stays in any case
 		switch e := (*s.backlog.At(i)).(type) {
 		case OpenEvent:
 			begin, messages = i, 0
@@ -208,8 +209,8 @@ func (s *subscriber) leaveOut() bool {
 	return false
 }
 
-// cut takes n events out of the backlog, with messages among them or lost before
-// those.
+// cut takes n events out of the backlog. messages is how many messages that leaves out,
+// those that were lost before them included.
 func (s *subscriber) cut(from, n int, messages uint64) {
 	for i := from; i < from+n; i++ {
 		if m, ok := (*s.backlog.At(i)).(MessageEvent); ok {
@@ -241,7 +242,7 @@ func (s *subscriber) shift() Event {
 	return s.told(event)
 }
 
-// told tells a message that is delivered how many were dropped before it.
+// told adds to a message, when it is delivered, how many were dropped before it.
 func (s *subscriber) told(event Event) Event {
 	if s.lost == 0 {
 		return event
@@ -254,7 +255,7 @@ func (s *subscriber) told(event Event) Event {
 	return event
 }
 
-// pump moves the backlog into the channel. It lives as long as there is one.
+// pump moves the backlog into the channel, until there is none.
 func (s *subscriber) pump() {
 	f := s.fanout
 	f.mu.Lock()
@@ -282,9 +283,9 @@ func (s *subscriber) caughtUp() {
 	}
 }
 
-// offer delivers event however long the consumer takes, unless it leaves or the
-// client aborts. After one event that was not delivered nothing more is: a stream may
-// end early, but it has no holes.
+// offer delivers event however long the consumer takes, and reports false if the consumer
+// leaves or delivery is aborted. After that nothing more is delivered: a stream may end
+// early, but it has no holes.
 func (s *subscriber) offer(event Event) bool {
 	select {
 	case s.ch <- event:
@@ -295,7 +296,8 @@ func (s *subscriber) offer(event Event) bool {
 	return false
 }
 
-// untilPumped is closed when the backlog is gone; nil if there is none.
+// untilPumped returns a channel that is closed when the backlog is gone, or nil if there
+// is none.
 func (s *subscriber) untilPumped() <-chan struct{} {
 	if s.pumping && s.pumped == nil {
 		s.pumped = make(chan struct{})
@@ -303,7 +305,7 @@ func (s *subscriber) untilPumped() <-chan struct{} {
 	return s.pumped
 }
 
-// leave is called when the subscriber's own context ended.
+// leave ends the subscription when the subscriber's own context has ended.
 func (s *subscriber) leave() {
 	s.fanout.mu.Lock()
 	defer s.fanout.mu.Unlock()
@@ -311,8 +313,8 @@ func (s *subscriber) leave() {
 	s.settle()
 }
 
-// settle closes the channel of a subscriber that has ended, once nobody can be
-// sending to it; mu is held.
+// settle closes the channel of a subscriber that has ended, once nobody can be sending to
+// it; mu is held.
 func (s *subscriber) settle() {
 	if !s.ended || s.finished || s.waiting || s.pumping && s.stream == nil {
 		return

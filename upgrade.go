@@ -24,38 +24,38 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// maxResponseHeader bounds the response to the upgrade, unless the application's
-// transport does.
+// maxResponseHeader bounds the header of the response to the upgrade, in bytes, unless
+// the application's transport does.
 const maxResponseHeader = 256 << 10
 
-// handshakeBuffer is the size of net/http's buffers for the upgrade.
+// handshakeBuffer is the size of net/http's buffers for the upgrade, in bytes.
 const handshakeBuffer = 1 << 10
 
-// tracer watches one attempt: how far it got, and every connection that it
-// dialed, so that none outlives a failure. (net/http goes on dialing after the
-// request was cancelled, for the sake of later requests.)
+// tracer watches one attempt: how far it got, and every connection that it dialed, so
+// that none outlives a failure. (net/http goes on dialing after a request was canceled,
+// for the sake of later requests.)
 type tracer struct {
 	ctx context.Context // of the request
 
-	mu       sync.Mutex // of what follows; a dial may go on beside the attempt
+	mu       sync.Mutex // guards what follows: a dial may outlast the attempt
 	over     bool
 	phase    Phase
-	offered  bool // compression
+	offered  bool // compression was offered
 	conns    []net.Conn
 	body     io.ReadWriteCloser // of a 101 response
-	accepted []string           // its Sec-WebSocket-Extensions
-	deflate  wire.Deflate       // what they say
-	location string             // of a redirect
+	accepted []string           // Sec-WebSocket-Extensions of a 101 response
+	deflate  wire.Deflate       // the compression that was agreed upon
+	location string             // of a redirect, redacted
 
-	// What the request is made with stands here to be one piece of garbage: pieces
-	// of many sizes leave holes among what stays.
+	// What the request is made with is part of the tracer, and so one piece of garbage:
+	// pieces of many sizes would leave holes between what stays.
 	opts   websocket.DialOptions
 	client http.Client
 	hooks  httptrace.ClientTrace
 }
 
-// newTracer returns the tracer of an attempt with the application's options, which
-// it makes safe.
+// newTracer returns the tracer of an attempt. It changes its copy of the application's
+// options so that everything passes by the tracer.
 func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
 	t := &tracer{phase: PhaseTCP, opts: opts}
 	if opts.HTTPClient != nil {
@@ -65,7 +65,7 @@ func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
 	t.opts.HTTPClient = &t.client
 	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil // the wire's owner calls them
 	if t.offered = opts.CompressionMode != websocket.CompressionDisabled; t.offered {
-		// coder/websocket neither offers nor takes all that the wire can do.
+		// coder/websocket neither offers nor accepts all that the wire can do.
 		t.opts.CompressionMode = websocket.CompressionDisabled
 		t.opts.HTTPHeader = maps.Clone(opts.HTTPHeader)
 		if t.opts.HTTPHeader == nil {
@@ -89,12 +89,11 @@ func (t *tracer) reached(phase Phase) {
 	t.phase = phase
 }
 
-// defaultTransport is the traced http.DefaultTransport, which most clients share.
-// The transport of an application is copied for each attempt, since it may have
-// changed.
+// defaultTransport is the traced http.DefaultTransport, which most clients share. An
+// application's own transport is copied for each attempt, since it may have changed.
 var defaultTransport atomic.Pointer[upgrader]
 
-// traced returns base under the tracer in the request's context.
+// traced returns base, watched by the tracer in the request's context.
 func traced(base http.RoundTripper) http.RoundTripper {
 	if base == nil {
 		base = http.DefaultTransport
@@ -113,15 +112,15 @@ func traced(base http.RoundTripper) http.RoundTripper {
 	return u
 }
 
-// tracedTransport returns a copy of base that keeps no connection and dials by way
-// of the tracer in the request's context.
+// tracedTransport returns a copy of base that keeps no idle connection and dials through
+// the tracer in the request's context.
 func tracedTransport(base *http.Transport) *http.Transport {
 	own := base.Clone()
 	own.DisableKeepAlives = true
-	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and preparing for more costs
+	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and setting up HTTP/2 costs
 	own.Protocols.SetHTTP1(true)
 	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
-	// They serve one request and are garbage after it.
+	// These buffers serve one request, and are garbage after it.
 	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
 	own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
 	own.DialContext = tracedDial(plainDialer(own))
@@ -133,7 +132,7 @@ func tracedTransport(base *http.Transport) *http.Transport {
 
 type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
-// plainDialer is how a transport dials TCP.
+// plainDialer returns the function by which a transport dials TCP.
 func plainDialer(transport *http.Transport) dialFunc {
 	//lint:ignore SA1019 an application's transport may still set it
 	switch legacy := transport.Dial; {
@@ -145,8 +144,8 @@ func plainDialer(transport *http.Transport) dialFunc {
 	return new(net.Dialer).DialContext
 }
 
-// tracedDial ties dial to the attempt: it ends with it, and its connection is
-// known.
+// tracedDial ties dial to the attempt: dialing ends when the attempt does, and the tracer
+// knows the connection.
 func tracedDial(dial dialFunc) dialFunc {
 	return func(detached context.Context, network, address string) (net.Conn, error) {
 		t := detached.Value(tracerKey{}).(*tracer)
@@ -165,14 +164,14 @@ func tracedDial(dial dialFunc) dialFunc {
 	}
 }
 
-// tracerKey is where a request's context has its tracer.
+// tracerKey is the key of the tracer in a request's context.
 type tracerKey struct{}
 
 // upgrader keeps the connection from coder/websocket, and redirects from net/http,
 // which would follow them with all credentials.
 type upgrader struct {
-	base      http.RoundTripper // the application's
-	transport http.RoundTripper // made of it
+	base      http.RoundTripper // what transport is a copy of; nil if it is none
+	transport http.RoundTripper
 }
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
@@ -198,18 +197,20 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// extensions is the header, in canonical form, that negotiates extensions.
+// extensions is the header that negotiates extensions (RFC 6455, section 11.3.2), in the
+// canonical form of net/http.
 const extensions = "Sec-Websocket-Extensions"
 
-// inert is the connection that coder/websocket gets. Its buffers, which it keeps in
-// pools, go on pointing to it.
+// inert is the connection that coder/websocket gets. The buffers that coder/websocket
+// keeps in pools go on pointing to it, and so hold nothing in memory.
 type inert struct{}
 
 func (inert) Read([]byte) (int, error)    { return 0, io.EOF }
 func (inert) Write(p []byte) (int, error) { return len(p), nil }
 func (inert) Close() error                { return nil }
 
-// agreed returns what is wrong with the server's answer to the offer of compression.
+// agreed notes what the server answered to the offer of compression. The error says what
+// is wrong with the answer.
 func (t *tracer) agreed() (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -219,7 +220,7 @@ func (t *tracer) agreed() (err error) {
 	return nil
 }
 
-// restored returns the header of the response as it came.
+// restored returns the header of the response as the server sent it.
 func (t *tracer) restored(header http.Header) http.Header {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -240,7 +241,7 @@ func (t *tracer) network() net.Conn {
 	return t.conns[0]
 }
 
-// upgraded ends watching after a success.
+// upgraded ends watching after a success, and returns what the wire starts with.
 func (t *tracer) upgraded() (io.ReadWriteCloser, net.Conn, wire.Deflate) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -257,7 +258,7 @@ func (t *tracer) remote() string {
 	return t.conns[0].RemoteAddr().String()
 }
 
-// failed ends watching after a failure, and says what failed.
+// failed ends watching after a failure, closes what was dialed, and says what failed.
 func (t *tracer) failed(err error, response *http.Response) *DialError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -297,8 +298,8 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	return e
 }
 
-// dialCause takes off what net/http and coder/websocket wrap around the cause
-// of a failed request: texts with the whole URL in them.
+// dialCause strips what net/http and coder/websocket wrap around the cause of a failed
+// request: texts that contain the whole URL.
 func dialCause(err error, ctx context.Context) error {
 	var urlErr *url.Error
 	if errors.As(err, &urlErr) {
@@ -310,8 +311,8 @@ func dialCause(err error, ctx context.Context) error {
 	return err
 }
 
-// unquote returns err without what net/http quotes in it: a response that it could
-// not parse, which is our own request, secrets and all, if the server echoes.
+// unquote returns err without what net/http quotes in it: a response that it could not
+// parse. If the server echoes, that is our own request, secrets included.
 func unquote(err error) error {
 	if text, _, quoted := strings.Cut(err.Error(), ` "`); quoted {
 		return errors.New(text)
@@ -319,13 +320,13 @@ func unquote(err error) error {
 	return err
 }
 
-// handshakeError is a 101 response that is no WebSocket handshake.
+// handshakeError says that a 101 response is not a valid WebSocket handshake.
 type handshakeError struct{ fault string }
 
 func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 
-// handshakeFault names what was wrong. The text of coder/websocket holds header
-// values and the handshake key.
+// handshakeFault names the header that was wrong, in place of the text of
+// coder/websocket, which contains header values and the handshake key.
 func handshakeFault(err error) string {
 	for _, header := range []string{"Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Connection"} {
 		if strings.Contains(err.Error(), header) {
@@ -335,7 +336,7 @@ func handshakeFault(err error) string {
 	return "Upgrade"
 }
 
-// badCertificate reports whether a TLS handshake failed by the certificate.
+// badCertificate reports whether a TLS handshake failed because of the certificate.
 func badCertificate(err error) bool {
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
@@ -346,7 +347,7 @@ func badCertificate(err error) bool {
 }
 
 // parseRetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110,
-// section 10.2.3). What it cannot read, or lies in the past, is 0.
+// section 10.2.3). A value that is invalid or lies in the past is 0.
 func parseRetryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if seconds, err := strconv.ParseInt(value, 10, 64); err == nil || errors.Is(err, strconv.ErrRange) {
