@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 )
 
 // allocations fails the test if f, which does something times times, allocates
@@ -23,7 +24,7 @@ func allocations(t *testing.T, most float64, times int, f func()) {
 }
 
 func skipUnderRace(t *testing.T) {
-	if raceEnabled {
+	if rig.Race {
 		t.Skip("the race detector allocates")
 	}
 }

@@ -10,37 +10,38 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // TestMainJob is the story of the package: a program registers once, receives
 // pushes, survives a drop and a restart, and closes cleanly.
 func TestMainJob(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(15*time.Second, 10*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(15*time.Second, 10*time.Second))
 		first := s.Accept()
-		if open := r.open(); open.Session != 1 || open.Attempt != 1 || open.Downtime != 0 {
+		if open := r.Open(); open.Session != 1 || open.Attempt != 1 || open.Downtime != 0 {
 			t.Errorf("%+v", open)
 		}
 		_ = first.Push("one")
-		r.message("one")
+		r.Message("one")
 		time.Sleep(time.Hour) // heartbeats
 		first.Drop()
-		if fail := r.fail(resock.PhaseRead); fail.Session != 1 || fail.Took != time.Hour || !errors.Is(fail.Err, io.EOF) {
+		if fail := r.Fail(resock.PhaseRead); fail.Session != 1 || fail.Took != time.Hour || !errors.Is(fail.Err, io.EOF) {
 			t.Errorf("%+v", fail)
 		}
 
 		second := s.Accept()
-		if open := r.open(); open.Session != 2 || open.Downtime == 0 {
+		if open := r.Open(); open.Session != 2 || open.Downtime == 0 {
 			t.Errorf("%+v", open)
 		}
 		_ = second.Push("two")
-		r.message("two")
+		r.Message("two")
 		s.Stop()
-		r.fail(resock.PhaseRead)
-		r.fail(resock.PhaseTCP)
+		r.Fail(resock.PhaseRead)
+		r.Fail(resock.PhaseTCP)
 		sent := make(chan error, 1)
-		go func() { sent <- r.client.Send(t.Context(), resock.MessageText, []byte("while you were away")) }()
+		go func() { sent <- r.Send(t.Context(), resock.MessageText, []byte("while you were away")) }()
 		s.Restart()
 		third := s.Accept()
 		if message, err := third.Read(); err != nil || string(message.Data) != "while you were away" {
@@ -50,19 +51,19 @@ func TestMainJob(t *testing.T) {
 			t.Errorf("Send: %v", err)
 		}
 
-		_ = r.client.Close(resock.StatusNormalClosure, "thank you")
+		_ = r.Close(resock.StatusNormalClosure, "thank you")
 		for {
-			if e, ok := r.next().(resock.CloseEvent); ok {
+			if e, ok := r.Next().(resock.CloseEvent); ok {
 				if e.Session != 3 || e.Code != 1000 || e.Reason != "thank you" || !e.Clean || e.Next != resock.StateClosed {
 					t.Errorf("%+v", e)
 				}
 				break
 			}
 		}
-		<-r.client.Done()
-		stats := r.client.Stats()
-		if r.client.Err() != nil || stats.State != resock.StateClosed || stats.Opens != 3 || stats.MessagesIn != 2 || stats.MessagesOut != 1 {
-			t.Errorf("%v, %+v", r.client.Err(), stats)
+		<-r.Done()
+		stats := r.Stats()
+		if r.Err() != nil || stats.State != resock.StateClosed || stats.Opens != 3 || stats.MessagesIn != 2 || stats.MessagesOut != 1 {
+			t.Errorf("%v, %+v", r.Err(), stats)
 		}
 		if closed := third.Received().Close; closed == nil || closed.Code != 1000 || closed.Reason != "thank you" {
 			t.Errorf("the server got the close frame %+v", closed)
@@ -72,7 +73,7 @@ func TestMainJob(t *testing.T) {
 
 func newVirtualClient(t *testing.T, s *resocktest.Server) *resock.Client {
 	t.Helper()
-	client, err := resock.New(s.URL, reach(s))
+	client, err := resock.New(s.URL, rig.Reach(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func newVirtualClient(t *testing.T, s *resocktest.Server) *resock.Client {
 }
 
 func TestRunTwice(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		go client.Run(t.Context())
 		if err := client.WaitOpen(t.Context()); err != nil {
@@ -96,7 +97,7 @@ func TestRunTwice(t *testing.T) {
 }
 
 func TestCloseBeforeRun(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		events := grammar.Tee(t, client)
 		outcome := make(chan error, 1)
@@ -127,7 +128,7 @@ func TestCloseBeforeRun(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -148,7 +149,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestWaitOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
 		client := newVirtualClient(t, s)
 		go client.Run(t.Context())

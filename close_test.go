@@ -7,6 +7,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // Until its own close frame the server may send whatever it likes: messages whole
@@ -45,16 +46,16 @@ func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		if err := client.Close(1000, ""); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{"a message in pieces", "a whole one", "another", "more pieces"} {
-			if got := await[resock.MessageEvent](t, events); string(got.Data) != want {
+			if got := rig.Await[resock.MessageEvent](t, events); string(got.Data) != want {
 				t.Errorf("message %q, want %q", got.Data, want)
 			}
 		}
-		if got := await[resock.CloseEvent](t, events); !got.Clean || got.Code != 1000 {
+		if got := rig.Await[resock.CloseEvent](t, events); !got.Clean || got.Code != 1000 {
 			t.Errorf("got %+v, want a clean 1000", got)
 		}
 		<-client.Done()

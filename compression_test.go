@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -39,10 +40,10 @@ func TestCompressionWithCoder(t *testing.T) {
 					}
 				}))
 				defer server.Close()
-				client := newClientOf(t, webSocketURL(server), resock.WithCompression(ours))
+				client := rig.Bare(t, webSocketURL(server), resock.WithCompression(ours))
 				events := grammar.Tee(t, client)
 				go client.Run(t.Context())
-				await[resock.OpenEvent](t, events)
+				rig.Await[resock.OpenEvent](t, events)
 				random := rand.New(rand.NewPCG(1, 2))
 				for _, size := range []int{0, 1, 100, 511, 512, 513, 5000, 32768, 40_000, 70_000, 500_000} {
 					text := strings.Repeat("word ", size/5+1)[:size]
@@ -54,7 +55,7 @@ func TestCompressionWithCoder(t *testing.T) {
 						if err := client.Send(t.Context(), typ, data); err != nil {
 							t.Fatal(err)
 						}
-						if m := await[resock.MessageEvent](t, events); m.Type != typ || !slices.Equal(m.Data, data) {
+						if m := rig.Await[resock.MessageEvent](t, events); m.Type != typ || !slices.Equal(m.Data, data) {
 							t.Errorf("%d bytes: got %d bytes of type %v", size, len(m.Data), m.Type)
 						}
 					}
@@ -84,23 +85,23 @@ func TestNegotiation(t *testing.T) {
 		{websocket.CompressionDisabled, nil, true},
 	} {
 		t.Run(fmt.Sprint(tt.mode, " ", tt.answer), func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				header := http.Header{}
 				if tt.answer != nil {
 					header["Sec-Websocket-Extensions"] = tt.answer
 				}
 				s.Script(resocktest.Upgrade(header, nil))
 				var seen []string
-				r := startVirtualRig(t, s, resock.WithCompression(tt.mode), resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+				r := rig.Reaching(t, s, resock.WithCompression(tt.mode), resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
 					seen = s.Header()["Sec-Websocket-Extensions"]
 					return nil
 				}))
 				if tt.good {
-					r.open()
+					r.Open()
 					if !slices.Equal(seen, tt.answer) {
 						t.Errorf("the application sees %q", seen)
 					}
-				} else if e := r.dialError(resock.PhaseProtocol); e.Status != http.StatusSwitchingProtocols || !strings.Contains(e.Error(), "Sec-WebSocket-Extensions") {
+				} else if e := r.DialError(resock.PhaseProtocol); e.Status != http.StatusSwitchingProtocols || !strings.Contains(e.Error(), "Sec-WebSocket-Extensions") {
 					t.Errorf("got %v", e)
 				}
 				offer := s.Attempts()[0].Request.Header.Get("Sec-WebSocket-Extensions")
@@ -122,9 +123,9 @@ func TestNegotiation(t *testing.T) {
 // The options for a single part win over WithDialOptions, whatever the order, and
 // keep nothing that the caller may change.
 func TestDialingOptions(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		header, names := http.Header{"X-Which": {"ours"}}, []string{"one", "two"}
-		r := startRig(t, s.URL,
+		r := rig.Quick(t, s.URL,
 			resock.WithHeader(header), resock.WithSubprotocols(names...),
 			resock.WithHTTPClient(s.Client()), resock.WithCompression(websocket.CompressionDisabled),
 			resock.WithDialOptions(&websocket.DialOptions{
@@ -134,7 +135,7 @@ func TestDialingOptions(t *testing.T) {
 				CompressionMode: websocket.CompressionContextTakeover,
 			}))
 		header["X-Which"][0], names[0] = "changed", "changed"
-		r.open()
+		r.Open()
 		got := s.Attempts()[0].Request.Header
 		if got.Get("X-Which") != "ours" || got.Get("X-Other") != "" || got.Get("Sec-WebSocket-Protocol") != "one,two" || got.Get("Sec-WebSocket-Extensions") != "" {
 			t.Errorf("the request has %v", got)

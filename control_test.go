@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -16,135 +14,16 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
-	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
-// running is a client that runs until the end of the test.
-type running struct {
-	*resock.Client
-	t        *testing.T
-	events   <-chan resock.Event
-	returned chan struct{} // closed when Run has
-}
-
-func start(t *testing.T, url string, opts ...resock.Option) *running {
-	t.Helper()
-	r := prepare(t, url, opts...)
-	r.run()
-	return r
-}
-
-// prepare is start without Run.
-func prepare(t *testing.T, url string, opts ...resock.Option) *running {
-	t.Helper()
-	client, err := resock.New(url, opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &running{client, t, grammar.Tee(t, client), make(chan struct{})}
-}
-
-func (r *running) run() {
-	go func() {
-		defer close(r.returned)
-		_ = r.Run(context.Background()) // see Err
-	}()
-	r.t.Cleanup(func() {
-		_ = r.Close(resock.StatusNormalClosure, "")
-		for range r.events {
-		}
-		<-r.returned
-	})
-}
-
-// next returns the next event, which must be an E. In virtual time an hour is short.
-func next[E resock.Event](r *running) E {
-	r.t.Helper()
-	select {
-	case event := <-r.events:
-		if e, ok := event.(E); ok {
-			return e
-		}
-		r.t.Fatalf("got %#v, want a %T", event, *new(E))
-	case <-time.After(time.Hour):
-		r.t.Fatalf("no event in state %v, want a %T", r.State(), *new(E))
-	}
-	panic("unreachable")
-}
-
-// quiet lets d of virtual time pass, without an event.
-func (r *running) quiet(d time.Duration) {
-	r.t.Helper()
-	select {
-	case event := <-r.events:
-		r.t.Fatalf("got %#v, want no event for %v", event, d)
-	case <-time.After(d):
-	}
-	synctest.Wait()
-}
-
-// is waits until all is quiet, and checks the state.
-func (r *running) is(want resock.State) {
-	r.t.Helper()
-	synctest.Wait()
-	if state := r.State(); state != want {
-		r.t.Fatalf("state %v, want %v", state, want)
-	}
-}
-
-// within checks how long ago began is.
-func within(t *testing.T, began time.Time, low, high time.Duration) {
-	t.Helper()
-	if took := time.Since(began); took < low || took > high {
-		t.Errorf("took %v, want %v to %v", took, low, high)
-	}
-}
-
-// fakeNetwork is a resock.Network that a test changes.
-type fakeNetwork struct {
-	mu          sync.Mutex
-	offline     bool
-	subscribers []func()
-	stopped     int
-}
-
-func (n *fakeNetwork) Online() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return !n.offline
-}
-
-func (n *fakeNetwork) OnChange(changed func()) (stop func()) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.subscribers = append(n.subscribers, changed)
-	return func() {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.stopped++
-	}
-}
-
-// set changes the network and tells of it.
-func (n *fakeNetwork) set(online bool) {
-	n.mu.Lock()
-	n.offline = !online
-	subscribers := slices.Clone(n.subscribers)
-	n.mu.Unlock()
-	for _, changed := range subscribers {
-		changed()
-	}
-}
-
-var errTest = errors.New("of the test")
-
 // TestStaleToken: a 401 becomes a success, since every attempt asks for a token.
 func TestStaleToken(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusUnauthorized, nil, "stale\n"), resocktest.Hold())
 		var attempts []resock.Attempt
-		client := start(t, s.URL, reach(s),
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 				attempts = append(attempts, a)
 				token := "sEcReT"
@@ -154,7 +33,7 @@ func TestStaleToken(t *testing.T) {
 				}
 				return resock.Endpoint{Header: http.Header{"Authorization": {"Bearer " + token}}}, nil
 			}))
-		fail := next[resock.FailEvent](client)
+		fail := rig.Next[resock.FailEvent](client)
 		var dial *resock.DialError
 		if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
 			t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
@@ -162,7 +41,7 @@ func TestStaleToken(t *testing.T) {
 		if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
 			t.Errorf("%+v", fail)
 		}
-		if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
 			t.Errorf("%+v", open)
 		}
 		if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
@@ -189,19 +68,19 @@ func failover(hosts ...string) resock.Option {
 }
 
 func TestFailoverAndBack(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		hosts := map[string]*resocktest.Server{"a": s, "b": resocktest.NewMemory(t)}
 		hosts["b"].Stop()
 		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
 			host, _, _ := net.SplitHostPort(address)
 			return hosts[host].Client().Transport.(*http.Transport).DialContext(ctx, network, address)
 		}
-		client := start(t, "", failover("a", "b"), resock.WithDialOptions(&websocket.DialOptions{
+		client := rig.Start(t, "", failover("a", "b"), resock.WithDialOptions(&websocket.DialOptions{
 			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}},
 		}))
 		from := func(host string) {
 			t.Helper()
-			if open := next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
+			if open := rig.Next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
 				t.Errorf("open at %s, want %s", open.URL, host)
 			}
 		}
@@ -210,10 +89,10 @@ func TestFailoverAndBack(t *testing.T) {
 			dead, alive := turn[0], turn[1]
 			hosts[alive].Restart()
 			hosts[dead].Stop()
-			if lost := next[resock.FailEvent](client); lost.Session == 0 {
+			if lost := rig.Next[resock.FailEvent](client); lost.Session == 0 {
 				t.Errorf("%+v, want the end of a session", lost)
 			}
-			if refused := next[resock.FailEvent](client); refused.Phase != resock.PhaseTCP || !errors.Is(refused.Err, syscall.ECONNREFUSED) {
+			if refused := rig.Next[resock.FailEvent](client); refused.Phase != resock.PhaseTCP || !errors.Is(refused.Err, syscall.ECONNREFUSED) {
 				t.Errorf("%+v, want a refused connection", refused)
 			}
 			from(alive)
@@ -224,20 +103,20 @@ func TestFailoverAndBack(t *testing.T) {
 // TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
 // its end.
 func TestAttemptErrAfterSuspend(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
 		var last resock.Attempt
-		client := start(t, "ws://a/", reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			last = a
 			return resock.Endpoint{}, nil
 		}))
-		next[resock.FailEvent](client)
+		rig.Next[resock.FailEvent](client)
 		s.Restart()
-		next[resock.OpenEvent](client)
+		rig.Next[resock.OpenEvent](client)
 		client.Suspend()
-		next[resock.CloseEvent](client)
+		rig.Next[resock.CloseEvent](client)
 		client.Resume()
-		next[resock.OpenEvent](client)
+		rig.Next[resock.OpenEvent](client)
 		if last.Err != nil || last.Session != 1 {
 			t.Errorf("told %+v, want session 1 and no error", last)
 		}
@@ -245,34 +124,34 @@ func TestAttemptErrAfterSuspend(t *testing.T) {
 }
 
 func TestEndpointError(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		answers := []struct {
 			endpoint resock.Endpoint
 			err      error
 		}{
-			{err: fmt.Errorf("no token: %w", errTest)},
+			{err: fmt.Errorf("no token: %w", rig.ErrTest)},
 			{endpoint: resock.Endpoint{URL: "https://a/?token=sEcReT"}},
 			{endpoint: resock.Endpoint{URL: "ws://a:b/?token=sEcReT"}},
 			{endpoint: resock.Endpoint{URL: "ws://a/"}},
 		}
-		client := start(t, "", reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		client := rig.Start(t, "", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			answer := answers[a.N-1]
 			return answer.endpoint, answer.err
 		}))
 		for i := range 3 {
-			fail := next[resock.FailEvent](client)
+			fail := rig.Next[resock.FailEvent](client)
 			var dial *resock.DialError
 			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateWaiting || fail.Attempt != i+1 || !errors.As(fail.Err, &dial) {
 				t.Errorf("%+v", fail)
 			}
-			if is := errors.Is(fail.Err, errTest); is != (i == 0) {
+			if is := errors.Is(fail.Err, rig.ErrTest); is != (i == 0) {
 				t.Errorf("%d: %v", i, fail.Err)
 			}
 			if strings.Contains(fail.Err.Error(), "sEcReT") {
 				t.Errorf("a secret in %v", fail.Err)
 			}
 		}
-		if open := next[resock.OpenEvent](client); open.Attempt != 4 {
+		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 4 {
 			t.Errorf("%+v", open)
 		}
 		if len(s.Attempts()) != 1 {
@@ -287,26 +166,26 @@ func TestEndpointHangs(t *testing.T) {
 		return resock.Endpoint{}, ctx.Err()
 	})
 	t.Run("until the dial timeout", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
-			client := start(t, "ws://a/", reach(s), hang, resock.WithDialTimeout(3*time.Second))
-			fail := next[resock.FailEvent](client)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, "ws://a/", rig.Reach(s), hang, resock.WithDialTimeout(3*time.Second))
+			fail := rig.Next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took != 3*time.Second {
 				t.Errorf("%+v", fail)
 			}
 		})
 	})
 	t.Run("until Close", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			began := time.Now()
-			client := start(t, "ws://a/", reach(s), hang)
-			client.is(resock.StateConnecting)
+			client := rig.Start(t, "ws://a/", rig.Reach(s), hang)
+			client.Is(resock.StateConnecting)
 			_ = client.Close(resock.StatusNormalClosure, "")
-			fail := next[resock.FailEvent](client)
+			fail := rig.Next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateClosed {
 				t.Errorf("%+v", fail)
 			}
 			<-client.Done()
-			within(t, began, 0, 0)
+			rig.Within(t, began, 0, 0)
 			if err := client.Err(); err != nil {
 				t.Error(err)
 			}
@@ -316,7 +195,7 @@ func TestEndpointHangs(t *testing.T) {
 
 // TestHeadersStayHome: no header of one endpoint reaches another.
 func TestHeadersStayHome(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusTemporaryRedirect, http.Header{"Location": {"ws://elsewhere/"}}, ""))
 		const secret, common = "X-Secret", "X-Common"
 		steps := []struct {
@@ -333,12 +212,12 @@ func TestHeadersStayHome(t *testing.T) {
 			HTTPClient: s.Client(),
 			HTTPHeader: http.Header{common: {"all"}},
 		}
-		client := start(t, "", resock.WithDialOptions(given), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		client := rig.Start(t, "", resock.WithDialOptions(given), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			return steps[min(a.N, len(steps))-1].endpoint, nil
 		}))
 		given.HTTPHeader.Set(secret, "set after New")
 		for i, step := range steps {
-			fail := next[resock.FailEvent](client)
+			fail := rig.Next[resock.FailEvent](client)
 			if header := s.Attempts()[i].Request.Header; header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
 				t.Errorf("%s got %v", step.endpoint.URL, header)
 			}
@@ -362,7 +241,7 @@ func TestHeadersStayHome(t *testing.T) {
 // TestRegistration: what OnOpen does not receive is delivered after the OpenEvent,
 // and what was queued goes out after OnOpen.
 func TestRegistration(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		received := make(chan string, 64)
 		s.Handle(func(c *resocktest.Conn) {
 			for i := 0; ; i++ {
@@ -380,7 +259,7 @@ func TestRegistration(t *testing.T) {
 				}
 			}
 		})
-		r := prepare(t, "ws://a/", reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 			if s.Header().Get("Sec-Websocket-Accept") == "" {
 				t.Error("no header of the response")
 			}
@@ -403,15 +282,15 @@ func TestRegistration(t *testing.T) {
 		enqueue("before")
 		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("waiting")) }()
 		synctest.Wait()
-		r.run()
+		r.Go()
 		for session := uint64(1); session <= 3; session++ {
-			r.is(resock.StateConnecting) // inside OnOpen
+			r.Is(resock.StateConnecting) // inside OnOpen
 			enqueue("during")
-			if open := next[resock.OpenEvent](r); open.Session != session {
+			if open := rig.Next[resock.OpenEvent](r); open.Session != session {
 				t.Errorf("%+v", open)
 			}
 			for _, want := range []string{"one", "two", "three"} {
-				if message := next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
+				if message := rig.Next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
 					t.Errorf("message %q of session %d, want %q", message.Data, message.Session, want)
 				}
 			}
@@ -425,7 +304,7 @@ func TestRegistration(t *testing.T) {
 				}
 			}
 			r.Suspend()
-			if event := next[resock.CloseEvent](r); !event.Clean {
+			if event := rig.Next[resock.CloseEvent](r); !event.Clean {
 				t.Errorf("%+v", event)
 			}
 			enqueue("between")
@@ -440,28 +319,28 @@ func TestRegistration(t *testing.T) {
 }
 
 func TestOnOpenError(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		calls := 0
-		client := start(t, "ws://a/", reach(s), resock.WithBackoff(time.Second, time.Hour),
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithBackoff(time.Second, time.Hour),
 			resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 				if s.ID() != 1 {
 					t.Errorf("session %d", s.ID())
 				}
 				if calls++; calls <= 6 {
-					return errTest
+					return rig.ErrTest
 				}
 				return nil
 			}))
 		for i := range 6 {
-			fail := next[resock.FailEvent](client)
-			if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Attempt != i+1 || !errors.Is(fail.Err, errTest) {
+			fail := rig.Next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Attempt != i+1 || !errors.Is(fail.Err, rig.ErrTest) {
 				t.Errorf("%+v", fail)
 			}
 			if fail.Next != resock.StateWaiting || fail.RetryIn > time.Second<<i {
 				t.Errorf("next %v in %v", fail.Next, fail.RetryIn)
 			}
 		}
-		if open := next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 7 {
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 7 {
 			t.Errorf("%+v", open)
 		}
 		if stats := client.Stats(); stats.Opens != 1 || stats.Attempts != 7 || stats.Fails != 6 {
@@ -471,16 +350,16 @@ func TestOnOpenError(t *testing.T) {
 }
 
 func TestOnOpenGivesUp(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := start(t, "ws://a/", reach(s), resock.WithMaxAttempts(2),
-			resock.WithOnOpen(func(context.Context, *resock.Session) error { return errTest }))
-		next[resock.FailEvent](client)
-		if fail := next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithMaxAttempts(2),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { return rig.ErrTest }))
+		rig.Next[resock.FailEvent](client)
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
 			t.Errorf("%+v", fail)
 		}
 		<-client.Done()
 		var giveUp *resock.GiveUpError
-		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Attempts != 2 || !errors.Is(err, errTest) {
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Attempts != 2 || !errors.Is(err, rig.ErrTest) {
 			t.Errorf("ended by %v", err)
 		}
 	})
@@ -514,10 +393,10 @@ func TestReceiveFails(t *testing.T) {
 		}), ignore, 0, nil, resock.StatusPolicyViolation},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				s.Script(test.server)
 				failures := make(chan resock.Failure, 1)
-				client := start(t, "ws://a/", reach(s),
+				client := rig.Start(t, "ws://a/", rig.Reach(s),
 					resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 						test.hook(ctx, s)
 						return nil
@@ -526,7 +405,7 @@ func TestReceiveFails(t *testing.T) {
 						failures <- f
 						return resock.Decision{Action: resock.ActionStop}
 					}))
-				fail := next[resock.FailEvent](client)
+				fail := rig.Next[resock.FailEvent](client)
 				if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Took != test.took {
 					t.Errorf("%+v", fail)
 				}
@@ -553,7 +432,7 @@ func TestDefaultRetryPolicy(t *testing.T) {
 	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
 	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
 		for _, attempt := range []int{1, 2, 1000000} {
-			check(resock.Failure{Phase: phase, Err: errTest, Code: -1, Attempt: attempt}, retry, 0, 1)
+			check(resock.Failure{Phase: phase, Err: rig.ErrTest, Code: -1, Attempt: attempt}, retry, 0, 1)
 		}
 	}
 	for status := 100; status <= 599; status++ {
@@ -592,9 +471,9 @@ func TestDefaultRetryPolicy(t *testing.T) {
 
 // TestRetryPolicyDecides: a policy's own decision is what happens.
 func TestRetryPolicyDecides(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		client := start(t, "ws://a/", reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			if f.Phase != resock.PhaseTCP {
 				t.Errorf("%+v", f)
 			}
@@ -609,13 +488,13 @@ func TestRetryPolicyDecides(t *testing.T) {
 			}
 			return d
 		}))
-		if fail := next[resock.FailEvent](client); fail.RetryIn < time.Minute || fail.RetryIn > time.Minute+500*time.Millisecond {
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < time.Minute || fail.RetryIn > time.Minute+500*time.Millisecond {
 			t.Errorf("retry in %v, want 1 min and some jitter", fail.RetryIn)
 		}
-		if fail := next[resock.FailEvent](client); fail.RetryIn < 15*time.Second || fail.RetryIn > 30*time.Second {
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < 15*time.Second || fail.RetryIn > 30*time.Second {
 			t.Errorf("retry in %v, want 15 s to 30 s", fail.RetryIn)
 		}
-		if fail := next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
 			t.Errorf("%+v", fail)
 		}
 		<-client.Done()
@@ -633,166 +512,166 @@ func twice(f func()) {
 }
 
 func TestSuspendIdle(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := prepare(t, "ws://a/", reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s))
 		r.Resume() // no-op
 		twice(r.Suspend)
-		r.is(resock.StateIdle)
-		r.run()
-		r.quiet(time.Hour)
-		r.is(resock.StateSuspended)
+		r.Is(resock.StateIdle)
+		r.Go()
+		r.Quiet(time.Hour)
+		r.Is(resock.StateSuspended)
 		if len(s.Attempts()) != 0 {
 			t.Error("dialed while suspended")
 		}
 		began := time.Now()
 		twice(r.Resume)
-		if open := next[resock.OpenEvent](r); open.Attempt != 1 {
+		if open := rig.Next[resock.OpenEvent](r); open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
-		within(t, began, 0, 0)
+		rig.Within(t, began, 0, 0)
 	})
 }
 
 func TestSuspendConnecting(t *testing.T) {
 	for _, where := range []string{"dial", "hook"} {
 		t.Run(where, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				hang := where == "hook"
 				if !hang {
 					s.Script(resocktest.StallDial())
 				}
-				client := start(t, "ws://a/", reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+				client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 					if hang {
 						_, _, err := s.Receive(ctx)
 						return err
 					}
 					return nil
 				}))
-				client.is(resock.StateConnecting)
+				client.Is(resock.StateConnecting)
 				began := time.Now()
 				twice(client.Suspend)
-				if fail := next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
+				if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
 					t.Errorf("%+v", fail)
 				}
-				within(t, began, 0, 0)
-				client.quiet(time.Hour)
-				client.is(resock.StateSuspended)
+				rig.Within(t, began, 0, 0)
+				client.Quiet(time.Hour)
+				client.Is(resock.StateSuspended)
 				s.Script(resocktest.Hold())
 				hang = false
 				began = time.Now()
 				twice(client.Resume)
-				if open := next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
+				if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
 					t.Errorf("%+v", open)
 				}
-				within(t, began, 0, 0)
+				rig.Within(t, began, 0, 0)
 			})
 		})
 	}
 }
 
 func TestSuspendOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := start(t, "ws://a/", reach(s))
-		next[resock.OpenEvent](client)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
 		s.Accept()
 		client.Resume() // no-op
-		client.is(resock.StateOpen)
+		client.Is(resock.StateOpen)
 		twice(client.Suspend)
-		if event := next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
+		if event := rig.Next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
 			t.Errorf("%+v", event)
 		}
 		if err := client.Enqueue(resock.MessageText, []byte("later")); err != nil {
 			t.Error(err)
 		}
-		client.quiet(time.Hour)
-		client.is(resock.StateSuspended)
+		client.Quiet(time.Hour)
+		client.Is(resock.StateSuspended)
 		began := time.Now()
 		twice(client.Resume)
-		if open := next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
 			t.Errorf("%+v", open)
 		}
 		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
 			t.Errorf("received %q, %v", message.Data, err)
 		}
-		within(t, began, 0, 0)
+		rig.Within(t, began, 0, 0)
 	})
 }
 
 func TestSuspendWaiting(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		client := start(t, "ws://a/", reach(s), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
 			return resock.Decision{After: 10 * time.Hour}
 		}))
-		next[resock.FailEvent](client)
-		client.is(resock.StateWaiting)
+		rig.Next[resock.FailEvent](client)
+		client.Is(resock.StateWaiting)
 		twice(client.Suspend)
-		client.is(resock.StateSuspended)
-		client.quiet(20 * time.Minute)
+		client.Is(resock.StateSuspended)
+		client.Quiet(20 * time.Minute)
 		began := time.Now()
 		twice(client.Resume)
-		if fail := next[resock.FailEvent](client); fail.Attempt != 1 {
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
 			t.Errorf("attempt %d after Resume, want 1", fail.Attempt)
 		}
-		within(t, began, 0, 0)
+		rig.Within(t, began, 0, 0)
 
 		// A Resume right behind the Suspend does no less.
-		client.is(resock.StateWaiting)
+		client.Is(resock.StateWaiting)
 		client.Suspend()
 		client.Resume()
-		if fail := next[resock.FailEvent](client); fail.Attempt != 1 {
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
 			t.Errorf("attempt %d after Suspend and Resume, want 1", fail.Attempt)
 		}
-		within(t, began, 0, 0)
-		client.is(resock.StateWaiting)
+		rig.Within(t, began, 0, 0)
+		client.Is(resock.StateWaiting)
 		if dials := len(s.Attempts()); dials != 3 {
 			t.Errorf("%d dials, want 3", dials)
 		}
 
 		// Without a Suspend it does nothing.
 		client.Resume()
-		client.quiet(time.Hour)
-		client.is(resock.StateWaiting)
+		client.Quiet(time.Hour)
+		client.Is(resock.StateWaiting)
 	})
 }
 
 func TestSuspendOffline(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{offline: true}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network))
-		client.is(resock.StateOffline)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Is(resock.StateOffline)
 		twice(client.Suspend)
-		client.is(resock.StateSuspended)
-		network.set(true)
-		client.quiet(time.Minute)
-		client.is(resock.StateSuspended)
-		network.set(false)
+		client.Is(resock.StateSuspended)
+		network.Set(true)
+		client.Quiet(time.Minute)
+		client.Is(resock.StateSuspended)
+		network.Set(false)
 		twice(client.Resume)
-		client.is(resock.StateOffline)
-		client.quiet(time.Minute)
+		client.Is(resock.StateOffline)
+		client.Quiet(time.Minute)
 		if len(s.Attempts()) != 0 {
 			t.Error("dialed without a network")
 		}
-		network.set(true)
-		next[resock.OpenEvent](client)
+		network.Set(true)
+		rig.Next[resock.OpenEvent](client)
 	})
 }
 
 func TestSuspendClosed(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := start(t, "ws://a/", reach(s))
-		next[resock.OpenEvent](client)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
 		client.Suspend()
-		next[resock.CloseEvent](client)
-		client.is(resock.StateSuspended)
+		rig.Next[resock.CloseEvent](client)
+		client.Is(resock.StateSuspended)
 		_ = client.Close(resock.StatusNormalClosure, "")
-		if event, more := <-client.events; more {
+		if event, more := <-client.Events; more {
 			t.Errorf("%#v after a Close while suspended", event)
 		}
 		<-client.Done()
 		twice(client.Suspend)
 		twice(client.Resume)
-		client.is(resock.StateClosed)
+		client.Is(resock.StateClosed)
 		if len(s.Attempts()) != 1 {
 			t.Errorf("%d dials", len(s.Attempts()))
 		}
@@ -800,18 +679,18 @@ func TestSuspendClosed(t *testing.T) {
 }
 
 func TestMaxSessionAge(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := start(t, "ws://a/", reach(s), resock.WithMaxSessionAge(10*time.Minute),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithMaxSessionAge(10*time.Minute),
 			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 				t.Errorf("asked about %+v, which is no failure", f)
 				return resock.Decision{}
 			}))
 		ages := make(map[time.Duration]bool)
 		for session := uint64(1); session <= 5; session++ {
-			if open := next[resock.OpenEvent](client); open.Session != session || open.Attempt != 1 {
+			if open := rig.Next[resock.OpenEvent](client); open.Session != session || open.Attempt != 1 {
 				t.Errorf("%+v", open)
 			}
-			event := next[resock.CloseEvent](client)
+			event := rig.Next[resock.CloseEvent](client)
 			if event.Code != 1000 || !event.Clean || event.Next != resock.StateConnecting || event.RetryIn != 0 {
 				t.Errorf("%+v", event)
 			}
@@ -843,34 +722,34 @@ func (g *gate) Wait(ctx context.Context) error {
 }
 
 func TestDialLimiter(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		g := &gate{make(chan error), make(chan struct{}, 10)}
-		client := start(t, "ws://a/", reach(s), resock.WithDialLimiter(g))
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
 		<-g.asked
-		client.quiet(30 * time.Minute) // far longer than the dial timeout
-		client.is(resock.StateConnecting)
+		client.Quiet(30 * time.Minute) // far longer than the dial timeout
+		client.Is(resock.StateConnecting)
 		if attempts := client.Stats().Attempts; attempts != 0 || len(s.Attempts()) != 0 {
 			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, len(s.Attempts()))
 		}
-		g.tokens <- errTest
-		if fail := next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, errTest) {
+		g.tokens <- rig.ErrTest
+		if fail := rig.Next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, rig.ErrTest) {
 			t.Errorf("%+v", fail)
 		}
 		<-g.asked
 		g.tokens <- nil
-		next[resock.OpenEvent](client)
+		rig.Next[resock.OpenEvent](client)
 
 		// A second client shares it, and is freed from it by Close and Suspend.
-		other := start(t, "ws://a/", reach(s), resock.WithDialLimiter(g))
+		other := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
 		<-g.asked
 		other.Suspend()
-		if fail := next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
+		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
 			t.Errorf("%+v", fail)
 		}
 		other.Resume()
 		<-g.asked
 		_ = other.Close(resock.StatusNormalClosure, "")
-		if fail := next[resock.FailEvent](other); fail.Next != resock.StateClosed {
+		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateClosed {
 			t.Errorf("%+v", fail)
 		}
 		<-other.Done()
@@ -881,88 +760,88 @@ func TestDialLimiter(t *testing.T) {
 }
 
 func TestOfflineFromTheStart(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{offline: true}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network))
-		client.quiet(time.Hour / 2)
-		network.set(false) // a change to no better
-		client.quiet(time.Hour / 2)
-		client.is(resock.StateOffline)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Quiet(time.Hour / 2)
+		network.Set(false) // a change to no better
+		client.Quiet(time.Hour / 2)
+		client.Is(resock.StateOffline)
 		if stats := client.Stats(); stats.Attempts != 0 || len(s.Attempts()) != 0 {
 			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, len(s.Attempts()))
 		}
 		began := time.Now()
-		network.set(true)
-		if open := next[resock.OpenEvent](client); open.Attempt != 1 {
+		network.Set(true)
+		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
-		within(t, began, 0, 500*time.Millisecond)
+		rig.Within(t, began, 0, 500*time.Millisecond)
 		_ = client.Close(resock.StatusNormalClosure, "")
-		<-client.returned
-		if len(network.subscribers) != 1 || network.stopped != 1 {
-			t.Errorf("%d subscriptions, %d of them ended", len(network.subscribers), network.stopped)
+		<-client.Returned()
+		if begun, stopped := network.Subscriptions(); begun != 1 || stopped != 1 {
+			t.Errorf("%d subscriptions, %d of them ended", begun, stopped)
 		}
 	})
 }
 
 func TestOfflineWhileWaiting(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		network := &fakeNetwork{}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			return resock.Decision{After: time.Minute}
 		}))
-		if fail := next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
 			t.Errorf("%+v", fail)
 		}
-		network.set(false)
-		client.is(resock.StateOffline)
-		client.quiet(10 * time.Second)
+		network.Set(false)
+		client.Is(resock.StateOffline)
+		client.Quiet(10 * time.Second)
 		began := time.Now()
-		network.set(true)
-		client.is(resock.StateWaiting)
+		network.Set(true)
+		client.Is(resock.StateWaiting)
 		// Offline was no attempt, and what the server asked for still holds.
-		if fail := next[resock.FailEvent](client); fail.Attempt != 2 {
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 2 {
 			t.Errorf("attempt %d, want 2", fail.Attempt)
 		}
-		within(t, began, 49*time.Second, 51*time.Second)
+		rig.Within(t, began, 49*time.Second, 51*time.Second)
 
 		s.Script(resocktest.StallDial()) // and lost during an attempt
 		s.Restart()
 		began = time.Now()
-		client.quiet(time.Minute + time.Second)
-		client.is(resock.StateConnecting)
-		network.set(false)
-		if fail := next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+		client.Quiet(time.Minute + time.Second)
+		client.Is(resock.StateConnecting)
+		network.Set(false)
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
 			t.Errorf("%+v", fail)
 		}
-		within(t, began, time.Minute, 71*time.Second)
+		rig.Within(t, began, time.Minute, 71*time.Second)
 	})
 }
 
 // TestNetworkLostWhileOpen: the probe finds the dead connection, and the client
 // waits for the network.
 func TestNetworkLostWhileOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
-		next[resock.OpenEvent](client)
-		client.quiet(time.Minute - time.Second)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
+		rig.Next[resock.OpenEvent](client)
+		client.Quiet(time.Minute - time.Second)
 		s.Accept().StopReading()
 		began := time.Now()
-		network.set(false)
-		fail := next[resock.FailEvent](client)
+		network.Set(false)
+		fail := rig.Next[resock.FailEvent](client)
 		if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) || fail.Next != resock.StateOffline || fail.RetryIn != 0 {
 			t.Errorf("%+v", fail)
 		}
-		within(t, began, 5*time.Second, 5*time.Second)
-		client.quiet(time.Minute)
+		rig.Within(t, began, 5*time.Second, 5*time.Second)
+		client.Quiet(time.Minute)
 		began = time.Now()
-		network.set(true)
-		if open := next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 {
+		network.Set(true)
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
-		within(t, began, 0, 500*time.Millisecond)
+		rig.Within(t, began, 0, 500*time.Millisecond)
 	})
 }
 
@@ -979,15 +858,15 @@ func TestProbe(t *testing.T) {
 	for name, heartbeat := range heartbeats {
 		t.Run(name, func(t *testing.T) {
 			for after := time.Duration(0); after < 40*time.Second; after += 1300 * time.Millisecond {
-				virtual(t, func(t *testing.T, s *resocktest.Server) {
-					network := &fakeNetwork{}
-					client := start(t, "ws://a/", append(heartbeat, reach(s), resock.WithNetwork(network))...)
-					next[resock.OpenEvent](client)
-					client.quiet(after)
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					network := new(rig.Network)
+					client := rig.Start(t, "ws://a/", append(heartbeat, rig.Reach(s), resock.WithNetwork(network))...)
+					rig.Next[resock.OpenEvent](client)
+					client.Quiet(after)
 					s.Accept().StopReading()
 					began := time.Now()
-					network.set(true)
-					if fail := next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
+					network.Set(true)
+					if fail := rig.Next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
 						t.Errorf("%+v", fail)
 					}
 					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // looks are at least 1 ms apart
@@ -1001,17 +880,17 @@ func TestProbe(t *testing.T) {
 
 // TestProbeFlapping: changes that never end do not put off the verdict.
 func TestProbeFlapping(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
-		next[resock.OpenEvent](client)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
+		rig.Next[resock.OpenEvent](client)
 		s.Accept().StopReading()
 		began := time.Now()
 		for range 10 {
-			network.set(true)
+			network.Set(true)
 			select {
-			case <-client.events:
-				within(t, began, 10*time.Second, 10*time.Second)
+			case <-client.Events:
+				rig.Within(t, began, 10*time.Second, 10*time.Second)
 				return
 			case <-time.After(3 * time.Second):
 			}
@@ -1023,14 +902,14 @@ func TestProbeFlapping(t *testing.T) {
 // TestProbeBesideBeats: the server gets the messages that it asked for at their
 // time, however often the network changes.
 func TestProbeBesideBeats(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
-		next[resock.OpenEvent](client)
+		rig.Next[resock.OpenEvent](client)
 		for range 100 {
-			network.set(true)
-			client.quiet(time.Second)
+			network.Set(true)
+			client.Quiet(time.Second)
 		}
 		if beats := len(s.Accept().Received().Messages); beats < 9 || beats > 11 {
 			t.Errorf("%d beats in 100 s, want one per 10 s", beats)
@@ -1040,20 +919,20 @@ func TestProbeBesideBeats(t *testing.T) {
 
 // TestProbeHealthy: changes do no harm to a connection that is well.
 func TestProbeHealthy(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := &fakeNetwork{}
-		client := start(t, "ws://a/", reach(s), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
-		next[resock.OpenEvent](client)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
+		rig.Next[resock.OpenEvent](client)
 		for range 20 {
 			out := client.Stats().BytesOut
-			network.set(true)
-			client.quiet(7 * time.Second)
+			network.Set(true)
+			client.Quiet(7 * time.Second)
 			if sent := client.Stats().BytesOut - out; sent != 10 {
 				t.Errorf("%d bytes sent, want those of one ping", sent)
 			}
 		}
-		client.quiet(time.Hour / 2)
-		client.is(resock.StateOpen)
+		client.Quiet(time.Hour / 2)
+		client.Is(resock.StateOpen)
 	})
 }
 
@@ -1061,17 +940,17 @@ func TestProbeHealthy(t *testing.T) {
 func TestLoopbackNeedsNoNetwork(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
 		t.Run(host, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				network := &fakeNetwork{offline: true}
-				client := start(t, "ws://"+host+":8080/", reach(s), resock.WithNetwork(network))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				network := rig.Offline()
+				client := rig.Start(t, "ws://"+host+":8080/", rig.Reach(s), resock.WithNetwork(network))
 				began := time.Now()
-				next[resock.OpenEvent](client)
-				network.set(false)
-				client.quiet(time.Minute)
+				rig.Next[resock.OpenEvent](client)
+				network.Set(false)
+				client.Quiet(time.Minute)
 				client.Reconnect()
-				next[resock.CloseEvent](client)
-				next[resock.OpenEvent](client)
-				within(t, began, time.Minute, time.Minute)
+				rig.Next[resock.CloseEvent](client)
+				rig.Next[resock.OpenEvent](client)
+				rig.Within(t, began, time.Minute, time.Minute)
 			})
 		})
 	}

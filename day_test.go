@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -26,10 +27,10 @@ func resockGoroutines() (n int) {
 }
 
 func TestDayOfHeartbeats(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(30*time.Second, 10*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(30*time.Second, 10*time.Second))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		for range 24 {
 			time.Sleep(time.Hour)
 			synctest.Wait()
@@ -37,7 +38,7 @@ func TestDayOfHeartbeats(t *testing.T) {
 				t.Fatalf("an open client is %d goroutines, want the one of Run", n)
 			}
 		}
-		if stats := r.client.Stats(); stats.Fails != 0 || stats.State != resock.StateOpen || stats.RoundTrip < 0 {
+		if stats := r.Stats(); stats.Fails != 0 || stats.State != resock.StateOpen || stats.RoundTrip < 0 {
 			t.Errorf("after a day: %+v", stats)
 		}
 		// Each silence is cut short by up to a tenth.
@@ -48,18 +49,18 @@ func TestDayOfHeartbeats(t *testing.T) {
 }
 
 func TestDayOfReconnecting(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			_ = c.Push("push")
 			time.Sleep(time.Minute)
 			c.Drop()
 		})
-		r := startVirtualRig(t, s)
+		r := rig.Reaching(t, s)
 		sessions := uint64(0)
 		for started := time.Now(); time.Since(started) < day; {
-			sessions = r.open().Session
-			r.message("push")
-			if fail := r.fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
+			sessions = r.Open().Session
+			r.Message("push")
+			if fail := r.Fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
 				t.Errorf("session %d: retry in %v after a stable session", sessions, fail.RetryIn)
 			}
 		}
@@ -70,9 +71,9 @@ func TestDayOfReconnecting(t *testing.T) {
 }
 
 func TestDayWithoutAServer(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		client, err := resock.New(s.URL, reach(s))
+		client, err := resock.New(s.URL, rig.Reach(s))
 		if err != nil {
 			t.Fatal(err)
 		}

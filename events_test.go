@@ -12,6 +12,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // A server that does not answer the close frame does not take the CloseEvent
@@ -25,9 +26,9 @@ func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 			}))
 			events := grammar.Tee(t, client, resock.WithOverflow(overflow))
 			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			client.Close(resock.StatusNormalClosure, "")
-			if closed := await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
+			if closed := rig.Await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
 				t.Errorf("%+v", closed)
 			}
 			if event, ok := <-events; ok {
@@ -51,13 +52,13 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		synctest.Wait() // the client reads
 
 		ctx, leave := context.WithCancel(context.Background())
 		late := client.Subscribe(ctx, resock.WithBuffer(0))
 		say <- "one"
-		await[resock.MessageEvent](t, events)
+		rig.Await[resock.MessageEvent](t, events)
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -72,7 +73,7 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 		}()
 		say <- "two"
 		<-done
-		await[resock.MessageEvent](t, events)
+		rig.Await[resock.MessageEvent](t, events)
 		for event := range (&grammar.Checker{Late: true}).All(t, late) {
 			t.Errorf("after leaving: %+v", event)
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -26,7 +27,7 @@ func flushUntil(ctx context.Context, client *resock.Client) <-chan error {
 // waits checks that a Flush goes on.
 func waits(t *testing.T, what string, done <-chan error) {
 	t.Helper()
-	if err, ok := settled(done); ok {
+	if err, ok := rig.Settled(done); ok {
 		t.Fatalf("%s: Flush does not wait: %v", what, err)
 	}
 }
@@ -34,35 +35,36 @@ func waits(t *testing.T, what string, done <-chan error) {
 // ends checks that a Flush is over with an error, or with none.
 func ends(t *testing.T, what string, done <-chan error, want error) {
 	t.Helper()
-	if err, ok := settled(done); !ok || !errors.Is(err, want) || (want == nil) != (err == nil) {
+	if err, ok := rig.Settled(done); !ok || !errors.Is(err, want) || (want == nil) != (err == nil) {
 		t.Errorf("%s: Flush is over %t: %v, want %v", what, ok, err, want)
 	}
 }
 
 // silentRig is a client without heartbeats, so that all pings are of Flush, and a
 // server that answers them by hand.
-func silentRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) (*rig, *resocktest.Conn) {
-	r := startVirtualRig(t, s, append([]resock.Option{resock.WithHeartbeat(0, 0)}, opts...)...)
+func silentRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) (*rig.Client, *resocktest.Conn) {
+	r := rig.Reaching(t, s, append([]resock.Option{resock.WithHeartbeat(0, 0)}, opts...)...)
 	c := s.Accept()
 	c.IgnorePings()
-	r.open()
+	r.Open()
 	return r, c
 }
 
 // pong answers the n-th ping, from 1.
 func pong(c *resocktest.Conn, n byte) { _ = c.Pong("\x00\x00\x00" + string(rune(n))) }
 
-func (r *rig) send(text string) {
-	r.t.Helper()
-	if err := r.client.Send(context.Background(), resock.MessageText, []byte(text)); err != nil {
-		r.t.Error(err)
+// send sends a text message.
+func send(t *testing.T, r *rig.Client, text string) {
+	t.Helper()
+	if err := r.Send(context.Background(), resock.MessageText, []byte(text)); err != nil {
+		t.Error(err)
 	}
 }
 
 // Without anything that the server has not answered for, Flush returns at once.
 func TestFlushOfNothing(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0))
 		ends(t, "before Run", flush(client), nil)
 		go client.Run(context.Background())
 		c := s.Accept()
@@ -86,12 +88,12 @@ func TestFlushOfNothing(t *testing.T) {
 // The answer must follow what Flush waits for. Several of them share a ping, and one
 // that came later does not do for those that came before it in vain.
 func TestFlushWaitsForTheAnswer(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, c := silentRig(t, s)
-		r.send("a")
-		first, second := flush(r.client), flush(r.client)
-		r.send("b")
-		third := flush(r.client)
+		send(t, r, "a")
+		first, second := flush(r.Client), flush(r.Client)
+		send(t, r, "b")
+		third := flush(r.Client)
 		waits(t, "the first", first)
 		_ = c.Pong("")
 		_ = c.Pong("\x00\x00\x00\x02") // not sent yet
@@ -108,36 +110,36 @@ func TestFlushWaitsForTheAnswer(t *testing.T) {
 		}
 		pong(c, 2)
 		ends(t, "the third", third, nil)
-		ends(t, "of what is answered for", flush(r.client), nil)
+		ends(t, "of what is answered for", flush(r.Client), nil)
 	})
 }
 
 // Any ping that followed does, also one that is not for Flush.
 func TestFlushIsAnsweredByAnyPing(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		network := new(fakeNetwork)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
 		r, c := silentRig(t, s, resock.WithNetwork(network))
 		probe := func() {
-			network.set(true)
+			network.Set(true)
 			synctest.Wait()
 		}
-		r.send("a")
-		done := flush(r.client)
+		send(t, r, "a")
+		done := flush(r.Client)
 		probe()
 		waits(t, "unanswered", done)
 		pong(c, 2)
 		ends(t, "by the second ping", done, nil)
-		r.send("b")
+		send(t, r, "b")
 		probe()
 		pong(c, 3)
-		ends(t, "of what was asked for already", flush(r.client), nil)
+		ends(t, "of what was asked for already", flush(r.Client), nil)
 	})
 }
 
 // Flush waits for what is queued or being written, in the next session if need be.
 func TestFlushOfTheQueue(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour))
 		if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +151,7 @@ func TestFlushOfTheQueue(t *testing.T) {
 		go client.Run(context.Background())
 		c := s.Accept()
 		ends(t, "when it was sent", done, nil)
-		if got := fmt.Sprint(payloads(c)); got != "[a b]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[a b]" {
 			t.Errorf("received %s", got)
 		}
 		c.StopReading()
@@ -168,8 +170,8 @@ func TestFlushOfTheQueue(t *testing.T) {
 
 // What was given up meanwhile is not waited for, and needs no ping.
 func TestFlushOfWhatExpires(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0))
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithTTL(time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -188,29 +190,29 @@ func TestFlushOfWhatExpires(t *testing.T) {
 // question; what it did not take is for the next one.
 func TestFlushAndALostSession(t *testing.T) {
 	t.Run("taken", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
-			r.send("a")
-			done := flush(r.client)
+			send(t, r, "a")
+			done := flush(r.Client)
 			c.Drop()
 			ends(t, "lost", done, resock.ErrMaybeSent)
-			r.fail(resock.PhaseRead)
+			r.Fail(resock.PhaseRead)
 		})
 	})
 	t.Run("answered", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
-			r.send("a")
-			asked := flush(r.client)
+			send(t, r, "a")
+			asked := flush(r.Client)
 			pong(c, 1)
 			ends(t, "answered", asked, nil)
 			c.Drop()
-			r.fail(resock.PhaseRead)
-			outcome := r.enqueue("b")
-			done := flush(r.client)
+			r.Fail(resock.PhaseRead)
+			outcome := r.Queue("b")
+			done := flush(r.Client)
 			waits(t, "between sessions", done)
 			second := s.Accept()
-			r.open()
+			r.Open()
 			ends(t, "in the next session", done, nil)
 			if err := <-outcome; err != nil || len(second.Received().Pings) != 1 {
 				t.Errorf("%v, %d pings", err, len(second.Received().Pings))
@@ -218,13 +220,13 @@ func TestFlushAndALostSession(t *testing.T) {
 		})
 	})
 	t.Run("behind a write", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
 			c.StopReading()
 			large := make(chan error, 1)
-			go func() { large <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+			go func() { large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
 			synctest.Wait()
-			done := flush(r.client)
+			done := flush(r.Client)
 			c.Reset()
 			ends(t, "lost", done, resock.ErrMaybeSent)
 			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
@@ -276,9 +278,9 @@ func TestFlushAndALostSession(t *testing.T) {
 
 // What OnOpen sent is covered by a Flush that comes then, and not by one from before.
 func TestFlushAndOnOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		steps := make(chan error)
-		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 			steps <- nil
 			<-steps
 			if err := session.Send(ctx, resock.MessageText, []byte("hello")); err != nil {
@@ -287,17 +289,17 @@ func TestFlushAndOnOpen(t *testing.T) {
 			steps <- nil
 			return <-steps
 		}))
-		if err := r.client.Enqueue(resock.MessageText, []byte("a")); err != nil {
+		if err := r.Enqueue(resock.MessageText, []byte("a")); err != nil {
 			t.Fatal(err)
 		}
-		before := flush(r.client)
+		before := flush(r.Client)
 		<-steps // the session is in OnOpen, and took nothing so far
-		between := flush(r.client)
+		between := flush(r.Client)
 		steps <- nil
 		<-steps
-		during := flush(r.client)
+		during := flush(r.Client)
 		steps <- errors.New("no")
-		r.fail(resock.PhaseSetup)
+		r.Fail(resock.PhaseSetup)
 		ends(t, "of the hook's message", during, resock.ErrMaybeSent)
 		waits(t, "of the queue", before)
 		waits(t, "before the hook's message", between)
@@ -305,7 +307,7 @@ func TestFlushAndOnOpen(t *testing.T) {
 		steps <- nil
 		<-steps
 		steps <- nil
-		r.open()
+		r.Open()
 		ends(t, "in the next session", before, nil)
 		ends(t, "in the next session", between, nil)
 	})
@@ -314,14 +316,14 @@ func TestFlushAndOnOpen(t *testing.T) {
 // A server that answers nothing is waited for until the context ends, wherever Flush
 // stands by then.
 func TestFlushUntilItsContextEnds(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
-		r.send("a")
+		send(t, r, "a")
 		flushFor := func(d time.Duration) error {
 			ctx, cancel := context.WithTimeout(context.Background(), d)
 			defer cancel()
 			began := time.Now()
-			err := r.client.Flush(ctx)
+			err := r.Flush(ctx)
 			if took := time.Since(began); took != d {
 				t.Errorf("it took %v of %v", took, d)
 			}
@@ -331,9 +333,9 @@ func TestFlushUntilItsContextEnds(t *testing.T) {
 			t.Errorf("unanswered: %v", err)
 		}
 		c.StopReading()
-		go r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		go r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
 		synctest.Wait()
-		queued := r.enqueue("b")
+		queued := r.Queue("b")
 		if err := flushFor(time.Second); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("in the queue: %v", err)
 		}
@@ -341,7 +343,7 @@ func TestFlushUntilItsContextEnds(t *testing.T) {
 		if err := <-queued; err != nil {
 			t.Error(err)
 		}
-		done := flush(r.client)
+		done := flush(r.Client)
 		pong(c, 1)
 		waits(t, "for what followed", done)
 		pong(c, 2)
@@ -351,32 +353,32 @@ func TestFlushUntilItsContextEnds(t *testing.T) {
 
 // When the client closes, a Flush is told the truth about what it waits for.
 func TestFlushAndClose(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, _ := silentRig(t, s)
-		r.send("a")
-		done := flush(r.client)
-		r.client.Close(resock.StatusNormalClosure, "")
-		<-r.client.Done()
+		send(t, r, "a")
+		done := flush(r.Client)
+		r.Close(resock.StatusNormalClosure, "")
+		<-r.Done()
 		ends(t, "unanswered", done, resock.ErrMaybeSent)
 	})
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
-		queued := r.enqueue(strings.Repeat("a", 1<<20))
-		done := flush(r.client)
-		r.client.Close(resock.StatusNormalClosure, "")
+		queued := r.Queue(strings.Repeat("a", 1<<20))
+		done := flush(r.Client)
+		r.Close(resock.StatusNormalClosure, "")
 		waits(t, "while it closes", done)
 		c.StartReading()
-		<-r.client.Done()
+		<-r.Done()
 		ends(t, "answered", done, nil)
 		if err := <-queued; err != nil {
 			t.Error(err)
 		}
 	})
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
 			t.Fatal(err)
 		}
@@ -389,19 +391,19 @@ func TestFlushAndClose(t *testing.T) {
 
 // 1,000 Flushes, whose contexts end or not, with Sends between them.
 func TestFlushMany(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		ctx, cancel := context.WithCancel(context.Background())
 		var patient, others []<-chan error
 		c.IgnorePings()
 		for i := range 1000 {
 			if i%10 == 0 {
-				r.send(fmt.Sprint(i))
+				send(t, r, fmt.Sprint(i))
 			}
-			patient = append(patient, flush(r.client))
-			others = append(others, flushUntil(ctx, r.client))
+			patient = append(patient, flush(r.Client))
+			others = append(others, flushUntil(ctx, r.Client))
 		}
 		cancel()
 		for _, done := range others {
@@ -437,9 +439,9 @@ func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(time.Minute, 20*time.Second))
-				abandon(context.Background(), client, resock.WithBuffer(3), resock.WithLabel("slow"))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Minute, 20*time.Second))
+				rig.Abandon(context.Background(), client, resock.WithBuffer(3), resock.WithLabel("slow"))
 				go client.Run(context.Background())
 				c := s.Accept()
 				c.IgnorePings()
@@ -455,11 +457,11 @@ func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
 			})
 		})
 	}
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) { _ = c.Push("x"); <-c.Done() })
 		errs := make(chan error, 1)
 		var client *resock.Client
-		client = newClientOf(t, s.URL, reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
 			errs <- client.Flush(ctx)
 			return true
 		}))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -60,33 +61,33 @@ func (g *turnstile) is(t *testing.T, what string, asked, ended int) {
 // Messages pass one by one, in order, each asked for once and written before the next
 // one asks.
 func TestSendLimiter(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		r := startVirtualRig(t, s, resock.WithSendLimiter(gate),
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate),
 			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				return session.Send(ctx, resock.MessageText, []byte("hello"))
 			}))
 		c := s.Accept()
-		queued := r.enqueue("queued")
+		queued := r.Queue("queued")
 		gate.is(t, "in OnOpen", 1, 0)
-		if got := payloads(c); len(got) != 0 {
+		if got := rig.Payloads(c); len(got) != 0 {
 			t.Errorf("received %q before it passed", got)
 		}
 		gate.pass <- struct{}{}
-		r.open()
+		r.Open()
 		sent := make(chan error, 1)
-		go func() { sent <- r.client.Send(context.Background(), resock.MessageText, []byte("sent")) }()
+		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("sent")) }()
 		gate.is(t, "after OnOpen", 2, 0)
-		if got := fmt.Sprint(payloads(c)); got != "[hello]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello]" {
 			t.Errorf("received %s", got)
 		}
-		done := flush(r.client)
+		done := flush(r.Client)
 		gate.pass <- struct{}{}
 		gate.is(t, "after the queued one", 3, 0)
 		if err := <-queued; err != nil {
 			t.Error(err)
 		}
-		if got := fmt.Sprint(payloads(c)); got != "[hello queued]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued]" {
 			t.Errorf("received %s", got)
 		}
 		waits(t, "behind one that has not passed", done)
@@ -96,7 +97,7 @@ func TestSendLimiter(t *testing.T) {
 		}
 		ends(t, "when all have passed", done, nil)
 		gate.is(t, "in the end", 3, 0)
-		if got := fmt.Sprint(payloads(c)); got != "[hello queued sent]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued sent]" {
 			t.Errorf("received %s", got)
 		}
 	})
@@ -108,7 +109,7 @@ func TestSendLimiterAndBeats(t *testing.T) {
 		"messages": resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }),
 		"pings":    nil,
 	} {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			gate := newTurnstile()
 			opts := []resock.Option{resock.WithSendLimiter(gate), resock.WithHeartbeat(time.Second, 0)}
 			if opt != nil {
@@ -116,13 +117,13 @@ func TestSendLimiterAndBeats(t *testing.T) {
 			} else {
 				opts[1] = resock.WithHeartbeat(time.Second, time.Second)
 			}
-			r := startVirtualRig(t, s, opts...)
+			r := rig.Reaching(t, s, opts...)
 			c := s.Accept()
-			r.open()
-			queued := r.enqueue("x")
+			r.Open()
+			queued := r.Queue("x")
 			gate.is(t, name, 1, 0)
 			time.Sleep(10 * time.Second)
-			if beats := len(payloads(c)) + len(c.Received().Pings); beats < 9 {
+			if beats := len(rig.Payloads(c)) + len(c.Received().Pings); beats < 9 {
 				t.Errorf("%d %s", beats, name)
 			}
 			gate.is(t, name, 1, 0)
@@ -136,16 +137,16 @@ func TestSendLimiterAndBeats(t *testing.T) {
 
 // The limiter waits no longer than the message does, nor than the session.
 func TestSendLimiterContexts(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		r := startVirtualRig(t, s, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0))
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		began := time.Now()
 		send := func(ctx context.Context, opts ...resock.SendOption) error {
-			return r.client.Send(ctx, resock.MessageText, []byte("x"), opts...)
+			return r.Send(ctx, resock.MessageText, []byte("x"), opts...)
 		}
 		if err := send(ctx); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
 			t.Errorf("the context: %v after %v", err, time.Since(began))
@@ -155,8 +156,8 @@ func TestSendLimiterContexts(t *testing.T) {
 			t.Errorf("the TTL: %v after %v", err, time.Since(began))
 		}
 		gate.is(t, "the TTL", 2, 2)
-		option, told := outcome()
-		if err := r.client.Enqueue(resock.MessageText, nil, option, resock.WithTTL(time.Second)); err != nil {
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, option, resock.WithTTL(time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		gate.is(t, "the TTL in the queue", 3, 2)
@@ -165,26 +166,26 @@ func TestSendLimiterContexts(t *testing.T) {
 		}
 		gate.is(t, "the TTL in the queue", 3, 3)
 
-		bound, over := outcome()
-		if err := r.client.Enqueue(resock.MessageText, nil, bound, resock.WithSession(1)); err != nil {
+		bound, over := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, bound, resock.WithSession(1)); err != nil {
 			t.Fatal(err)
 		}
-		queued := r.enqueue("for the next session")
+		queued := r.Queue("for the next session")
 		gate.is(t, "the session", 4, 3)
 		c.Drop()
-		r.fail(resock.PhaseRead)
-		if err, ok := settled(over); err != resock.ErrSessionOver || !ok {
+		r.Fail(resock.PhaseRead)
+		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
 			t.Errorf("the session: %v", err)
 		}
 		gate.is(t, "the session", 4, 4)
 		s.Accept()
-		r.open()
+		r.Open()
 		gate.is(t, "the next session", 5, 4)
-		r.client.Reconnect()
-		r.closed(resock.StatusNormalClosure, "", true)
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", true)
 		gate.is(t, "another one", 5, 5)
 		s.Accept()
-		r.open()
+		r.Open()
 		gate.pass <- struct{}{}
 		if err := <-queued; err != nil {
 			t.Error(err)
@@ -195,21 +196,21 @@ func TestSendLimiterContexts(t *testing.T) {
 
 // An error of the limiter fails its message alone.
 func TestSendLimiterFails(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		gate.fail = errTest
+		gate.fail = rig.ErrTest
 		inHook := make(chan error, 1)
-		r := startVirtualRig(t, s, resock.WithSendLimiter(gate),
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate),
 			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				inHook <- session.Send(ctx, resock.MessageText, []byte("hello"))
 				return nil
 			}))
 		c := s.Accept()
-		r.open()
-		gate.fail = errTest
-		first, second := r.enqueue("first"), r.enqueue("second")
+		r.Open()
+		gate.fail = rig.ErrTest
+		first, second := r.Queue("first"), r.Queue("second")
 		for _, failed := range []<-chan error{inHook, first} {
-			if err := <-failed; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, errTest) {
+			if err := <-failed; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, rig.ErrTest) {
 				t.Errorf("what the limiter fails: %v", err)
 			}
 		}
@@ -217,7 +218,7 @@ func TestSendLimiterFails(t *testing.T) {
 		if err := <-second; err != nil {
 			t.Error(err)
 		}
-		if got := fmt.Sprint(payloads(c)); got != "[second]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[second]" {
 			t.Errorf("received %s", got)
 		}
 	})
@@ -241,7 +242,7 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		option, told := outcome()
+		option, told := rig.Outcome()
 		if err := client.Enqueue(resock.MessageText, []byte("x"), option); err != nil {
 			t.Fatal(err)
 		}
@@ -267,12 +268,12 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 // A limiter that lets nothing pass keeps nobody from closing, nor OnOpen from ending
 // in its time.
 func TestSendLimiterAndClose(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		client := newClientOf(t, s.URL, reach(s), resock.WithSendLimiter(gate), resock.WithCloseTimeout(3*time.Second))
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithSendLimiter(gate), resock.WithCloseTimeout(3*time.Second))
 		go client.Run(context.Background())
 		s.Accept()
-		option, told := outcome()
+		option, told := rig.Outcome()
 		if err := client.Enqueue(resock.MessageText, nil, option); err != nil {
 			t.Fatal(err)
 		}
@@ -288,16 +289,16 @@ func TestSendLimiterAndClose(t *testing.T) {
 		}
 		gate.is(t, "closed", 1, 1)
 	})
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
 		sent := make(chan error, 1)
-		r := startVirtualRig(t, s, resock.WithSendLimiter(gate), resock.WithDialTimeout(time.Second), resock.WithBackoff(time.Hour, time.Hour),
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate), resock.WithDialTimeout(time.Second), resock.WithBackoff(time.Hour, time.Hour),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				err := session.Send(context.Background(), resock.MessageText, nil)
 				sent <- err
 				return err
 			}))
-		if fail := r.fail(resock.PhaseSetup); fail.Took != time.Second || !strings.Contains(fail.Err.Error(), "not sent") {
+		if fail := r.Fail(resock.PhaseSetup); fail.Took != time.Second || !strings.Contains(fail.Err.Error(), "not sent") {
 			t.Errorf("%+v", fail)
 		}
 		if err := <-sent; !errors.Is(err, resock.ErrNotSent) {
@@ -309,17 +310,17 @@ func TestSendLimiterAndClose(t *testing.T) {
 
 // A Send that leaves while the limiter is asked for it leaves others behind it.
 func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		r := startVirtualRig(t, s, resock.WithSendLimiter(gate))
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		ctx, cancel := context.WithCancel(context.Background())
 		sent := make(chan error, 1)
-		go func() { sent <- r.client.Send(ctx, resock.MessageText, []byte("given up")) }()
+		go func() { sent <- r.Send(ctx, resock.MessageText, []byte("given up")) }()
 		synctest.Wait()
 		for i := range 3 {
-			r.enqueue(fmt.Sprint(i))
+			r.Queue(fmt.Sprint(i))
 		}
 		gate.is(t, "at first", 1, 0)
 		cancel()
@@ -330,7 +331,7 @@ func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
 			gate.pass <- struct{}{}
 		}
 		gate.is(t, "in the end", 4, 1)
-		if got := fmt.Sprint(payloads(c)); got != "[0 1 2]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[0 1 2]" {
 			t.Errorf("received %s", got)
 		}
 	})
@@ -345,13 +346,13 @@ func (d deafLimiter) Wait(context.Context) error {
 }
 
 func TestSendLimiterThatIsDeafAtTheClose(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		limiter := make(deafLimiter)
-		r := startVirtualRig(t, s, resock.WithSendLimiter(limiter))
+		r := rig.Reaching(t, s, resock.WithSendLimiter(limiter))
 		s.Accept()
-		r.open()
-		r.enqueue("waits")
-		closesInTime(t, r.client, 5*time.Second)
+		r.Open()
+		r.Queue("waits")
+		rig.ClosesWithin(t, r.Client, 5*time.Second)
 		close(limiter)
 	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 var loadClients = flag.Int("resock.clients", 200, "clients of TestManyClients; each takes a file descriptor here, and one of the server's process")
@@ -79,7 +80,7 @@ func measure(wanted func(usage) bool) (u usage) {
 		runtime.GC() // the pools are empty after the second
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
-		u.goroutines, u.descriptors = countResources()
+		u.goroutines, u.descriptors = rig.Resources()
 		u.memory = stats.HeapAlloc + stats.StackInuse
 		if wanted(u) || time.Now().After(deadline) {
 			return u

@@ -16,6 +16,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -48,7 +49,7 @@ const matrixCalls = 3
 
 var matrixCallbacks = []matrixCallback{
 	{name: "consumer", loop: func(client *resock.Client, do func()) {
-		for range abandon(context.Background(), client) {
+		for range rig.Abandon(context.Background(), client) {
 			do()
 		}
 	}},
@@ -63,17 +64,17 @@ var matrixCallbacks = []matrixCallback{
 	{name: "filter", hook: "WithFilter", option: func(do func()) resock.Option {
 		return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
 	}},
-	{name: "ping hook", hook: "OnPingReceived", option: onPing},
-	{name: "pong hook", hook: "OnPongReceived", option: onPong},
+	{name: "ping hook", hook: "OnPingReceived", option: rig.OnPing},
+	{name: "pong hook", hook: "OnPongReceived", option: rig.OnPong},
 	{name: "OnOpen", hook: "WithOnOpen", option: matrixOnOpen},
 	{name: "OnOpen, always", hook: "WithOnOpen", option: matrixOnOpen, always: true},
 	{name: "endpoint", hook: "WithEndpoint", option: matrixEndpoint},
 	{name: "endpoint, always", hook: "WithEndpoint", option: matrixEndpoint, always: true},
 	{name: "dial limiter", hook: "WithDialLimiter", option: func(do func()) resock.Option {
-		return resock.WithDialLimiter(waitFunc(func(context.Context) error { do(); return nil }))
+		return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
 	}},
 	{name: "send limiter", hook: "WithSendLimiter", option: func(do func()) resock.Option {
-		return resock.WithSendLimiter(waitFunc(func(context.Context) error { do(); return nil }))
+		return resock.WithSendLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
 	}},
 	{name: "result", hook: "WithResult", loop: func(client *resock.Client, do func()) {
 		matrixTalk(client, resock.WithResult(func(error) { do() }))
@@ -85,14 +86,14 @@ var matrixCallbacks = []matrixCallback{
 		return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.DefaultRetryPolicy(f) })
 	}},
 	{name: "backoff policy", hook: "WithBackoffPolicy", option: func(do func()) resock.Option {
-		delay := nextBackOff(func() time.Duration { do(); return time.Second })
+		delay := rig.BackOff(func() time.Duration { do(); return time.Second })
 		return resock.WithBackoffPolicy(func() backoff.BackOff { return delay })
 	}},
 	{name: "backoff policy, made", hook: "WithBackoffPolicy", early: true, option: func(do func()) resock.Option {
 		return resock.WithBackoffPolicy(func() backoff.BackOff { do(); return backoff.NewConstantBackOff(time.Second) })
 	}},
 	{name: "Online", hook: "WithNetwork", option: func(do func()) resock.Option {
-		return resock.WithNetwork(networkFunc(func() bool { do(); return true }))
+		return resock.WithNetwork(rig.Online(func() bool { do(); return true }))
 	}},
 	{name: "OnChange", hook: "WithNetwork", early: true, option: func(do func()) resock.Option {
 		return resock.WithNetwork(matrixNetwork(do))
@@ -172,9 +173,9 @@ var matrixMethods = []matrixMethod{
 	{name: "Suspend", undo: (*resock.Client).Resume, call: func(_ context.Context, client *resock.Client) { client.Suspend() }},
 	{name: "Resume", call: func(_ context.Context, client *resock.Client) { client.Resume() }},
 	{name: "Reconnect", call: func(_ context.Context, client *resock.Client) { client.Reconnect() }},
-	{name: "Subscribe", call: func(ctx context.Context, client *resock.Client) { <-abandon(ctx, client) }},
+	{name: "Subscribe", call: func(ctx context.Context, client *resock.Client) { <-rig.Abandon(ctx, client) }},
 	{name: "Subscribe to the end", call: func(ctx context.Context, client *resock.Client) {
-		for range abandon(ctx, client) {
+		for range rig.Abandon(ctx, client) {
 		}
 	}},
 	{name: "Messages", call: func(ctx context.Context, client *resock.Client) {
@@ -267,7 +268,7 @@ func TestMatrix(t *testing.T) {
 		for _, method := range matrixMethods {
 			for _, event := range matrixEvents {
 				t.Run(fmt.Sprintf("%s/%s/%s", callback.name, method.name, event.name), func(t *testing.T) {
-					virtual(t, func(t *testing.T, s *resocktest.Server) { matrixTrial(t, s, callback, method, event) })
+					rig.Virtual(t, func(t *testing.T, s *resocktest.Server) { matrixTrial(t, s, callback, method, event) })
 				})
 			}
 		}
@@ -331,7 +332,7 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 // matrixClient is a client that runs, and whose callback calls it.
 type matrixClient struct {
 	*resock.Client
-	log     *lockedBuffer
+	log     *rig.Log
 	armed   atomic.Bool        // the callback is to call it
 	calls   atomic.Int32       // how often it did
 	entered chan struct{}      // that it does
@@ -347,7 +348,7 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 			time.Sleep(100 * time.Millisecond)
 		}
 	})
-	c := &matrixClient{log: new(lockedBuffer), entered: make(chan struct{}, 1), closed: make(chan time.Time, 1), over: make(chan struct{})}
+	c := &matrixClient{log: new(rig.Log), entered: make(chan struct{}, 1), closed: make(chan time.Time, 1), over: make(chan struct{})}
 	ctx, release := context.WithCancel(context.Background())
 	c.release = release
 	do := func() {
@@ -371,7 +372,7 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	if callback.option != nil {
 		opts = append(opts, callback.option(do))
 	}
-	c.Client = newClientOf(t, s.URL, opts...)
+	c.Client = rig.Bare(t, s.URL, opts...)
 	t.Cleanup(release) // before the client is waited for
 
 	c.armed.Store(callback.early)
@@ -394,7 +395,7 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 func (c *matrixClient) enter(t *testing.T, s *resocktest.Server, early bool) {
 	t.Helper()
 	if !early {
-		opensAgain(t, c.Client, 1, time.Minute)
+		rig.OpensWithin(t, c.Client, 1, time.Minute)
 		c.armed.Store(true)
 	}
 	select {

@@ -23,6 +23,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -53,7 +54,7 @@ var idleCases = []idleCase{
 
 // TestIdleMemory measures each of them in a process of its own.
 func TestIdleMemory(t *testing.T) {
-	if raceEnabled {
+	if rig.Race {
 		t.Skip("the race detector's own memory would be measured")
 	}
 	if task := os.Getenv(idleTask); task != "" {
@@ -93,10 +94,10 @@ func (c *idleCase) server(t *testing.T) *resocktest.Server {
 		c.Root = server.TLS.Certificates[0].Certificate[0]
 	}
 	header := http.Header{}
-	first := byte(fin | text)
+	first := byte(rig.Fin | rig.Text)
 	if c.Compressed {
 		header.Set("Sec-WebSocket-Extensions", "permessage-deflate")
-		first |= rsv1
+		first |= rig.RSV1
 	}
 	var burst []byte
 	for _, payload := range ticks(400, c.Compressed) {

@@ -19,6 +19,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 )
 
 // This file is a server in memory, for tests in a bubble of testing/synctest,
@@ -223,35 +224,5 @@ func bubble(t *testing.T, test func(t *testing.T)) {
 // newClient returns a client that is closed, and waited for, when the test ends.
 func newClient(t *testing.T, opts ...resock.Option) *resock.Client {
 	t.Helper()
-	return newClientOf(t, "ws://memory.test/push", opts...)
-}
-
-// newClientOf is newClient for any server.
-func newClientOf(t *testing.T, url string, opts ...resock.Option) *resock.Client {
-	t.Helper()
-	client, err := resock.New(url, opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = client.Close(resock.StatusNormalClosure, "")
-		<-client.Done()
-	})
-	return client
-}
-
-// await returns the next event, which must be of type E.
-func await[E resock.Event](t *testing.T, events <-chan resock.Event) E {
-	t.Helper()
-	select {
-	case event, ok := <-events:
-		if e, is := event.(E); is {
-			return e
-		}
-		var want E
-		t.Fatalf("got %T %+v (open channel: %v), want %T", event, event, ok, want)
-	case <-time.After(time.Hour):
-		t.Fatal("no event in an hour")
-	}
-	panic("unreachable")
+	return rig.Bare(t, "ws://memory.test/push", opts...)
 }

@@ -8,14 +8,15 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // A server that dictates the heartbeat is obeyed, in its session.
 func TestSetHeartbeat(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		sessions := 0
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				if sessions++; sessions == 1 {
 					return session.SetHeartbeat(10*time.Second, time.Second)
@@ -24,17 +25,17 @@ func TestSetHeartbeat(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		time.Sleep(time.Minute)
 		first := s.Conns()[0]
 		if pings := len(first.Received().Pings); pings < 5 || pings > 8 {
 			t.Errorf("%d pings in a minute, one every 10 s is wanted", pings)
 		}
 		first.IgnorePings()
-		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v", fail)
 		}
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		time.Sleep(time.Minute)
 		if pings := len(s.Conns()[1].Received().Pings); pings > 0 {
 			t.Errorf("%d pings in the next session", pings)
@@ -43,13 +44,13 @@ func TestSetHeartbeat(t *testing.T) {
 }
 
 func TestSetIdleTimeout(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error { return session.SetIdleTimeout(time.Minute) }))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		open := await[resock.OpenEvent](t, events)
-		fail := await[resock.FailEvent](t, events)
+		open := rig.Await[resock.OpenEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		if idle := fail.Time.Sub(open.Time); idle != time.Minute || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v, after %v", fail, idle)
 		}
@@ -58,8 +59,8 @@ func TestSetIdleTimeout(t *testing.T) {
 
 // What cannot work is refused, by name, and changes nothing.
 func TestSetPulseRefuses(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				for _, err := range []error{
 					session.SetHeartbeat(-1, time.Second), session.SetHeartbeat(time.Second, -1), session.SetHeartbeat(time.Second, 0),
@@ -70,7 +71,7 @@ func TestSetPulseRefuses(t *testing.T) {
 				return nil
 			}))
 		go client.Run(context.Background())
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Hour)
 		if pings := len(s.Conns()[0].Received().Pings); pings > 0 || client.Stats().Session != 1 {
 			t.Errorf("%d pings, %+v", pings, client.Stats())
@@ -87,10 +88,10 @@ func wantOption(t *testing.T, err error, name string) {
 }
 
 func TestSessionSubprotocol(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Upgrade(map[string][]string{"Sec-WebSocket-Protocol": {"two"}}, nil))
 		chosen := make(chan string, 1)
-		client := newClientOf(t, s.URL, reach(s), resock.WithSubprotocols("one", "two"),
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithSubprotocols("one", "two"),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				chosen <- session.Subprotocol()
 				return nil
@@ -105,9 +106,9 @@ func TestSessionSubprotocol(t *testing.T) {
 // While a subscriber blocks delivery, the server hears from the client, and is not
 // taken for dead.
 func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
-		abandon(context.Background(), client, resock.WithBuffer(0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
+		rig.Abandon(context.Background(), client, resock.WithBuffer(0))
 		go client.Run(context.Background())
 		c := s.Accept()
 		for range 10 {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // A stable session restarts the count of attempts and the backoff, also when
@@ -28,13 +29,13 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
-		await[resock.FailEvent](t, events)
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		time.Sleep(time.Minute)
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
-		if fail := await[resock.FailEvent](t, events); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+		rig.Await[resock.CloseEvent](t, events)
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
 			t.Errorf("after a minute of health: attempt %d, next %v", fail.Attempt, fail.Next)
 		}
 	})
@@ -78,9 +79,9 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
-		lost := await[resock.FailEvent](t, events)
-		open := await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
+		lost := rig.Await[resock.FailEvent](t, events)
+		open := rig.Await[resock.OpenEvent](t, events)
 		if want := open.Time.Sub(lost.Time); open.Downtime != want {
 			t.Errorf("Downtime = %v, was down for %v", open.Downtime, want)
 		}
@@ -103,8 +104,8 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for range 5 {
-			await[resock.OpenEvent](t, events)
-			if fail := await[resock.FailEvent](t, events); fail.Took >= 500*time.Millisecond {
+			rig.Await[resock.OpenEvent](t, events)
+			if fail := rig.Await[resock.FailEvent](t, events); fail.Took >= 500*time.Millisecond {
 				t.Fatalf("a session that ended at once took %v", fail.Took)
 			}
 		}
@@ -121,9 +122,9 @@ func TestReconnectNeverDelays(t *testing.T) {
 		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		fail := await[resock.FailEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		client.Reconnect()
-		next := await[resock.FailEvent](t, events)
+		next := rig.Await[resock.FailEvent](t, events)
 		if waited := next.Time.Sub(fail.Time); waited > fail.RetryIn {
 			t.Errorf("waited %v instead of %v", waited, fail.RetryIn)
 		}
@@ -146,11 +147,11 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.CloseEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
 		}
@@ -166,14 +167,14 @@ func TestConnectingIsAnswered(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		client.Reconnect()
-		if next := await[resock.CloseEvent](t, events).Next; next != resock.StateConnecting {
+		if next := rig.Await[resock.CloseEvent](t, events).Next; next != resock.StateConnecting {
 			t.Fatalf("next is %v", next)
 		}
 		synctest.Wait()
 		client.Suspend()
-		if next := await[resock.FailEvent](t, events).Next; next != resock.StateSuspended {
+		if next := rig.Await[resock.FailEvent](t, events).Next; next != resock.StateSuspended {
 			t.Errorf("next is %v", next)
 		}
 		client.Close(resock.StatusNormalClosure, "")
@@ -267,10 +268,10 @@ func TestReconnectEndsTheWait(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		if open := await[resock.OpenEvent](t, events); open.Took != time.Second {
+		if open := rig.Await[resock.OpenEvent](t, events); open.Took != time.Second {
 			t.Errorf("the attempt took %v", open.Took)
 		}
-		if lost := await[resock.FailEvent](t, events); lost.RetryIn != time.Hour {
+		if lost := rig.Await[resock.FailEvent](t, events); lost.RetryIn != time.Hour {
 			t.Errorf("RetryIn = %v", lost.RetryIn)
 		}
 		time.Sleep(time.Minute)
@@ -278,7 +279,7 @@ func TestReconnectEndsTheWait(t *testing.T) {
 			t.Errorf("Stats().Downtime = %v while down", down)
 		}
 		client.Reconnect()
-		if open := await[resock.OpenEvent](t, events); open.Downtime != time.Minute+time.Second {
+		if open := rig.Await[resock.OpenEvent](t, events); open.Downtime != time.Minute+time.Second {
 			t.Errorf("Downtime = %v", open.Downtime)
 		}
 	})
@@ -296,16 +297,16 @@ func TestReconnectHoldsOneAttemptBack(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		first := await[resock.OpenEvent](t, events)
+		first := rig.Await[resock.OpenEvent](t, events)
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
+		rig.Await[resock.CloseEvent](t, events)
 		for range 3 {
-			fail := await[resock.FailEvent](t, events)
+			fail := rig.Await[resock.FailEvent](t, events)
 			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
 				t.Errorf("attempt %d failed %v after the first, next is %v", fail.Attempt, waited, fail.Next)
 			}
 		}
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 	})
 }
 
@@ -320,9 +321,9 @@ func TestStableAfterIsExact(t *testing.T) {
 			}))
 			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
-			await[resock.OpenEvent](t, events)
-			await[resock.FailEvent](t, events)
-			if open := await[resock.OpenEvent](t, events); open.Attempt != attempt {
+			rig.Await[resock.OpenEvent](t, events)
+			rig.Await[resock.FailEvent](t, events)
+			if open := rig.Await[resock.OpenEvent](t, events); open.Attempt != attempt {
 				t.Errorf("attempt %d after a session of %v", open.Attempt, uptime)
 			}
 		})
@@ -370,7 +371,7 @@ func TestRepeatsOfACloseCode(t *testing.T) {
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
 		for i, end := range ends {
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			<-events
 			if repeats := <-told; repeats != end.repeats {
 				t.Errorf("session %d, %+v: told %d", i+1, end, repeats)
@@ -395,16 +396,16 @@ func TestAttemptIsNotToldOfASuspend(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
 		for client.State() != resock.StateConnecting {
 			time.Sleep(time.Millisecond)
 		}
 		client.Suspend()
-		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended {
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended {
 			t.Fatalf("next is %v", fail.Next)
 		}
 		client.Resume()
-		await[resock.FailEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
 		if len(told) != 3 || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
 		}
@@ -436,7 +437,7 @@ func TestHooksMayStopTheClient(t *testing.T) {
 						}))
 					events := grammar.Tee(t, client)
 					go client.Run(t.Context())
-					fail := await[resock.FailEvent](t, events)
+					fail := rig.Await[resock.FailEvent](t, events)
 					if fail.Next != resock.StateSuspended || fail.Err == nil {
 						t.Errorf("%s returned %v: next is %v, error %v", name, result, fail.Next, fail.Err)
 					}
@@ -457,17 +458,12 @@ func TestHooksMayStopTheClient(t *testing.T) {
 	}
 }
 
-// limiterFunc is a dial limiter.
-type limiterFunc func(context.Context) error
-
-func (f limiterFunc) Wait(ctx context.Context) error { return f(ctx) }
-
 // The contexts of an attempt end with it: what a hook left behind shall stop.
 func TestContextsEndWithTheAttempt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var contexts []context.Context
 		client := newClient(t,
-			resock.WithDialLimiter(limiterFunc(func(ctx context.Context) error {
+			resock.WithDialLimiter(rig.Limiter(func(ctx context.Context) error {
 				contexts = append(contexts, ctx)
 				return nil
 			})),
@@ -486,7 +482,7 @@ func TestContextsEndWithTheAttempt(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		if len(contexts) != 3 {
 			t.Fatalf("%d hooks were called", len(contexts))
 		}
@@ -507,7 +503,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		var outcome error
 		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
 			outcome = err
@@ -517,7 +513,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
 			t.Errorf("next is %v; the message's outcome is %v", fail.Next, outcome)
 		}
 	})
@@ -534,7 +530,7 @@ func TestBackoffPolicyGivesUp(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- client.Run(t.Context()) }()
 		for _, next := range []resock.State{resock.StateWaiting, resock.StateWaiting, resock.StateClosed} {
-			if fail := await[resock.FailEvent](t, events); fail.Next != next {
+			if fail := rig.Await[resock.FailEvent](t, events); fail.Next != next {
 				t.Errorf("after attempt %d: %v", fail.Attempt, fail.Next)
 			}
 		}
@@ -608,13 +604,13 @@ func TestResumeIsNotHeldBack(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		first := await[resock.OpenEvent](t, events)
+		first := rig.Await[resock.OpenEvent](t, events)
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
+		rig.Await[resock.CloseEvent](t, events)
 		client.Suspend()
-		await[resock.FailEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
 		client.Resume()
-		if open := await[resock.OpenEvent](t, events); !open.Time.Equal(first.Time) {
+		if open := rig.Await[resock.OpenEvent](t, events); !open.Time.Equal(first.Time) {
 			t.Errorf("resumed after %v", open.Time.Sub(first.Time))
 		}
 	})
@@ -721,10 +717,10 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			}))
 			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			began := time.Now()
 			tt.act(client)
-			end := await[resock.CloseEvent](t, events)
+			end := rig.Await[resock.CloseEvent](t, events)
 			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
 				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
 			}

@@ -13,15 +13,16 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 func TestRetryAfterIsHonoured(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusServiceUnavailable, http.Header{"Retry-After": {"3"}}, "full"), resocktest.Hold())
-		r := startVirtualRig(t, s)
-		fail := r.fail(resock.PhaseUpgrade)
-		r.open()
+		r := rig.Reaching(t, s)
+		fail := r.Fail(resock.PhaseUpgrade)
+		r.Open()
 		attempts := s.Attempts()
 		if waited := attempts[1].Time.Sub(attempts[0].Time); waited < 3*time.Second || waited > 3020*time.Millisecond || waited != fail.RetryIn {
 			t.Errorf("dialed again after %v, announced as %v, want 3 s and the jitter of the first backoff", waited, fail.RetryIn)
@@ -30,23 +31,23 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 }
 
 func TestAttemptLimit(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		r := startVirtualRig(t, s, resock.WithMaxAttempts(10))
-		queued := r.enqueue("never sent")
+		r := rig.Reaching(t, s, resock.WithMaxAttempts(10))
+		queued := r.Queue("never sent")
 		for attempt := 1; attempt <= 10; attempt++ {
-			fail := r.fail(resock.PhaseTCP)
+			fail := r.Fail(resock.PhaseTCP)
 			if last := fail.Next == resock.StateClosed; fail.Attempt != attempt || last != (attempt == 10) {
 				t.Errorf("attempt %d: %+v", attempt, fail)
 			}
 		}
-		if _, more := <-r.events; more {
+		if _, more := <-r.Events; more {
 			t.Error("an event after StateClosed")
 		}
-		<-r.client.Done()
+		<-r.Done()
 		var gaveUp *resock.GiveUpError
-		if !errors.As(r.client.Err(), &gaveUp) || gaveUp.Attempts != 10 || gaveUp.Rule != "attempt limit" || gaveUp.Err == nil {
-			t.Errorf("%v, want to give up by the attempt limit", r.client.Err())
+		if !errors.As(r.Err(), &gaveUp) || gaveUp.Attempts != 10 || gaveUp.Rule != "attempt limit" || gaveUp.Err == nil {
+			t.Errorf("%v, want to give up by the attempt limit", r.Err())
 		}
 		if err := <-queued; !errors.Is(err, resock.ErrClosed) {
 			t.Errorf("the queued message: %v", err)
@@ -60,11 +61,11 @@ func TestAttemptLimit(t *testing.T) {
 // TestFleetSpreads cuts a thousand clients off at the same instant and looks at
 // when they dial again: uniformly below the first bound, as full jitter promises.
 func TestFleetSpreads(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		const clients, bound, slots = 1000, 10 * time.Second, 10
 		all := make([]*resock.Client, clients)
 		for i := range all {
-			client, err := resock.New(s.URL, reach(s), resock.WithBackoff(bound, time.Minute))
+			client, err := resock.New(s.URL, rig.Reach(s), resock.WithBackoff(bound, time.Minute))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -110,7 +111,7 @@ func TestFleetSpreads(t *testing.T) {
 // schedules, the registration precedes all that was sent or queued.
 func TestRegistrationComesFirst(t *testing.T) {
 	for seed := range uint64(1000) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			random := rand.New(rand.NewPCG(seed, 3))
 			s.Handle(func(c *resocktest.Conn) {
 				if _, err := c.Read(); err != nil {
@@ -120,7 +121,7 @@ func TestRegistrationComesFirst(t *testing.T) {
 				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 				c.Drop()
 			})
-			client, err := resock.New(s.URL, append(rigOptions(), reach(s), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				if err := session.Send(ctx, resock.MessageText, fmt.Append(nil, "register ", session.ID())); err != nil {
 					return err
 				}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -448,12 +449,12 @@ func (g generator) connAction() choice[func(*trial)] {
 
 // violations are what a server must not send.
 var violations = []choice[[]byte]{
-	{"masked", []byte{fin | text, 0x81, 1, 2, 3, 4, 'x'}},
-	{"bad text", resocktest.Frame(fin|text, []byte("\xff"))},
-	{"bad opcode", resocktest.Frame(fin|3, nil)},
-	{"lone continuation", resocktest.Frame(fin, []byte("x"))},
-	{"too large", []byte{fin | text, 127, 0, 0, 1, 0, 0, 0, 0, 0}},
-	{"bad close", resocktest.Frame(fin|8, []byte{0x03, 0xee})},
+	{"masked", []byte{rig.Fin | rig.Text, 0x81, 1, 2, 3, 4, 'x'}},
+	{"bad text", resocktest.Frame(rig.Fin|rig.Text, []byte("\xff"))},
+	{"bad opcode", resocktest.Frame(rig.Fin|3, nil)},
+	{"lone continuation", resocktest.Frame(rig.Fin, []byte("x"))},
+	{"too large", []byte{rig.Fin | rig.Text, 127, 0, 0, 1, 0, 0, 0, 0, 0}},
+	{"bad close", resocktest.Frame(rig.Fin|8, []byte{0x03, 0xee})},
 }
 
 // peerAction is something that the server says, one after the other on one
@@ -527,9 +528,9 @@ func (p *serverSide) push(m push) {
 		number = afterwards
 	}
 	rest := packet('p', p.dial, number, m.size)
-	first := byte(text)
+	first := byte(rig.Text)
 	if m.binary {
-		first = binFin &^ fin
+		first = rig.Binary
 	}
 	for i := range m.fragments {
 		// Not on a rune's boundary, often.
@@ -543,7 +544,7 @@ func (p *serverSide) push(m push) {
 			return
 		}
 	}
-	if p.conn.Raw(resocktest.Frame(fin|first, rest)) == nil && !p.over {
+	if p.conn.Raw(resocktest.Frame(rig.Fin|first, rest)) == nil && !p.over {
 		p.pushed++
 	}
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // A Send whose message comes back unsent from a lost connection is waiting
@@ -145,7 +146,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 			}))
 			events := grammar.Tee(t, client)
 			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -155,7 +156,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 					}
 				})
 			}
-			if closed := await[resock.CloseEvent](t, events); closed.Code != resock.StatusServiceRestart || !closed.Clean {
+			if closed := rig.Await[resock.CloseEvent](t, events); closed.Code != resock.StatusServiceRestart || !closed.Clean {
 				t.Errorf("%+v", closed)
 			}
 			senders.Wait()
@@ -177,7 +178,7 @@ func TestSuspendWhileSending(t *testing.T) {
 			}))
 			events := grammar.Tee(t, client)
 			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -194,7 +195,7 @@ func TestSuspendWhileSending(t *testing.T) {
 			}
 			<-sent
 			client.Suspend()
-			if closed := await[resock.CloseEvent](t, events); !closed.Clean {
+			if closed := rig.Await[resock.CloseEvent](t, events); !closed.Clean {
 				t.Errorf("%+v", closed)
 			}
 			senders.Wait()

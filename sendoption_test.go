@@ -10,34 +10,9 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
-
-// outcome returns an option that tells the outcome of a message.
-func outcome() (resock.SendOption, <-chan error) {
-	told := make(chan error, 2) // a second one shows
-	return resock.WithResult(func(err error) { told <- err }), told
-}
-
-// settled returns what was told, if it was.
-func settled(told <-chan error) (err error, ok bool) {
-	synctest.Wait()
-	select {
-	case err := <-told:
-		return err, true
-	default:
-		return nil, false
-	}
-}
-
-// payloads are the messages that a connection received.
-func payloads(c *resocktest.Conn) (all []string) {
-	synctest.Wait()
-	for _, m := range c.Received().Messages {
-		all = append(all, string(m.Data))
-	}
-	return all
-}
 
 // A message that cannot be sent is an argument to mend, and certainly not sent.
 func TestSendOptionErrors(t *testing.T) {
@@ -83,8 +58,8 @@ func TestSendOptionErrors(t *testing.T) {
 // A Send whose time is over while it waits returns at that time, whatever its
 // context allows.
 func TestSendTTL(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(10*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(10*time.Second))
 		send := func(size int, ttl time.Duration) (took time.Duration, err error) {
 			began := time.Now()
 			err = client.Send(context.Background(), resock.MessageBinary, make([]byte, size), resock.WithTTL(ttl))
@@ -148,21 +123,21 @@ func TestSendTTLInFlight(t *testing.T) {
 
 // What is bound to a session goes out in it, and what is bound to another nowhere.
 func TestWithSession(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		send := func(text string, n uint64) error {
-			return r.client.Send(context.Background(), resock.MessageText, []byte(text), resock.WithSession(n))
+			return r.Send(context.Background(), resock.MessageText, []byte(text), resock.WithSession(n))
 		}
 		first := s.Accept()
-		r.open()
+		r.Open()
 		if err := send("first", 1); err != nil {
 			t.Error(err)
 		}
-		option, told := outcome()
-		if err := r.client.Enqueue(resock.MessageText, []byte("queued"), resock.WithSession(1), option); err != nil {
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, []byte("queued"), resock.WithSession(1), option); err != nil {
 			t.Error(err)
 		}
-		if err, ok := settled(told); err != nil || !ok {
+		if err, ok := rig.Settled(told); err != nil || !ok {
 			t.Errorf("queued: %v", err)
 		}
 		for _, n := range []uint64{2, 7} {
@@ -171,19 +146,19 @@ func TestWithSession(t *testing.T) {
 			}
 		}
 		first.Drop()
-		r.fail(resock.PhaseRead)
+		r.Fail(resock.PhaseRead)
 		if err := send("between", 1); err != resock.ErrSessionOver {
 			t.Errorf("while there is none: %v", err)
 		}
 		second := s.Accept()
-		r.open()
-		if err := r.client.Enqueue(resock.MessageText, []byte("late"), resock.WithSession(1)); err != resock.ErrSessionOver {
+		r.Open()
+		if err := r.Enqueue(resock.MessageText, []byte("late"), resock.WithSession(1)); err != resock.ErrSessionOver {
 			t.Errorf("session 1, in session 2: %v", err)
 		}
 		if err := send("second", 2); err != nil {
 			t.Error(err)
 		}
-		if got, want := fmt.Sprint(payloads(first), payloads(second)), "[first queued] [second]"; got != want {
+		if got, want := fmt.Sprint(rig.Payloads(first), rig.Payloads(second)), "[first queued] [second]"; got != want {
 			t.Errorf("received %s, want %s", got, want)
 		}
 	})
@@ -192,10 +167,10 @@ func TestWithSession(t *testing.T) {
 // A session in OnOpen takes what is bound to it after the hook, behind what waits
 // already. When the hook fails it is over, though the next one has its number.
 func TestWithSessionInOnOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		attempts := 0
 		steps := make(chan error)
-		r := startVirtualRig(t, s, resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+		r := rig.Reaching(t, s, resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 			attempts++
 			if err := session.Send(ctx, resock.MessageText, fmt.Appendf(nil, "hello %d", attempts)); err != nil {
 				return err
@@ -203,25 +178,25 @@ func TestWithSessionInOnOpen(t *testing.T) {
 			steps <- nil
 			return <-steps
 		}))
-		if err := r.client.Enqueue(resock.MessageText, []byte("any")); err != nil {
+		if err := r.Enqueue(resock.MessageText, []byte("any")); err != nil {
 			t.Fatal(err)
 		}
 		first := s.Accept()
 		<-steps
-		option, told := outcome()
-		if err := r.client.Enqueue(resock.MessageText, []byte("of the first"), resock.WithSession(1), option); err != nil {
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, []byte("of the first"), resock.WithSession(1), option); err != nil {
 			t.Fatal(err)
 		}
 		sent := make(chan error, 1)
 		go func() {
-			sent <- r.client.Send(context.Background(), resock.MessageText, []byte("of the first"), resock.WithSession(1))
+			sent <- r.Send(context.Background(), resock.MessageText, []byte("of the first"), resock.WithSession(1))
 		}()
-		if err, ok := settled(told); ok {
+		if err, ok := rig.Settled(told); ok {
 			t.Errorf("in OnOpen: %v", err)
 		}
 		steps <- io.ErrUnexpectedEOF
-		r.fail(resock.PhaseSetup)
-		if err, ok := settled(told); err != resock.ErrSessionOver || !ok {
+		r.Fail(resock.PhaseSetup)
+		if err, ok := rig.Settled(told); err != resock.ErrSessionOver || !ok {
 			t.Errorf("after OnOpen failed: %v", err)
 		}
 		if err := <-sent; err != resock.ErrSessionOver {
@@ -229,12 +204,12 @@ func TestWithSessionInOnOpen(t *testing.T) {
 		}
 		second := s.Accept()
 		<-steps
-		if err := r.client.Enqueue(resock.MessageText, []byte("of the second"), resock.WithSession(1)); err != nil {
+		if err := r.Enqueue(resock.MessageText, []byte("of the second"), resock.WithSession(1)); err != nil {
 			t.Fatal(err)
 		}
 		steps <- nil
-		r.open()
-		if got, want := fmt.Sprint(payloads(first), payloads(second)), "[hello 1] [hello 2 any of the second]"; got != want {
+		r.Open()
+		if got, want := fmt.Sprint(rig.Payloads(first), rig.Payloads(second)), "[hello 1] [hello 2 any of the second]"; got != want {
 			t.Errorf("received %s, want %s", got, want)
 		}
 	})
@@ -243,12 +218,12 @@ func TestWithSessionInOnOpen(t *testing.T) {
 // Who names a number that was given again, before the hook has touched its session, means
 // the connection before.
 func TestWithSessionOfTheConnectionBefore(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		attempts := 0
 		inHook, goOn := make(chan struct{}), make(chan struct{})
 		var client *resock.Client
 		begin := make(chan struct{})
-		r := startVirtualRig(t, s, resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
+		r := rig.Reaching(t, s, resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 			<-begin
 			if attempts++; attempts == 1 {
 				if err := client.Enqueue(resock.MessageText, []byte("bound"), resock.WithSession(session.ID())); err != nil {
@@ -263,27 +238,27 @@ func TestWithSessionOfTheConnectionBefore(t *testing.T) {
 			<-goOn
 			return nil
 		}))
-		client = r.client
+		client = r.Client
 		for _, text := range []string{"any 1", "any 2", "any 3"} { // what is bound stands beside others
 			if err := client.Enqueue(resock.MessageText, []byte(text)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		close(begin)
-		r.fail(resock.PhaseSetup)
+		r.Fail(resock.PhaseSetup)
 		<-inHook
-		if err := r.client.Enqueue(resock.MessageText, []byte("stale"), resock.WithSession(1)); err != resock.ErrSessionOver {
+		if err := r.Enqueue(resock.MessageText, []byte("stale"), resock.WithSession(1)); err != resock.ErrSessionOver {
 			t.Errorf("before the hook has asked for the number: %v", err)
 		}
 		goOn <- struct{}{}
 		<-inHook
-		if err := r.client.Enqueue(resock.MessageText, []byte("new"), resock.WithSession(1)); err != nil {
+		if err := r.Enqueue(resock.MessageText, []byte("new"), resock.WithSession(1)); err != nil {
 			t.Errorf("after it has: %v", err)
 		}
 		goOn <- struct{}{}
-		r.open()
+		r.Open()
 		synctest.Wait()
-		if got := fmt.Sprint(payloads(s.Conns()[1])); got != "[any 1 any 2 any 3 new]" {
+		if got := fmt.Sprint(rig.Payloads(s.Conns()[1])); got != "[any 1 any 2 any 3 new]" {
 			t.Errorf("received %s", got)
 		}
 	})
@@ -292,40 +267,40 @@ func TestWithSessionOfTheConnectionBefore(t *testing.T) {
 // What is bound to a session that closes is settled at once: neither the write that
 // blocks, nor the closing handshake, is waited for.
 func TestSessionOverAtOnce(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
 		large := make([]byte, 1<<20)
-		blocks, told := outcome()
-		if err := r.client.Enqueue(resock.MessageBinary, large, resock.WithSession(1), blocks); err != nil {
+		blocks, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageBinary, large, resock.WithSession(1), blocks); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		waits, over := outcome()
-		if err := r.client.Enqueue(resock.MessageText, nil, resock.WithSession(1), waits); err != nil {
+		waits, over := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, resock.WithSession(1), waits); err != nil {
 			t.Fatal(err)
 		}
-		kept, next := outcome()
-		if err := r.client.Enqueue(resock.MessageText, nil, kept); err != nil {
+		kept, next := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, kept); err != nil {
 			t.Fatal(err)
 		}
-		r.client.Suspend()
-		if err, ok := settled(over); err != resock.ErrSessionOver || !ok {
+		r.Suspend()
+		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
 			t.Errorf("what waits: %v", err)
 		}
-		if err, ok := settled(told); ok {
+		if err, ok := rig.Settled(told); ok {
 			t.Errorf("what is being written: %v", err)
 		}
-		if err := r.client.Send(t.Context(), resock.MessageText, nil, resock.WithSession(1)); err != resock.ErrSessionOver {
+		if err := r.Send(t.Context(), resock.MessageText, nil, resock.WithSession(1)); err != resock.ErrSessionOver {
 			t.Errorf("while it closes: %v", err)
 		}
 		if err := <-told; err != resock.ErrMaybeSent {
 			t.Errorf("what was being written: %v", err)
 		}
-		r.next()
-		if err, ok := settled(next); ok {
+		r.Next()
+		if err, ok := rig.Settled(next); ok {
 			t.Errorf("what is bound to no session: %v", err)
 		}
 	})
@@ -334,26 +309,26 @@ func TestSessionOverAtOnce(t *testing.T) {
 // What a failed write leaves untouched is for the next session, unless it is bound
 // to this one.
 func TestSessionOverInFlight(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Second))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
-		first, begun := outcome()
-		if err := r.client.Enqueue(resock.MessageBinary, make([]byte, 1<<20), first); err != nil {
+		first, begun := rig.Outcome()
+		if err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<20), first); err != nil {
 			t.Fatal(err)
 		}
-		for r.client.Stats().Queued > 0 { // these are written together, then
+		for r.Stats().Queued > 0 { // these are written together, then
 			synctest.Wait()
 		}
 		var told []<-chan error
 		for i := range 4 {
-			option, outcome := outcome()
+			option, outcome := rig.Outcome()
 			opts := []resock.SendOption{option}
 			if i%2 == 0 {
 				opts = append(opts, resock.WithSession(1))
 			}
-			if err := r.client.Enqueue(resock.MessageText, fmt.Append(nil, i), opts...); err != nil {
+			if err := r.Enqueue(resock.MessageText, fmt.Append(nil, i), opts...); err != nil {
 				t.Fatal(err)
 			}
 			told = append(told, outcome)
@@ -361,9 +336,9 @@ func TestSessionOverInFlight(t *testing.T) {
 		if err := <-begun; err != resock.ErrMaybeSent {
 			t.Errorf("what was being written: %v", err)
 		}
-		r.fail(resock.PhaseWrite)
+		r.Fail(resock.PhaseWrite)
 		second := s.Accept()
-		r.open()
+		r.Open()
 		for i, told := range told {
 			want := error(nil)
 			if i%2 == 0 {
@@ -373,7 +348,7 @@ func TestSessionOverInFlight(t *testing.T) {
 				t.Errorf("message %d: %v, want %v", i, err, want)
 			}
 		}
-		if got := fmt.Sprint(payloads(second)); got != "[1 3]" {
+		if got := fmt.Sprint(rig.Payloads(second)); got != "[1 3]" {
 			t.Errorf("the next session received %s", got)
 		}
 	})

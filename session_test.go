@@ -13,6 +13,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // A network that takes no more bytes, but does not end either, is read for a
@@ -26,12 +27,12 @@ func TestFailedWriteEndsASilentSession(t *testing.T) {
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		open := await[resock.OpenEvent](t, events)
+		open := rig.Await[resock.OpenEvent](t, events)
 		synctest.Wait()
 		if err := client.Enqueue(resock.MessageText, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		fail := await[resock.FailEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		if lived := fail.Time.Sub(open.Time); lived != time.Second || fail.Phase != resock.PhaseWrite {
 			t.Errorf("phase %v after %v", fail.Phase, lived)
 		}
@@ -53,9 +54,9 @@ func TestNoHeartbeatWhileClosing(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		client.Suspend()
-		if end := await[resock.CloseEvent](t, events); !end.Clean || end.Took != 30*time.Second {
+		if end := rig.Await[resock.CloseEvent](t, events); !end.Clean || end.Took != 30*time.Second {
 			t.Errorf("%+v", end)
 		}
 	})
@@ -87,7 +88,7 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
 				go client.Run(ctx)
-				await[resock.OpenEvent](t, events)
+				rig.Await[resock.OpenEvent](t, events)
 				want := []byte{}
 				for i := range byte(messages) {
 					want = append(want, i)
@@ -99,7 +100,7 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 				}
 				synctest.Wait()
 				tt.stop(client, cancel)
-				if end := await[resock.CloseEvent](t, events); end.Next != tt.next || !end.Clean {
+				if end := rig.Await[resock.CloseEvent](t, events); end.Next != tt.next || !end.Clean {
 					t.Errorf("%+v", end)
 				}
 				switch n := len(received); {
@@ -113,9 +114,9 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 				}
 				if tt.name == "Suspend" {
 					client.Resume()
-					await[resock.OpenEvent](t, events)
+					rig.Await[resock.OpenEvent](t, events)
 					client.Close(resock.StatusNormalClosure, "")
-					await[resock.CloseEvent](t, events)
+					rig.Await[resock.CloseEvent](t, events)
 				}
 				close(received)
 				got := []byte{}
@@ -142,8 +143,8 @@ func TestBadHeartbeatMessage(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
-		fail := await[resock.FailEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		var option *resock.OptionError
 		if fail.Phase != resock.PhaseHeartbeat || !errors.As(fail.Err, &option) || option.Option != "WithHeartbeatMessage" {
 			t.Errorf("%+v", fail)
@@ -172,8 +173,8 @@ func TestViolationsAreNamed(t *testing.T) {
 				}))
 				events := grammar.Tee(t, client)
 				go client.Run(t.Context())
-				await[resock.OpenEvent](t, events)
-				fail := await[resock.FailEvent](t, events)
+				rig.Await[resock.OpenEvent](t, events)
+				fail := rig.Await[resock.FailEvent](t, events)
 				var violation *resock.ProtocolError
 				if !errors.As(fail.Err, &violation) || violation.Err == nil || fail.Phase != resock.PhaseProtocol {
 					t.Errorf("%+v", fail)
@@ -203,8 +204,8 @@ func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 			client := newClient(t, serve(100))
 			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
-			open := await[resock.OpenEvent](t, events)
-			fail := await[resock.FailEvent](t, events)
+			open := rig.Await[resock.OpenEvent](t, events)
+			fail := rig.Await[resock.FailEvent](t, events)
 			if after := fail.Time.Sub(open.Time); after != time.Second || fail.Phase != resock.PhaseRead {
 				t.Errorf("after %v: %+v", after, fail)
 			}
@@ -215,12 +216,12 @@ func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 			client := newClient(t, serve(0))
 			events := grammar.Tee(t, client)
 			go client.Run(t.Context())
-			open := await[resock.OpenEvent](t, events)
+			open := rig.Await[resock.OpenEvent](t, events)
 			if err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16)); err != nil {
 				t.Fatal(err)
 			}
 			client.Close(resock.StatusNormalClosure, "")
-			end := await[resock.CloseEvent](t, events)
+			end := rig.Await[resock.CloseEvent](t, events)
 			if after := end.Time.Sub(open.Time); after != time.Second || end.Clean {
 				t.Errorf("after %v: %+v", after, end)
 			}
@@ -249,8 +250,8 @@ func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
-		await[resock.FailEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
+		rig.Await[resock.FailEvent](t, events)
 		if !over.Load() {
 			t.Error("the function still runs")
 		}

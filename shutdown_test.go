@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -35,22 +36,22 @@ func refuses(t *testing.T, client *resock.Client) {
 
 // Shutdown sends what waits, a Send too, over a reconnect, and closes with 1000.
 func TestShutdownSends(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(503, nil, "later"), resocktest.Hold())
-		r := startVirtualRig(t, s, resock.WithBackoff(time.Minute, time.Minute),
+		r := rig.Reaching(t, s, resock.WithBackoff(time.Minute, time.Minute),
 			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				return session.Send(ctx, resock.MessageText, []byte("hello"))
 			}))
-		r.fail(resock.PhaseUpgrade)
+		r.Fail(resock.PhaseUpgrade)
 		sent := make(chan error, 1)
-		go func() { sent <- r.client.Send(context.Background(), resock.MessageText, []byte("sent")) }()
+		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("sent")) }()
 		synctest.Wait()
-		queued := r.enqueue("queued")
-		first, second := shutdown(context.Background(), r.client), shutdown(context.Background(), r.client)
-		refuses(t, r.client)
-		r.open()
+		queued := r.Queue("queued")
+		first, second := shutdown(context.Background(), r.Client), shutdown(context.Background(), r.Client)
+		refuses(t, r.Client)
+		r.Open()
 		c := s.Accept()
-		if closed := r.closed(resock.StatusNormalClosure, "", true); closed.Next != resock.StateClosed {
+		if closed := r.Closed(resock.StatusNormalClosure, "", true); closed.Next != resock.StateClosed {
 			t.Errorf("%+v", closed)
 		}
 		for _, outcome := range []<-chan error{sent, queued, first, second} {
@@ -58,13 +59,13 @@ func TestShutdownSends(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if got := fmt.Sprint(payloads(c)); got != "[hello sent queued]" {
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello sent queued]" {
 			t.Errorf("the server received %s", got)
 		}
-		if err := r.client.Err(); err != nil {
+		if err := r.Err(); err != nil {
 			t.Errorf("Run: %v", err)
 		}
-		if err := r.client.Shutdown(context.Background()); err != nil {
+		if err := r.Shutdown(context.Background()); err != nil {
 			t.Errorf("once more: %v", err)
 		}
 	})
@@ -73,13 +74,13 @@ func TestShutdownSends(t *testing.T) {
 // Without anything to send, Shutdown is Close, whatever the client does.
 func TestShutdownWithoutMessages(t *testing.T) {
 	for name, opt := range map[string]resock.Option{"open": nil, "waiting": resock.WithBackoff(time.Hour, time.Hour)} {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
-			opts := []resock.Option{reach(s)}
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			opts := []resock.Option{rig.Reach(s)}
 			if opt != nil {
 				s.Script(resocktest.Refuse())
 				opts = append(opts, opt)
 			}
-			client := newClientOf(t, s.URL, opts...)
+			client := rig.Bare(t, s.URL, opts...)
 			go client.Run(context.Background())
 			synctest.Wait()
 			began := time.Now()
@@ -95,18 +96,18 @@ func TestShutdownWithoutMessages(t *testing.T) {
 
 // A client that is suspended sends when it is resumed.
 func TestShutdownWhileSuspended(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		client.Suspend()
 		go client.Run(context.Background())
 		synctest.Wait()
-		option, told := outcome()
+		option, told := rig.Outcome()
 		if err := client.Enqueue(resock.MessageText, []byte("later"), option); err != nil {
 			t.Fatal(err)
 		}
 		done := shutdown(context.Background(), client)
 		time.Sleep(time.Hour)
-		if err, ok := settled(done); ok {
+		if err, ok := rig.Settled(done); ok {
 			t.Fatalf("it does not wait: %v", err)
 		}
 		client.Resume()
@@ -136,9 +137,9 @@ func TestShutdownIsCutShort(t *testing.T) {
 			want: io.EOF, // see below
 		},
 	} {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Script(resocktest.Drop())
-			client := newClientOf(t, s.URL, append(test.opts, reach(s), resock.WithBackoff(time.Second, time.Second))...)
+			client := rig.Bare(t, s.URL, append(test.opts, rig.Reach(s), resock.WithBackoff(time.Second, time.Second))...)
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			told := make(chan error, 3)
@@ -153,7 +154,7 @@ func TestShutdownIsCutShort(t *testing.T) {
 			}
 			done := shutdown(context.Background(), client)
 			if test.cut != nil {
-				if err, ok := settled(done); ok {
+				if err, ok := rig.Settled(done); ok {
 					t.Fatalf("%s: %v", name, err)
 				}
 				test.cut(client, cancel)
@@ -177,10 +178,10 @@ func TestShutdownIsCutShort(t *testing.T) {
 
 // Whoever does not wait for the end leaves; the messages are sent all the same.
 func TestShutdownGoesOnAlone(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(503, nil, "later"), resocktest.Hold())
-		client := newClientOf(t, s.URL, reach(s), resock.WithBackoff(time.Hour, time.Hour))
-		option, told := outcome()
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Hour, time.Hour))
+		option, told := rig.Outcome()
 		for range 2 {
 			if err := client.Enqueue(resock.MessageText, nil, option); err != nil {
 				t.Fatal(err)
@@ -205,8 +206,8 @@ func TestShutdownGoesOnAlone(t *testing.T) {
 
 // Messages that nobody sends any more are not waited for, but counted.
 func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		client.Suspend()
 		go client.Run(context.Background())
 		synctest.Wait()
@@ -225,13 +226,13 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 		synctest.Wait()
 		done := shutdown(context.Background(), client)
 		time.Sleep(1500 * time.Millisecond)
-		if err, ok := settled(done); ok {
+		if err, ok := rig.Settled(done); ok {
 			t.Errorf("before the Send is given up: %v", err)
 		}
 		if err := <-lost; !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
-		if err, ok := settled(done); !ok || !errors.Is(err, resock.ErrNotSent) || !strings.Contains(err.Error(), " 2 messages") {
+		if err, ok := rig.Settled(done); !ok || !errors.Is(err, resock.ErrNotSent) || !strings.Contains(err.Error(), " 2 messages") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -248,8 +249,8 @@ func TestShutdownWaitsForTheWrite(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second) // reading nothing
 		}))
-		begun, first := outcome()
-		last, second := outcome()
+		begun, first := rig.Outcome()
+		last, second := rig.Outcome()
 		err := errors.Join(client.Enqueue(resock.MessageBinary, make([]byte, 40<<10), begun), client.Enqueue(resock.MessageText, []byte("last"), last))
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,6 @@
 //go:build unix
 
-package resock_test
+package faults
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -25,7 +26,7 @@ func TestFault46_ProcessStopped(t *testing.T) {
 		_ = client.Run(context.Background())
 		return
 	}
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	s := resocktest.NewServer(t)
 	command := exec.Command(os.Args[0], "-test.run=^TestFault46_ProcessStopped$")
 	command.Env = append(os.Environ(), role+"="+s.URL)

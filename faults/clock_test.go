@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"encoding/json"
@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -53,7 +54,7 @@ func TestFault45_WallClockJumps(t *testing.T) {
 		t.Skip("the package cannot be built: ", err)
 	}
 	arguments := []string{"test", "-count=1", "-timeout=1m", "-run=^TestFault45_WallClockJumps$", "-overlay=" + overlay(t)}
-	if raceEnabled {
+	if rig.Race {
 		arguments = append(arguments, "-race")
 	}
 	command := exec.Command(tool, arguments...)
@@ -63,13 +64,16 @@ func TestFault45_WallClockJumps(t *testing.T) {
 	}
 }
 
+// root is the folder of package resock.
+const root = ".."
+
 // overlay returns a file that tells the go command to build the package with
 // jumpingClock.
 func overlay(t *testing.T) string {
 	t.Helper()
 	folder, replace := t.TempDir(), make(map[string]string)
 	write := func(name, text string) {
-		path, err := filepath.Abs(name)
+		path, err := filepath.Abs(filepath.Join(root, name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,17 +82,18 @@ func overlay(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	files, err := filepath.Glob("*.go")
+	files, err := filepath.Glob(filepath.Join(root, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range files {
-		source, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, file := range files {
+		name := filepath.Base(file)
 		if strings.HasSuffix(name, "_test.go") {
 			continue
+		}
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if text := jumpingNames.Replace(string(source)); text != string(source) {
 			write(name, text+"\nvar _ time.Time // the import is used\n")
@@ -113,8 +118,8 @@ func wallClockStory(t *testing.T, jumps bool) {
 	began := time.Now()
 	s := resocktest.NewMemory(t)
 	s.Script(resocktest.Refuse(), resocktest.Hold())
-	network := new(fakeNetwork)
-	r := startRig(t, s.URL, reach(s),
+	network := new(rig.Network)
+	r := rig.Quick(t, s.URL, rig.Reach(s),
 		resock.WithBackoff(100*ms, 100*ms),
 		resock.WithNetwork(network),
 		resock.WithStableAfter(30*time.Minute),
@@ -130,17 +135,17 @@ func wallClockStory(t *testing.T, jumps bool) {
 	}
 	failed := func(phase resock.Phase, attempt int) resock.FailEvent {
 		t.Helper()
-		fail := r.fail(phase)
+		fail := r.Fail(phase)
 		if fail.Attempt != attempt { // a stable session would have restarted the count
 			t.Errorf("attempt %d failed, want %d", fail.Attempt, attempt)
 		}
 		short("Took", fail.Took)
-		short("Stats().Downtime", r.client.Stats().Downtime)
+		short("Stats().Downtime", r.Stats().Downtime)
 		return fail
 	}
 	opened := func() *resocktest.Conn {
 		t.Helper()
-		open := r.open()
+		open := r.Open()
 		short("Took", open.Took)
 		short("Downtime", open.Downtime)
 		off := open.Time.Round(0).Sub(time.Now().Round(0)).Abs()
@@ -160,26 +165,26 @@ func wallClockStory(t *testing.T, jumps bool) {
 	for range 4 {
 		asked := time.Now()
 		for range 2 { // and at most once per initial backoff
-			r.client.Reconnect()
-			r.closed(resock.StatusNormalClosure, "", true)
+			r.Reconnect()
+			r.Closed(resock.StatusNormalClosure, "", true)
 			opened()
 		}
 		if took := time.Since(asked); took < 100*ms {
 			t.Errorf("reconnected twice in %v", took)
 		}
 	}
-	r.client.Suspend()
-	r.closed(resock.StatusNormalClosure, "", true)
-	_ = r.client.Enqueue(resock.MessageText, []byte("for long"), resock.WithTTL(30*time.Minute))
+	r.Suspend()
+	r.Closed(resock.StatusNormalClosure, "", true)
+	_ = r.Enqueue(resock.MessageText, []byte("for long"), resock.WithTTL(30*time.Minute))
 	for range 10 {
 		expired := make(chan error, 1)
-		_ = r.client.Enqueue(resock.MessageText, []byte("expires"), resock.WithTTL(ms),
+		_ = r.Enqueue(resock.MessageText, []byte("expires"), resock.WithTTL(ms),
 			resock.WithResult(func(err error) { expired <- err }))
 		if err := <-expired; !errors.Is(err, resock.ErrExpired) {
 			t.Errorf("the outcome of a message that lives for 1 ms: %v", err)
 		}
 	}
-	r.client.Resume()
+	r.Resume()
 	c = opened()
 	if message, err := c.Read(); err != nil || string(message.Data) != "for long" {
 		t.Errorf("got %q, %v; want the message that lives for 30 minutes", message.Data, err)
@@ -187,12 +192,12 @@ func wallClockStory(t *testing.T, jumps bool) {
 
 	for attempt := 1; attempt <= 5; attempt++ {
 		began := time.Now()
-		network.set(false)
+		network.Set(false)
 		c.Drop()
 		if fail := failed(resock.PhaseRead, attempt); fail.Next != resock.StateOffline {
 			t.Errorf("next is %v", fail.Next)
 		}
-		network.set(true)
+		network.Set(true)
 		c = opened()
 		if back := time.Since(began); back < 100*ms {
 			t.Errorf("back after %v, and the policy told the client to wait", back)
@@ -200,14 +205,14 @@ func wallClockStory(t *testing.T, jumps bool) {
 	}
 
 	c.StopReading()
-	if err := r.client.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); !errors.Is(err, resock.ErrMaybeSent) {
+	if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); !errors.Is(err, resock.ErrMaybeSent) {
 		t.Errorf("a Send that nobody reads: %v", err)
 	}
 	failed(resock.PhaseWrite, 6)
 	opened()
-	_ = r.client.Close(resock.StatusNormalClosure, "")
-	<-r.client.Done()
-	short("Stats().Downtime", r.client.Stats().Downtime)
+	_ = r.Close(resock.StatusNormalClosure, "")
+	<-r.Done()
+	short("Stats().Downtime", r.Stats().Downtime)
 	if jumped != jumps {
 		t.Errorf("the clock jumped: %t, want %t", jumped, jumps)
 	}

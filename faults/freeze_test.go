@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"context"
@@ -15,32 +15,12 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
-
-// flooding is a server whose first connections push so many messages and then end as
-// drop says. The last one pushes once, and stays.
-func flooding(s *resocktest.Server, connections, messages int, drop func(*resocktest.Conn)) {
-	var steps []resocktest.Step
-	for range connections {
-		steps = append(steps, resocktest.Serve(func(c *resocktest.Conn) {
-			for i := range messages {
-				if c.Push(fmt.Sprint("push ", i)) != nil {
-					return
-				}
-			}
-			drop(c)
-		}))
-	}
-	s.Script(append(steps, resocktest.Serve(func(c *resocktest.Conn) {
-		_ = c.Push("push")
-		<-c.Done()
-	}))...)
-}
 
 // echo answers every message by Send, and counts those answers that arrive in session
 // n. It checks the events.
@@ -63,30 +43,6 @@ func echo(t *testing.T, client *resock.Client, tasks *sync.WaitGroup, opts ...re
 	return session.Load
 }
 
-// closesInTime closes a client, and wants it closed within d.
-func closesInTime(t *testing.T, client *resock.Client, d time.Duration) {
-	t.Helper()
-	began := time.Now()
-	if err := client.Close(resock.StatusNormalClosure, ""); err != nil {
-		t.Fatal(err)
-	}
-	<-client.Done()
-	if took := time.Since(began); took > d {
-		t.Errorf("closing took %v, want at most %v", took, d)
-	}
-}
-
-// opensAgain waits until session n is open.
-func opensAgain(t *testing.T, client *resock.Client, n uint64, within time.Duration) {
-	t.Helper()
-	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if stats := client.Stats(); stats.State == resock.StateOpen && stats.Session >= n {
-			return
-		}
-	}
-	t.Fatalf("session %d is not open after %v: %+v", n, within, client.Stats())
-}
-
 // The worst fault of all: whoever answers by Send waits for a session that only the
 // client can open, and the client waited for it.
 func TestFault53_ConsumerSends(t *testing.T) {
@@ -98,18 +54,18 @@ func TestFault53_ConsumerSends(t *testing.T) {
 	} {
 		for _, buffer := range []int{0, 1, 64} {
 			t.Run(fmt.Sprint(name, " ", buffer), func(t *testing.T) {
-				virtual(t, func(t *testing.T, s *resocktest.Server) {
-					flooding(s, 3, 200, drop)
-					client := newClientOf(t, s.URL, reach(s), resock.WithWriteTimeout(time.Second))
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					rig.Flooding(s, 3, 200, drop)
+					client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithWriteTimeout(time.Second))
 					var tasks sync.WaitGroup
 					echo(t, client, &tasks, resock.WithBuffer(buffer))
 					go client.Run(context.Background())
-					opensAgain(t, client, 4, 10*time.Minute)
+					rig.OpensWithin(t, client, 4, 10*time.Minute)
 					time.Sleep(time.Second)
 					if answers := len(s.Conns()[3].Received().Messages); answers == 0 {
 						t.Error("the answers do not go out in the last session")
 					}
-					closesInTime(t, client, 5*time.Second)
+					rig.ClosesWithin(t, client, 5*time.Second)
 					tasks.Wait()
 				})
 			})
@@ -126,11 +82,11 @@ func TestFault53_ConsumerSends(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				flooding(s, 3, 200, (*resocktest.Conn).Drop)
-				client := newClientOf(t, s.URL, reach(s))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				rig.Flooding(s, 3, 200, (*resocktest.Conn).Drop)
+				client := rig.Bare(t, s.URL, rig.Reach(s))
 				events := grammar.Tee(t, client)
-				abandoned := abandon(context.Background(), client)
+				abandoned := rig.Abandon(context.Background(), client)
 				go consume(abandoned)
 				go client.Run(context.Background())
 				for range 3 {
@@ -140,31 +96,26 @@ func TestFault53_ConsumerSends(t *testing.T) {
 						}
 					}
 				}
-				opensAgain(t, client, 4, 10*time.Minute)
-				closesInTime(t, client, 5*time.Second)
+				rig.OpensWithin(t, client, 4, 10*time.Minute)
+				rig.ClosesWithin(t, client, 5*time.Second)
 			})
 		})
 	}
 }
 
-// abandon subscribes on behalf of somebody who does not read on, and so checks nothing.
-func abandon(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
-	return client.Subscribe(ctx, opts...)
-}
-
 func TestFault54_HandlerSends(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 3, 2, (*resocktest.Conn).Drop)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 3, 2, (*resocktest.Conn).Drop)
 		var client *resock.Client
-		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
 			_ = client.Send(context.WithoutCancel(ctx), resock.MessageText, []byte("answer"))
 		}))
 		go client.Run(context.Background())
-		opensAgain(t, client, 4, 10*time.Minute)
-		closesInTime(t, client, 5*time.Second)
+		rig.OpensWithin(t, client, 4, 10*time.Minute)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 	// The server pushes on before it answers our close frame.
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		push := make(chan struct{})
 		s.Handle(func(c *resocktest.Conn) {
 			c.IgnoreClose()
@@ -175,24 +126,24 @@ func TestFault54_HandlerSends(t *testing.T) {
 			<-c.Done()
 		})
 		var client *resock.Client
-		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
 			_ = client.Send(context.Background(), resock.MessageText, []byte("answer"))
 		}))
 		go client.Run(context.Background())
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		go func() {
 			time.Sleep(time.Second)
 			close(push)
 		}()
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 	// The context of the handler tells it at once.
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
 		var client *resock.Client
 		errs := make(chan error, 1)
 		type key struct{}
-		client = newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
 			if ctx.Value(key{}) != "value" || m.Session > 2 {
 				t.Errorf("value %v, session %d", ctx.Value(key{}), m.Session)
 			}
@@ -202,53 +153,53 @@ func TestFault54_HandlerSends(t *testing.T) {
 			}
 		}))
 		go client.Run(context.WithValue(context.Background(), key{}, "value"))
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		client.Suspend()
 		began := time.Now()
 		if err := <-errs; err != context.Canceled || time.Since(began) > 5*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		client.Resume()
-		opensAgain(t, client, 2, time.Minute)
+		rig.OpensWithin(t, client, 2, time.Minute)
 	})
 }
 
 func TestFault55_AgeUnderAnEcho(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			for c.Push("tick") == nil {
 				time.Sleep(time.Millisecond)
 			}
 		})
-		client := newClientOf(t, s.URL, reach(s), resock.WithMaxSessionAge(10*time.Second))
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxSessionAge(10*time.Second))
 		var tasks sync.WaitGroup
 		echo(t, client, &tasks)
 		go client.Run(context.Background())
 		began := time.Now()
-		opensAgain(t, client, 30, 6*time.Minute)
+		rig.OpensWithin(t, client, 30, 6*time.Minute)
 		if took := time.Since(began); took > 5*time.Minute+30*time.Second {
 			t.Errorf("30 sessions of 10 s took %v", took)
 		}
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 		tasks.Wait()
 	})
 }
 
 func TestFault56_UnreadSubscriptions(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		unread := []<-chan resock.Event{
-			abandon(context.Background(), client, resock.WithoutMessages()),
-			abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest)),
-			abandon(context.Background(), client, resock.WithBuffer(0), resock.WithoutMessages()),
-			abandon(context.Background(), client),
+			rig.Abandon(context.Background(), client, resock.WithoutMessages()),
+			rig.Abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest)),
+			rig.Abandon(context.Background(), client, resock.WithBuffer(0), resock.WithoutMessages()),
+			rig.Abandon(context.Background(), client),
 		}
 		s.Stop()
 		go client.Run(context.Background())
 		time.Sleep(24 * time.Hour)
 		s.Restart()
-		opensAgain(t, client, 1, time.Minute)
-		closesInTime(t, client, 5*time.Second)
+		rig.OpensWithin(t, client, 1, time.Minute)
+		rig.ClosesWithin(t, client, 5*time.Second)
 		for i, events := range unread {
 			checker, n := grammar.Checker{Behind: true, Cut: true}, 0
 			for event := range checker.All(t, events) {
@@ -262,12 +213,12 @@ func TestFault56_UnreadSubscriptions(t *testing.T) {
 
 // A hook that waits for the client, and not for its session, is left behind.
 func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle((*resocktest.Conn).Echo)
 		var client *resock.Client
 		wrong := true
-		log := new(lockedBuffer)
-		client = newClientOf(t, s.URL, reach(s), resock.WithDialTimeout(3*time.Second), resock.WithLogger(slog.New(slog.NewTextHandler(log, nil))),
+		log := new(rig.Log)
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(3*time.Second), resock.WithLogger(slog.New(slog.NewTextHandler(log, nil))),
 			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				if wrong {
 					wrong = false
@@ -277,22 +228,22 @@ func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		fail := await[resock.FailEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		if fail.Phase != resock.PhaseSetup || fail.Took > 4*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) || !strings.Contains(fail.Err.Error(), "WithOnOpen") {
 			t.Errorf("%+v", fail)
 		}
 		if !strings.Contains(log.String(), "WithOnOpen") {
 			t.Errorf("the log does not name the hook:\n%s", log)
 		}
-		await[resock.OpenEvent](t, events)
-		closesInTime(t, client, 5*time.Second)
+		rig.Await[resock.OpenEvent](t, events)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 	// Hooks that never return pile up to a limit, and Close is still in time.
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle((*resocktest.Conn).Echo)
 		var client *resock.Client
 		var calls atomic.Int32
-		client = newClientOf(t, s.URL, reach(s), resock.WithDialTimeout(time.Second),
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(time.Second),
 			resock.WithOnOpen(func(context.Context, *resock.Session) error {
 				calls.Add(1)
 				return client.Send(context.Background(), resock.MessageText, []byte("hello"))
@@ -305,7 +256,7 @@ func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
 		if err := client.Stats().LastErr; !strings.Contains(err.Error(), "have not returned") {
 			t.Error(err)
 		}
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
@@ -326,20 +277,20 @@ func TestFault78_HooksThatDoNotReturn(t *testing.T) {
 		"filter": func(do func()) resock.Option {
 			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
 		},
-		"ping": func(do func()) resock.Option { return onPing(do) },
-		"pong": func(do func()) resock.Option { return onPong(do) },
+		"ping": func(do func()) resock.Option { return rig.OnPing(do) },
+		"pong": func(do func()) resock.Option { return rig.OnPong(do) },
 	}
 	for name, option := range onRun {
 		for how, exit := range exits {
 			t.Run(name+" "+how, func(t *testing.T) {
-				virtual(t, func(t *testing.T, s *resocktest.Server) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 					s.Handle(func(c *resocktest.Conn) {
 						_ = c.Ping("ping")
 						_ = c.Pong("pong")
 						_ = c.Push("message")
 						<-c.Done()
 					})
-					client := newClientOf(t, s.URL, resock.WithHTTPClient(s.Client()), option(exit))
+					client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(exit))
 					events := grammar.Tee(t, client)
 					go func() {
 						defer func() { _ = recover() }()
@@ -367,35 +318,35 @@ func TestFault78_HooksThatDoNotReturn(t *testing.T) {
 			return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
 		},
 		"dial limiter": func(do func()) resock.Option {
-			return resock.WithDialLimiter(waitFunc(func(context.Context) error { do(); return nil }))
+			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
 		},
 		"retry policy": func(do func()) resock.Option {
 			return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.Decision{} })
 		},
 		"backoff policy": func(do func()) resock.Option {
-			return resock.WithBackoffPolicy(func() backoff.BackOff { return nextBackOff(func() time.Duration { do(); return time.Second }) })
+			return resock.WithBackoffPolicy(func() backoff.BackOff { return rig.BackOff(func() time.Duration { do(); return time.Second }) })
 		},
 		"heartbeat message": func(do func()) resock.Option {
 			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { do(); return resock.MessageText, nil })
 		},
 		"network": func(do func()) resock.Option {
-			return resock.WithNetwork(networkFunc(func() bool { do(); return true }))
+			return resock.WithNetwork(rig.Online(func() bool { do(); return true }))
 		},
 	}
 	for name, option := range asked {
 		t.Run(name+" Goexit", func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				s.Script(resocktest.Drop(), resocktest.Serve((*resocktest.Conn).Drop), resocktest.Echo())
 				calls := 0
-				client := newClientOf(t, s.URL, resock.WithHTTPClient(s.Client()), option(func() {
+				client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(func() {
 					if calls++; calls <= 3 {
 						runtime.Goexit()
 					}
 				}))
 				events := grammar.Tee(t, client)
 				go client.Run(context.Background())
-				opensAgain(t, client, 1, time.Hour)
-				closesInTime(t, client, 5*time.Second)
+				rig.OpensWithin(t, client, 1, time.Hour)
+				rig.ClosesWithin(t, client, 5*time.Second)
 				for range events { // ends
 				}
 			})
@@ -403,28 +354,14 @@ func TestFault78_HooksThatDoNotReturn(t *testing.T) {
 	}
 }
 
-type waitFunc func(context.Context) error
-
-func (f waitFunc) Wait(ctx context.Context) error { return f(ctx) }
-
-type nextBackOff func() time.Duration
-
-func (f nextBackOff) NextBackOff() time.Duration { return f() }
-func (nextBackOff) Reset()                       {}
-
-type networkFunc func() bool
-
-func (f networkFunc) Online() bool                { return f() }
-func (networkFunc) OnChange(func()) (stop func()) { return nil }
-
 // A session in which only the consumer took its time was not stable.
 func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			_ = c.Push("hello")
 			c.Drop()
 		})
-		client := newClientOf(t, s.URL, reach(s), resock.WithMaxAttempts(3))
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(3))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
 		ran := make(chan error, 1)
 		go func() { ran <- client.Run(context.Background()) }()
@@ -439,12 +376,12 @@ func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
 			t.Errorf("%d sessions", opens)
 		}
 	})
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			_ = c.Push("hello")
 			c.Drop()
 		})
-		client := newClientOf(t, s.URL, reach(s), resock.WithMaxAttempts(3),
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(3),
 			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(6 * time.Second) }))
 		var gaveUp *resock.GiveUpError
 		if err := client.Run(context.Background()); !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
@@ -454,7 +391,7 @@ func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
 }
 
 func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			if _, err := c.Read(); err != nil {
 				return
@@ -466,7 +403,7 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 		})
 		filtered := 0
 		var kept *resock.Session
-		r := startVirtualRig(t, s,
+		r := rig.Reaching(t, s,
 			resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool { filtered++; return true }),
 			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				kept = session
@@ -482,9 +419,9 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 					clear(data) // it was copied
 				}
 			}))
-		r.open()
+		r.Open()
 		for _, text := range []string{"push 1", "push 2", "push 3"} {
-			r.message(text)
+			r.Message(text)
 		}
 		kept.Unread(resock.MessageText, []byte("too late"))
 		if err := kept.SetHeartbeat(time.Second, time.Second); err == nil {
@@ -498,10 +435,10 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 			t.Errorf("the filter saw %d messages", filtered)
 		}
 		s.Conns()[0].Drop()
-		r.fail(resock.PhaseRead)
-		r.open()
+		r.Fail(resock.PhaseRead)
+		r.Open()
 		for _, text := range []string{"push 1", "push 2", "push 3"} {
-			r.message(text)
+			r.Message(text)
 		}
 	})
 }
@@ -515,8 +452,8 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest))
-		abandon(context.Background(), client)
+		rig.Abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest))
+		rig.Abandon(context.Background(), client)
 		client.Messages(context.Background())
 	}
 	if now := runtime.NumGoroutine(); now > before+5 {
@@ -526,12 +463,12 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 
 // checkLossesStay checks that what was lost in one session is not counted in the next.
 func checkLossesStay(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 1, 100, (*resocktest.Conn).Drop)
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(5), resock.WithOverflow(resock.OverflowDropOldest))
 		go client.Run(context.Background())
-		opensAgain(t, client, 2, time.Minute)
+		rig.OpensWithin(t, client, 2, time.Minute)
 		synctest.Wait()
 		checker := grammar.Checker{}
 		lost, messages := map[uint64]uint64{}, map[uint64]int{}
@@ -551,31 +488,22 @@ func checkLossesStay(t *testing.T) {
 	})
 }
 
-func onPing(do func()) resock.Option {
-	return resock.WithDialOptions(&websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool { do(); return true }})
-}
-
-func onPong(do func()) resock.Option {
-	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
-}
-
 // A handler that sends with its own context holds up nothing: the write that fails
 // ends it.
 func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("question")
+			c.Reset()
+		})
 		var client *resock.Client
-		client = newClient(t, inMemory(func(n int, p *peer) {
-			if !p.upgrade() {
-				return
-			}
-			_ = p.text("question") // and it is gone
-		}), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
 			_ = client.Send(ctx, resock.MessageText, []byte("answer"))
 		}))
 		events := grammar.Tee(t, client)
 		go client.Run(t.Context())
-		open := await[resock.OpenEvent](t, events)
-		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
+		open := rig.Await[resock.OpenEvent](t, events)
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
 			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
 		}
 	})
@@ -583,16 +511,16 @@ func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
 
 // A handler that overstays blocks the sessions that follow, too.
 func TestHandlerBlocksTheNextSession(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 2, 1, func(c *resocktest.Conn) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 2, 1, func(c *resocktest.Conn) {
 			time.Sleep(time.Second)
 			c.Reset()
 		})
 		release := make(chan struct{})
-		client := newClientOf(t, s.URL, reach(s), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
 		events := client.Subscribe(context.Background())
 		go client.Run(context.Background())
-		opensAgain(t, client, 3, 10*time.Minute)
+		rig.OpensWithin(t, client, 3, 10*time.Minute)
 		for event := range new(grammar.Checker).All(t, events) {
 			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
 				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
@@ -612,7 +540,7 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 		close(release)
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
@@ -634,12 +562,12 @@ func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 // An attempt that was left behind in the transport does not come to OnOpen, and takes
 // nothing from the session that is open by then.
 func TestLateTransport(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		calls := 0
-		client := newClientOf(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),
+		client := rig.Bare(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),
 			resock.WithOnOpen(func(context.Context, *resock.Session) error { calls++; return nil }))
 		go client.Run(context.Background())
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Minute)
 		s.Conns()[1].IgnorePings()
 		if err := client.Send(context.Background(), resock.MessageText, []byte("hello"), resock.WithSession(1)); err != nil || calls != 1 {
@@ -650,20 +578,20 @@ func TestLateTransport(t *testing.T) {
 		if err := client.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Flush without an answer: %v", err)
 		}
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
 // A filter that returns when its context ends is not left behind, and what it sees is
 // delivered before the session's last event.
 func TestFilterReturnsInTime(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
-			_ = c.Raw(append(resocktest.Frame(fin|text, []byte("1")), resocktest.Frame(fin|text, []byte("2"))...))
+			_ = c.Raw(append(resocktest.Frame(rig.Fin|rig.Text, []byte("1")), resocktest.Frame(rig.Fin|rig.Text, []byte("2"))...))
 			time.Sleep(time.Second)
 			c.Reset()
 		}), resocktest.Echo())
-		client := newClientOf(t, s.URL, reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
 			<-ctx.Done()
 			return true
 		}))
@@ -698,10 +626,10 @@ func (h slowLog) Handle(context.Context, slog.Record) error {
 
 // Records of many goroutines take turns, and none is dropped.
 func TestSlowLogger(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		records := new(atomic.Int32)
-		log := slog.New(slowLog{slog.NewTextHandler(new(lockedBuffer), nil), records})
-		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(log))
+		log := slog.New(slowLog{slog.NewTextHandler(new(rig.Log), nil), records})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(log))
 		for range 3 {
 			go client.Messages(context.Background(), resock.WithoutMessages()) // is logged
 		}
@@ -727,18 +655,18 @@ func (h curiousLog) Enabled(context.Context, slog.Level) bool {
 
 // No lock is held while a log handler is asked.
 func TestLoggerAsksTheClient(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
-		h := curiousLog{slog.NewTextHandler(new(lockedBuffer), nil), new(atomic.Pointer[resock.Client])}
-		client := newClientOf(t, s.URL, reach(s), resock.WithLogger(slog.New(h)))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		h := curiousLog{slog.NewTextHandler(new(rig.Log), nil), new(atomic.Pointer[resock.Client])}
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(slog.New(h)))
 		h.client.Store(client)
-		abandon(context.Background(), client, resock.WithBuffer(0), resock.WithLabel("blocks"))
+		rig.Abandon(context.Background(), client, resock.WithBuffer(0), resock.WithLabel("blocks"))
 		go client.Run(context.Background())
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Second)
 		if by := client.Stats().BlockedBy; by != "blocks" {
 			t.Errorf("%q blocks", by)
 		}
-		closesInTime(t, client, 5*time.Second)
+		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }

@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -58,7 +59,7 @@ func comeAndGo(t *testing.T, n int) time.Duration {
 	started := time.Now()
 	var streams []<-chan resock.Event
 	for range n {
-		streams = append(streams, abandon(ctx, client, resock.WithBuffer(0)))
+		streams = append(streams, rig.Abandon(ctx, client, resock.WithBuffer(0)))
 	}
 	leave()
 	for _, stream := range streams {
@@ -89,49 +90,49 @@ func TestFault82_ManyAtOnce(t *testing.T) {
 }
 
 func TestFault84_AnswerToAnotherSession(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		first := s.Accept()
-		r.open()
+		r.Open()
 		if err := first.Push("question"); err != nil {
 			t.Fatal(err)
 		}
-		question := r.next().(resock.MessageEvent)
+		question := r.Next().(resock.MessageEvent)
 		first.Drop()
-		r.fail(resock.PhaseRead)
+		r.Fail(resock.PhaseRead)
 		second := s.Accept()
-		r.open()
+		r.Open()
 		answer := resock.WithSession(question.Session)
-		if err := r.client.Send(context.Background(), resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+		if err := r.Send(context.Background(), resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
 			t.Errorf("Send: %v", err)
 		}
-		if err := r.client.Enqueue(resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+		if err := r.Enqueue(resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
 			t.Errorf("Enqueue: %v", err)
 		}
-		if err := r.client.Send(context.Background(), resock.MessageText, []byte("other")); err != nil {
+		if err := r.Send(context.Background(), resock.MessageText, []byte("other")); err != nil {
 			t.Error(err)
 		}
-		if got := fmt.Sprint(payloads(second)); got != "[other]" {
+		if got := fmt.Sprint(rig.Payloads(second)); got != "[other]" {
 			t.Errorf("session 2 received %s", got)
 		}
 	})
 }
 
 func TestFault89_WhatCounts(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(time.Second, 0),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(time.Second, 0),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
 		c := s.Accept()
-		r.open()
-		if err := r.client.Send(context.Background(), resock.MessageText, []byte("message")); err != nil {
+		r.Open()
+		if err := r.Send(context.Background(), resock.MessageText, []byte("message")); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if got := payloads(c); len(got) < 10 {
+		if got := rig.Payloads(c); len(got) < 10 {
 			t.Errorf("received %q", got)
 		}
-		if sent := r.client.Stats().MessagesOut; sent != 1 {
+		if sent := r.Stats().MessagesOut; sent != 1 {
 			t.Errorf("%d messages are counted, and one was sent", sent)
 		}
 	})
@@ -145,27 +146,27 @@ func TestFault92_CloseWithMessagesQueued(t *testing.T) {
 	} {
 		for _, way := range []string{"Close", "Shutdown"} {
 			t.Run(name+"/"+way, func(t *testing.T) {
-				virtual(t, func(t *testing.T, s *resocktest.Server) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 					s.Script(first, resocktest.Hold())
-					r := startVirtualRig(t, s)
+					r := rig.Reaching(t, s)
 					synctest.Wait()
-					queued := r.enqueue("queued")
+					queued := r.Queue("queued")
 					began := time.Now()
 					if way == "Close" {
-						_ = r.client.Close(resock.StatusNormalClosure, "")
-						<-r.client.Done()
+						_ = r.Close(resock.StatusNormalClosure, "")
+						<-r.Done()
 						if err := <-queued; err != resock.ErrClosed || time.Since(began) > time.Second {
 							t.Errorf("Close: the message %v, after %v", err, time.Since(began))
 						}
 						return
 					}
-					if err := r.client.Shutdown(context.Background()); err != nil {
+					if err := r.Shutdown(context.Background()); err != nil {
 						t.Errorf("Shutdown: %v", err)
 					}
 					if err := <-queued; err != nil {
 						t.Errorf("Shutdown: the message %v", err)
 					}
-					if got := fmt.Sprint(payloads(s.Accept())); got != "[queued]" {
+					if got := fmt.Sprint(rig.Payloads(s.Accept())); got != "[queued]" {
 						t.Errorf("the server received %s", got)
 					}
 				})

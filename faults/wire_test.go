@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"bytes"
@@ -17,32 +17,33 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // pushedCompressed starts a session in which the server, which compresses, sends raw bytes.
-func pushedCompressed(t *testing.T, takeover bool, raw []byte, test func(r *rig, c *resocktest.Conn)) {
+func pushedCompressed(t *testing.T, takeover bool, raw []byte, test func(r *rig.Client, c *resocktest.Conn)) {
 	t.Helper()
 	extension := "permessage-deflate; client_no_context_takeover"
 	if !takeover {
 		extension += "; server_no_context_takeover"
 	}
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Upgrade(http.Header{"Sec-Websocket-Extensions": {extension}}, func(c *resocktest.Conn) { _ = c.Raw(raw) }))
-		r := startVirtualRig(t, s, resock.WithCompression(websocket.CompressionContextTakeover))
+		r := rig.Reaching(t, s, resock.WithCompression(websocket.CompressionContextTakeover))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		test(r, c)
 	})
 }
 
-func deflated(payload []byte) []byte { return resocktest.Frame(fin|rsv1|text, payload) }
+func deflated(payload []byte) []byte { return resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, payload) }
 
 // A server may end a message by a final block (RFC 7692, section 7.2.3.4), or have
 // one in the middle of it.
 func TestFault65_FinalBlock(t *testing.T) {
-	final := func(text string) []byte { return deflate([]byte(text), true) }
-	more := func(text string) []byte { return deflate([]byte(text), false) }
+	final := func(text string) []byte { return rig.Deflate([]byte(text), true) }
+	more := func(text string) []byte { return rig.Deflate([]byte(text), false) }
 	for name, tt := range map[string]struct {
 		payload []byte
 		message string
@@ -55,11 +56,11 @@ func TestFault65_FinalBlock(t *testing.T) {
 	} {
 		for _, takeover := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, ", takeover ", takeover), func(t *testing.T) {
-				raw := slices.Concat(deflated(tt.payload), deflated(more("compressed")), resocktest.Frame(fin|text, []byte("plain")))
-				pushedCompressed(t, takeover, raw, func(r *rig, _ *resocktest.Conn) {
-					r.message(tt.message)
-					r.message("compressed")
-					r.message("plain")
+				raw := slices.Concat(deflated(tt.payload), deflated(more("compressed")), resocktest.Frame(rig.Fin|rig.Text, []byte("plain")))
+				pushedCompressed(t, takeover, raw, func(r *rig.Client, _ *resocktest.Conn) {
+					r.Message(tt.message)
+					r.Message("compressed")
+					r.Message("plain")
 				})
 			})
 		}
@@ -77,9 +78,9 @@ func TestFault65_FinalBlock(t *testing.T) {
 		if len(again) > 15 {
 			t.Fatalf("no reference in % x", again)
 		}
-		pushedCompressed(t, true, slices.Concat(deflated(final(line)), deflated(again)), func(r *rig, _ *resocktest.Conn) {
-			r.message(line)
-			r.message(line)
+		pushedCompressed(t, true, slices.Concat(deflated(final(line)), deflated(again)), func(r *rig.Client, _ *resocktest.Conn) {
+			r.Message(line)
+			r.Message(line)
 		})
 	})
 }
@@ -87,14 +88,14 @@ func TestFault65_FinalBlock(t *testing.T) {
 // A payload that ends early is no message, and none of its bytes is taken for a
 // frame.
 func TestFault66_TruncatedDeflate(t *testing.T) {
-	whole := deflate([]byte(strings.Repeat("the quick brown fox ", 10)), false)
+	whole := rig.Deflate([]byte(strings.Repeat("the quick brown fox ", 10)), false)
 	spoilt := func(name string, payload []byte) {
 		t.Helper()
 		for _, takeover := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, ", takeover ", takeover), func(t *testing.T) {
-				raw := slices.Concat(deflated(payload), resocktest.Frame(fin|text, []byte("next")))
-				pushedCompressed(t, takeover, raw, func(r *rig, c *resocktest.Conn) {
-					fail := r.fail(resock.PhaseProtocol)
+				raw := slices.Concat(deflated(payload), resocktest.Frame(rig.Fin|rig.Text, []byte("next")))
+				pushedCompressed(t, takeover, raw, func(r *rig.Client, c *resocktest.Conn) {
+					fail := r.Fail(resock.PhaseProtocol)
 					var protocol *resock.ProtocolError
 					if !errors.As(fail.Err, &protocol) || protocol.Code != websocket.StatusInvalidFramePayloadData {
 						t.Errorf("got %v", fail.Err)
@@ -110,8 +111,8 @@ func TestFault66_TruncatedDeflate(t *testing.T) {
 	for n := 1; n < len(whole); n++ {
 		spoilt(fmt.Sprintf("%d of %d bytes", n, len(whole)), whole[:n])
 	}
-	frame := resocktest.Frame(fin|text, []byte("a frame?"))
-	spoilt("a frame behind a final block", append(deflate([]byte("hello"), true), frame...))
+	frame := resocktest.Frame(rig.Fin|rig.Text, []byte("a frame?"))
+	spoilt("a frame behind a final block", append(rig.Deflate([]byte("hello"), true), frame...))
 	spoilt("a frame behind a block", append(slices.Clone(whole), frame...))
 }
 
@@ -129,19 +130,19 @@ func (c slowConn) Write(p []byte) (int, error) {
 func TestFault73_BothClose(t *testing.T) {
 	const takes = 100 * time.Millisecond
 	for _, early := range []time.Duration{0, takes / 2, takes, takes + takes/2} { // of ours, before the server's
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			dial := s.Client().Transport.(*http.Transport).DialContext
 			slow := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 				conn, err := dial(ctx, network, address)
 				return slowConn{conn, takes}, err
 			}}}
-			r := startVirtualRig(t, s, resock.WithHTTPClient(slow))
+			r := rig.Reaching(t, s, resock.WithHTTPClient(slow))
 			c := s.Accept()
-			r.open()
-			_ = r.client.Close(resock.StatusNormalClosure, "ours")
+			r.Open()
+			_ = r.Close(resock.StatusNormalClosure, "ours")
 			time.Sleep(early)
 			_ = c.Close(resock.StatusGoingAway, "theirs")
-			e := r.next().(resock.CloseEvent)
+			e := r.Next().(resock.CloseEvent)
 			ours := e.Code == resock.StatusNormalClosure && e.Reason == "ours" // answered before the server's own
 			if !e.Clean || !ours && (e.Code != resock.StatusGoingAway || e.Reason != "theirs") {
 				t.Errorf("%v: %+v", early, e)
@@ -155,11 +156,11 @@ func TestFault73_BothClose(t *testing.T) {
 }
 
 func TestFault74_StrangePongs(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(10*time.Second, time.Minute))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(10*time.Second, time.Minute))
 		c := s.Accept()
 		c.IgnorePings()
-		r.open()
+		r.Open()
 		pings := func(n int) []resocktest.Control {
 			for len(c.Received().Pings) < n {
 				time.Sleep(10 * time.Millisecond)
@@ -170,7 +171,7 @@ func TestFault74_StrangePongs(t *testing.T) {
 			t.Helper()
 			_ = c.Pong(pong)
 			synctest.Wait()
-			if got := r.client.Stats().RoundTrip; got.Truncate(time.Millisecond) != want.Truncate(time.Millisecond) {
+			if got := r.Stats().RoundTrip; got.Truncate(time.Millisecond) != want.Truncate(time.Millisecond) {
 				t.Errorf("after the pong %q: %v, want %v", pong, got, want)
 			}
 		}
@@ -199,15 +200,15 @@ func TestFault75_LongLengths(t *testing.T) {
 		return append(head, make([]byte, length)...)
 	}
 	for name, raw := range map[string][]byte{
-		"a message of 125 bytes":   long(binFin, 125),
-		"a message of none":        long(binFin, 0),
-		"a message of 65535 bytes": longer(binFin, 65535),
-		"a short message in 10":    longer(fin|text, 5),
+		"a message of 125 bytes":   long(rig.Fin|rig.Binary, 125),
+		"a message of none":        long(rig.Fin|rig.Binary, 0),
+		"a message of 65535 bytes": longer(rig.Fin|rig.Binary, 65535),
+		"a short message in 10":    longer(rig.Fin|rig.Text, 5),
 		"a fragment":               long(2, 7),
-		"a continuation":           slices.Concat(resocktest.Frame(2, nil), long(fin, 7)),
-		"a ping":                   long(fin|9, 5),
-		"a pong":                   longer(fin|10, 0),
-		"a close frame":            append([]byte{fin | 8, 126, 0, 2}, 0x03, 0xe8),
+		"a continuation":           slices.Concat(resocktest.Frame(2, nil), long(rig.Fin, 7)),
+		"a ping":                   long(rig.Fin|9, 5),
+		"a pong":                   longer(rig.Fin|10, 0),
+		"a close frame":            append([]byte{rig.Fin | 8, 126, 0, 2}, 0x03, 0xe8),
 	} {
 		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
 	}
@@ -216,19 +217,19 @@ func TestFault75_LongLengths(t *testing.T) {
 func TestFault76_LargeMessageGoes(t *testing.T) {
 	const size = 48 << 20
 	for name, large := range map[string][]byte{
-		"in one frame": resocktest.Frame(binFin, make([]byte, size)),
-		"in two":       slices.Concat(resocktest.Frame(2, make([]byte, size/2)), resocktest.Frame(fin, make([]byte, size/2))),
-		"compressed":   resocktest.Frame(fin|rsv1|2, deflate(make([]byte, size), false)),
+		"in one frame": resocktest.Frame(rig.Fin|rig.Binary, make([]byte, size)),
+		"in two":       slices.Concat(resocktest.Frame(2, make([]byte, size/2)), resocktest.Frame(rig.Fin, make([]byte, size/2))),
+		"compressed":   resocktest.Frame(rig.Fin|rig.RSV1|2, rig.Deflate(make([]byte, size), false)),
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				s.Script(compressed(nil))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(rig.Compressed(nil))
 				sizes := make(chan int, 100)
-				r := startVirtualRig(t, s, resock.WithReadLimit(size), resock.WithCompression(websocket.CompressionNoContextTakeover),
+				r := rig.Reaching(t, s, resock.WithReadLimit(size), resock.WithCompression(websocket.CompressionNoContextTakeover),
 					resock.WithMessageHandler(func(_ context.Context, m resock.MessageEvent) { sizes <- len(m.Data) }))
 				c := s.Accept()
-				r.open()
-				before := heap()
+				r.Open()
+				before := rig.Heap()
 				_ = c.Raw(large)
 				if got := <-sizes; got != size {
 					t.Errorf("got %d bytes", got)
@@ -238,8 +239,8 @@ func TestFault76_LargeMessageGoes(t *testing.T) {
 					<-sizes
 					synctest.Wait()
 				}
-				heap() // pools hold what they have for one collection more
-				if grown := heap() - before; grown > 1<<20 {
+				rig.Heap() // pools hold what they have for one collection more
+				if grown := rig.Heap() - before; grown > 1<<20 {
 					t.Errorf("%d KiB are kept of it", grown>>10)
 				}
 			})

@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/delay"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -25,7 +26,7 @@ func TestFault41_CloseAgainstABadPeer(t *testing.T) {
 		"silent": func(c *resocktest.Conn) { c.IgnoreClose() },
 		"stalled mid-frame": func(c *resocktest.Conn) {
 			c.IgnoreClose()
-			_ = c.Raw(resocktest.Frame(binFin, make([]byte, 1000))[:500])
+			_ = c.Raw(resocktest.Frame(rig.Fin|rig.Binary, make([]byte, 1000))[:500])
 		},
 		"announces a large frame": func(c *resocktest.Conn) {
 			c.IgnoreClose()
@@ -44,25 +45,25 @@ func TestFault41_CloseAgainstABadPeer(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					s := start(t)
 					s.Handle(misbehave)
-					r := startRig(t, s.URL, reach(s), resock.WithWriteTimeout(time.Hour))
-					r.open()
+					r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithWriteTimeout(time.Hour))
+					r.Open()
 					if name == "not reading" {
 						for range 500 {
-							r.enqueue(strings.Repeat("x", 1000))
+							r.Queue(strings.Repeat("x", 1000))
 						}
 					}
 					time.Sleep(100 * time.Millisecond)
 					started := time.Now()
-					_ = r.client.Close(4000, "enough")
+					_ = r.Close(4000, "enough")
 					for {
-						if e, ok := r.next().(resock.CloseEvent); ok {
+						if e, ok := r.Next().(resock.CloseEvent); ok {
 							if e.Code != 4000 || e.Reason != "enough" || e.Clean || e.Next != resock.StateClosed {
 								t.Errorf("%+v", e)
 							}
 							break
 						}
 					}
-					<-r.client.Done()
+					<-r.Done()
 					if took := time.Since(started); took > time.Second {
 						t.Errorf("closing took %v, the close timeout is 1 s", took)
 					}
@@ -97,14 +98,14 @@ func TestFault42_CloseAnywhere(t *testing.T) {
 		})}, resock.PhaseSetup},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				s.Script(tt.step)
-				r := startVirtualRig(t, s, tt.opts...)
+				r := rig.Reaching(t, s, tt.opts...)
 				time.Sleep(time.Second)
 				started := time.Now()
-				_ = r.client.Close(resock.StatusNormalClosure, "")
+				_ = r.Close(resock.StatusNormalClosure, "")
 				var last resock.Event
-				for event := range r.events {
+				for event := range r.Events {
 					if _, open := event.(resock.OpenEvent); open {
 						t.Error("an Open after Close")
 					}
@@ -120,38 +121,38 @@ func TestFault42_CloseAnywhere(t *testing.T) {
 		})
 	}
 	t.Run("message handler", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
-			var r *rig
+			var r *rig.Client
 			closing := make(chan struct{})
-			r = startVirtualRig(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-closing }))
-			r.open()
+			r = rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-closing }))
+			r.Open()
 			time.Sleep(time.Second)
-			_ = r.client.Close(resock.StatusNormalClosure, "")
+			_ = r.Close(resock.StatusNormalClosure, "")
 			close(closing) // handlers must return when the client closes
-			r.closed(resock.StatusNormalClosure, "", true)
+			r.Closed(resock.StatusNormalClosure, "", true)
 		})
 	})
 }
 
 func TestFault43_CloseRaces(t *testing.T) {
 	for seed := range uint64(50) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			random := rand.New(rand.NewPCG(seed, 43))
 			delay := time.Duration(random.IntN(4)) * time.Millisecond
 			s.Handle(func(c *resocktest.Conn) {
 				time.Sleep(delay)
 				c.Drop()
 			})
-			r := startVirtualRig(t, s)
+			r := rig.Reaching(t, s)
 			time.Sleep(time.Duration(random.IntN(8)) * time.Millisecond)
 			var closers sync.WaitGroup
 			for i := range 10 {
-				closers.Go(func() { _ = r.client.Close(resock.StatusCode(4000+i), "") })
+				closers.Go(func() { _ = r.Close(resock.StatusCode(4000+i), "") })
 			}
 			closers.Wait()
 			final := 0
-			for event := range r.events {
+			for event := range r.Events {
 				switch e := event.(type) {
 				case resock.FailEvent:
 					if e.Next == resock.StateClosed {
@@ -171,17 +172,17 @@ func TestFault43_CloseRaces(t *testing.T) {
 }
 
 func TestFault44_DropDuringSend(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
 		sent := make(chan error, 1)
 		go func() {
-			sent <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+			sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
 		}()
 		synctest.Wait()
-		queued := r.enqueue("behind it")
+		queued := r.Queue("behind it")
 		c.Reset()
 		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
 			t.Errorf("the Send: %v, want ErrMaybeSent", err)
@@ -189,21 +190,21 @@ func TestFault44_DropDuringSend(t *testing.T) {
 		if err := <-queued; err != nil {
 			t.Errorf("the message behind it: %v", err)
 		}
-		r.next()
-		r.open()
+		r.Next()
+		r.Open()
 	})
 }
 
 func TestFault47_ProxyIdleTimeout(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			time.Sleep(10 * time.Second) // shorter than the heartbeat
 			c.Drop()
 		})
-		r := startVirtualRig(t, s, resock.WithHeartbeat(time.Minute, 10*time.Second))
+		r := rig.Reaching(t, s, resock.WithHeartbeat(time.Minute, 10*time.Second))
 		for range 5 {
-			r.open()
-			if fail := r.fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
+			r.Open()
+			if fail := r.Fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
 				t.Errorf("retry in %v after a stable session", fail.RetryIn)
 			}
 		}
@@ -261,22 +262,22 @@ func TestFault49_HooksFailOrHang(t *testing.T) {
 		"OnOpen":   {onOpen, resock.PhaseSetup},
 	} {
 		t.Run(name+" fails", func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				r := startVirtualRig(t, s, tt.with(func(context.Context) error { return broken }))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s, tt.with(func(context.Context) error { return broken }))
 				for attempt := 1; attempt <= 3; attempt++ {
-					if fail := r.fail(tt.phase); !errors.Is(fail.Err, broken) || fail.Attempt != attempt || fail.Session != 0 {
+					if fail := r.Fail(tt.phase); !errors.Is(fail.Err, broken) || fail.Attempt != attempt || fail.Session != 0 {
 						t.Errorf("%+v", fail)
 					}
 				}
 			})
 		})
 		t.Run(name+" hangs", func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				r := startVirtualRig(t, s, resock.WithDialTimeout(3*time.Second), tt.with(func(ctx context.Context) error {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s, resock.WithDialTimeout(3*time.Second), tt.with(func(ctx context.Context) error {
 					<-ctx.Done()
 					return ctx.Err()
 				}))
-				if fail := r.fail(tt.phase); fail.Took != 3*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) {
+				if fail := r.Fail(tt.phase); fail.Took != 3*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) {
 					t.Errorf("%+v, want the dial timeout", fail)
 				}
 			})
@@ -288,14 +289,14 @@ func TestFault49_HooksFailOrHang(t *testing.T) {
 // every place where a client waits.
 func TestFault50_CancelAnywhere(t *testing.T) {
 	for moment := range 120 {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Script(
 				resocktest.Refuse(), resocktest.StallUpgrade(),
 				resocktest.Serve(func(c *resocktest.Conn) { _ = c.Push("one"); time.Sleep(20 * time.Millisecond); c.Drop() }),
 				resocktest.Serve(func(c *resocktest.Conn) { c.StopReading() }),
 				resocktest.Echo(),
 			)
-			client, err := resock.New(s.URL, append(rigOptions(), reach(s),
+			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s),
 				resock.WithDialTimeout(20*time.Millisecond),
 				resock.WithWriteTimeout(20*time.Millisecond),
 				resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
@@ -337,19 +338,19 @@ func TestFault50_CancelAnywhere(t *testing.T) {
 }
 
 func TestFault51_SubscribersComeAndGo(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
-		r.open()
+		r.Open()
 
 		for _, opts := range [][]resock.SubscribeOption{nil, {resock.WithBuffer(0)}, {resock.WithOverflow(resock.OverflowDropOldest)}} {
 			ctx, leave := context.WithCancel(context.Background())
-			late := (&grammar.Checker{Late: true, Cut: true}).Tee(ctx, t, r.client, opts...)
+			late := (&grammar.Checker{Late: true, Cut: true}).Tee(ctx, t, r.Client, opts...)
 			if open, ok := (<-late).(resock.OpenEvent); !ok || open.Session != 1 {
 				t.Errorf("a late subscriber starts with %+v, want the session's Open", open)
 			}
 			_ = c.Push("for both")
-			r.message("for both")
+			r.Message("for both")
 			if message, ok := (<-late).(resock.MessageEvent); !ok || string(message.Data) != "for both" {
 				t.Errorf("then it gets %+v", message)
 			}
@@ -361,21 +362,21 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 
 		// One that does not read delays the others until it leaves.
 		ctx, leave := context.WithCancel(context.Background())
-		lazy := r.client.Subscribe(ctx, resock.WithBuffer(1))
+		lazy := r.Subscribe(ctx, resock.WithBuffer(1))
 		for i := range 10 {
 			_ = c.Push(fmt.Sprint(i))
 		}
 		time.Sleep(time.Minute)
-		if r.client.Stats().BlockedSince.IsZero() {
+		if r.Stats().BlockedSince.IsZero() {
 			t.Error("BlockedSince does not tell of it")
 		}
 		leave()
 		for i := range 10 {
-			r.message(fmt.Sprint(i))
+			r.Message(fmt.Sprint(i))
 		}
 		for range (&grammar.Checker{Late: true, Cut: true}).All(t, lazy) { // to the end
 		}
-		if !r.client.Stats().BlockedSince.IsZero() {
+		if !r.Stats().BlockedSince.IsZero() {
 			t.Error("BlockedSince tells of one that has left")
 		}
 	})
@@ -384,51 +385,51 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 // TestFault52 races everything that an application can ask for.
 func TestFault52_ControlRaces(t *testing.T) {
 	for seed := range uint64(100) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			random := rand.New(rand.NewPCG(seed, 52))
 			s.Handle(func(c *resocktest.Conn) {
 				for c.Push("push") == nil {
 					time.Sleep(7 * time.Millisecond)
 				}
 			})
-			r := startVirtualRig(t, s)
+			r := rig.Reaching(t, s)
 			var sent atomic.Int64
 			for range 100 {
 				switch random.IntN(8) {
 				case 0:
-					r.client.Suspend()
+					r.Suspend()
 				case 1, 2:
-					r.client.Resume()
+					r.Resume()
 				case 3:
-					r.client.Reconnect()
+					r.Reconnect()
 				case 4:
 					for _, c := range s.Conns() {
 						c.Drop()
 					}
 				case 5:
-					r.outcomes.Add(1)
-					if r.client.Enqueue(resock.MessageText, []byte("q"), resock.WithResult(func(error) { r.outcomes.Done() })) != nil {
-						r.outcomes.Done()
+					r.Outcomes.Add(1)
+					if r.Enqueue(resock.MessageText, []byte("q"), resock.WithResult(func(error) { r.Outcomes.Done() })) != nil {
+						r.Outcomes.Done()
 					}
 				case 6:
-					r.outcomes.Go(func() {
+					r.Outcomes.Go(func() {
 						ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
 						defer cancel()
-						if r.client.Send(ctx, resock.MessageText, []byte("s")) == nil {
+						if r.Send(ctx, resock.MessageText, []byte("s")) == nil {
 							sent.Add(1)
 						}
 					})
 				}
 				for range random.IntN(4) {
 					select {
-					case <-r.events:
+					case <-r.Events:
 					case <-time.After(time.Millisecond):
 					}
 				}
 			}
-			r.client.Resume()
+			r.Resume()
 			for open := false; !open; {
-				open = r.client.WaitOpen(t.Context()) == nil
+				open = r.WaitOpen(t.Context()) == nil
 			}
 		})
 	}
@@ -441,20 +442,20 @@ func constantly(d time.Duration) func() backoff.BackOff {
 
 // A server may ping until it has read our close frame.
 func TestPingDuringTheClosingHandshake(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
 		c.IgnoreClose()
-		r.open()
-		r.client.Reconnect()
+		r.Open()
+		r.Reconnect()
 		for range 3 {
 			synctest.Wait()
 			_ = c.Ping("are you there?")
 			_ = c.Push("still here")
-			r.message("still here")
+			r.Message("still here")
 		}
 		_ = c.Close(4000, "bye")
-		r.closed(4000, "bye", true)
+		r.Closed(4000, "bye", true)
 	})
 }
 

@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"bytes"
@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,41 +18,18 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
-// virtual runs a test in virtual time, against a server in memory. When it
-// returns, no goroutine may be left (synctest).
-func virtual(t *testing.T, test func(t *testing.T, s *resocktest.Server)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) { test(t, resocktest.NewMemory(t)) })
-}
-
-// reach is the option that lets a client reach the server.
-func reach(s *resocktest.Server) resock.Option {
-	return resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: secretHeader(), HTTPClient: s.Client()})
-}
-
-func startVirtualRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) *rig {
-	t.Helper()
-	return startRig(t, s.URL+"/?token="+secret, append([]resock.Option{reach(s)}, opts...)...)
-}
-
-const (
-	fin    = 0x80
-	rsv1   = 0x40
-	text   = 1
-	binFin = fin | 2
-)
-
 func TestFault17_AcceptsThenDrops(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) { c.Drop() })
-		r := startVirtualRig(t, s, resock.WithBackoff(time.Second, time.Minute), resock.WithStableAfter(5*time.Second))
+		r := rig.Reaching(t, s, resock.WithBackoff(time.Second, time.Minute), resock.WithStableAfter(5*time.Second))
 		longest := time.Duration(0)
 		for session := 1; session <= 40; session++ {
-			r.open()
-			fail := r.fail(resock.PhaseRead)
+			r.Open()
+			fail := r.Fail(resock.PhaseRead)
 			if bound := min(time.Minute, time.Second<<min(session-1, 10)); fail.RetryIn > bound {
 				t.Errorf("session %d: retry in %v, above %v", session, fail.RetryIn, bound)
 			}
@@ -64,13 +39,13 @@ func TestFault17_AcceptsThenDrops(t *testing.T) {
 			t.Errorf("the longest of 40 delays was %v: the backoff did not grow", longest)
 		}
 	})
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) { c.Drop() })
 		policy := &countingPolicy{BackOff: backoff.NewConstantBackOff(time.Second)}
-		r := startVirtualRig(t, s, resock.WithBackoffPolicy(func() backoff.BackOff { return policy }))
+		r := rig.Reaching(t, s, resock.WithBackoffPolicy(func() backoff.BackOff { return policy }))
 		for range 10 {
-			r.open()
-			r.fail(resock.PhaseRead)
+			r.Open()
+			r.Fail(resock.PhaseRead)
 		}
 		if policy.resets != 0 {
 			t.Errorf("%d resets by sessions that never became stable", policy.resets)
@@ -86,15 +61,15 @@ type countingPolicy struct {
 func (p *countingPolicy) Reset() { p.resets++ }
 
 func TestFault18_FINBetweenMessages(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			_ = c.Push("whole")
 			c.Drop()
 		})
-		r := startVirtualRig(t, s)
-		r.open()
-		r.message("whole")
-		if fail := r.fail(resock.PhaseRead); !errors.Is(fail.Err, io.EOF) {
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Message("whole")
+		if fail := r.Fail(resock.PhaseRead); !errors.Is(fail.Err, io.EOF) {
 			t.Errorf("%v, want an EOF", fail.Err)
 		}
 	})
@@ -102,8 +77,8 @@ func TestFault18_FINBetweenMessages(t *testing.T) {
 
 // truncations are beginnings of messages.
 func truncations() map[string][]byte {
-	whole := resocktest.Frame(binFin, bytes.Repeat([]byte("x"), 1000))
-	fragment := resocktest.Frame(text, []byte("half of "))
+	whole := resocktest.Frame(rig.Fin|rig.Binary, bytes.Repeat([]byte("x"), 1000))
+	fragment := resocktest.Frame(rig.Text, []byte("half of "))
 	var deflated bytes.Buffer
 	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
 	_, _ = w.Write(bytes.Repeat([]byte("deflate"), 1000))
@@ -112,19 +87,10 @@ func truncations() map[string][]byte {
 		"in the header":    whole[:1],
 		"after the header": whole[:4],
 		"mid payload":      whole[:512],
-		"mid fragment":     slices.Concat(fragment, resocktest.Frame(fin, []byte("message"))[:4]),
+		"mid fragment":     slices.Concat(fragment, resocktest.Frame(rig.Fin, []byte("message"))[:4]),
 		"after a fragment": fragment,
-		"mid deflate":      resocktest.Frame(fin|rsv1|2, deflated.Bytes())[:20],
+		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated.Bytes())[:20],
 	}
-}
-
-// compressed lets the server accept compression.
-func compressed(handler func(*resocktest.Conn)) resocktest.Step {
-	return resocktest.Upgrade(http.Header{"Sec-Websocket-Extensions": {"permessage-deflate; server_no_context_takeover; client_no_context_takeover"}}, handler)
-}
-
-func reachCompressed(s *resocktest.Server) resock.Option {
-	return resock.WithDialOptions(&websocket.DialOptions{HTTPClient: s.Client(), CompressionMode: websocket.CompressionNoContextTakeover})
 }
 
 func TestFault19_FINMidMessage(t *testing.T) {
@@ -134,14 +100,14 @@ func TestFault19_FINMidMessage(t *testing.T) {
 func TestFault20_RST(t *testing.T) {
 	testTruncations(t, (*resocktest.Conn).Reset)
 	t.Run("after a message", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r := startVirtualRig(t, s)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s)
 			c := s.Accept()
-			r.open()
+			r.Open()
 			_ = c.Push("whole")
-			r.message("whole")
+			r.Message("whole")
 			c.Reset()
-			r.fail(resock.PhaseRead)
+			r.Fail(resock.PhaseRead)
 		})
 	})
 }
@@ -149,15 +115,15 @@ func TestFault20_RST(t *testing.T) {
 func testTruncations(t *testing.T, end func(*resocktest.Conn)) {
 	for name, part := range truncations() {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				s.Script(compressed(func(c *resocktest.Conn) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(rig.Compressed(func(c *resocktest.Conn) {
 					_ = c.Raw(part)
 					end(c)
 				}))
-				r := startVirtualRig(t, s, reachCompressed(s))
+				r := rig.Reaching(t, s, rig.ReachCompressed(s))
 				for range 2 {
-					r.open()
-					r.fail(resock.PhaseRead)
+					r.Open()
+					r.Fail(resock.PhaseRead)
 				}
 			})
 		})
@@ -165,16 +131,15 @@ func testTruncations(t *testing.T, end func(*resocktest.Conn)) {
 }
 
 func TestFault21_BlackHoleIdle(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		time.Sleep(time.Hour) // pongs come
 		c.StopReading()
 		c.IgnorePings()
 		silent := time.Now()
-		fail := r.nextWithin(time.Minute).(resock.FailEvent)
-		if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
+		if fail := r.Fail(resock.PhaseHeartbeat); !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v, want a heartbeat failure", fail)
 		}
 		if took := time.Since(silent); took > 30*time.Second+time.Millisecond {
@@ -184,21 +149,21 @@ func TestFault21_BlackHoleIdle(t *testing.T) {
 }
 
 func TestFault22_BlackHoleWithSends(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second), resock.WithWriteTimeout(5*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second), resock.WithWriteTimeout(5*time.Second))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
 		const messages = 300
 		outcomes := make([]<-chan error, messages)
 		for i := range outcomes {
-			outcomes[i] = r.enqueue(fmt.Sprintf("%03d %s", i, strings.Repeat("x", 1000)))
+			outcomes[i] = r.Queue(fmt.Sprintf("%03d %s", i, strings.Repeat("x", 1000)))
 		}
-		if fail := r.next().(resock.FailEvent); fail.Phase != resock.PhaseWrite {
+		if fail := r.Next().(resock.FailEvent); fail.Phase != resock.PhaseWrite {
 			t.Errorf("%+v, want the write timeout", fail)
 		}
 		second := s.Accept()
-		r.open()
+		r.Open()
 		synctest.Wait()
 		arrived := map[int]bool{}
 		last := -1
@@ -232,24 +197,24 @@ func TestFault22_BlackHoleWithSends(t *testing.T) {
 }
 
 func TestFault23_PeerRestarted(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.Reset() // what a restarted host answers to our next segment
-		r.fail(resock.PhaseRead)
-		r.open()
+		r.Fail(resock.PhaseRead)
+		r.Open()
 	})
 }
 
 func TestFault24_HalfClose(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
-		r.open()
+		r.Open()
 		_ = c.HalfClose()
-		r.fail(resock.PhaseRead)
-		if err := <-r.enqueue("after the fail"); err != nil {
+		r.Fail(resock.PhaseRead)
+		if err := <-r.Queue("after the fail"); err != nil {
 			t.Error(err)
 		}
 		synctest.Wait()
@@ -259,20 +224,20 @@ func TestFault24_HalfClose(t *testing.T) {
 		if conns := s.Conns(); len(conns) != 2 || len(conns[1].Received().Messages) != 1 {
 			t.Errorf("the message did not come on the second of %d connections", len(conns))
 		}
-		r.open()
+		r.Open()
 	})
 }
 
 func TestFault25_NoPongsButData(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(2*time.Second, 3*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(2*time.Second, 3*time.Second))
 		c := s.Accept()
 		c.IgnorePings()
-		r.open()
+		r.Open()
 		for range 1000 {
 			time.Sleep(2500 * time.Millisecond) // after a ping, before the timeout
 			_ = c.Push("data")
-			r.message("data")
+			r.Message("data")
 		}
 		if pings := len(c.Received().Pings); pings < 500 {
 			t.Errorf("%d pings in 1000 silences", pings)
@@ -281,28 +246,28 @@ func TestFault25_NoPongsButData(t *testing.T) {
 }
 
 func TestFault26_PongBehindASlowFrame(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
 		c := s.Accept()
 		c.IgnorePings() // they would come after the frame
-		r.open()
+		r.Open()
 		payload := strings.Repeat("y", 100_000)
-		frame := resocktest.Frame(fin|text, []byte(payload))
+		frame := resocktest.Frame(rig.Fin|rig.Text, []byte(payload))
 		for len(frame) > 0 { // some bytes every two seconds, for minutes
 			part := frame[:min(1000, len(frame))]
 			frame = frame[len(part):]
 			_ = c.Raw(part)
 			time.Sleep(2 * time.Second)
 		}
-		r.message(payload)
+		r.Message(payload)
 	})
 }
 
 func TestFault27_SlowConsumer(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		const messages = 2000
 		go func() {
 			for i := range messages {
@@ -312,11 +277,11 @@ func TestFault27_SlowConsumer(t *testing.T) {
 		for i := range messages {
 			if i%100 == 0 {
 				time.Sleep(time.Minute)
-				if i > 0 && i < messages/2 && r.client.Stats().BlockedSince.IsZero() {
+				if i > 0 && i < messages/2 && r.Stats().BlockedSince.IsZero() {
 					t.Error("BlockedSince does not tell")
 				}
 			}
-			message, ok := r.next().(resock.MessageEvent)
+			message, ok := r.Next().(resock.MessageEvent)
 			if !ok || !strings.HasPrefix(string(message.Data), fmt.Sprintf("%d ", i)) {
 				t.Fatalf("message %d: %.20s", i, message.Data)
 			}
@@ -331,13 +296,13 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 		"drop oldest": {resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 				s.Handle(func(c *resocktest.Conn) {
 					for c.Push("more") == nil {
 						time.Sleep(time.Millisecond)
 					}
 				})
-				client, err := resock.New(s.URL, append(rigOptions(), reach(s))...)
+				client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s))...)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -361,20 +326,20 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 }
 
 func TestFault29_ServerDoesNotRead(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithWriteTimeout(10*time.Second), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(10*time.Second), resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
 		large := make(chan error, 1)
 		go func() {
-			large <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+			large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
 		}()
 		synctest.Wait()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		started := time.Now()
-		if err := r.client.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("a Send that waits: %v", err)
 		}
 		if took := time.Since(started); took != time.Second {
@@ -386,19 +351,19 @@ func TestFault29_ServerDoesNotRead(t *testing.T) {
 		if took := time.Since(started); took > 10*time.Second+time.Millisecond {
 			t.Errorf("the write timeout took %v", took)
 		}
-		r.fail(resock.PhaseWrite)
+		r.Fail(resock.PhaseWrite)
 	})
 }
 
 func TestFault30_PingDuringABlockedWrite(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
 		sent := make(chan error, 1)
 		go func() {
-			sent <- r.client.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+			sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
 		}()
 		for range 30 {
 			_ = c.Ping("are you there?")
@@ -419,41 +384,33 @@ func TestFault30_PingDuringABlockedWrite(t *testing.T) {
 }
 
 func TestFault31_PingFlood(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		c.StopReading()
-		before := heap()
-		pings := bytes.Repeat(resocktest.Frame(fin|9, bytes.Repeat([]byte("p"), 125)), 100)
+		before := rig.Heap()
+		pings := bytes.Repeat(resocktest.Frame(rig.Fin|9, bytes.Repeat([]byte("p"), 125)), 100)
 		for range 500 {
 			_ = c.Raw(pings)
 		}
 		synctest.Wait()
-		if grown := heap() - before; grown > 1<<20 {
+		if grown := rig.Heap() - before; grown > 1<<20 {
 			t.Errorf("50,000 pings that nobody reads an answer to cost %d KiB", grown>>10)
 		}
 	})
-}
-
-// heap returns the bytes that live in the heap.
-func heap() int64 {
-	runtime.GC()
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return int64(stats.HeapAlloc)
 }
 
 // violation starts a session in which the server sends raw bytes, and expects a
 // protocol failure with the code and a close frame with it.
 func violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
 	t.Helper()
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, opts...)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, opts...)
 		c := s.Accept()
-		r.open()
+		r.Open()
 		_ = c.Raw(raw)
-		fail := r.fail(resock.PhaseProtocol)
+		fail := r.Fail(resock.PhaseProtocol)
 		var protocol *resock.ProtocolError
 		if !errors.As(fail.Err, &protocol) || protocol.Code != code {
 			t.Errorf("%v, want a ProtocolError with code %d", fail.Err, code)
@@ -468,14 +425,14 @@ func violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.
 func TestFault32_BadFrames(t *testing.T) {
 	for name, raw := range map[string][]byte{
 		"fragmented ping":     resocktest.Frame(9, nil),
-		"long ping":           resocktest.Frame(fin|9, make([]byte, 126)),
-		"RSV1":                resocktest.Frame(fin|rsv1|text, []byte("x")),
-		"RSV2":                resocktest.Frame(fin|0x20|text, []byte("x")),
-		"RSV3 on a ping":      resocktest.Frame(fin|0x10|9, nil),
-		"opcode 3":            resocktest.Frame(fin|3, nil),
-		"opcode 15":           resocktest.Frame(fin|15, nil),
-		"lone continuation":   resocktest.Frame(fin, []byte("x")),
-		"two messages in one": slices.Concat(resocktest.Frame(text, []byte("x")), resocktest.Frame(fin|text, []byte("y"))),
+		"long ping":           resocktest.Frame(rig.Fin|9, make([]byte, 126)),
+		"RSV1":                resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, []byte("x")),
+		"RSV2":                resocktest.Frame(rig.Fin|0x20|rig.Text, []byte("x")),
+		"RSV3 on a ping":      resocktest.Frame(rig.Fin|0x10|9, nil),
+		"opcode 3":            resocktest.Frame(rig.Fin|3, nil),
+		"opcode 15":           resocktest.Frame(rig.Fin|15, nil),
+		"lone continuation":   resocktest.Frame(rig.Fin, []byte("x")),
+		"two messages in one": slices.Concat(resocktest.Frame(rig.Text, []byte("x")), resocktest.Frame(rig.Fin|rig.Text, []byte("y"))),
 	} {
 		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
 	}
@@ -483,18 +440,18 @@ func TestFault32_BadFrames(t *testing.T) {
 
 func TestFault33_EndlessContinuations(t *testing.T) {
 	empty := bytes.Repeat(resocktest.Frame(0, nil), 1000)
-	violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(text, []byte("x")), empty))
+	violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
 }
 
 func TestFault34_HugeLengths(t *testing.T) {
 	header := func(length uint64) []byte {
-		return binary.BigEndian.AppendUint64([]byte{binFin, 127}, length)
+		return binary.BigEndian.AppendUint64([]byte{rig.Fin | rig.Binary, 127}, length)
 	}
-	before := heap()
+	before := rig.Heap()
 	violation(t, resock.StatusProtocolError, header(1<<63))
 	violation(t, websocket.StatusMessageTooBig, header(1<<40))
 	violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
-	if grown := heap() - before; grown > 1<<20 {
+	if grown := rig.Heap() - before; grown > 1<<20 {
 		t.Errorf("headers alone cost %d KiB", grown>>10)
 	}
 }
@@ -503,18 +460,18 @@ func TestFault35_Oversized(t *testing.T) {
 	large := make([]byte, 1001)
 	limit := resock.WithReadLimit(1000)
 	t.Run("one frame", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, resocktest.Frame(binFin, large), limit)
+		violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
 	})
 	t.Run("fragments", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(fin, large[:401])), limit)
+		violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
 	})
 	t.Run("poison loop", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Handle(func(c *resocktest.Conn) { _ = c.PushBinary(large) })
-			r := startVirtualRig(t, s, limit)
+			r := rig.Reaching(t, s, limit)
 			for session := 1; session <= 5; session++ {
-				r.open()
-				fail := r.fail(resock.PhaseProtocol)
+				r.Open()
+				fail := r.Fail(resock.PhaseProtocol)
 				if slow := fail.RetryIn >= 50*time.Millisecond; session > 1 && session < 5 && !slow {
 					t.Errorf("session %d: retry in %v, want it slow", session, fail.RetryIn)
 				}
@@ -522,50 +479,38 @@ func TestFault35_Oversized(t *testing.T) {
 					t.Errorf("session %d: next is %v", session, fail.Next)
 				}
 			}
-			<-r.client.Done()
+			<-r.Done()
 			var gaveUp *resock.GiveUpError
-			if !errors.As(r.client.Err(), &gaveUp) || gaveUp.Rule != "poison loop" || gaveUp.Attempts != 5 {
-				t.Errorf("%v, want to give up the poison loop", r.client.Err())
+			if !errors.As(r.Err(), &gaveUp) || gaveUp.Rule != "poison loop" || gaveUp.Attempts != 5 {
+				t.Errorf("%v, want to give up the poison loop", r.Err())
 			}
 		})
 	})
 }
 
-func deflate(payload []byte, final bool) []byte {
-	var b bytes.Buffer
-	w, _ := flate.NewWriter(&b, flate.BestCompression)
-	_, _ = w.Write(payload)
-	if final {
-		_ = w.Close()
-		return b.Bytes()
-	}
-	_ = w.Flush()
-	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
-}
-
 func TestFault36_CompressionBomb(t *testing.T) {
-	bomb := resocktest.Frame(fin|rsv1|2, deflate(make([]byte, 100<<20), false))
+	bomb := resocktest.Frame(rig.Fin|rig.RSV1|2, rig.Deflate(make([]byte, 100<<20), false))
 	t.Run("off by default", func(t *testing.T) { violation(t, resock.StatusProtocolError, bomb) })
 	for name, tt := range map[string]struct {
 		raw     []byte
 		message string // delivered, if any
 	}{
 		"bomb":        {bomb, ""},
-		"final block": {resocktest.Frame(fin|rsv1|text, deflate([]byte("hello"), true)), "hello"},
-		"garbage":     {resocktest.Frame(fin|rsv1|text, bytes.Repeat([]byte{0xff}, 20)), ""},
+		"final block": {resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, rig.Deflate([]byte("hello"), true)), "hello"},
+		"garbage":     {resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, bytes.Repeat([]byte{0xff}, 20)), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				s.Script(compressed(func(c *resocktest.Conn) { _ = c.Raw(tt.raw) }))
-				before := heap()
-				r := startVirtualRig(t, s, reachCompressed(s))
-				r.open()
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(rig.Compressed(func(c *resocktest.Conn) { _ = c.Raw(tt.raw) }))
+				before := rig.Heap()
+				r := rig.Reaching(t, s, rig.ReachCompressed(s))
+				r.Open()
 				if tt.message != "" {
-					r.message(tt.message)
+					r.Message(tt.message)
 					return
 				}
-				r.fail(resock.PhaseProtocol)
-				if grown := heap() - before; grown > 8<<20 {
+				r.Fail(resock.PhaseProtocol)
+				if grown := rig.Heap() - before; grown > 8<<20 {
 					t.Errorf("it cost %d KiB", grown>>10)
 				}
 			})
@@ -574,18 +519,18 @@ func TestFault36_CompressionBomb(t *testing.T) {
 }
 
 func TestFault37_BadText(t *testing.T) {
-	masked := []byte{fin | text, 0x80 | 2, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2}
+	masked := []byte{rig.Fin | rig.Text, 0x80 | 2, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2}
 	closing := func(reason string) []byte { return append([]byte{0x03, 0xe8}, reason...) }
 	for name, tt := range map[string]struct {
 		code resock.StatusCode
 		raw  []byte
 	}{
-		"text":             {1007, resocktest.Frame(fin|text, []byte("a\xffb"))},
-		"unfinished text":  {1007, resocktest.Frame(fin|text, []byte("a\xe2\x82"))},
-		"across fragments": {1007, slices.Concat(resocktest.Frame(text, []byte("a\xe2\x82")), resocktest.Frame(fin, []byte("b")))},
-		"mid frame":        {1007, resocktest.Frame(fin|text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
-		"mid fragment":     {1007, resocktest.Frame(text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
-		"close reason":     {1007, resocktest.Frame(fin|8, closing("a\xff"))},
+		"text":             {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xffb"))},
+		"unfinished text":  {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xe2\x82"))},
+		"across fragments": {1007, slices.Concat(resocktest.Frame(rig.Text, []byte("a\xe2\x82")), resocktest.Frame(rig.Fin, []byte("b")))},
+		"mid frame":        {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
+		"mid fragment":     {1007, resocktest.Frame(rig.Text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
+		"close reason":     {1007, resocktest.Frame(rig.Fin|8, closing("a\xff"))},
 		"masked":           {1002, masked},
 	} {
 		t.Run(name, func(t *testing.T) { violation(t, tt.code, tt.raw) })
@@ -595,12 +540,12 @@ func TestFault37_BadText(t *testing.T) {
 func TestFault38_CloseCodes(t *testing.T) {
 	for _, code := range []resock.StatusCode{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 		t.Run(fmt.Sprint(int(code)), func(t *testing.T) {
-			virtual(t, func(t *testing.T, s *resocktest.Server) {
-				r := startVirtualRig(t, s)
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s)
 				c := s.Accept()
-				r.open()
+				r.Open()
 				_ = c.Close(code, "because")
-				e := r.closed(code, "because", true)
+				e := r.Closed(code, "because", true)
 				spread := 1
 				switch code {
 				case 1012, 1013:
@@ -619,12 +564,12 @@ func TestFault38_CloseCodes(t *testing.T) {
 		})
 	}
 	t.Run("empty", func(t *testing.T) {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r := startVirtualRig(t, s)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s)
 			c := s.Accept()
-			r.open()
-			_ = c.Raw(resocktest.Frame(fin|8, nil))
-			r.closed(websocket.StatusNoStatusRcvd, "", true)
+			r.Open()
+			_ = c.Raw(resocktest.Frame(rig.Fin|8, nil))
+			r.Closed(websocket.StatusNoStatusRcvd, "", true)
 		})
 	})
 }
@@ -632,37 +577,37 @@ func TestFault38_CloseCodes(t *testing.T) {
 func TestFault39_IllegalClose(t *testing.T) {
 	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			violation(t, resock.StatusProtocolError, resocktest.Frame(fin|8, binary.BigEndian.AppendUint16(nil, code)))
+			violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
 		})
 	}
 	t.Run("one byte", func(t *testing.T) {
-		violation(t, resock.StatusProtocolError, resocktest.Frame(fin|8, []byte{3}))
+		violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
 	})
 }
 
 func TestFault40_DataAndCloseTogether(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
 		c := s.Accept()
-		r.open()
+		r.Open()
 		_ = c.Raw(slices.Concat(
-			resocktest.Frame(fin|text, []byte("first")),
-			resocktest.Frame(text, []byte("sec")), resocktest.Frame(fin, []byte("ond")),
-			resocktest.Frame(fin|8, []byte("\x03\xe8bye")),
-			resocktest.Frame(fin|text, []byte("after the close")),
+			resocktest.Frame(rig.Fin|rig.Text, []byte("first")),
+			resocktest.Frame(rig.Text, []byte("sec")), resocktest.Frame(rig.Fin, []byte("ond")),
+			resocktest.Frame(rig.Fin|8, []byte("\x03\xe8bye")),
+			resocktest.Frame(rig.Fin|rig.Text, []byte("after the close")),
 		))
-		r.message("first")
-		r.message("second")
-		r.closed(1000, "bye", true)
+		r.Message("first")
+		r.Message("second")
+		r.Closed(1000, "bye", true)
 	})
 }
 
 // The application's hook decides which pings are answered, may keep their payload,
 // and may take its time.
 func TestOnPingReceived(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var seen [][]byte
-		r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
 			HTTPClient: s.Client(),
 			OnPingReceived: func(_ context.Context, payload []byte) bool {
 				seen = append(seen, payload)
@@ -671,12 +616,12 @@ func TestOnPingReceived(t *testing.T) {
 			},
 		}))
 		c := s.Accept()
-		r.open()
+		r.Open()
 		for _, payload := range []string{"one", "no", "two"} {
 			_ = c.Ping(payload)
 		}
 		_ = c.Push("still here")
-		r.message("still here")
+		r.Message("still here")
 		synctest.Wait()
 		var pongs []string
 		for _, pong := range c.Received().Pongs {
@@ -692,7 +637,7 @@ func TestOnPingReceived(t *testing.T) {
 // which has left does not outlast the close timeout.
 func TestHookWaitsForItsContext(t *testing.T) {
 	for _, ping := range []bool{true, false} {
-		virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			entered := make(chan struct{}, 1)
 			wait := func(ctx context.Context, _ []byte) {
 				entered <- struct{}{}
@@ -702,13 +647,13 @@ func TestHookWaitsForItsContext(t *testing.T) {
 					t.Error("the context of the hook has not ended")
 				}
 			}
-			r := startVirtualRig(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+			r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
 				HTTPClient:     s.Client(),
 				OnPingReceived: func(ctx context.Context, payload []byte) bool { wait(ctx, payload); return true },
 				OnPongReceived: wait,
 			}))
 			c := s.Accept()
-			r.open()
+			r.Open()
 			if ping {
 				_ = c.Ping("")
 			} else {

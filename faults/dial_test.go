@@ -1,12 +1,15 @@
-package resock_test
+package faults
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/big"
@@ -22,39 +25,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 )
-
-// withSecrets returns the target with the secret in every place it can have.
-func withSecrets(target string) string {
-	return strings.Replace(target, "://", "://user:"+secret+"@", 1) + "/path?token=" + secret
-}
-
-func secretHeader() http.Header {
-	return http.Header{"Authorization": {"Bearer " + secret}, "X-Token": {secret}, "Cookie": {"session=" + secret}}
-}
-
-// listen returns a listener whose connections are handled by handle.
-func listen(t *testing.T, handle func(net.Conn)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				handle(conn)
-			}()
-		}
-	}()
-	return listener.Addr().String()
-}
 
 // untilClosed returns when the other side has closed.
 func untilClosed(conn net.Conn) {
@@ -70,27 +42,27 @@ func serve(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return webSocketURL(server)
+	return "ws" + strings.TrimPrefix(server.URL, "http")
 }
 
 func dialOptions(transport *http.Transport) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{
-		HTTPHeader: secretHeader(),
+		HTTPHeader: rig.SecretHeader(),
 		HTTPClient: &http.Client{Transport: transport},
 	})
 }
 
 func TestFault01_Refused(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := listener.Addr().String()
 	listener.Close()
-	r := startRig(t, withSecrets("ws://"+address), dialOptions(&http.Transport{}))
+	r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}))
 	for attempt := 1; attempt <= 3; attempt++ {
-		fail := r.fail(resock.PhaseTCP)
+		fail := r.Fail(resock.PhaseTCP)
 		if !errors.Is(fail.Err, syscall.ECONNREFUSED) || fail.Attempt != attempt || fail.Next != resock.StateWaiting {
 			t.Errorf("attempt %d: %+v", attempt, fail)
 		}
@@ -98,19 +70,19 @@ func TestFault01_Refused(t *testing.T) {
 }
 
 func TestFault02_SYNBlackHole(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	hang := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		<-ctx.Done() // what a SYN without an answer looks like
 		return nil, ctx.Err()
 	}
-	r := startRig(t, withSecrets("ws://192.0.2.1"), dialOptions(&http.Transport{DialContext: hang}), resock.WithDialTimeout(50*time.Millisecond))
-	if fail := r.fail(resock.PhaseTCP); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
+	r := rig.Quick(t, rig.WithSecrets("ws://192.0.2.1"), dialOptions(&http.Transport{DialContext: hang}), resock.WithDialTimeout(50*time.Millisecond))
+	if fail := r.Fail(resock.PhaseTCP); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
 		t.Errorf("%+v, want the dial timeout", fail)
 	}
 }
 
 func TestFault03_NameNotFound(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for name, cause := range map[string]*net.DNSError{
 		"NXDOMAIN": {Err: "no such host", Name: "feed.example", IsNotFound: true},
 		"SERVFAIL": {Err: "server misbehaving", Name: "feed.example", IsTemporary: true},
@@ -119,9 +91,9 @@ func TestFault03_NameNotFound(t *testing.T) {
 			resolve := func(context.Context, string, string) (net.Conn, error) {
 				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: cause}
 			}
-			r := startRig(t, withSecrets("ws://feed.example"), dialOptions(&http.Transport{DialContext: resolve}))
+			r := rig.Quick(t, rig.WithSecrets("ws://feed.example"), dialOptions(&http.Transport{DialContext: resolve}))
 			for range 3 {
-				if fail := r.fail(resock.PhaseDNS); fail.Next != resock.StateWaiting || fail.RetryIn > 100*time.Millisecond {
+				if fail := r.Fail(resock.PhaseDNS); fail.Next != resock.StateWaiting || fail.RetryIn > 100*time.Millisecond {
 					t.Errorf("%+v, want a plain retry", fail)
 				}
 			}
@@ -130,7 +102,7 @@ func TestFault03_NameNotFound(t *testing.T) {
 }
 
 func TestFault04_NameMoves(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
 	answers := []string{"127.0.0.1:1", strings.TrimPrefix(target, "ws://")}
 	var lookups atomic.Int64
@@ -138,9 +110,9 @@ func TestFault04_NameMoves(t *testing.T) {
 		answer := answers[min(int(lookups.Add(1)), len(answers))-1]
 		return new(net.Dialer).DialContext(ctx, network, answer)
 	}
-	r := startRig(t, "ws://feed.example", dialOptions(&http.Transport{DialContext: dialer}))
-	r.fail(resock.PhaseTCP)
-	r.open() // the second attempt resolved again
+	r := rig.Quick(t, "ws://feed.example", dialOptions(&http.Transport{DialContext: dialer}))
+	r.Fail(resock.PhaseTCP)
+	r.Open() // the second attempt resolved again
 }
 
 // accept upgrades and hands the connection to handle.
@@ -163,7 +135,7 @@ func untilGone(conn *websocket.Conn) {
 }
 
 func TestFault05_NoDescriptors(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
 	var missing atomic.Bool
 	missing.Store(true)
@@ -179,12 +151,12 @@ func TestFault05_NoDescriptors(t *testing.T) {
 	for name, phase := range map[string]resock.Phase{"127.0.0.1": resock.PhaseTCP, "localhost": resock.PhaseDNS} {
 		t.Run(name, func(t *testing.T) {
 			missing.Store(true)
-			r := startRig(t, "ws://"+name+":9", dialOptions(&http.Transport{DialContext: dialer}))
-			r.fail(phase)
-			r.fail(phase)
+			r := rig.Quick(t, "ws://"+name+":9", dialOptions(&http.Transport{DialContext: dialer}))
+			r.Fail(phase)
+			r.Fail(phase)
 			missing.Store(false)
 			for {
-				if _, ok := r.next().(resock.OpenEvent); ok {
+				if _, ok := r.Next().(resock.OpenEvent); ok {
 					return
 				}
 			}
@@ -222,7 +194,7 @@ func certificate(t *testing.T, host string, notAfter time.Time) (tls.Certificate
 }
 
 func TestFault06_BadCertificate(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for _, tt := range []struct {
 		name, host string
 		notAfter   time.Time
@@ -238,7 +210,7 @@ func TestFault06_BadCertificate(t *testing.T) {
 				pool = x509.NewCertPool()
 			}
 			var plaintext atomic.Bool
-			address := listen(t, func(conn net.Conn) {
+			address := rig.Listen(t, func(conn net.Conn) {
 				first := make([]byte, 1)
 				if n, _ := conn.Read(first); n == 1 && first[0] != 22 { // a TLS handshake record
 					plaintext.Store(true)
@@ -247,8 +219,8 @@ func TestFault06_BadCertificate(t *testing.T) {
 				_ = server.Handshake()
 				untilClosed(server)
 			})
-			r := startRig(t, withSecrets("wss://"+address), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
-			dial := r.dialError(resock.PhaseTLS)
+			r := rig.Quick(t, rig.WithSecrets("wss://"+address), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
+			dial := r.DialError(resock.PhaseTLS)
 			if d := resock.DefaultRetryPolicy(resock.Failure{Phase: dial.Phase, Err: dial, Code: -1}); d.Action != resock.ActionRetrySlow {
 				t.Errorf("%v: %+v, want a slow retry", dial, d)
 			}
@@ -275,32 +247,32 @@ func (r *replay) Read(p []byte) (int, error) {
 }
 
 func TestFault07_TLSStalls(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	gone := make(chan struct{}, 100)
-	address := listen(t, func(conn net.Conn) {
+	address := rig.Listen(t, func(conn net.Conn) {
 		untilClosed(conn)
 		gone <- struct{}{}
 	})
-	r := startRig(t, withSecrets("wss://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
-	if fail := r.fail(resock.PhaseTLS); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
+	r := rig.Quick(t, rig.WithSecrets("wss://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
+	if fail := r.Fail(resock.PhaseTLS); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
 		t.Errorf("%+v, want the dial timeout", fail)
 	}
 	<-gone // the connection did not outlive the attempt
 }
 
 func TestFault08_UpgradeStalls(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for name, answer := range map[string]string{"silent": "", "slow headers": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			gone := make(chan struct{}, 100)
-			address := listen(t, func(conn net.Conn) {
+			address := rig.Listen(t, func(conn net.Conn) {
 				readUpgrade(conn)
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 				gone <- struct{}{}
 			})
-			r := startRig(t, withSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
-			if fail := r.fail(resock.PhaseUpgrade); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
+			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
+			if fail := r.Fail(resock.PhaseUpgrade); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
 				t.Errorf("%+v, want the dial timeout", fail)
 			}
 			<-gone
@@ -309,26 +281,26 @@ func TestFault08_UpgradeStalls(t *testing.T) {
 }
 
 func TestFault09_Unauthorized(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			target := serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.Header.Get("Authorization") != "Bearer "+secret+"-3" {
+				if r.Header.Get("Authorization") != "Bearer "+rig.Secret+"-3" {
 					http.Error(w, "no", status)
 					return
 				}
 				accept(w, r, untilGone)
 			})
-			r := startRig(t, target, resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
-				token := fmt.Sprintf("Bearer %s-%d", secret, a.N) // fresh on each attempt
+			r := rig.Quick(t, target, resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				token := fmt.Sprintf("Bearer %s-%d", rig.Secret, a.N) // fresh on each attempt
 				return resock.Endpoint{Header: http.Header{"Authorization": {token}}}, nil
 			}))
 			for range 2 {
-				if dial := r.dialError(resock.PhaseUpgrade); dial.Status != status {
+				if dial := r.DialError(resock.PhaseUpgrade); dial.Status != status {
 					t.Errorf("%+v, want status %d", dial, status)
 				}
 			}
-			if open := r.open(); open.Attempt != 3 {
+			if open := r.Open(); open.Attempt != 3 {
 				t.Errorf("%+v, want the third attempt", open)
 			}
 		})
@@ -336,7 +308,7 @@ func TestFault09_Unauthorized(t *testing.T) {
 }
 
 func TestFault10_RetryAfter(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for value, want := range map[string][2]time.Duration{ // least and most
 		"3": {3 * time.Second, 3100 * time.Millisecond},
 		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): {5 * time.Minute, 5*time.Minute + 100*time.Millisecond},
@@ -350,8 +322,8 @@ func TestFault10_RetryAfter(t *testing.T) {
 					w.Header().Set("Retry-After", value)
 					w.WriteHeader(status)
 				})
-				r := startRig(t, target)
-				fail := r.fail(resock.PhaseUpgrade)
+				r := rig.Quick(t, target)
+				fail := r.Fail(resock.PhaseUpgrade)
 				if fail.RetryIn < want[0] || fail.RetryIn > want[1] {
 					t.Errorf("retry in %v, want %v to %v", fail.RetryIn, want[0], want[1])
 				}
@@ -361,15 +333,15 @@ func TestFault10_RetryAfter(t *testing.T) {
 }
 
 func TestFault11_NotAWebSocketServer(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for _, status := range []int{http.StatusNotFound, http.StatusUpgradeRequired, http.StatusOK} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			target := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				w.WriteHeader(status)
 				_, _ = w.Write([]byte(strings.Repeat("x", 5000)))
 			})
-			r := startRig(t, withSecrets(target), dialOptions(&http.Transport{}))
-			dial := r.dialError(resock.PhaseUpgrade)
+			r := rig.Quick(t, rig.WithSecrets(target), dialOptions(&http.Transport{}))
+			dial := r.DialError(resock.PhaseUpgrade)
 			if dial.Status != status || len(dial.Body) != 1024 {
 				t.Errorf("status %d and %d bytes of the body, want %d and 1024", dial.Status, len(dial.Body), status)
 			}
@@ -378,14 +350,14 @@ func TestFault11_NotAWebSocketServer(t *testing.T) {
 }
 
 func TestFault12_RedirectLoop(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	var requests atomic.Int64
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
-		http.Redirect(w, r, "/again?token="+secret, http.StatusFound)
+		http.Redirect(w, r, "/again?token="+rig.Secret, http.StatusFound)
 	})
-	r := startRig(t, target, resock.WithMaxAttempts(1))
-	dial := r.dialError(resock.PhaseUpgrade)
+	r := rig.Quick(t, target, resock.WithMaxAttempts(1))
+	dial := r.DialError(resock.PhaseUpgrade)
 	if dial.Status != http.StatusFound || !strings.Contains(dial.Location, "/again") {
 		t.Errorf("%+v, want the redirect", dial)
 	}
@@ -395,13 +367,13 @@ func TestFault12_RedirectLoop(t *testing.T) {
 }
 
 func TestFault13_RedirectElsewhere(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	var visits atomic.Int64
 	elsewhere := serve(t, func(http.ResponseWriter, *http.Request) { visits.Add(1) })
 	for name, location := range map[string]string{
-		"another host": strings.Replace(elsewhere, "ws://", "http://", 1) + "/?token=" + secret,
+		"another host": strings.Replace(elsewhere, "ws://", "http://", 1) + "/?token=" + rig.Secret,
 		"a ws URL":     elsewhere,
-		"malformed":    "http://[" + secret,
+		"malformed":    "http://[" + rig.Secret,
 	} {
 		t.Run(name, func(t *testing.T) {
 			cert, pool := certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
@@ -412,8 +384,8 @@ func TestFault13_RedirectElsewhere(t *testing.T) {
 			server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 			server.StartTLS()
 			t.Cleanup(server.Close)
-			r := startRig(t, withSecrets(webSocketURL(server)), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
-			if dial := r.dialError(resock.PhaseUpgrade); dial.Status != http.StatusTemporaryRedirect || strings.Contains(dial.Location, secret) {
+			r := rig.Quick(t, rig.WithSecrets("ws"+strings.TrimPrefix(server.URL, "http")), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
+			if dial := r.DialError(resock.PhaseUpgrade); dial.Status != http.StatusTemporaryRedirect || strings.Contains(dial.Location, rig.Secret) {
 				t.Errorf("%+v, want the redirect without its secret", dial)
 			}
 		})
@@ -424,24 +396,26 @@ func TestFault13_RedirectElsewhere(t *testing.T) {
 }
 
 func TestFault14_BadHandshake(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	const head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
 	for name, answer := range map[string]func(accept string) string{
-		"bad accept":            func(string) string { return head + "Sec-WebSocket-Accept: " + secret + "\r\n\r\n" },
-		"no accept":             func(string) string { return head + "\r\n" },
-		"unoffered subprotocol": func(accept string) string { return head + accept + "Sec-WebSocket-Protocol: " + secret + "\r\n\r\n" },
+		"bad accept": func(string) string { return head + "Sec-WebSocket-Accept: " + rig.Secret + "\r\n\r\n" },
+		"no accept":  func(string) string { return head + "\r\n" },
+		"unoffered subprotocol": func(accept string) string {
+			return head + accept + "Sec-WebSocket-Protocol: " + rig.Secret + "\r\n\r\n"
+		},
 		"unoffered extension": func(accept string) string {
 			return head + accept + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
 		},
 		"no upgrade": func(accept string) string { return "HTTP/1.1 101 Switching Protocols\r\n" + accept + "\r\n" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := listen(t, func(conn net.Conn) {
+			address := rig.Listen(t, func(conn net.Conn) {
 				fmt.Fprint(conn, answer("Sec-WebSocket-Accept: "+readUpgrade(conn)+"\r\n"))
 				untilClosed(conn)
 			})
-			r := startRig(t, withSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(5*time.Second))
-			if fail := r.fail(resock.PhaseProtocol); fail.Took > time.Second {
+			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(5*time.Second))
+			if fail := r.Fail(resock.PhaseProtocol); fail.Took > time.Second {
 				t.Errorf("%+v, want it at once", fail)
 			}
 		})
@@ -449,26 +423,26 @@ func TestFault14_BadHandshake(t *testing.T) {
 }
 
 func TestFault15_GarbageHeaders(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for name, answer := range map[string]string{
 		"huge":    "HTTP/1.1 101 Switching Protocols\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n",
 		"endless": "HTTP/1.1 101 Switching Protocols\r\n" + strings.Repeat("X: y\r\n", 1<<18),
 		"garbage": "\x16\x03\x01\xff\xff\xff\xff\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := listen(t, func(conn net.Conn) {
+			address := rig.Listen(t, func(conn net.Conn) {
 				readUpgrade(conn)
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 			})
-			r := startRig(t, withSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(2*time.Second))
-			r.fail(resock.PhaseUpgrade)
+			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(2*time.Second))
+			r.Fail(resock.PhaseUpgrade)
 		})
 	}
 }
 
 func TestFault16_Proxy(t *testing.T) {
-	checkLeaks(t)
+	rig.CheckLeaks(t)
 	for name, answer := range map[string]string{
 		"407":    "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
 		"502":    "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
@@ -476,19 +450,30 @@ func TestFault16_Proxy(t *testing.T) {
 	} {
 		for _, scheme := range []string{"ws", "wss"} {
 			t.Run(name+" "+scheme, func(t *testing.T) {
-				address := listen(t, func(conn net.Conn) {
+				address := rig.Listen(t, func(conn net.Conn) {
 					readUpgrade(conn)
 					fmt.Fprint(conn, answer)
 					untilClosed(conn)
 				})
-				proxy := &url.URL{Scheme: "http", User: url.UserPassword("user", secret), Host: address}
-				r := startRig(t, withSecrets(scheme+"://feed.example"), dialOptions(&http.Transport{Proxy: http.ProxyURL(proxy)}), resock.WithDialTimeout(200*time.Millisecond))
+				proxy := &url.URL{Scheme: "http", User: url.UserPassword("user", rig.Secret), Host: address}
+				r := rig.Quick(t, rig.WithSecrets(scheme+"://feed.example"), dialOptions(&http.Transport{Proxy: http.ProxyURL(proxy)}), resock.WithDialTimeout(200*time.Millisecond))
 				for range 2 {
-					if fail, ok := r.next().(resock.FailEvent); !ok || fail.Next != resock.StateWaiting || fail.Took > time.Second {
+					if fail, ok := r.Next().(resock.FailEvent); !ok || fail.Next != resock.StateWaiting || fail.Took > time.Second {
 						t.Errorf("%+v, want a Fail that is retried", fail)
 					}
 				}
 			})
 		}
 	}
+}
+
+// readUpgrade reads a request to upgrade and returns the Sec-WebSocket-Accept that
+// it wants.
+func readUpgrade(conn net.Conn) string {
+	request, err := http.ReadRequest(bufio.NewReader(conn))
+	if err != nil {
+		return ""
+	}
+	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
