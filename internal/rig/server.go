@@ -3,6 +3,8 @@ package rig
 import (
 	"bytes"
 	"compress/flate"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/http"
@@ -102,6 +104,13 @@ func Payloads(c *resocktest.Conn) (all []string) {
 		all = append(all, string(m.Data))
 	}
 	return all
+}
+
+// Upgraded returns the response to a request to upgrade, for [resocktest.Answer].
+func Upgraded(request *http.Request) []byte {
+	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n",
+		base64.StdEncoding.EncodeToString(sum[:]))
 }
 
 // Listen returns the address of a TCP server that leaves each connection to handle,

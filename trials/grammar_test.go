@@ -1,4 +1,4 @@
-package resock_test
+package trials
 
 import (
 	"go/ast"
@@ -10,12 +10,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/resock/resock"
-	"github.com/resock/resock/internal/grammar"
 )
 
-func init() { resock.CheckedEvents = grammar.Tee }
+// repository is its root, with the folders of all modules.
+const repository = ".."
 
 // TestEveryStreamIsChecked keeps the tests of all modules to the grammar: a
 // function that subscribes by itself, and not by grammar.Tee, reads what it gets
@@ -23,26 +21,27 @@ func init() { resock.CheckedEvents = grammar.Tee }
 // than users need.
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
-		"internal/rig/bare.go: Abandon": "nobody reads what it returns, or a checker does",
-		"load_test.go: testManyClients": "by fleet.watch, which counts as well",
-		"schedule_test.go: subscribe":   "by checkReader, with all else, when a trial is over",
-		"soak_test.go: testPushes":      "by its own loop, which waits for more than events",
+		"internal/rig/bare.go: Abandon":        "nobody reads what it returns, or a checker does",
+		"trials/load_test.go: testManyClients": "by fleet.watch, which counts as well",
+		"trials/schedule_test.go: subscribe":   "by checkReader, with all else, when a trial is over",
+		"trials/soak_test.go: testPushes":      "by its own loop, which waits for more than events",
 	}
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") && filepath.Dir(path) != filepath.Join("internal", "rig") || entry.IsDir() {
+	err := filepath.WalkDir(repository, func(file string, entry fs.DirEntry, err error) error {
+		path := strings.TrimPrefix(filepath.ToSlash(file), repository+"/")
+		if err != nil || !strings.HasSuffix(path, "_test.go") && !strings.HasPrefix(path, "internal/rig/") {
 			return err
 		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
-		for _, declaration := range file.Decls {
+		for _, declaration := range tree.Decls {
 			function, ok := declaration.(*ast.FuncDecl)
 			if !ok || strings.HasPrefix(function.Name.Name, "Example") {
 				continue
 			}
 			called := calledMethods(function)
-			if name := filepath.ToSlash(path) + ": " + function.Name.Name; called["Subscribe"] && !called["All"] {
+			if name := path + ": " + function.Name.Name; called["Subscribe"] && !called["All"] {
 				if checkedElsewhere[name] == "" {
 					t.Errorf("%s subscribes without a check of the event grammar", name)
 				}

@@ -1,11 +1,14 @@
-package resock_test
+package trials
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
-	"io"
 	"math/rand/v2"
+	"net"
+	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +16,8 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 var chaosSeeds = flag.Int("chaos", 150, "seeds that TestChaos tries")
@@ -22,7 +27,7 @@ var chaosSeeds = flag.Int("chaos", 150, "seeds that TestChaos tries")
 // per message, and an end within the close timeout after which nothing runs.
 func TestChaos(t *testing.T) {
 	for seed := range *chaosSeeds {
-		bubble(t, func(t *testing.T) { chaos(t, uint64(seed)) })
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) { chaos(t, s, uint64(seed)) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -44,11 +49,12 @@ func (d *dice) roll(n int) int {
 // pause sleeps for up to most.
 func (d *dice) pause(most time.Duration) { time.Sleep(time.Duration(d.roll(int(most)))) }
 
-func chaos(t *testing.T, seed uint64) {
+func chaos(t *testing.T, s *resocktest.Server, seed uint64) {
 	const closeTimeout = time.Second
 	d := &dice{r: rand.New(rand.NewPCG(seed, 1))}
+	s.Script(arrivals(d)...)
 	opts := []resock.Option{
-		inMemoryRoom(1<<(8+d.roll(10)), func(_ int, p *peer) { anything(d, p) }),
+		rig.Reach(s),
 		resock.WithBackoff(50*time.Millisecond, 500*time.Millisecond),
 		resock.WithStableAfter(time.Second),
 		resock.WithHeartbeat(300*time.Millisecond, 300*time.Millisecond),
@@ -95,7 +101,7 @@ func chaos(t *testing.T, seed uint64) {
 			return resock.Endpoint{}, ctx.Err()
 		}))
 	}
-	client := newClient(t, opts...)
+	client := rig.Bare(t, s.URL, opts...)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -219,84 +225,138 @@ func chaos(t *testing.T, seed uint64) {
 	}
 }
 
-// anything is a server that does anything.
-func anything(d *dice, p *peer) {
-	switch d.roll(8) {
-	case 0:
-		return
-	case 1:
-		d.pause(time.Second)
-		return
-	}
-	if d.roll(10) == 0 {
-		d.pause(200 * time.Millisecond)
-	}
-	if !p.upgrade() {
-		return
-	}
-	reading := make(chan struct{})
-	go func() {
-		defer close(reading)
-		switch d.roll(4) {
+// arrivals are how a server answers a hundred attempts: by a connection on which it
+// does anything, mostly.
+func arrivals(d *dice) (steps []resocktest.Step) {
+	for range 100 {
+		step := resocktest.Serve(func(c *resocktest.Conn) { anything(d, c) })
+		switch d.roll(8) {
 		case 0:
-			d.pause(2 * time.Second) // and then the pipe is closed
+			step = resocktest.Drop()
 		case 1:
-			io.Copy(io.Discard, p)
-		default:
-			p.echoClose(nil)
+			step = anyOf(d, resocktest.Refuse(), resocktest.StallDial(), resocktest.StallTLS(), resocktest.StallUpgrade())
+		case 2:
+			step = resocktest.Answer(func(conn net.Conn, request *http.Request) { late(d, conn, request) })
 		}
-	}()
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+func anyOf(d *dice, of ...resocktest.Step) resocktest.Step { return of[d.roll(len(of))] }
+
+// late takes its time to upgrade, sends one message byte by byte, and is gone.
+func late(d *dice, conn net.Conn, request *http.Request) {
+	d.pause(400 * time.Millisecond)
+	if d.roll(3) == 0 {
+		return
+	}
+	answer := rig.Upgraded(request)
+	answer = append(answer, resocktest.Frame(rig.Fin|rig.Text, []byte("a message"))...)
+	for i := range answer {
+		if _, err := conn.Write(answer[i : i+1]); err != nil {
+			return
+		}
+	}
+	d.pause(100 * time.Millisecond)
+}
+
+// anything is a connection on which the server does anything.
+func anything(d *dice, c *resocktest.Conn) {
+	defer c.Drop()
+	switch d.roll(6) {
+	case 0:
+		c.StopReading()
+	case 1:
+		c.IgnorePings()
+		c.IgnoreClose()
+	case 2:
+		c.CutAfter(1 + d.roll(20_000))
+	}
 	for range 1 + d.roll(200) {
-		var err error
-		switch d.roll(12) {
-		case 0, 1, 2, 3:
-			err = p.text("a message")
-		case 4:
-			p.frame(0x01, "a fragmented ")
-			d.pause(time.Millisecond)
-			p.frame(0x00, "")
-			err = p.frame(0x80, "message")
-		case 5:
-			err = p.frame(0x89, "ping")
-		case 6:
-			for range 100 {
-				err = p.text("a burst")
-			}
-		case 7, 8, 9:
-			d.pause(50 * time.Millisecond)
-		case 10:
-			switch d.roll(20) {
-			case 0:
-				err = p.frame(0x83, "a reserved opcode")
-			case 1:
-				err = p.text("\xff")
-			case 2:
-				err = p.close(resock.StatusServiceRestart)
-			case 3:
-				p.Write([]byte{0x82, 126, 5, 0, 'h', 'a', 'l', 'f'})
-				return
-			case 4:
-				p.Write([]byte{0x82, 126, 5, 0, 's', 't', 'a', 'l', 'l'})
-				<-reading
-				return
-			case 5:
-				err = p.frame(0x82, string(make([]byte, 2001)))
-			}
-		case 11:
-			select {
-			case <-reading:
-				return
-			default:
-			}
-		}
-		if err != nil {
+		if !anyMove(d, c) {
 			return
 		}
 	}
 	if d.roll(3) == 0 {
-		p.close(resock.StatusGoingAway)
+		_ = c.Close(resock.StatusGoingAway, "")
 	}
 	if d.roll(3) > 0 {
-		<-reading
+		<-c.Done()
 	}
+}
+
+// anyMove makes one move and reports whether the connection goes on.
+func anyMove(d *dice, c *resocktest.Conn) bool {
+	switch d.roll(13) {
+	case 0, 1, 2, 3:
+		return c.Push("a message") == nil
+	case 4:
+		return inPieces(d, c, slices.Concat(
+			resocktest.Frame(rig.Text, []byte("a fragmented ")),
+			resocktest.Frame(0, nil),
+			resocktest.Frame(rig.Fin, []byte("message")))) == nil
+	case 5:
+		return c.Ping("ping") == nil
+	case 6:
+		return c.Raw(bytes.Repeat(resocktest.Frame(rig.Fin|rig.Text, []byte("a burst")), 100)) == nil
+	case 7, 8:
+		d.pause(50 * time.Millisecond)
+	case 9:
+		return inPieces(d, c, resocktest.Frame(rig.Fin|rig.Binary, make([]byte, d.roll(2000)))) == nil
+	case 10:
+		return anyFault(d, c)
+	case 11:
+		select {
+		case <-c.Done():
+			return false
+		default:
+		}
+	case 12:
+		c.StopReading()
+		d.pause(300 * time.Millisecond)
+		c.StartReading()
+	}
+	return true
+}
+
+// anyFault is one of the rare moves, and none most of the time.
+func anyFault(d *dice, c *resocktest.Conn) bool {
+	partial := []byte{rig.Fin | rig.Binary, 126, 5, 0, 'p', 'a', 'r', 't'}
+	switch d.roll(20) {
+	case 0:
+		return c.Raw(resocktest.Frame(rig.Fin|3, []byte("a reserved opcode"))) == nil
+	case 1:
+		return c.Push("\xff") == nil
+	case 2:
+		return c.Close(resock.StatusServiceRestart, "") == nil
+	case 3:
+		_ = c.Raw(partial)
+		return false
+	case 4:
+		_ = c.Raw(partial)
+		<-c.Done()
+		return false
+	case 5:
+		return c.PushBinary(make([]byte, 2001)) == nil
+	case 6:
+		_ = c.HalfClose()
+	case 7:
+		c.Reset()
+		return false
+	}
+	return true
+}
+
+// inPieces sends bytes cut at random places.
+func inPieces(d *dice, c *resocktest.Conn, b []byte) error {
+	for len(b) > 0 {
+		n := 1 + d.roll(len(b))
+		if err := c.Raw(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+		d.pause(time.Millisecond)
+	}
+	return nil
 }

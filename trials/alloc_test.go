@@ -1,4 +1,4 @@
-package resock_test
+package trials
 
 import (
 	"bufio"
@@ -54,6 +54,52 @@ func TestAllocsReceive(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func TestAllocsMessages(t *testing.T) {
+	skipUnderRace(t)
+	for _, borrowed := range []bool{false, true} {
+		for _, size := range []int{16, 128, 1 << 10} {
+			t.Run(fmt.Sprint(size, " borrowed ", borrowed), func(t *testing.T) {
+				opts := []resock.SubscribeOption{resock.WithBuffer(256)}
+				if borrowed {
+					opts = append(opts, resock.WithBorrowedData())
+				}
+				client, err := resock.New(rawServer(t, flood(size)), resock.WithCloseTimeout(50*time.Millisecond))
+				if err != nil {
+					t.Fatal(err)
+				}
+				all := client.Messages(context.Background(), opts...)
+				const times = 2000
+				n, done := 0, make(chan struct{})
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					for range all {
+						if n++; n%times == 0 {
+							select {
+							case done <- struct{}{}:
+							case <-client.Done():
+								return
+							}
+						}
+					}
+				}()
+				go client.Run(context.Background())
+				if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
+					t.Fatal(err)
+				}
+				most := 0.1
+				if borrowed {
+					most = 0.01
+				}
+				allocations(t, most, times, func() { <-done })
+				_ = client.Close(resock.StatusNormalClosure, "")
+				<-client.Done()
+				<-ended
+			})
+		}
 	}
 }
 

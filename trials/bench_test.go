@@ -1,10 +1,8 @@
-package resock_test
+package trials
 
 import (
 	"bufio"
 	"context"
-	"crypto/sha1"
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -16,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 // BenchmarkReceive compares the channel of a subscriber with a bare read loop
@@ -113,9 +112,7 @@ func rawServer(tb testing.TB, serve func(net.Conn, *bufio.Reader)) string {
 		if err != nil {
 			return
 		}
-		hash := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-		fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-			"Sec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(hash[:]))
+		_, _ = conn.Write(rig.Upgraded(request))
 		serve(conn, in)
 	}()
 	tb.Cleanup(func() {
