@@ -171,3 +171,176 @@ func TestWaitOpen(t *testing.T) {
 		}
 	})
 }
+
+// twice calls f again, which must change nothing.
+func twice(f func()) {
+	f()
+	f()
+}
+
+func TestSuspendIdle(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s))
+		r.Resume() // no-op
+		twice(r.Suspend)
+		r.Is(resock.StateIdle)
+		r.Go()
+		r.Quiet(time.Hour)
+		r.Is(resock.StateSuspended)
+		if len(s.Attempts()) != 0 {
+			t.Error("dialed while suspended")
+		}
+		began := time.Now()
+		twice(r.Resume)
+		if open := rig.Next[resock.OpenEvent](r); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		rig.Within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendConnecting(t *testing.T) {
+	for _, where := range []string{"dial", "hook"} {
+		t.Run(where, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				hang := where == "hook"
+				if !hang {
+					s.Script(resocktest.StallDial())
+				}
+				client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+					if hang {
+						_, _, err := s.Receive(ctx)
+						return err
+					}
+					return nil
+				}))
+				client.Is(resock.StateConnecting)
+				began := time.Now()
+				twice(client.Suspend)
+				if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
+					t.Errorf("%+v", fail)
+				}
+				rig.Within(t, began, 0, 0)
+				client.Quiet(time.Hour)
+				client.Is(resock.StateSuspended)
+				s.Script(resocktest.Hold())
+				hang = false
+				began = time.Now()
+				twice(client.Resume)
+				if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
+					t.Errorf("%+v", open)
+				}
+				rig.Within(t, began, 0, 0)
+			})
+		})
+	}
+}
+
+func TestSuspendOpen(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
+		s.Accept()
+		client.Resume() // no-op
+		client.Is(resock.StateOpen)
+		twice(client.Suspend)
+		if event := rig.Next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
+			t.Errorf("%+v", event)
+		}
+		if err := client.Enqueue(resock.MessageText, []byte("later")); err != nil {
+			t.Error(err)
+		}
+		client.Quiet(time.Hour)
+		client.Is(resock.StateSuspended)
+		began := time.Now()
+		twice(client.Resume)
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
+			t.Errorf("%+v", open)
+		}
+		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
+			t.Errorf("received %q, %v", message.Data, err)
+		}
+		rig.Within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+			return resock.Decision{After: 10 * time.Hour}
+		}))
+		rig.Next[resock.FailEvent](client)
+		client.Is(resock.StateWaiting)
+		twice(client.Suspend)
+		client.Is(resock.StateSuspended)
+		client.Quiet(20 * time.Minute)
+		began := time.Now()
+		twice(client.Resume)
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Resume, want 1", fail.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+
+		// A Resume right behind the Suspend does no less.
+		client.Is(resock.StateWaiting)
+		client.Suspend()
+		client.Resume()
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Suspend and Resume, want 1", fail.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+		client.Is(resock.StateWaiting)
+		if dials := len(s.Attempts()); dials != 3 {
+			t.Errorf("%d dials, want 3", dials)
+		}
+
+		// Without a Suspend it does nothing.
+		client.Resume()
+		client.Quiet(time.Hour)
+		client.Is(resock.StateWaiting)
+	})
+}
+
+func TestSuspendOffline(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Is(resock.StateOffline)
+		twice(client.Suspend)
+		client.Is(resock.StateSuspended)
+		network.Set(true)
+		client.Quiet(time.Minute)
+		client.Is(resock.StateSuspended)
+		network.Set(false)
+		twice(client.Resume)
+		client.Is(resock.StateOffline)
+		client.Quiet(time.Minute)
+		if len(s.Attempts()) != 0 {
+			t.Error("dialed without a network")
+		}
+		network.Set(true)
+		rig.Next[resock.OpenEvent](client)
+	})
+}
+
+func TestSuspendClosed(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
+		client.Suspend()
+		rig.Next[resock.CloseEvent](client)
+		client.Is(resock.StateSuspended)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		if event, more := <-client.Events; more {
+			t.Errorf("%#v after a Close while suspended", event)
+		}
+		<-client.Done()
+		twice(client.Suspend)
+		twice(client.Resume)
+		client.Is(resock.StateClosed)
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials", len(s.Attempts()))
+		}
+	})
+}

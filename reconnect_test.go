@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A stable session restarts the count of attempts and the backoff, also when
@@ -726,4 +728,292 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
+// its end.
+func TestAttemptErrAfterSuspend(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		var last resock.Attempt
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			last = a
+			return resock.Endpoint{}, nil
+		}))
+		rig.Next[resock.FailEvent](client)
+		s.Restart()
+		rig.Next[resock.OpenEvent](client)
+		client.Suspend()
+		rig.Next[resock.CloseEvent](client)
+		client.Resume()
+		rig.Next[resock.OpenEvent](client)
+		if last.Err != nil || last.Session != 1 {
+			t.Errorf("told %+v, want session 1 and no error", last)
+		}
+	})
+}
+
+// TestDefaultRetryPolicy goes through every phase, status and close code.
+func TestDefaultRetryPolicy(t *testing.T) {
+	check := func(f resock.Failure, action resock.Action, after time.Duration, spread float64) {
+		t.Helper()
+		d := resock.DefaultRetryPolicy(f)
+		if d.Action != action || d.After != after || max(d.Spread, 1) != spread || d.Rule == "" {
+			t.Errorf("%+v for %+v, want action %d after %v, spread %v", d, f, action, after, spread)
+		}
+	}
+	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
+	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
+		for _, attempt := range []int{1, 2, 1000000} {
+			check(resock.Failure{Phase: phase, Err: rig.ErrTest, Code: -1, Attempt: attempt}, retry, 0, 1)
+		}
+	}
+	for status := 100; status <= 599; status++ {
+		action := retry
+		if status >= 300 && status <= 499 && status != 408 && status != 425 && status != 429 {
+			action = slow
+		}
+		for given, want := range map[time.Duration]time.Duration{
+			0: 0, 7 * time.Second: 7 * time.Second, time.Hour: 5 * time.Minute, -time.Second: 0,
+		} {
+			check(resock.Failure{Phase: resock.PhaseUpgrade, Status: status, RetryAfter: given, Code: -1}, action, want, 1)
+		}
+	}
+	for code := resock.StatusCode(0); code <= 5000; code++ {
+		for _, phase := range []resock.Phase{0, resock.PhaseProtocol, resock.PhaseSetup} {
+			for repeats := 0; repeats <= 7; repeats++ {
+				action, spread := retry, 1.0
+				switch code {
+				case 1012, 1013:
+					spread = 2
+				case 1008:
+					action = slow
+				case 1002, 1003, 1007, 1009, 1010:
+					switch {
+					case repeats >= 5:
+						action = stop
+					case repeats >= 2:
+						action = slow
+					}
+				}
+				check(resock.Failure{Phase: phase, Code: code, Repeats: repeats}, action, 0, spread)
+			}
+		}
+	}
+}
+
+// TestRetryPolicyDecides: a policy's own decision is what happens.
+func TestRetryPolicyDecides(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			if f.Phase != resock.PhaseTCP {
+				t.Errorf("%+v", f)
+			}
+			d := resock.DefaultRetryPolicy(f)
+			switch f.Attempt {
+			case 1:
+				d.After = time.Minute
+			case 2:
+				d.Action = resock.ActionRetrySlow
+			case 3:
+				d.Action, d.Rule = resock.ActionStop, "three is enough"
+			}
+			return d
+		}))
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < time.Minute || fail.RetryIn > time.Minute+500*time.Millisecond {
+			t.Errorf("retry in %v, want 1 min and some jitter", fail.RetryIn)
+		}
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < 15*time.Second || fail.RetryIn > 30*time.Second {
+			t.Errorf("retry in %v, want 15 s to 30 s", fail.RetryIn)
+		}
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-client.Done()
+		var giveUp *resock.GiveUpError
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "three is enough" {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+func (g *gate) Wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case err := <-g.tokens:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestOfflineFromTheStart(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Quiet(time.Hour / 2)
+		network.Set(false) // a change to no better
+		client.Quiet(time.Hour / 2)
+		client.Is(resock.StateOffline)
+		if stats := client.Stats(); stats.Attempts != 0 || len(s.Attempts()) != 0 {
+			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, len(s.Attempts()))
+		}
+		began := time.Now()
+		network.Set(true)
+		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		rig.Within(t, began, 0, 500*time.Millisecond)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Returned()
+		if begun, stopped := network.Subscriptions(); begun != 1 || stopped != 1 {
+			t.Errorf("%d subscriptions, %d of them ended", begun, stopped)
+		}
+	})
+}
+
+func TestOfflineWhileWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			return resock.Decision{After: time.Minute}
+		}))
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+			t.Errorf("%+v", fail)
+		}
+		network.Set(false)
+		client.Is(resock.StateOffline)
+		client.Quiet(10 * time.Second)
+		began := time.Now()
+		network.Set(true)
+		client.Is(resock.StateWaiting)
+		// Offline was no attempt, and what the server asked for still holds.
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 2 {
+			t.Errorf("attempt %d, want 2", fail.Attempt)
+		}
+		rig.Within(t, began, 49*time.Second, 51*time.Second)
+
+		s.Script(resocktest.StallDial()) // and lost during an attempt
+		s.Restart()
+		began = time.Now()
+		client.Quiet(time.Minute + time.Second)
+		client.Is(resock.StateConnecting)
+		network.Set(false)
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+			t.Errorf("%+v", fail)
+		}
+		rig.Within(t, began, time.Minute, 71*time.Second)
+	})
+}
+
+// TestLoopbackNeedsNoNetwork: a target on this machine is never held back.
+func TestLoopbackNeedsNoNetwork(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
+		t.Run(host, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				network := rig.Offline()
+				client := rig.Start(t, "ws://"+host+":8080/", rig.Reach(s), resock.WithNetwork(network))
+				began := time.Now()
+				rig.Next[resock.OpenEvent](client)
+				network.Set(false)
+				client.Quiet(time.Minute)
+				client.Reconnect()
+				rig.Next[resock.CloseEvent](client)
+				rig.Next[resock.OpenEvent](client)
+				rig.Within(t, began, time.Minute, time.Minute)
+			})
+		})
+	}
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusServiceUnavailable, http.Header{"Retry-After": {"3"}}, "full"), resocktest.Hold())
+		r := rig.Reaching(t, s)
+		fail := r.Fail(resock.PhaseUpgrade)
+		r.Open()
+		attempts := s.Attempts()
+		if waited := attempts[1].Time.Sub(attempts[0].Time); waited < 3*time.Second || waited > 3020*time.Millisecond || waited != fail.RetryIn {
+			t.Errorf("dialed again after %v, announced as %v, want 3 s and the jitter of the first backoff", waited, fail.RetryIn)
+		}
+	})
+}
+
+func TestAttemptLimit(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		r := rig.Reaching(t, s, resock.WithMaxAttempts(10))
+		queued := r.Queue("never sent")
+		for attempt := 1; attempt <= 10; attempt++ {
+			fail := r.Fail(resock.PhaseTCP)
+			if last := fail.Next == resock.StateClosed; fail.Attempt != attempt || last != (attempt == 10) {
+				t.Errorf("attempt %d: %+v", attempt, fail)
+			}
+		}
+		if _, more := <-r.Events; more {
+			t.Error("an event after StateClosed")
+		}
+		<-r.Done()
+		var gaveUp *resock.GiveUpError
+		if !errors.As(r.Err(), &gaveUp) || gaveUp.Attempts != 10 || gaveUp.Rule != "attempt limit" || gaveUp.Err == nil {
+			t.Errorf("%v, want to give up by the attempt limit", r.Err())
+		}
+		if err := <-queued; !errors.Is(err, resock.ErrClosed) {
+			t.Errorf("the queued message: %v", err)
+		}
+		if n := len(s.Attempts()); n != 10 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// TestFleetSpreads cuts a thousand clients off at the same instant and looks at
+// when they dial again: uniformly below the first bound, as full jitter promises.
+func TestFleetSpreads(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		const clients, bound, slots = 1000, 10 * time.Second, 10
+		all := make([]*resock.Client, clients)
+		for i := range all {
+			client, err := resock.New(s.URL, rig.Reach(s), resock.WithBackoff(bound, time.Minute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[i] = client
+			go client.Run(t.Context())
+		}
+		time.Sleep(time.Minute) // all are open and stable
+		cut := time.Now()
+		for _, c := range s.Conns() {
+			c.Drop()
+		}
+		time.Sleep(time.Minute)
+		var counts [slots]int
+		again := s.Attempts()[clients:]
+		for _, attempt := range again {
+			counts[min(slots-1, int(attempt.Time.Sub(cut)*slots/bound))]++
+		}
+		if len(again) != clients {
+			t.Fatalf("%d clients dialed again", len(again))
+		}
+		// Pearson's test: with 9 degrees of freedom a uniform draw exceeds 33.7
+		// once in ten thousand runs.
+		squares := 0.0
+		for _, n := range counts {
+			squares += float64((n-clients/slots)*(n-clients/slots)) / (clients / slots)
+		}
+		if squares > 33.7 {
+			t.Errorf("re-dials per second: %v, chi-squared %.1f", counts, squares)
+		}
+		for _, client := range all {
+			if client.State() != resock.StateOpen {
+				t.Errorf("a client is %v", client.State())
+			}
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}
+		for _, client := range all {
+			<-client.Done()
+		}
+	})
 }

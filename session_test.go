@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A network that takes no more bytes, but does not end either, is read for a
@@ -254,6 +256,232 @@ func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 		rig.Await[resock.FailEvent](t, events)
 		if !over.Load() {
 			t.Error("the function still runs")
+		}
+	})
+}
+
+func TestMaxSessionAge(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithMaxSessionAge(10*time.Minute),
+			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+				t.Errorf("asked about %+v, which is no failure", f)
+				return resock.Decision{}
+			}))
+		ages := make(map[time.Duration]bool)
+		for session := uint64(1); session <= 5; session++ {
+			if open := rig.Next[resock.OpenEvent](client); open.Session != session || open.Attempt != 1 {
+				t.Errorf("%+v", open)
+			}
+			event := rig.Next[resock.CloseEvent](client)
+			if event.Code != 1000 || !event.Clean || event.Next != resock.StateConnecting || event.RetryIn != 0 {
+				t.Errorf("%+v", event)
+			}
+			if event.Took < 9*time.Minute || event.Took > 10*time.Minute {
+				t.Errorf("session %d lived for %v", session, event.Took)
+			}
+			ages[event.Took] = true
+		}
+		if len(ages) < 2 {
+			t.Error("every session lived equally long")
+		}
+	})
+}
+
+// TestNetworkLostWhileOpen: the probe finds the dead connection, and the client
+// waits for the network.
+func TestNetworkLostWhileOpen(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
+		rig.Next[resock.OpenEvent](client)
+		client.Quiet(time.Minute - time.Second)
+		s.Accept().StopReading()
+		began := time.Now()
+		network.Set(false)
+		fail := rig.Next[resock.FailEvent](client)
+		if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) || fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+			t.Errorf("%+v", fail)
+		}
+		rig.Within(t, began, 5*time.Second, 5*time.Second)
+		client.Quiet(time.Minute)
+		began = time.Now()
+		network.Set(true)
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		rig.Within(t, began, 0, 500*time.Millisecond)
+	})
+}
+
+// TestProbe: a change of the network finds a dead connection within the heartbeat
+// timeout, whenever the next beat is due.
+func TestProbe(t *testing.T) {
+	text := func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }
+	heartbeats := map[string][]resock.Option{
+		"15 s":                  {resock.WithHeartbeat(15*time.Second, 10*time.Second)},
+		"1 h":                   {resock.WithHeartbeat(time.Hour, 10*time.Second)},
+		"none":                  {resock.WithHeartbeat(0, 0)}, // a probe has a timeout of its own: 10 s
+		"beats without answers": {resock.WithHeartbeat(15*time.Second, 0), resock.WithHeartbeatMessage(text)},
+	}
+	for name, heartbeat := range heartbeats {
+		t.Run(name, func(t *testing.T) {
+			for after := time.Duration(0); after < 40*time.Second; after += 1300 * time.Millisecond {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					network := new(rig.Network)
+					client := rig.Start(t, "ws://a/", append(heartbeat, rig.Reach(s), resock.WithNetwork(network))...)
+					rig.Next[resock.OpenEvent](client)
+					client.Quiet(after)
+					s.Accept().StopReading()
+					began := time.Now()
+					network.Set(true)
+					if fail := rig.Next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
+						t.Errorf("%+v", fail)
+					}
+					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // looks are at least 1 ms apart
+						t.Errorf("change after %v: dead connection found after %v, want 10 s", after, took)
+					}
+				})
+			}
+		})
+	}
+}
+
+// TestProbeFlapping: changes that never end do not put off the verdict.
+func TestProbeFlapping(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
+		rig.Next[resock.OpenEvent](client)
+		s.Accept().StopReading()
+		began := time.Now()
+		for range 10 {
+			network.Set(true)
+			select {
+			case <-client.Events:
+				rig.Within(t, began, 10*time.Second, 10*time.Second)
+				return
+			case <-time.After(3 * time.Second):
+			}
+		}
+		t.Error("a dead connection lives on")
+	})
+}
+
+// TestProbeBesideBeats: the server gets the messages that it asked for at their
+// time, however often the network changes.
+func TestProbeBesideBeats(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
+		rig.Next[resock.OpenEvent](client)
+		for range 100 {
+			network.Set(true)
+			client.Quiet(time.Second)
+		}
+		if beats := len(s.Accept().Received().Messages); beats < 9 || beats > 11 {
+			t.Errorf("%d beats in 100 s, want one per 10 s", beats)
+		}
+	})
+}
+
+// TestProbeHealthy: changes do no harm to a connection that is well.
+func TestProbeHealthy(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
+		rig.Next[resock.OpenEvent](client)
+		for range 20 {
+			out := client.Stats().BytesOut
+			network.Set(true)
+			client.Quiet(7 * time.Second)
+			if sent := client.Stats().BytesOut - out; sent != 10 {
+				t.Errorf("%d bytes sent, want those of one ping", sent)
+			}
+		}
+		client.Quiet(time.Hour / 2)
+		client.Is(resock.StateOpen)
+	})
+}
+
+// Until its own close frame the server may send whatever it likes: messages whole
+// and in pieces, and pings, which get no pong any more (RFC 6455, section 5.5.1).
+func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var afterClose []byte // opcodes
+		client := newClient(t, inMemory(func(_ int, p *peer) {
+			p.upgrade()
+			p.frame(0x01, "a message ")
+			for {
+				opcode, _, err := p.next()
+				if err != nil {
+					t.Errorf("before the client's close frame: %v", err)
+					return
+				}
+				if opcode == 0x8 {
+					break
+				}
+			}
+			p.frame(0x89, "ping inside of a message")
+			p.frame(0x80, "in pieces")
+			p.text("a whole one")
+			p.frame(0x89, "ping between messages")
+			p.text("another")
+			p.frame(0x02, "more ")
+			p.frame(0x80, "pieces")
+			p.close(1000)
+			for {
+				opcode, _, err := p.next()
+				if err != nil {
+					return
+				}
+				afterClose = append(afterClose, opcode)
+			}
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(context.Background())
+		rig.Await[resock.OpenEvent](t, events)
+		if err := client.Close(1000, ""); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"a message in pieces", "a whole one", "another", "more pieces"} {
+			if got := rig.Await[resock.MessageEvent](t, events); string(got.Data) != want {
+				t.Errorf("message %q, want %q", got.Data, want)
+			}
+		}
+		if got := rig.Await[resock.CloseEvent](t, events); !got.Clean || got.Code != 1000 {
+			t.Errorf("got %+v, want a clean 1000", got)
+		}
+		<-client.Done()
+		synctest.Wait()
+		if len(afterClose) != 0 {
+			t.Errorf("after its close frame the client sent frames with the opcodes %v", afterClose)
+		}
+	})
+}
+
+// The longest of all times means never.
+func TestHeartbeatForever(t *testing.T) {
+	const forever = time.Duration(math.MaxInt64)
+	bubble(t, func(t *testing.T) {
+		beats := 0
+		client := newClient(t,
+			resock.WithHeartbeat(forever, forever), resock.WithIdleTimeout(forever),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
+				beats++
+				return resock.MessageText, nil
+			}),
+			inMemory(func(n int, p *peer) {
+				p.upgrade()
+				p.echoClose(nil)
+			}))
+		go client.Run(context.Background())
+		if err := client.WaitOpen(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if state := client.State(); state != resock.StateOpen || beats > 0 {
+			t.Errorf("%v after 10 s, %d beats", state, beats)
 		}
 	})
 }
