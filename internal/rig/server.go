@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -135,4 +136,24 @@ func Listen(t *testing.T, handle func(net.Conn)) string {
 		}
 	}()
 	return listener.Addr().String()
+}
+
+// Raw is a step that upgrades the connection, leaves the bytes to serve, and closes
+// the connection then.
+func Raw(serve func(conn net.Conn)) resocktest.Step {
+	return resocktest.Answer(func(conn net.Conn, request *http.Request) {
+		if _, err := conn.Write(Upgraded(request)); err == nil {
+			serve(conn)
+		}
+	})
+}
+
+// LateUpgrade is a step that upgrades the connection after some time, reads nothing,
+// and drops it after some more.
+func LateUpgrade(after, life time.Duration) resocktest.Step {
+	return resocktest.Answer(func(conn net.Conn, request *http.Request) {
+		time.Sleep(after)
+		_, _ = conn.Write(Upgraded(request))
+		time.Sleep(life)
+	})
 }
