@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -236,38 +237,17 @@ func TestFlushAndALostSession(t *testing.T) {
 		})
 	})
 	t.Run("untouched", func(t *testing.T) {
-		// The connection has room for the first message alone, and the second one fits
-		// into no buffer: it comes back untouched.
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour), resock.WithBackoff(time.Second, time.Second),
-				inMemoryRoom(1<<20, func(n int, p *peer) {
-					if !p.upgrade() {
-						return
-					}
-					if n == 1 {
-						p.in.close(errors.New("no more")) // every write fails, and takes nothing
-						time.Sleep(time.Minute)
-						return
-					}
-					for {
-						opcode, payload, err := p.next()
-						if err != nil {
-							return
-						}
-						if opcode == 0x9 {
-							p.frame(0x8A, string(payload))
-						}
-					}
-				}))
-			go client.Run(context.Background())
-			if err := client.WaitOpen(t.Context()); err != nil {
-				t.Fatal(err)
-			}
+		// The first connection takes nothing: the message comes back untouched.
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			reach, lines := rig.ReachLines(s)
+			client := rig.Start(t, s.URL, reach, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour), resock.WithBackoff(time.Second, time.Second))
+			client.Open()
+			(<-lines).Fail()
 			synctest.Wait()
 			if err := client.Enqueue(resock.MessageText, []byte("a")); err != nil {
 				t.Fatal(err)
 			}
-			done := flush(client)
+			done := flush(client.Client)
 			err := <-done
 			synctest.Wait()
 			if err != nil || client.Stats().Opens < 2 {
@@ -700,29 +680,34 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 // What is being written may come back unsent: then Shutdown goes on in the next
 // session.
 func TestShutdownWaitsForTheWrite(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var got []string
-		client := newClient(t, resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second), inMemoryRoom(4<<10, func(n int, p *peer) {
-			if p.upgrade() && n > 1 {
-				p.echoClose(func(payload string) { got = append(got, payload) })
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		first := true
+		reach := rig.ReachBy(s, func(conn net.Conn) net.Conn {
+			line := rig.NewLine(conn)
+			if first {
+				line.Limit(4 << 10)
 			}
-			time.Sleep(5 * time.Second) // reading nothing
-		}))
-		begun, first := rig.Outcome()
-		last, second := rig.Outcome()
+			first = false
+			return line
+		})
+		client := rig.Bare(t, s.URL, reach, resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second))
+		begun, large := rig.Outcome()
+		last, small := rig.Outcome()
 		err := errors.Join(client.Enqueue(resock.MessageBinary, make([]byte, 40<<10), begun), client.Enqueue(resock.MessageText, []byte("last"), last))
 		if err != nil {
 			t.Fatal(err)
 		}
 		go client.Run(context.Background())
+		c := s.Accept()
+		time.AfterFunc(5*time.Second, c.Drop)
 		synctest.Wait()
 		if err := client.Shutdown(context.Background()); err != nil { // one may have been sent
 			t.Error(err)
 		}
-		if err := <-first; err != resock.ErrMaybeSent {
+		if err := <-large; err != resock.ErrMaybeSent {
 			t.Errorf("what was being written: %v", err)
 		}
-		if err := <-second; err != nil || fmt.Sprint(got) != "[last]" {
+		if err, got := <-small, rig.Payloads(s.Accept()); err != nil || fmt.Sprint(got) != "[last]" {
 			t.Errorf("what was behind it: %v, the next session got %q", err, got)
 		}
 	})

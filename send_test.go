@@ -21,18 +21,13 @@ import (
 // A Send whose message comes back unsent from a lost connection is waiting
 // again: a context that ended meanwhile ends it.
 func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second),
-			inMemoryRoom(4<<10, func(n int, p *peer) {
-				p.upgrade()
-				time.Sleep(time.Second)
-				p.next() // from now on three messages are written at once
-				time.Sleep(15 * time.Second)
-			}))
-		go client.Run(context.Background())
-		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second))
+		client.Open()
+		line := <-lines
+		line.Limit(4 << 10)
+		time.AfterFunc(time.Second, func() { line.Limit(5 << 10) }) // from now on three messages are written at once
 		big := []byte(strings.Repeat("x", 5<<10))
 		var errs [4]error
 		var wg sync.WaitGroup
@@ -55,14 +50,11 @@ func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 
 // A message that expired in flight and comes back unsent is given up at once.
 func TestTTLEndsInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour),
-			inMemoryRoom(4<<10, func(n int, p *peer) {
-				p.upgrade()
-				time.Sleep(15 * time.Second)
-			}))
-		go client.Run(context.Background())
-		client.WaitOpen(t.Context())
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour))
+		client.Open()
+		(<-lines).Limit(4 << 10)
 		big := []byte(strings.Repeat("x", 3<<10))
 		outcome := make(chan error, 10)
 		var last time.Time
@@ -84,8 +76,8 @@ func TestTTLEndsInFlight(t *testing.T) {
 
 // A slow result function does not stop the expiry of other messages.
 func TestTTLSurvivesASlowResult(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := rig.Bare(t, "ws://server.test")
 		expired := make(chan time.Duration, 10)
 		enqueued := time.Now()
 		enqueue := func(ttl time.Duration, then func()) {
@@ -110,8 +102,8 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 // While a result function takes its time, other messages expire. They are told
 // after it, and all before the client is done.
 func TestSlowResultIsWaitedFor(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := rig.Bare(t, "ws://server.test")
 		var told []string
 		enqueue := func(text string, ttl, takes time.Duration) {
 			client.Enqueue(resock.MessageText, []byte(text), resock.WithTTL(ttl), resock.WithResult(func(error) {
@@ -135,20 +127,15 @@ func TestSlowResultIsWaitedFor(t *testing.T) {
 // failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
 	for range 300 {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, inMemory(func(n int, p *peer) {
-				if n > 1 || !p.upgrade() {
-					return
-				}
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Serve(func(c *resocktest.Conn) {
 				for range 5 {
-					p.next()
+					_, _ = c.Read()
 				}
-				p.close(resock.StatusServiceRestart)
-				io.Copy(io.Discard, p)
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(context.Background())
-			rig.Await[resock.OpenEvent](t, events)
+				_ = c.Close(resock.StatusServiceRestart, "")
+			}), resocktest.Drop())
+			client := rig.Start(t, s.URL, rig.Reach(s))
+			client.Open()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -158,9 +145,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 					}
 				})
 			}
-			if closed := rig.Await[resock.CloseEvent](t, events); closed.Code != resock.StatusServiceRestart || !closed.Clean {
-				t.Errorf("%+v", closed)
-			}
+			client.Closed(resock.StatusServiceRestart, "", true)
 			senders.Wait()
 		})
 		if t.Failed() {
@@ -172,15 +157,9 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 // Suspend closes cleanly also while somebody sends.
 func TestSuspendWhileSending(t *testing.T) {
 	for range 300 {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, inMemory(func(n int, p *peer) {
-				if p.upgrade() {
-					p.echoClose(nil)
-				}
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(context.Background())
-			rig.Await[resock.OpenEvent](t, events)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, s.URL, rig.Reach(s))
+			client.Open()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -197,9 +176,7 @@ func TestSuspendWhileSending(t *testing.T) {
 			}
 			<-sent
 			client.Suspend()
-			if closed := rig.Await[resock.CloseEvent](t, events); !closed.Clean {
-				t.Errorf("%+v", closed)
-			}
+			client.Closed(resock.StatusNormalClosure, "", true)
 			senders.Wait()
 		})
 		if t.Failed() {
@@ -211,16 +188,11 @@ func TestSuspendWhileSending(t *testing.T) {
 // What is queued is flushed by Close as soon as the session is open, also while
 // a subscriber has not taken the OpenEvent yet.
 func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var got []string
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			if p.upgrade() {
-				p.echoClose(func(payload string) { got = append(got, payload) })
-			}
-		}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
-		outcome := make(chan error, 1)
-		client.Enqueue(resock.MessageText, []byte("hello"), resock.WithResult(func(err error) { outcome <- err }))
+		option, told := rig.Outcome()
+		client.Enqueue(resock.MessageText, []byte("hello"), option)
 		go client.Run(context.Background())
 		synctest.Wait()
 		client.Close(resock.StatusNormalClosure, "")
@@ -229,7 +201,7 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
 			t.Errorf("%+v", seen)
 		}
-		if err := <-outcome; err != nil || len(got) != 1 {
+		if err, got := <-told, rig.Payloads(s.Accept()); err != nil || len(got) != 1 {
 			t.Errorf("outcome %v, the server got %q", err, got)
 		}
 	})
@@ -237,12 +209,12 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 
 // A write that fails does not hide what the server said before it went.
 func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			if n == 1 && p.upgrade() {
-				p.Write([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
-			}
-		}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Raw([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
+			c.Reset()
+		}), resocktest.Drop())
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go client.Run(context.Background())
 		messages, ended := 0, false
@@ -351,14 +323,11 @@ func TestSendTTL(t *testing.T) {
 
 // A message that comes back unsent when its time is over is not sent again.
 func TestSendTTLInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second),
-			inMemoryRoom(4<<10, func(n int, p *peer) {
-				p.upgrade()
-				time.Sleep(time.Minute)
-			}))
-		go client.Run(context.Background())
-		client.WaitOpen(t.Context())
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second))
+		client.Open()
+		(<-lines).Limit(4 << 10)
 		large := make([]byte, 60<<10)
 		go client.Send(context.Background(), resock.MessageBinary, large)
 		synctest.Wait()
@@ -822,21 +791,12 @@ func TestSendLimiterFails(t *testing.T) {
 
 // What passed and was not taken by the network is not asked for again.
 func TestSendLimiterAsksOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
-		client := newClient(t, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second),
-			inMemory(func(n int, p *peer) {
-				if p.upgrade() && n == 1 {
-					p.in.close(errors.New("no more")) // every write fails, and takes nothing
-					time.Sleep(time.Minute)
-					return
-				}
-				p.echoClose(nil)
-			}))
-		go client.Run(context.Background())
-		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second))
+		client.Open()
+		(<-lines).Fail()
 		synctest.Wait()
 		option, told := rig.Outcome()
 		if err := client.Enqueue(resock.MessageText, []byte("x"), option); err != nil {

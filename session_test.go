@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -21,22 +20,18 @@ import (
 // A network that takes no more bytes, but does not end either, is read for a
 // second: the server may have said why.
 func TestFailedWriteEndsASilentSession(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(_ int, p *peer) {
-			p.upgrade()
-			p.in.close(io.ErrClosedPipe)
-			time.Sleep(10 * time.Second)
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		open := rig.Await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach)
+		open := client.Open()
+		(<-lines).Fail()
 		synctest.Wait()
 		if err := client.Enqueue(resock.MessageText, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		fail := rig.Await[resock.FailEvent](t, events)
-		if lived := fail.Time.Sub(open.Time); lived != time.Second || fail.Phase != resock.PhaseWrite {
-			t.Errorf("phase %v after %v", fail.Phase, lived)
+		fail := client.Fail(resock.PhaseWrite)
+		if lived := fail.Time.Sub(open.Time); lived != time.Second {
+			t.Errorf("it lived for %v", lived)
 		}
 	})
 }
@@ -44,24 +39,32 @@ func TestFailedWriteEndsASilentSession(t *testing.T) {
 // While the server takes its time for the closing handshake, the heartbeat has
 // nothing to say.
 func TestNoHeartbeatWhileClosing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithHeartbeat(time.Second, time.Second), resock.WithCloseTimeout(time.Minute),
-			inMemory(func(_ int, p *peer) {
-				p.upgrade()
-				if opcode, _, err := p.next(); opcode != 0x8 || err != nil {
-					t.Errorf("opcode %d, %v", opcode, err)
-				}
-				time.Sleep(30 * time.Second)
-				p.close(1000)
-			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		rig.Await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second), resock.WithCloseTimeout(time.Minute))
+		c := s.Accept()
+		c.IgnoreClose()
+		client.Open()
 		client.Suspend()
-		if end := rig.Await[resock.CloseEvent](t, events); !end.Clean || end.Took != 30*time.Second {
+		time.Sleep(30 * time.Second)
+		received := c.Received()
+		if received.Close == nil || len(received.Pings) != 0 {
+			t.Errorf("the server got %+v", received)
+		}
+		_ = c.Close(resock.StatusNormalClosure, "")
+		if end := client.Closed(resock.StatusNormalClosure, "", true); end.Took != 30*time.Second {
 			t.Errorf("%+v", end)
 		}
 	})
+}
+
+// received returns the first bytes of all messages that came to s.
+func received(s *resocktest.Server) (first []byte) {
+	for _, c := range s.Conns() {
+		for _, message := range rig.Payloads(c) {
+			first = append(first, message[0])
+		}
+	}
+	return first
 }
 
 // Close sends what is queued before it closes. Suspend and the end of Run's
@@ -79,18 +82,17 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 		{"Suspend", func(c *resock.Client, _ context.CancelFunc) { c.Suspend() }, resock.StateSuspended},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				received := make(chan byte, 2*messages)
-				client := newClient(t, resock.WithHeartbeat(0, 0), inMemoryRoom(1<<10, func(_ int, p *peer) {
-					p.upgrade()
-					time.Sleep(time.Second)
-					p.echoClose(func(payload string) { received <- payload[0] })
-				}))
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				reach, lines := rig.ReachLines(s)
+				client := rig.Bare(t, s.URL, reach, resock.WithHeartbeat(0, 0))
 				events := grammar.Tee(t, client)
 				ctx, cancel := context.WithCancel(context.Background())
 				defer cancel()
 				go client.Run(ctx)
 				rig.Await[resock.OpenEvent](t, events)
+				line := <-lines
+				line.Limit(1 << 10)
+				time.AfterFunc(time.Second, line.Unlimit)
 				want := []byte{}
 				for i := range byte(messages) {
 					want = append(want, i)
@@ -105,7 +107,7 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 				if end := rig.Await[resock.CloseEvent](t, events); end.Next != tt.next || !end.Clean {
 					t.Errorf("%+v", end)
 				}
-				switch n := len(received); {
+				switch n := len(received(s)); {
 				case tt.name == "Close" && n != messages:
 					t.Errorf("%d messages were flushed", n)
 				case tt.name != "Close" && n > messages/2:
@@ -120,12 +122,7 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 					client.Close(resock.StatusNormalClosure, "")
 					rig.Await[resock.CloseEvent](t, events)
 				}
-				close(received)
-				got := []byte{}
-				for b := range received {
-					got = append(got, b)
-				}
-				if !slices.Equal(got, want) {
+				if got := received(s); !slices.Equal(got, want) {
 					t.Errorf("received %v", got)
 				}
 			})
@@ -136,20 +133,17 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 // A heartbeat message that may not be sent ends the session, and is told: without
 // it a dead connection would not be found.
 func TestBadHeartbeatMessage(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t,
-			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("\xff") }),
-			inMemory(func(_ int, p *peer) {
-				p.upgrade()
-				p.echoClose(func(payload string) { t.Errorf("the server received %q", payload) })
-			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		rig.Await[resock.OpenEvent](t, events)
-		fail := rig.Await[resock.FailEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("\xff") }))
+		client.Open()
+		fail := client.Fail(resock.PhaseHeartbeat)
 		var option *resock.OptionError
-		if fail.Phase != resock.PhaseHeartbeat || !errors.As(fail.Err, &option) || option.Option != "WithHeartbeatMessage" {
+		if !errors.As(fail.Err, &option) || option.Option != "WithHeartbeatMessage" {
 			t.Errorf("%+v", fail)
+		}
+		if got := rig.Payloads(s.Accept()); len(got) != 0 {
+			t.Errorf("the server received %q", got)
 		}
 	})
 }
@@ -167,18 +161,13 @@ func TestViolationsAreNamed(t *testing.T) {
 		"close code":              "\x88\x02\x03\xed",
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				client := newClient(t, inMemory(func(_ int, p *peer) {
-					p.upgrade()
-					_, _ = p.Write([]byte(bytes))
-					_, _ = io.Copy(io.Discard, p)
-				}))
-				events := grammar.Tee(t, client)
-				go client.Run(t.Context())
-				rig.Await[resock.OpenEvent](t, events)
-				fail := rig.Await[resock.FailEvent](t, events)
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) { _ = c.Raw([]byte(bytes)) })
+				client := rig.Start(t, s.URL, rig.Reach(s))
+				client.Open()
+				fail := client.Fail(resock.PhaseProtocol)
 				var violation *resock.ProtocolError
-				if !errors.As(fail.Err, &violation) || violation.Err == nil || fail.Phase != resock.PhaseProtocol {
+				if !errors.As(fail.Err, &violation) || violation.Err == nil {
 					t.Errorf("%+v", fail)
 				}
 			})
@@ -190,45 +179,40 @@ func TestViolationsAreNamed(t *testing.T) {
 // take something: the goroutine that answers pings, or the one that flushes the
 // queue for Close.
 func TestEndWaitsForNoBlockedWrite(t *testing.T) {
-	serve := func(pings int) resock.Option {
-		return inMemoryRoom(1<<12, func(_ int, p *peer) {
-			p.upgrade()
-			for range pings {
-				p.frame(0x89, strings.Repeat("x", 125))
-			}
-			time.Sleep(time.Second)
-			_ = p.CloseWrite()
-			time.Sleep(time.Minute)
+	for name, tt := range map[string]struct {
+		write func(*rig.Client, *resocktest.Conn)
+		ends  func(*rig.Client) time.Time
+	}{
+		"pongs": {
+			func(_ *rig.Client, c *resocktest.Conn) { _ = c.Ping("ping") },
+			func(client *rig.Client) time.Time { return client.Fail(resock.PhaseRead).Time },
+		},
+		"queue": {
+			func(client *rig.Client, _ *resocktest.Conn) {
+				client.Queue("message")
+				client.Close(resock.StatusNormalClosure, "")
+			},
+			func(client *rig.Client) time.Time {
+				return client.Closed(resock.StatusNormalClosure, "", false).Time
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				reach, lines := rig.ReachLines(s)
+				client := rig.Start(t, s.URL, reach)
+				open := client.Open()
+				c := s.Accept()
+				(<-lines).Limit(1)
+				tt.write(client, c)
+				time.Sleep(time.Second)
+				_ = c.HalfClose()
+				if after := tt.ends(client).Sub(open.Time); after != time.Second {
+					t.Errorf("told after %v", after)
+				}
+			})
 		})
 	}
-	t.Run("pongs", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, serve(100))
-			events := grammar.Tee(t, client)
-			go client.Run(t.Context())
-			open := rig.Await[resock.OpenEvent](t, events)
-			fail := rig.Await[resock.FailEvent](t, events)
-			if after := fail.Time.Sub(open.Time); after != time.Second || fail.Phase != resock.PhaseRead {
-				t.Errorf("after %v: %+v", after, fail)
-			}
-		})
-	})
-	t.Run("queue", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, serve(0))
-			events := grammar.Tee(t, client)
-			go client.Run(t.Context())
-			open := rig.Await[resock.OpenEvent](t, events)
-			if err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16)); err != nil {
-				t.Fatal(err)
-			}
-			client.Close(resock.StatusNormalClosure, "")
-			end := rig.Await[resock.CloseEvent](t, events)
-			if after := end.Time.Sub(open.Time); after != time.Second || end.Clean {
-				t.Errorf("after %v: %+v", after, end)
-			}
-		})
-	})
 }
 
 // patience is how long the client waits for a hook.
@@ -236,24 +220,20 @@ const patience = time.Second
 
 // What a session started is over when its end is told.
 func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var over atomic.Bool
 		beating := make(chan struct{}, 10)
-		client := newClient(t, resock.WithHeartbeat(time.Second, time.Second),
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
 				beating <- struct{}{}
 				time.Sleep(patience / 2)
 				over.Store(true)
 				return resock.MessageText, nil
-			}),
-			inMemory(func(_ int, p *peer) {
-				p.upgrade()
-				<-beating
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		rig.Await[resock.OpenEvent](t, events)
-		rig.Await[resock.FailEvent](t, events)
+		client.Open()
+		<-beating
+		s.Accept().Drop()
+		rig.Next[resock.FailEvent](client)
 		if !over.Load() {
 			t.Error("the function still runs")
 		}
@@ -407,55 +387,38 @@ func TestProbeHealthy(t *testing.T) {
 // Until its own close frame the server may send whatever it likes: messages whole
 // and in pieces, and pings, which get no pong any more (RFC 6455, section 5.5.1).
 func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var afterClose []byte // opcodes
-		client := newClient(t, inMemory(func(_ int, p *peer) {
-			p.upgrade()
-			p.frame(0x01, "a message ")
-			for {
-				opcode, _, err := p.next()
-				if err != nil {
-					t.Errorf("before the client's close frame: %v", err)
-					return
-				}
-				if opcode == 0x8 {
-					break
-				}
-			}
-			p.frame(0x89, "ping inside of a message")
-			p.frame(0x80, "in pieces")
-			p.text("a whole one")
-			p.frame(0x89, "ping between messages")
-			p.text("another")
-			p.frame(0x02, "more ")
-			p.frame(0x80, "pieces")
-			p.close(1000)
-			for {
-				opcode, _, err := p.next()
-				if err != nil {
-					return
-				}
-				afterClose = append(afterClose, opcode)
-			}
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(context.Background())
-		rig.Await[resock.OpenEvent](t, events)
-		if err := client.Close(1000, ""); err != nil {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s))
+		c := s.Accept()
+		c.IgnoreClose()
+		send := func(first byte, payload string) { _ = c.Raw(resocktest.Frame(first, []byte(payload))) }
+		send(rig.Text, "a message ")
+		client.Open()
+		if err := client.Close(resock.StatusNormalClosure, ""); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
+		before := c.Received()
+		if before.Close == nil {
+			t.Fatal("the client has not sent its close frame")
+		}
+		send(rig.Fin|9, "ping inside of a message")
+		send(rig.Fin, "in pieces")
+		_ = c.Push("a whole one")
+		_ = c.Ping("between messages")
+		_ = c.Push("another")
+		send(rig.Binary, "more ")
+		send(rig.Fin, "pieces")
+		_ = c.Close(resock.StatusNormalClosure, "")
 		for _, want := range []string{"a message in pieces", "a whole one", "another", "more pieces"} {
-			if got := rig.Await[resock.MessageEvent](t, events); string(got.Data) != want {
-				t.Errorf("message %q, want %q", got.Data, want)
-			}
+			client.Message(want)
 		}
-		if got := rig.Await[resock.CloseEvent](t, events); !got.Clean || got.Code != 1000 {
-			t.Errorf("got %+v, want a clean 1000", got)
-		}
+		client.Closed(resock.StatusNormalClosure, "", true)
 		<-client.Done()
 		synctest.Wait()
-		if len(afterClose) != 0 {
-			t.Errorf("after its close frame the client sent frames with the opcodes %v", afterClose)
+		after := c.Received()
+		if n := len(after.Messages) + len(after.Pings) + len(after.Pongs); n != 0 || after.Err != io.EOF {
+			t.Errorf("after its close frame the client sent %+v", after)
 		}
 	})
 }
@@ -463,25 +426,19 @@ func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
 // The longest of all times means never.
 func TestHeartbeatForever(t *testing.T) {
 	const forever = time.Duration(math.MaxInt64)
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		beats := 0
-		client := newClient(t,
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithHeartbeat(forever, forever), resock.WithIdleTimeout(forever),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
 				beats++
 				return resock.MessageText, nil
-			}),
-			inMemory(func(n int, p *peer) {
-				p.upgrade()
-				p.echoClose(nil)
 			}))
-		go client.Run(context.Background())
-		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(10 * time.Second)
-		if state := client.State(); state != resock.StateOpen || beats > 0 {
-			t.Errorf("%v after 10 s, %d beats", state, beats)
+		client.Open()
+		client.Quiet(10 * time.Second)
+		client.Is(resock.StateOpen)
+		if beats > 0 {
+			t.Errorf("%d beats", beats)
 		}
 	})
 }
