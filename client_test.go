@@ -10,37 +10,38 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // TestMainJob is the story of the package: a program registers once, receives
 // pushes, survives a drop and a restart, and closes cleanly.
 func TestMainJob(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := startVirtualRig(t, s, resock.WithHeartbeat(15*time.Second, 10*time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(15*time.Second, 10*time.Second))
 		first := s.Accept()
-		if open := r.open(); open.Session != 1 || open.Attempt != 1 || open.Downtime != 0 {
+		if open := r.Open(); open.Session != 1 || open.Attempt != 1 || open.Downtime != 0 {
 			t.Errorf("%+v", open)
 		}
 		_ = first.Push("one")
-		r.message("one")
+		r.Message("one")
 		time.Sleep(time.Hour) // heartbeats
 		first.Drop()
-		if fail := r.fail(resock.PhaseRead); fail.Session != 1 || fail.Took != time.Hour || !errors.Is(fail.Err, io.EOF) {
+		if fail := r.Fail(resock.PhaseRead); fail.Session != 1 || fail.Took != time.Hour || !errors.Is(fail.Err, io.EOF) {
 			t.Errorf("%+v", fail)
 		}
 
 		second := s.Accept()
-		if open := r.open(); open.Session != 2 || open.Downtime == 0 {
+		if open := r.Open(); open.Session != 2 || open.Downtime == 0 {
 			t.Errorf("%+v", open)
 		}
 		_ = second.Push("two")
-		r.message("two")
+		r.Message("two")
 		s.Stop()
-		r.fail(resock.PhaseRead)
-		r.fail(resock.PhaseTCP)
+		r.Fail(resock.PhaseRead)
+		r.Fail(resock.PhaseTCP)
 		sent := make(chan error, 1)
-		go func() { sent <- r.client.Send(t.Context(), resock.MessageText, []byte("while you were away")) }()
+		go func() { sent <- r.Send(t.Context(), resock.MessageText, []byte("while you were away")) }()
 		s.Restart()
 		third := s.Accept()
 		if message, err := third.Read(); err != nil || string(message.Data) != "while you were away" {
@@ -50,19 +51,19 @@ func TestMainJob(t *testing.T) {
 			t.Errorf("Send: %v", err)
 		}
 
-		_ = r.client.Close(resock.StatusNormalClosure, "thank you")
+		_ = r.Close(resock.StatusNormalClosure, "thank you")
 		for {
-			if e, ok := r.next().(resock.CloseEvent); ok {
+			if e, ok := r.Next().(resock.CloseEvent); ok {
 				if e.Session != 3 || e.Code != 1000 || e.Reason != "thank you" || !e.Clean || e.Next != resock.StateClosed {
 					t.Errorf("%+v", e)
 				}
 				break
 			}
 		}
-		<-r.client.Done()
-		stats := r.client.Stats()
-		if r.client.Err() != nil || stats.State != resock.StateClosed || stats.Opens != 3 || stats.MessagesIn != 2 || stats.MessagesOut != 1 {
-			t.Errorf("%v, %+v", r.client.Err(), stats)
+		<-r.Done()
+		stats := r.Stats()
+		if r.Err() != nil || stats.State != resock.StateClosed || stats.Opens != 3 || stats.MessagesIn != 2 || stats.MessagesOut != 1 {
+			t.Errorf("%v, %+v", r.Err(), stats)
 		}
 		if closed := third.Received().Close; closed == nil || closed.Code != 1000 || closed.Reason != "thank you" {
 			t.Errorf("the server got the close frame %+v", closed)
@@ -72,7 +73,7 @@ func TestMainJob(t *testing.T) {
 
 func newVirtualClient(t *testing.T, s *resocktest.Server) *resock.Client {
 	t.Helper()
-	client, err := resock.New(s.URL, reach(s))
+	client, err := resock.New(s.URL, rig.Reach(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +81,7 @@ func newVirtualClient(t *testing.T, s *resocktest.Server) *resock.Client {
 }
 
 func TestRunTwice(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		go client.Run(t.Context())
 		if err := client.WaitOpen(t.Context()); err != nil {
@@ -96,7 +97,7 @@ func TestRunTwice(t *testing.T) {
 }
 
 func TestCloseBeforeRun(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		events := grammar.Tee(t, client)
 		outcome := make(chan error, 1)
@@ -127,7 +128,7 @@ func TestCloseBeforeRun(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := newVirtualClient(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -148,7 +149,7 @@ func TestCancel(t *testing.T) {
 }
 
 func TestWaitOpen(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
 		client := newVirtualClient(t, s)
 		go client.Run(t.Context())
@@ -167,6 +168,179 @@ func TestWaitOpen(t *testing.T) {
 		<-client.Done()
 		if err := client.WaitOpen(t.Context()); !errors.Is(err, resock.ErrClosed) {
 			t.Errorf("after Close: %v", err)
+		}
+	})
+}
+
+// twice calls f again, which must change nothing.
+func twice(f func()) {
+	f()
+	f()
+}
+
+func TestSuspendIdle(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s))
+		r.Resume() // no-op
+		twice(r.Suspend)
+		r.Is(resock.StateIdle)
+		r.Go()
+		r.Quiet(time.Hour)
+		r.Is(resock.StateSuspended)
+		if len(s.Attempts()) != 0 {
+			t.Error("dialed while suspended")
+		}
+		began := time.Now()
+		twice(r.Resume)
+		if open := rig.Next[resock.OpenEvent](r); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		rig.Within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendConnecting(t *testing.T) {
+	for _, where := range []string{"dial", "hook"} {
+		t.Run(where, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				hang := where == "hook"
+				if !hang {
+					s.Script(resocktest.StallDial())
+				}
+				client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+					if hang {
+						_, _, err := s.Receive(ctx)
+						return err
+					}
+					return nil
+				}))
+				client.Is(resock.StateConnecting)
+				began := time.Now()
+				twice(client.Suspend)
+				if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
+					t.Errorf("%+v", fail)
+				}
+				rig.Within(t, began, 0, 0)
+				client.Quiet(time.Hour)
+				client.Is(resock.StateSuspended)
+				s.Script(resocktest.Hold())
+				hang = false
+				began = time.Now()
+				twice(client.Resume)
+				if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
+					t.Errorf("%+v", open)
+				}
+				rig.Within(t, began, 0, 0)
+			})
+		})
+	}
+}
+
+func TestSuspendOpen(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
+		s.Accept()
+		client.Resume() // no-op
+		client.Is(resock.StateOpen)
+		twice(client.Suspend)
+		if event := rig.Next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
+			t.Errorf("%+v", event)
+		}
+		if err := client.Enqueue(resock.MessageText, []byte("later")); err != nil {
+			t.Error(err)
+		}
+		client.Quiet(time.Hour)
+		client.Is(resock.StateSuspended)
+		began := time.Now()
+		twice(client.Resume)
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
+			t.Errorf("%+v", open)
+		}
+		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
+			t.Errorf("received %q, %v", message.Data, err)
+		}
+		rig.Within(t, began, 0, 0)
+	})
+}
+
+func TestSuspendWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+			return resock.Decision{After: 10 * time.Hour}
+		}))
+		rig.Next[resock.FailEvent](client)
+		client.Is(resock.StateWaiting)
+		twice(client.Suspend)
+		client.Is(resock.StateSuspended)
+		client.Quiet(20 * time.Minute)
+		began := time.Now()
+		twice(client.Resume)
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Resume, want 1", fail.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+
+		// A Resume right behind the Suspend does no less.
+		client.Is(resock.StateWaiting)
+		client.Suspend()
+		client.Resume()
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 {
+			t.Errorf("attempt %d after Suspend and Resume, want 1", fail.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+		client.Is(resock.StateWaiting)
+		if dials := len(s.Attempts()); dials != 3 {
+			t.Errorf("%d dials, want 3", dials)
+		}
+
+		// Without a Suspend it does nothing.
+		client.Resume()
+		client.Quiet(time.Hour)
+		client.Is(resock.StateWaiting)
+	})
+}
+
+func TestSuspendOffline(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Is(resock.StateOffline)
+		twice(client.Suspend)
+		client.Is(resock.StateSuspended)
+		network.Set(true)
+		client.Quiet(time.Minute)
+		client.Is(resock.StateSuspended)
+		network.Set(false)
+		twice(client.Resume)
+		client.Is(resock.StateOffline)
+		client.Quiet(time.Minute)
+		if len(s.Attempts()) != 0 {
+			t.Error("dialed without a network")
+		}
+		network.Set(true)
+		rig.Next[resock.OpenEvent](client)
+	})
+}
+
+func TestSuspendClosed(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s))
+		rig.Next[resock.OpenEvent](client)
+		client.Suspend()
+		rig.Next[resock.CloseEvent](client)
+		client.Is(resock.StateSuspended)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		if event, more := <-client.Events; more {
+			t.Errorf("%#v after a Close while suspended", event)
+		}
+		<-client.Done()
+		twice(client.Suspend)
+		twice(client.Resume)
+		client.Is(resock.StateClosed)
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials", len(s.Attempts()))
 		}
 	})
 }

@@ -1,24 +1,36 @@
 package resock_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A server that sends our own request back gets no secret into an error.
 func TestEchoedRequestIsNotTold(t *testing.T) {
 	for _, prefix := range []string{"", "HTTP/1.1 200 OK\r\n"} {
-		rig := startRig(t, withSecrets("ws://"+listen(t, func(conn net.Conn) {
+		client := rig.Quick(t, rig.WithSecrets("ws://"+rig.Listen(t, func(conn net.Conn) {
 			io.WriteString(conn, prefix)
 			io.Copy(conn, conn)
 		})), resock.WithMaxAttempts(1),
-			resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: secretHeader()}))
-		if fail := rig.fail(resock.PhaseUpgrade); strings.Contains(fail.Err.Error(), secret) {
+			resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: rig.SecretHeader()}))
+		if fail := client.Fail(resock.PhaseUpgrade); strings.Contains(fail.Err.Error(), rig.Secret) {
 			t.Errorf("%q: %v", prefix, fail.Err)
 		}
 	}
@@ -27,15 +39,393 @@ func TestEchoedRequestIsNotTold(t *testing.T) {
 // A URL that cannot be dialed is not told as it is.
 func TestBadURLIsNotTold(t *testing.T) {
 	for _, bad := range []string{
-		"ws://user:" + secret + "?x@host/push",
-		"ws://user:" + secret + "#x@host/push",
-		"ws://host:port?x=@" + secret,
-		"user:" + secret + "@host/push",
-		"https://user:" + secret + "@host/push?token=" + secret,
-		"ws://host/\x7f?token=" + secret,
+		"ws://user:" + rig.Secret + "?x@host/push",
+		"ws://user:" + rig.Secret + "#x@host/push",
+		"ws://host:port?x=@" + rig.Secret,
+		"user:" + rig.Secret + "@host/push",
+		"https://user:" + rig.Secret + "@host/push?token=" + rig.Secret,
+		"ws://host/\x7f?token=" + rig.Secret,
 	} {
-		if _, err := resock.New(bad); err == nil || strings.Contains(err.Error(), secret) {
+		if _, err := resock.New(bad); err == nil || strings.Contains(err.Error(), rig.Secret) {
 			t.Errorf("New(%q): %v", bad, err)
 		}
+	}
+}
+
+// TestStaleToken: a 401 becomes a success, since every attempt asks for a token.
+func TestStaleToken(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusUnauthorized, nil, "stale\n"), resocktest.Hold())
+		var attempts []resock.Attempt
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				attempts = append(attempts, a)
+				token := "sEcReT"
+				var dial *resock.DialError
+				if errors.As(a.Err, &dial) && dial.Status == http.StatusUnauthorized {
+					token = "fresh"
+				}
+				return resock.Endpoint{Header: http.Header{"Authorization": {"Bearer " + token}}}, nil
+			}))
+		fail := rig.Next[resock.FailEvent](client)
+		var dial *resock.DialError
+		if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
+			t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
+		}
+		if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
+			t.Errorf("%+v", fail)
+		}
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
+			t.Errorf("%+v", open)
+		}
+		if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
+			t.Errorf("attempts %+v", attempts)
+		}
+		for i, want := range []string{"Bearer sEcReT", "Bearer fresh"} {
+			if got := s.Attempts()[i].Request.Header.Get("Authorization"); got != want {
+				t.Errorf("attempt %d came with %q, want %q", i+1, got, want)
+			}
+		}
+	})
+}
+
+// failover is an endpoint hook that goes to the next host after a failed attempt.
+func failover(hosts ...string) resock.Option {
+	current := 0
+	return resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		var dial *resock.DialError
+		if errors.As(a.Err, &dial) {
+			current = (current + 1) % len(hosts)
+		}
+		return resock.Endpoint{URL: "ws://" + hosts[current] + "/"}, nil
+	})
+}
+
+func TestFailoverAndBack(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		hosts := map[string]*resocktest.Server{"a": s, "b": resocktest.NewMemory(t)}
+		hosts["b"].Stop()
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, _ := net.SplitHostPort(address)
+			return hosts[host].Client().Transport.(*http.Transport).DialContext(ctx, network, address)
+		}
+		client := rig.Start(t, "", failover("a", "b"), resock.WithDialOptions(&websocket.DialOptions{
+			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: dial}},
+		}))
+		from := func(host string) {
+			t.Helper()
+			if open := rig.Next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
+				t.Errorf("open at %s, want %s", open.URL, host)
+			}
+		}
+		from("a")
+		for _, turn := range [][2]string{{"a", "b"}, {"b", "a"}} {
+			dead, alive := turn[0], turn[1]
+			hosts[alive].Restart()
+			hosts[dead].Stop()
+			if lost := rig.Next[resock.FailEvent](client); lost.Session == 0 {
+				t.Errorf("%+v, want the end of a session", lost)
+			}
+			if refused := rig.Next[resock.FailEvent](client); refused.Phase != resock.PhaseTCP || !errors.Is(refused.Err, syscall.ECONNREFUSED) {
+				t.Errorf("%+v, want a refused connection", refused)
+			}
+			from(alive)
+		}
+	})
+}
+
+func TestEndpointError(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		answers := []struct {
+			endpoint resock.Endpoint
+			err      error
+		}{
+			{err: fmt.Errorf("no token: %w", rig.ErrTest)},
+			{endpoint: resock.Endpoint{URL: "https://a/?token=sEcReT"}},
+			{endpoint: resock.Endpoint{URL: "ws://a:b/?token=sEcReT"}},
+			{endpoint: resock.Endpoint{URL: "ws://a/"}},
+		}
+		client := rig.Start(t, "", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			answer := answers[a.N-1]
+			return answer.endpoint, answer.err
+		}))
+		for i := range 3 {
+			fail := rig.Next[resock.FailEvent](client)
+			var dial *resock.DialError
+			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateWaiting || fail.Attempt != i+1 || !errors.As(fail.Err, &dial) {
+				t.Errorf("%+v", fail)
+			}
+			if is := errors.Is(fail.Err, rig.ErrTest); is != (i == 0) {
+				t.Errorf("%d: %v", i, fail.Err)
+			}
+			if strings.Contains(fail.Err.Error(), "sEcReT") {
+				t.Errorf("a secret in %v", fail.Err)
+			}
+		}
+		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 4 {
+			t.Errorf("%+v", open)
+		}
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials, want 1", len(s.Attempts()))
+		}
+	})
+}
+
+func TestEndpointHangs(t *testing.T) {
+	hang := resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+		<-ctx.Done()
+		return resock.Endpoint{}, ctx.Err()
+	})
+	t.Run("until the dial timeout", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, "ws://a/", rig.Reach(s), hang, resock.WithDialTimeout(3*time.Second))
+			fail := rig.Next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took != 3*time.Second {
+				t.Errorf("%+v", fail)
+			}
+		})
+	})
+	t.Run("until Close", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			began := time.Now()
+			client := rig.Start(t, "ws://a/", rig.Reach(s), hang)
+			client.Is(resock.StateConnecting)
+			_ = client.Close(resock.StatusNormalClosure, "")
+			fail := rig.Next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateClosed {
+				t.Errorf("%+v", fail)
+			}
+			<-client.Done()
+			rig.Within(t, began, 0, 0)
+			if err := client.Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestHeadersStayHome: no header of one endpoint reaches another.
+func TestHeadersStayHome(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusTemporaryRedirect, http.Header{"Location": {"ws://elsewhere/"}}, ""))
+		const secret, common = "X-Secret", "X-Common"
+		steps := []struct {
+			endpoint                       resock.Endpoint
+			secret, common, authentication string
+		}{
+			{resock.Endpoint{URL: "ws://a/", Header: http.Header{secret: {"a"}, "Authorization": {"Bearer a"}}}, "a", "", "Bearer a"},
+			{resock.Endpoint{URL: "ws://user:pass@b/", Header: http.Header{secret: {"b"}}}, "b", "", "Basic dXNlcjpwYXNz"},
+			{resock.Endpoint{URL: "ws://c/"}, "", "all", ""},
+			{resock.Endpoint{URL: "ws://d/", Header: http.Header{}}, "", "", ""},
+			{resock.Endpoint{URL: "ws://e/"}, "", "all", ""},
+		}
+		given := &websocket.DialOptions{
+			HTTPClient: s.Client(),
+			HTTPHeader: http.Header{common: {"all"}},
+		}
+		client := rig.Start(t, "", resock.WithDialOptions(given), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			return steps[min(a.N, len(steps))-1].endpoint, nil
+		}))
+		given.HTTPHeader.Set(secret, "set after New")
+		for i, step := range steps {
+			fail := rig.Next[resock.FailEvent](client)
+			if header := s.Attempts()[i].Request.Header; header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
+				t.Errorf("%s got %v", step.endpoint.URL, header)
+			}
+			if strings.Contains(fmt.Sprint(fail), "pass") {
+				t.Errorf("a password in %v", fail)
+			}
+			if n := len(step.endpoint.Header); step.secret == "" && n != 0 {
+				t.Errorf("the application's header was changed: %v", step.endpoint.Header)
+			}
+		}
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		for _, attempt := range s.Attempts() {
+			if request := attempt.Request; request.Host == "elsewhere" {
+				t.Errorf("a redirect was followed, with %v", request.Header)
+			}
+		}
+	})
+}
+
+// gate is a dial limiter that lets an attempt pass for every token.
+type gate struct {
+	tokens chan error
+	asked  chan struct{}
+}
+
+func TestDialLimiter(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		g := &gate{make(chan error), make(chan struct{}, 10)}
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
+		<-g.asked
+		client.Quiet(30 * time.Minute) // far longer than the dial timeout
+		client.Is(resock.StateConnecting)
+		if attempts := client.Stats().Attempts; attempts != 0 || len(s.Attempts()) != 0 {
+			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, len(s.Attempts()))
+		}
+		g.tokens <- rig.ErrTest
+		if fail := rig.Next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, rig.ErrTest) {
+			t.Errorf("%+v", fail)
+		}
+		<-g.asked
+		g.tokens <- nil
+		rig.Next[resock.OpenEvent](client)
+
+		// A second client shares it, and is freed from it by Close and Suspend.
+		other := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
+		<-g.asked
+		other.Suspend()
+		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
+			t.Errorf("%+v", fail)
+		}
+		other.Resume()
+		<-g.asked
+		_ = other.Close(resock.StatusNormalClosure, "")
+		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-other.Done()
+		if len(s.Attempts()) != 1 {
+			t.Errorf("%d dials, want 1", len(s.Attempts()))
+		}
+	})
+}
+
+// Messages of all sizes go to coder/websocket and back, in each mode of both sides.
+func TestCompressionWithCoder(t *testing.T) {
+	modes := []websocket.CompressionMode{websocket.CompressionDisabled, websocket.CompressionContextTakeover, websocket.CompressionNoContextTakeover}
+	for _, ours := range modes {
+		for _, theirs := range modes {
+			t.Run(fmt.Sprint(ours, " and ", theirs), func(t *testing.T) {
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{CompressionMode: theirs, CompressionThreshold: 1})
+					if err != nil {
+						return
+					}
+					defer conn.CloseNow()
+					conn.SetReadLimit(-1)
+					for err == nil {
+						var typ websocket.MessageType
+						var data []byte
+						if typ, data, err = conn.Read(r.Context()); err == nil {
+							err = conn.Write(r.Context(), typ, data)
+						}
+					}
+				}))
+				defer server.Close()
+				client := rig.Bare(t, webSocketURL(server), resock.WithCompression(ours))
+				events := grammar.Tee(t, client)
+				go client.Run(t.Context())
+				rig.Await[resock.OpenEvent](t, events)
+				random := rand.New(rand.NewPCG(1, 2))
+				for _, size := range []int{0, 1, 100, 511, 512, 513, 5000, 32768, 40_000, 70_000, 500_000} {
+					text := strings.Repeat("word ", size/5+1)[:size]
+					noise := make([]byte, size)
+					for i := range noise {
+						noise[i] = byte(random.Uint32())
+					}
+					for typ, data := range map[resock.MessageType][]byte{resock.MessageText: []byte(text), resock.MessageBinary: noise} {
+						if err := client.Send(t.Context(), typ, data); err != nil {
+							t.Fatal(err)
+						}
+						if m := rig.Await[resock.MessageEvent](t, events); m.Type != typ || !slices.Equal(m.Data, data) {
+							t.Errorf("%d bytes: got %d bytes of type %v", size, len(m.Data), m.Type)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// The offer is what the wire can do, an answer is checked by RFC 7692, section 7.1,
+// and the application sees the answer as it came.
+func TestNegotiation(t *testing.T) {
+	for _, tt := range []struct {
+		mode   websocket.CompressionMode
+		answer []string
+		good   bool
+	}{
+		{websocket.CompressionContextTakeover, nil, true},
+		{websocket.CompressionContextTakeover, []string{"permessage-deflate"}, true},
+		{websocket.CompressionContextTakeover, []string{"permessage-deflate; client_max_window_bits=10; server_max_window_bits=9"}, true},
+		{websocket.CompressionNoContextTakeover, []string{"permessage-deflate; server_no_context_takeover"}, true},
+		{websocket.CompressionContextTakeover, []string{"permessage-deflate; server_max_window_bits=99"}, false},
+		{websocket.CompressionContextTakeover, []string{"permessage-deflate; client_max_window_bits"}, false},
+		{websocket.CompressionContextTakeover, []string{"permessage-deflate", "permessage-deflate"}, false},
+		{websocket.CompressionContextTakeover, []string{"permessage-bzip2"}, false},
+		{websocket.CompressionDisabled, []string{"permessage-deflate"}, false},
+		{websocket.CompressionDisabled, nil, true},
+	} {
+		t.Run(fmt.Sprint(tt.mode, " ", tt.answer), func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				header := http.Header{}
+				if tt.answer != nil {
+					header["Sec-Websocket-Extensions"] = tt.answer
+				}
+				s.Script(resocktest.Upgrade(header, nil))
+				var seen []string
+				r := rig.Reaching(t, s, resock.WithCompression(tt.mode), resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+					seen = s.Header()["Sec-Websocket-Extensions"]
+					return nil
+				}))
+				if tt.good {
+					r.Open()
+					if !slices.Equal(seen, tt.answer) {
+						t.Errorf("the application sees %q", seen)
+					}
+				} else if e := r.DialError(resock.PhaseProtocol); e.Status != http.StatusSwitchingProtocols || !strings.Contains(e.Error(), "Sec-WebSocket-Extensions") {
+					t.Errorf("got %v", e)
+				}
+				offer := s.Attempts()[0].Request.Header.Get("Sec-WebSocket-Extensions")
+				for parameter, want := range map[string]bool{
+					"permessage-deflate":         tt.mode != websocket.CompressionDisabled,
+					"client_no_context_takeover": tt.mode != websocket.CompressionDisabled,
+					"client_max_window_bits":     tt.mode != websocket.CompressionDisabled,
+					"server_no_context_takeover": tt.mode == websocket.CompressionNoContextTakeover,
+				} {
+					if got := strings.Contains(offer, parameter); got != want {
+						t.Errorf("%s is in the offer %q: %t", parameter, offer, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// The options for a single part win over WithDialOptions, whatever the order, and
+// keep nothing that the caller may change.
+func TestDialingOptions(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		header, names := http.Header{"X-Which": {"ours"}}, []string{"one", "two"}
+		r := rig.Quick(t, s.URL,
+			resock.WithHeader(header), resock.WithSubprotocols(names...),
+			resock.WithHTTPClient(s.Client()), resock.WithCompression(websocket.CompressionDisabled),
+			resock.WithDialOptions(&websocket.DialOptions{
+				HTTPHeader:      http.Header{"X-Which": {"theirs"}, "X-Other": {"theirs"}},
+				Subprotocols:    []string{"three"},
+				HTTPClient:      &http.Client{Transport: http.NewFileTransport(http.Dir("."))},
+				CompressionMode: websocket.CompressionContextTakeover,
+			}))
+		header["X-Which"][0], names[0] = "changed", "changed"
+		r.Open()
+		got := s.Attempts()[0].Request.Header
+		if got.Get("X-Which") != "ours" || got.Get("X-Other") != "" || got.Get("Sec-WebSocket-Protocol") != "one,two" || got.Get("Sec-WebSocket-Extensions") != "" {
+			t.Errorf("the request has %v", got)
+		}
+	})
+}
+
+func TestSubprotocolsAreChecked(t *testing.T) {
+	for _, names := range [][]string{{""}, {"a", "a"}, {"a,b"}, {"a b"}, {"é"}, {"a\r\nX-Evil: 1"}, {"a/b"}} {
+		var bad *resock.OptionError
+		if _, err := resock.New("ws://server.test", resock.WithSubprotocols(names...)); !errors.As(err, &bad) || bad.Option != "WithSubprotocols" {
+			t.Errorf("%q: got %v", names, err)
+		}
+	}
+	if _, err := resock.New("ws://server.test", resock.WithSubprotocols("v1.example.com", "mqtt", "a!#$%&'*+-.^_`|~9")); err != nil {
+		t.Error(err)
 	}
 }

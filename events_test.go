@@ -2,7 +2,6 @@ package resock_test
 
 import (
 	"context"
-	"io"
 	"runtime"
 	"slices"
 	"strconv"
@@ -12,22 +11,22 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A server that does not answer the close frame does not take the CloseEvent
 // from a subscriber that reads.
 func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 	for _, overflow := range []resock.Overflow{resock.OverflowBlock, resock.OverflowDropOldest} {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, inMemory(func(n int, p *peer) {
-				p.upgrade()
-				io.Copy(io.Discard, p)
-			}))
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle((*resocktest.Conn).IgnoreClose)
+			client := rig.Bare(t, s.URL, rig.Reach(s))
 			events := grammar.Tee(t, client, resock.WithOverflow(overflow))
 			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+			rig.Await[resock.OpenEvent](t, events)
 			client.Close(resock.StatusNormalClosure, "")
-			if closed := await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
+			if closed := rig.Await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
 				t.Errorf("%+v", closed)
 			}
 			if event, ok := <-events; ok {
@@ -40,24 +39,16 @@ func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 // A late, unbuffered subscriber that has not taken its OpenEvent blocks delivery
 // in the same way as any other: visibly, and until it leaves.
 func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		say := make(chan string)
-		defer close(say)
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			p.upgrade()
-			for s := range say {
-				p.text(s)
-			}
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s))
+		c := s.Accept()
+		client.Open()
 		synctest.Wait() // the client reads
 
 		ctx, leave := context.WithCancel(context.Background())
 		late := client.Subscribe(ctx, resock.WithBuffer(0))
-		say <- "one"
-		await[resock.MessageEvent](t, events)
+		_ = c.Push("one")
+		client.Message("one")
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -70,9 +61,9 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 			}
 			leave()
 		}()
-		say <- "two"
+		_ = c.Push("two")
 		<-done
-		await[resock.MessageEvent](t, events)
+		client.Message("two")
 		for event := range (&grammar.Checker{Late: true}).All(t, late) {
 			t.Errorf("after leaving: %+v", event)
 		}
@@ -82,18 +73,18 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 // Delivered and lost messages add up, whatever the subscriber's pace.
 func TestDropOldestCountsExactly(t *testing.T) {
 	const messages = 1000
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			if n > 3 || !p.upgrade() {
-				return
-			}
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		pushes := resocktest.Serve(func(c *resocktest.Conn) {
 			for i := range messages {
-				p.text(strconv.Itoa(i))
+				_ = c.Push(strconv.Itoa(i))
 				if i%97 == 0 {
 					time.Sleep(time.Millisecond)
 				}
 			}
-		}))
+			c.Drop()
+		})
+		s.Script(pushes, pushes, pushes, resocktest.Drop())
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithOverflow(resock.OverflowDropOldest), resock.WithBuffer(7))
 		go client.Run(context.Background())
 		seen, session := 0, uint64(0)
@@ -121,30 +112,27 @@ func TestDropOldestCountsExactly(t *testing.T) {
 // the delivery: hence the rounds.
 func TestCloseDuringDelivery(t *testing.T) {
 	for range 100 {
+		s := resocktest.NewMemory(t)
 		release := make(chan struct{})
-		var client *resock.Client
-		client = newClient(t,
-			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }),
-			inMemory(func(n int, p *peer) {
-				if n > 1 || !p.upgrade() {
-					return
-				}
-				client.WaitOpen(t.Context())
-				p.frame(0x01, "a fragmented ")
-				p.frame(0x80, "message")
-				for range 100 {
-					runtime.Gosched()
-				}
-				client.Close(resock.StatusNormalClosure, "")
-				p.echoClose(nil)
-				close(release)
-				io.Copy(io.Discard, p)
-			}))
+		client := rig.Bare(t, s.URL, rig.Reach(s),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			client.WaitOpen(t.Context())
+			_ = c.Raw(resocktest.Frame(rig.Text, []byte("a fragmented ")))
+			_ = c.Raw(resocktest.Frame(rig.Fin, []byte("message")))
+			for range 100 {
+				runtime.Gosched()
+			}
+			client.Close(resock.StatusNormalClosure, "")
+			<-c.Done()
+			close(release)
+		}), resocktest.Drop())
 		events := client.Subscribe(context.Background())
 		client.Run(context.Background())
 		seen := slices.Collect(new(grammar.Checker).All(t, events))
 		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
 			t.Errorf("%+v", seen)
 		}
+		s.Close()
 	}
 }

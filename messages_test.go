@@ -13,6 +13,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -26,7 +27,7 @@ func numbered(s *resocktest.Server, size int, batches <-chan int) {
 				var frames []byte
 				for range batch {
 					n++
-					frames = append(frames, resocktest.Frame(fin|text, numberOf(n, size))...)
+					frames = append(frames, resocktest.Frame(rig.Fin|rig.Text, numberOf(n, size))...)
 				}
 				_ = c.Raw(frames)
 			case <-c.Done():
@@ -49,10 +50,10 @@ func TestMessages(t *testing.T) {
 	} {
 		for _, size := range []int{20, 3000, 100_000} {
 			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
-				virtual(t, func(t *testing.T, s *resocktest.Server) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 					batches := make(chan int, 1)
 					numbered(s, size, batches)
-					client := newClientOf(t, s.URL, reach(s))
+					client := rig.Bare(t, s.URL, rig.Reach(s))
 					all := client.Messages(context.Background(), opts...)
 					go client.Run(context.Background())
 					batches <- 300
@@ -89,10 +90,10 @@ func TestMessages(t *testing.T) {
 
 // Streams and channels of all kinds get the same, whoever comes and leaves.
 func TestMessagesBesideSubscribers(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
 		numbered(s, 20, batches)
-		client := newClientOf(t, s.URL, reach(s))
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		var got [4][]string
 		ends := make(chan int)
 		take := func(i int, opts ...resock.SubscribeOption) {
@@ -150,10 +151,10 @@ func grammarReader(t *testing.T, client *resock.Client, got *[]string, ends chan
 }
 
 func TestMessagesServeOneRange(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
 		numbered(s, 20, batches)
-		client := newClientOf(t, s.URL, reach(s))
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		ctx, cancel := context.WithCancel(context.Background())
 		broken, canceled := client.Messages(context.Background()), client.Messages(ctx)
 		go client.Run(context.Background())
@@ -189,10 +190,10 @@ func TestMessagesServeOneRange(t *testing.T) {
 }
 
 func TestMessagesDropOldest(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
 		numbered(s, 20, batches)
-		client := newClientOf(t, s.URL, reach(s))
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		all := client.Messages(context.Background(), resock.WithBuffer(10), resock.WithOverflow(resock.OverflowDropOldest))
 		go client.Run(context.Background())
 		batches <- 1000
@@ -214,12 +215,12 @@ func TestMessagesDropOldest(t *testing.T) {
 		}
 	})
 	// The losses of a session end with it, also those behind its last message.
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 1, 100, (*resocktest.Conn).Drop)
-		client := newClientOf(t, s.URL, reach(s))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		all := client.Messages(context.Background(), resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest))
 		go client.Run(context.Background())
-		opensAgain(t, client, 2, time.Minute)
+		rig.OpensWithin(t, client, 2, time.Minute)
 		synctest.Wait()
 		for m := range all {
 			if m.Session != 2 || m.Lost != 0 {
@@ -236,9 +237,9 @@ func TestMessagesDropOldest(t *testing.T) {
 // Messages that nobody ranges over block delivery, by name, and nothing else. What is
 // received when the session ends comes first when somebody does.
 func TestMessagesNeverRanged(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		flooding(s, 1, 1000, (*resocktest.Conn).Drop)
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(time.Second, time.Second))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 1000, (*resocktest.Conn).Drop)
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second))
 		all := client.Messages(context.Background(), resock.WithBuffer(5), resock.WithLabel("forgotten"))
 		go client.Run(context.Background())
 		time.Sleep(time.Second / 2)
@@ -246,7 +247,7 @@ func TestMessagesNeverRanged(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 		client.Reconnect()
-		opensAgain(t, client, 2, time.Minute)
+		rig.OpensWithin(t, client, 2, time.Minute)
 		time.Sleep(time.Hour)
 		if stats := client.Stats(); stats.Session != 2 || stats.BlockedBy != "forgotten" || stats.Blocked < time.Hour {
 			t.Errorf("%+v", stats)
@@ -284,7 +285,7 @@ func TestMessagesEmpty(t *testing.T) {
 // A filter keeps messages from everybody, in order, and none of it costs a subscriber
 // anything.
 func TestFilters(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
 		numbered(s, 20, batches)
 		var order []string
@@ -294,7 +295,7 @@ func TestFilters(t *testing.T) {
 				return m.Data[19]%every != 0
 			})
 		}
-		client := newClientOf(t, s.URL, reach(s), odd("two", 2), odd("three", 3))
+		client := rig.Bare(t, s.URL, rig.Reach(s), odd("two", 2), odd("three", 3))
 		all := client.Messages(context.Background())
 		go client.Run(context.Background())
 		batches <- 9
@@ -321,58 +322,12 @@ func TestFilters(t *testing.T) {
 	})
 }
 
-func TestAllocsMessages(t *testing.T) {
-	skipUnderRace(t)
-	for _, borrowed := range []bool{false, true} {
-		for _, size := range []int{16, 128, 1 << 10} {
-			t.Run(fmt.Sprint(size, " borrowed ", borrowed), func(t *testing.T) {
-				opts := []resock.SubscribeOption{resock.WithBuffer(256)}
-				if borrowed {
-					opts = append(opts, resock.WithBorrowedData())
-				}
-				client, err := resock.New(rawServer(t, flood(size)))
-				if err != nil {
-					t.Fatal(err)
-				}
-				all := client.Messages(context.Background(), opts...)
-				const times = 2000
-				n, done := 0, make(chan struct{})
-				ended := make(chan struct{})
-				go func() {
-					defer close(ended)
-					for range all {
-						if n++; n%times == 0 {
-							select {
-							case done <- struct{}{}:
-							case <-client.Done():
-								return
-							}
-						}
-					}
-				}()
-				go client.Run(context.Background())
-				if err := client.Send(t.Context(), resock.MessageText, []byte("go")); err != nil {
-					t.Fatal(err)
-				}
-				most := 0.1
-				if borrowed {
-					most = 0.01
-				}
-				allocations(t, most, times, func() { <-done })
-				_ = client.Close(resock.StatusNormalClosure, "")
-				<-client.Done()
-				<-ended
-			})
-		}
-	}
-}
-
 // Delivery that waits for a loop goes on when the loop is left.
 func TestMessagesLeftWhileBlocking(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
 		numbered(s, 20, batches)
-		client := newClientOf(t, s.URL, reach(s))
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		left := client.Messages(context.Background(), resock.WithBuffer(1))
 		other := client.Messages(context.Background())
 		go client.Run(context.Background())

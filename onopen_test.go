@@ -3,19 +3,25 @@ package resock_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // A server that dictates the heartbeat is obeyed, in its session.
 func TestSetHeartbeat(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		sessions := 0
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				if sessions++; sessions == 1 {
 					return session.SetHeartbeat(10*time.Second, time.Second)
@@ -24,17 +30,17 @@ func TestSetHeartbeat(t *testing.T) {
 			}))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		time.Sleep(time.Minute)
 		first := s.Conns()[0]
 		if pings := len(first.Received().Pings); pings < 5 || pings > 8 {
 			t.Errorf("%d pings in a minute, one every 10 s is wanted", pings)
 		}
 		first.IgnorePings()
-		if fail := await[resock.FailEvent](t, events); fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v", fail)
 		}
-		await[resock.OpenEvent](t, events)
+		rig.Await[resock.OpenEvent](t, events)
 		time.Sleep(time.Minute)
 		if pings := len(s.Conns()[1].Received().Pings); pings > 0 {
 			t.Errorf("%d pings in the next session", pings)
@@ -43,13 +49,13 @@ func TestSetHeartbeat(t *testing.T) {
 }
 
 func TestSetIdleTimeout(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error { return session.SetIdleTimeout(time.Minute) }))
 		events := grammar.Tee(t, client)
 		go client.Run(context.Background())
-		open := await[resock.OpenEvent](t, events)
-		fail := await[resock.FailEvent](t, events)
+		open := rig.Await[resock.OpenEvent](t, events)
+		fail := rig.Await[resock.FailEvent](t, events)
 		if idle := fail.Time.Sub(open.Time); idle != time.Minute || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v, after %v", fail, idle)
 		}
@@ -58,8 +64,8 @@ func TestSetIdleTimeout(t *testing.T) {
 
 // What cannot work is refused, by name, and changes nothing.
 func TestSetPulseRefuses(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(0, 0),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				for _, err := range []error{
 					session.SetHeartbeat(-1, time.Second), session.SetHeartbeat(time.Second, -1), session.SetHeartbeat(time.Second, 0),
@@ -70,7 +76,7 @@ func TestSetPulseRefuses(t *testing.T) {
 				return nil
 			}))
 		go client.Run(context.Background())
-		opensAgain(t, client, 1, time.Minute)
+		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Hour)
 		if pings := len(s.Conns()[0].Received().Pings); pings > 0 || client.Stats().Session != 1 {
 			t.Errorf("%d pings, %+v", pings, client.Stats())
@@ -87,10 +93,10 @@ func wantOption(t *testing.T, err error, name string) {
 }
 
 func TestSessionSubprotocol(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Upgrade(map[string][]string{"Sec-WebSocket-Protocol": {"two"}}, nil))
 		chosen := make(chan string, 1)
-		client := newClientOf(t, s.URL, reach(s), resock.WithSubprotocols("one", "two"),
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithSubprotocols("one", "two"),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				chosen <- session.Subprotocol()
 				return nil
@@ -105,9 +111,9 @@ func TestSessionSubprotocol(t *testing.T) {
 // While a subscriber blocks delivery, the server hears from the client, and is not
 // taken for dead.
 func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
-	virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newClientOf(t, s.URL, reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
-		abandon(context.Background(), client, resock.WithBuffer(0))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
+		rig.Abandon(context.Background(), client, resock.WithBuffer(0))
 		go client.Run(context.Background())
 		c := s.Accept()
 		for range 10 {
@@ -123,4 +129,236 @@ func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 	})
+}
+
+// TestRegistration: what OnOpen does not receive is delivered after the OpenEvent,
+// and what was queued goes out after OnOpen.
+func TestRegistration(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		received := make(chan string, 64)
+		s.Handle(func(c *resocktest.Conn) {
+			for i := 0; ; i++ {
+				message, err := c.Read()
+				if err != nil {
+					return
+				}
+				received <- string(message.Data)
+				if i > 0 {
+					continue
+				}
+				time.Sleep(time.Second)
+				for _, text := range []string{"welcome", "one", "two", "three"} {
+					_ = c.Push(text)
+				}
+			}
+		})
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			if s.Header().Get("Sec-Websocket-Accept") == "" {
+				t.Error("no header of the response")
+			}
+			if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
+				return err
+			}
+			_, data, err := s.Receive(ctx)
+			if string(data) != "welcome" {
+				t.Errorf("received %q, %v", data, err)
+			}
+			return err
+		}))
+		sent := make(chan error, 1)
+		enqueue := func(text string) {
+			t.Helper()
+			if err := r.Enqueue(resock.MessageText, []byte(text)); err != nil {
+				t.Error(err)
+			}
+		}
+		enqueue("before")
+		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("waiting")) }()
+		synctest.Wait()
+		r.Go()
+		for session := uint64(1); session <= 3; session++ {
+			r.Is(resock.StateConnecting) // inside OnOpen
+			enqueue("during")
+			if open := rig.Next[resock.OpenEvent](r); open.Session != session {
+				t.Errorf("%+v", open)
+			}
+			for _, want := range []string{"one", "two", "three"} {
+				if message := rig.Next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
+					t.Errorf("message %q of session %d, want %q", message.Data, message.Session, want)
+				}
+			}
+			want := []string{fmt.Sprint("register ", session), "before", "waiting", "during"}
+			if session > 1 {
+				want = []string{want[0], "between", "during"}
+			}
+			for _, want := range want {
+				if got := <-received; got != want {
+					t.Errorf("session %d: the server got %q, want %q", session, got, want)
+				}
+			}
+			r.Suspend()
+			if event := rig.Next[resock.CloseEvent](r); !event.Clean {
+				t.Errorf("%+v", event)
+			}
+			enqueue("between")
+			if session < 3 {
+				r.Resume()
+			}
+		}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestOnOpenError(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		calls := 0
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithBackoff(time.Second, time.Hour),
+			resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+				if s.ID() != 1 {
+					t.Errorf("session %d", s.ID())
+				}
+				if calls++; calls <= 6 {
+					return rig.ErrTest
+				}
+				return nil
+			}))
+		for i := range 6 {
+			fail := rig.Next[resock.FailEvent](client)
+			if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Attempt != i+1 || !errors.Is(fail.Err, rig.ErrTest) {
+				t.Errorf("%+v", fail)
+			}
+			if fail.Next != resock.StateWaiting || fail.RetryIn > time.Second<<i {
+				t.Errorf("next %v in %v", fail.Next, fail.RetryIn)
+			}
+		}
+		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 7 {
+			t.Errorf("%+v", open)
+		}
+		if stats := client.Stats(); stats.Opens != 1 || stats.Attempts != 7 || stats.Fails != 6 {
+			t.Errorf("%+v", stats)
+		}
+	})
+}
+
+func TestOnOpenGivesUp(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithMaxAttempts(2),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { return rig.ErrTest }))
+		rig.Next[resock.FailEvent](client)
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-client.Done()
+		var giveUp *resock.GiveUpError
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Attempts != 2 || !errors.Is(err, rig.ErrTest) {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+// TestReceiveFails: an error of Receive fails the attempt, whatever the hook
+// makes of it.
+func TestReceiveFails(t *testing.T) {
+	ignore := func(ctx context.Context, s *resock.Session) {
+		if _, _, err := s.Receive(ctx); err == nil {
+			panic("received something")
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		server resocktest.Step
+		hook   func(context.Context, *resock.Session)
+		took   time.Duration
+		is     error
+		code   resock.StatusCode
+	}{
+		{"its context ends", resocktest.Hold(), func(ctx context.Context, s *resock.Session) {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			ignore(ctx, s)
+		}, time.Second, context.DeadlineExceeded, -1},
+		{"the dial timeout", resocktest.Hold(), ignore, 10 * time.Second, context.DeadlineExceeded, -1},
+		{"the server leaves", resocktest.Serve((*resocktest.Conn).Drop), ignore, 0, nil, -1},
+		{"the server closes", resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Close(resock.StatusPolicyViolation, "who are you?")
+		}), ignore, 0, nil, resock.StatusPolicyViolation},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(test.server)
+				failures := make(chan resock.Failure, 1)
+				client := rig.Start(t, "ws://a/", rig.Reach(s),
+					resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+						test.hook(ctx, s)
+						return nil
+					}),
+					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+						failures <- f
+						return resock.Decision{Action: resock.ActionStop}
+					}))
+				fail := rig.Next[resock.FailEvent](client)
+				if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Took != test.took {
+					t.Errorf("%+v", fail)
+				}
+				if test.is != nil && !errors.Is(fail.Err, test.is) {
+					t.Errorf("failed by %v, want %v", fail.Err, test.is)
+				}
+				if f := <-failures; f.Code != test.code || f.Phase != resock.PhaseSetup {
+					t.Errorf("the policy was told %+v", f)
+				}
+			})
+		})
+	}
+}
+
+// TestRegistrationComesFirst: on every connection, in a thousand random
+// schedules, the registration precedes all that was sent or queued.
+func TestRegistrationComesFirst(t *testing.T) {
+	for seed := range uint64(1000) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 3))
+			s.Handle(func(c *resocktest.Conn) {
+				if _, err := c.Read(); err != nil {
+					return
+				}
+				_ = c.Push("welcome")
+				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
+				c.Drop()
+			})
+			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				if err := session.Send(ctx, resock.MessageText, fmt.Append(nil, "register ", session.ID())); err != nil {
+					return err
+				}
+				_, _, err := session.Receive(ctx)
+				return err
+			}))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			go client.Run(t.Context())
+			for i := range 20 {
+				switch random.IntN(3) {
+				case 0:
+					go func() { _ = client.Send(t.Context(), resock.MessageText, fmt.Append(nil, "sent ", i)) }()
+				case 1:
+					_ = client.Enqueue(resock.MessageText, fmt.Append(nil, "queued ", i))
+				default:
+					time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond)
+				}
+			}
+			time.Sleep(time.Second)
+			_ = client.Close(resock.StatusNormalClosure, "")
+			<-client.Done()
+			synctest.Wait()
+			for i, c := range s.Conns() {
+				messages := c.Received().Messages
+				registered := slices.IndexFunc(messages, func(m resocktest.Message) bool { return strings.HasPrefix(string(m.Data), "register ") })
+				if registered > 0 || registered < 0 && len(messages) > 0 {
+					t.Errorf("seed %d, connection %d: %q came before the registration", seed, i, messages[0].Data)
+				}
+			}
+		})
+	}
 }

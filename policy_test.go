@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"math"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 )
@@ -135,4 +137,33 @@ func TestRedact(t *testing.T) {
 			t.Errorf("redactURL(%q) = %q, want %q", raw, got, want)
 		}
 	}
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	for _, value := range []string{
+		"", "0", "120", " 7 ", "-1", "+5", "1.5", "1e3", "0x10", "9223372036", "9223372037", "99999999999999999999",
+		"-99999999999999999999", "Wed, 21 Oct 2026 07:28:00 GMT", "Wednesday, 21-Oct-26 07:28:00 GMT",
+		"Wed Oct 21 07:28:00 2026", "Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "soon",
+	} {
+		f.Add(value)
+	}
+	now := time.Date(2026, 10, 21, 7, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, value string) {
+		got := parseRetryAfter(value, now)
+		if got < 0 {
+			t.Errorf("%q: negative: %v", value, got)
+		}
+		if padded := parseRetryAfter(" "+value+"\t", now); padded != got {
+			t.Errorf("%q: %v, with space around it %v", value, got, padded)
+		}
+		date, err := http.ParseTime(strings.TrimSpace(value))
+		if later := parseRetryAfter(value, now.Add(time.Hour)); err == nil && later > got {
+			t.Errorf("%q: %v, and an hour later %v", value, got, later)
+		} else if err != nil && later != got {
+			t.Errorf("%q is no date, and yet %v, and an hour later %v", value, got, later)
+		}
+		if err == nil && date.Before(now) && got != 0 {
+			t.Errorf("%q lies in the past: %v", value, got)
+		}
+	})
 }

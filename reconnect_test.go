@@ -3,8 +3,8 @@ package resock_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -15,26 +15,23 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A stable session restarts the count of attempts and the backoff, also when
 // the application itself ends it.
 func TestStableSessionRestartsTheCount(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithMaxAttempts(3), inMemory(func(n int, p *peer) {
-			if n == 3 && p.upgrade() {
-				p.echoClose(nil)
-			}
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
-		await[resock.FailEvent](t, events)
-		await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop())
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(3))
+		client.Fail(resock.PhaseUpgrade)
+		client.Fail(resock.PhaseUpgrade)
+		client.Open()
 		time.Sleep(time.Minute)
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
-		if fail := await[resock.FailEvent](t, events); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+		client.Closed(resock.StatusNormalClosure, "", true)
+		if fail := client.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
 			t.Errorf("after a minute of health: attempt %d, next %v", fail.Attempt, fail.Next)
 		}
 	})
@@ -44,14 +41,14 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 // returns the context's error.
 func TestCancellationIsNoFailure(t *testing.T) {
 	for range 200 {
-		bubble(t, func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.StallUpgrade())
 			asked := false
-			client := newClient(t, resock.WithMaxAttempts(1),
+			client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(1),
 				resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 					asked = true
 					return resock.DefaultRetryPolicy(f)
-				}),
-				inMemory(func(_ int, p *peer) { io.Copy(io.Discard, p) }))
+				}))
 			ctx, cancel := context.WithCancel(context.Background())
 			done := make(chan error, 1)
 			go func() { done <- client.Run(ctx) }()
@@ -69,19 +66,13 @@ func TestCancellationIsNoFailure(t *testing.T) {
 
 // Downtime ends when the next session opens, not when its attempt begins.
 func TestDowntimeIncludesTheAttempt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			time.Sleep(3 * time.Second)
-			if p.upgrade() && n > 1 {
-				p.echoClose(nil)
-			}
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
-		lost := await[resock.FailEvent](t, events)
-		open := await[resock.OpenEvent](t, events)
-		if want := open.Time.Sub(lost.Time); open.Downtime != want {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(rig.LateUpgrade(3*time.Second, 0), rig.LateUpgrade(3*time.Second, time.Minute))
+		client := rig.Start(t, s.URL, rig.Reach(s))
+		client.Open()
+		lost := client.Fail(resock.PhaseRead)
+		open := client.Open()
+		if want := open.Time.Sub(lost.Time); open.Downtime != want || want < 3*time.Second {
 			t.Errorf("Downtime = %v, was down for %v", open.Downtime, want)
 		}
 		if down := client.Stats().Downtime; down != open.Downtime {
@@ -93,23 +84,21 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 // A session's length ends with its last byte: what closing takes after that
 // makes no session stable.
 func TestClosingMakesNoSessionStable(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithStableAfter(500*time.Millisecond), inMemory(func(n int, p *peer) {
-			p.upgrade()
-			p.frame(0x83, "") // a reserved opcode
-			time.Sleep(10 * time.Second)
-		}))
-		events := grammar.Tee(t, client)
-		done := make(chan error, 1)
-		go func() { done <- client.Run(t.Context()) }()
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) // a reserved opcode
+		})
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithStableAfter(500*time.Millisecond))
 		for range 5 {
-			await[resock.OpenEvent](t, events)
-			if fail := await[resock.FailEvent](t, events); fail.Took >= 500*time.Millisecond {
+			client.Open()
+			if fail := client.Fail(resock.PhaseProtocol); fail.Took >= 500*time.Millisecond {
 				t.Fatalf("a session that ended at once took %v", fail.Took)
 			}
 		}
+		<-client.Returned()
 		var giveUp *resock.GiveUpError
-		if err := <-done; !errors.As(err, &giveUp) || giveUp.Rule != "poison loop" {
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "poison loop" {
 			t.Errorf("Run returned %v", err)
 		}
 	})
@@ -117,13 +106,12 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 
 // Reconnect never makes the client wait longer than it would have.
 func TestReconnectNeverDelays(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		fail := await[resock.FailEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop())
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
+		fail := client.Fail(resock.PhaseUpgrade)
 		client.Reconnect()
-		next := await[resock.FailEvent](t, events)
+		next := client.Fail(resock.PhaseUpgrade)
 		if waited := next.Time.Sub(fail.Time); waited > fail.RetryIn {
 			t.Errorf("waited %v instead of %v", waited, fail.RetryIn)
 		}
@@ -132,25 +120,19 @@ func TestReconnectNeverDelays(t *testing.T) {
 
 // An attempt is told why the session before it ended.
 func TestAttemptIsToldTheLastEnd(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.Hold())
 		var told []error
-		client := newClient(t,
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 				told = append(told, a.Err)
 				return resock.Endpoint{}, nil
-			}),
-			inMemory(func(n int, p *peer) {
-				if n > 1 && p.upgrade() {
-					p.echoClose(nil)
-				}
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
-		await[resock.OpenEvent](t, events)
+		client.Fail(resock.PhaseUpgrade)
+		client.Open()
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
-		await[resock.OpenEvent](t, events)
+		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Open()
 		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
 		}
@@ -159,25 +141,20 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 
 // A client that said it connects does so, or says why not.
 func TestConnectingIsAnswered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(n int, p *peer) {
-			p.upgrade()
-			p.echoClose(nil)
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
+		client.Open()
 		client.Reconnect()
-		if next := await[resock.CloseEvent](t, events).Next; next != resock.StateConnecting {
+		if next := rig.Next[resock.CloseEvent](client).Next; next != resock.StateConnecting {
 			t.Fatalf("next is %v", next)
 		}
 		synctest.Wait()
 		client.Suspend()
-		if next := await[resock.FailEvent](t, events).Next; next != resock.StateSuspended {
+		if next := rig.Next[resock.FailEvent](client).Next; next != resock.StateSuspended {
 			t.Errorf("next is %v", next)
 		}
 		client.Close(resock.StatusNormalClosure, "")
-		if event, ok := <-events; ok {
+		if event, ok := <-client.Events; ok {
 			t.Errorf("a suspended client that is closed says %#v", event)
 		}
 	})
@@ -186,11 +163,10 @@ func TestConnectingIsAnswered(t *testing.T) {
 // The end of the channel is the end of the client.
 func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, resock.WithMaxAttempts(1), inMemory(func(n int, p *peer) {}))
-			events := grammar.Tee(t, client)
-			go client.Run(t.Context())
-			for range events {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop())
+			client := rig.Start(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(1))
+			for range client.Events {
 			}
 			var giveUp *resock.GiveUpError
 			if err := client.Err(); !errors.As(err, &giveUp) {
@@ -208,10 +184,10 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 
 // WaitOpen tells the last failure, however soon the next attempt follows it.
 func TestWaitOpenTellsTheLastFailure(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithDialTimeout(time.Second),
-			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }),
-			inMemory(func(n int, p *peer) { time.Sleep(10 * time.Second) }))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.StallUpgrade())
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(time.Second),
+			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }))
 		go client.Run(t.Context())
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -238,7 +214,7 @@ func (h stateHandler) Handle(context.Context, slog.Record) error {
 // A log handler may call any method of the client.
 func TestLogHandlerMayCallTheClient(t *testing.T) {
 	var client *resock.Client
-	client, err := resock.New("ws://memory.test", resock.WithMaxAttempts(1),
+	client, err := resock.New("ws://server.test", resock.WithMaxAttempts(1),
 		resock.WithLogger(slog.New(stateHandler{slog.DiscardHandler, &client})),
 		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
 			return resock.Endpoint{}, errors.New("no")
@@ -258,19 +234,14 @@ func TestLogHandlerMayCallTheClient(t *testing.T) {
 // A policy of the application's is used verbatim, however long its delays are.
 // Reconnect ends the wait for it.
 func TestReconnectEndsTheWait(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoffPolicy(func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }),
-			inMemory(func(n int, p *peer) {
-				time.Sleep(time.Second)
-				p.upgrade()
-				time.Sleep(10 * time.Second)
-			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		if open := await[resock.OpenEvent](t, events); open.Took != time.Second {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(rig.LateUpgrade(time.Second, 10*time.Second))
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithBackoffPolicy(func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }))
+		if open := client.Open(); open.Took != time.Second {
 			t.Errorf("the attempt took %v", open.Took)
 		}
-		if lost := await[resock.FailEvent](t, events); lost.RetryIn != time.Hour {
+		if lost := client.Fail(resock.PhaseRead); lost.RetryIn != time.Hour {
 			t.Errorf("RetryIn = %v", lost.RetryIn)
 		}
 		time.Sleep(time.Minute)
@@ -278,7 +249,7 @@ func TestReconnectEndsTheWait(t *testing.T) {
 			t.Errorf("Stats().Downtime = %v while down", down)
 		}
 		client.Reconnect()
-		if open := await[resock.OpenEvent](t, events); open.Downtime != time.Minute+time.Second {
+		if open := client.Open(); open.Downtime != time.Minute+time.Second {
 			t.Errorf("Downtime = %v", open.Downtime)
 		}
 	})
@@ -287,25 +258,20 @@ func TestReconnectEndsTheWait(t *testing.T) {
 // Only the attempt that Reconnect asks for is held back; those that follow its
 // failure come as soon as the policy says.
 func TestReconnectHoldsOneAttemptBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }),
-			inMemory(func(n int, p *peer) {
-				if (n == 1 || n == 5) && p.upgrade() {
-					p.echoClose(nil)
-				}
-			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		first := await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Hold(), resocktest.Drop(), resocktest.Drop(), resocktest.Drop(), resocktest.Hold())
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }))
+		first := client.Open()
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
+		client.Closed(resock.StatusNormalClosure, "", true)
 		for range 3 {
-			fail := await[resock.FailEvent](t, events)
+			fail := client.Fail(resock.PhaseUpgrade)
 			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
 				t.Errorf("attempt %d failed %v after the first, next is %v", fail.Attempt, waited, fail.Next)
 			}
 		}
-		await[resock.OpenEvent](t, events)
+		client.Open()
 	})
 }
 
@@ -313,16 +279,15 @@ func TestReconnectHoldsOneAttemptBack(t *testing.T) {
 // moment before.
 func TestStableAfterIsExact(t *testing.T) {
 	for uptime, attempt := range map[time.Duration]int{10*time.Second - 1: 2, 10 * time.Second: 1} {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, resock.WithStableAfter(10*time.Second), inMemory(func(_ int, p *peer) {
-				p.upgrade()
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) {
 				time.Sleep(uptime)
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(t.Context())
-			await[resock.OpenEvent](t, events)
-			await[resock.FailEvent](t, events)
-			if open := await[resock.OpenEvent](t, events); open.Attempt != attempt {
+				c.Drop()
+			})
+			client := rig.Start(t, s.URL, rig.Reach(s), resock.WithStableAfter(10*time.Second))
+			client.Open()
+			client.Fail(resock.PhaseRead)
+			if open := client.Open(); open.Attempt != attempt {
 				t.Errorf("attempt %d after a session of %v", open.Attempt, uptime)
 			}
 		})
@@ -348,30 +313,30 @@ func TestRepeatsOfACloseCode(t *testing.T) {
 		{0, false, 1},
 		{1003, false, 1},
 	}
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var steps []resocktest.Step
+		for _, end := range ends {
+			steps = append(steps, resocktest.Serve(func(c *resocktest.Conn) {
+				if end.stable {
+					time.Sleep(10 * time.Second)
+				}
+				if end.code == 0 {
+					c.Drop()
+				} else {
+					_ = c.Close(end.code, "")
+				}
+			}))
+		}
+		s.Script(append(steps, resocktest.Drop())...)
 		told := make(chan int, len(ends)+1)
-		client := newClient(t,
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 				told <- f.Repeats
 				return resock.Decision{}
-			}),
-			inMemory(func(n int, p *peer) {
-				if n > len(ends) || !p.upgrade() {
-					return
-				}
-				if ends[n-1].stable {
-					time.Sleep(10 * time.Second)
-				}
-				if code := ends[n-1].code; code != 0 {
-					p.close(code)
-					p.echoClose(nil)
-				}
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
 		for i, end := range ends {
-			await[resock.OpenEvent](t, events)
-			<-events
+			client.Open()
+			client.Next()
 			if repeats := <-told; repeats != end.repeats {
 				t.Errorf("session %d, %+v: told %d", i+1, end, repeats)
 			}
@@ -381,30 +346,24 @@ func TestRepeatsOfACloseCode(t *testing.T) {
 
 // An attempt that the application itself ended is no failure to the next one.
 func TestAttemptIsNotToldOfASuspend(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop())
 		var told []error
-		client := newClient(t,
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
 				told = append(told, a.Err)
 				return resock.Endpoint{}, nil
-			}),
-			inMemory(func(n int, p *peer) {
-				if n == 2 {
-					time.Sleep(time.Second)
-				}
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.FailEvent](t, events)
+		client.Fail(resock.PhaseUpgrade)
 		for client.State() != resock.StateConnecting {
 			time.Sleep(time.Millisecond)
 		}
 		client.Suspend()
-		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended {
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended {
 			t.Fatalf("next is %v", fail.Next)
 		}
 		client.Resume()
-		await[resock.FailEvent](t, events)
+		client.Fail(resock.PhaseUpgrade)
 		if len(told) != 3 || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
 		}
@@ -423,29 +382,19 @@ func TestHooksMayStopTheClient(t *testing.T) {
 	for name, hook := range map[string]func(func() error) resock.Option{"endpoint": endpoint, "OnOpen": onOpen} {
 		for _, result := range []error{nil, errors.New("no")} {
 			for range 30 {
-				bubble(t, func(t *testing.T) {
-					var client *resock.Client
-					gone := make(chan bool, 1)
-					client = newClient(t,
-						hook(func() error { client.Suspend(); return result }),
-						inMemory(func(_ int, p *peer) {
-							if p.upgrade() {
-								_, _ = io.Copy(io.Discard, p)
-							}
-							gone <- true
-						}))
-					events := grammar.Tee(t, client)
-					go client.Run(t.Context())
-					fail := await[resock.FailEvent](t, events)
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					var client *rig.Client
+					client = rig.Prepare(t, s.URL, rig.Reach(s), hook(func() error { client.Suspend(); return result }))
+					client.Go()
+					fail := rig.Next[resock.FailEvent](client)
 					if fail.Next != resock.StateSuspended || fail.Err == nil {
 						t.Errorf("%s returned %v: next is %v, error %v", name, result, fail.Next, fail.Err)
 					}
 					if name == "OnOpen" {
 						select {
-						case <-gone:
+						case <-s.Accept().Done():
 						case <-time.After(time.Minute):
 							t.Error("a connection is left")
-							client.Close(resock.StatusNormalClosure, "")
 						}
 					}
 				})
@@ -457,17 +406,12 @@ func TestHooksMayStopTheClient(t *testing.T) {
 	}
 }
 
-// limiterFunc is a dial limiter.
-type limiterFunc func(context.Context) error
-
-func (f limiterFunc) Wait(ctx context.Context) error { return f(ctx) }
-
 // The contexts of an attempt end with it: what a hook left behind shall stop.
 func TestContextsEndWithTheAttempt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var contexts []context.Context
-		client := newClient(t,
-			resock.WithDialLimiter(limiterFunc(func(ctx context.Context) error {
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithDialLimiter(rig.Limiter(func(ctx context.Context) error {
 				contexts = append(contexts, ctx)
 				return nil
 			})),
@@ -478,15 +422,8 @@ func TestContextsEndWithTheAttempt(t *testing.T) {
 			resock.WithOnOpen(func(ctx context.Context, _ *resock.Session) error {
 				contexts = append(contexts, ctx)
 				return nil
-			}),
-			inMemory(func(_ int, p *peer) {
-				if p.upgrade() {
-					p.echoClose(nil)
-				}
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+		client.Open()
 		if len(contexts) != 3 {
 			t.Fatalf("%d hooks were called", len(contexts))
 		}
@@ -500,14 +437,11 @@ func TestContextsEndWithTheAttempt(t *testing.T) {
 
 // An application may suspend the client while a lost session is taken down.
 func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemoryRoom(1<<10, func(_ int, p *peer) {
-			p.upgrade()
-			time.Sleep(time.Second)
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach)
+		client.Open()
+		(<-lines).Limit(1 << 10)
 		var outcome error
 		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
 			outcome = err
@@ -517,7 +451,9 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if fail := await[resock.FailEvent](t, events); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
+		time.Sleep(time.Second)
+		s.Accept().Drop()
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
 			t.Errorf("next is %v; the message's outcome is %v", fail.Next, outcome)
 		}
 	})
@@ -525,21 +461,20 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 
 // A policy of the application's may give up.
 func TestBackoffPolicyGivesUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(int, *peer) {}),
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop())
+		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithBackoffPolicy(func() backoff.BackOff {
 				return backoff.WithMaxRetries(backoff.NewConstantBackOff(time.Second), 2)
 			}))
-		events := grammar.Tee(t, client)
-		done := make(chan error, 1)
-		go func() { done <- client.Run(t.Context()) }()
 		for _, next := range []resock.State{resock.StateWaiting, resock.StateWaiting, resock.StateClosed} {
-			if fail := await[resock.FailEvent](t, events); fail.Next != next {
+			if fail := client.Fail(resock.PhaseUpgrade); fail.Next != next {
 				t.Errorf("after attempt %d: %v", fail.Attempt, fail.Next)
 			}
 		}
+		<-client.Returned()
 		var giveUp *resock.GiveUpError
-		if err := <-done; !errors.As(err, &giveUp) || giveUp.Rule != "backoff policy" || giveUp.Attempts != 3 {
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "backoff policy" || giveUp.Attempts != 3 {
 			t.Errorf("Run returned %v", err)
 		}
 	})
@@ -548,7 +483,11 @@ func TestBackoffPolicyGivesUp(t *testing.T) {
 // The log tells a client's life: its states, each end and the rule that decided
 // what followed.
 func TestLog(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(
+			resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(1012, "") }),
+			resocktest.Serve((*resocktest.Conn).Drop),
+			resocktest.Drop())
 		var log strings.Builder
 		handler := slog.NewTextHandler(&log, &slog.HandlerOptions{
 			Level: slog.LevelDebug,
@@ -560,29 +499,20 @@ func TestLog(t *testing.T) {
 				return a
 			},
 		})
-		client := newClient(t, resock.WithLogger(slog.New(handler)), resock.WithStableAfter(0), resock.WithMaxAttempts(1),
-			inMemory(func(n int, p *peer) {
-				if n > 2 || !p.upgrade() {
-					return
-				}
-				if n == 1 {
-					p.close(1012)
-					p.echoClose(nil)
-				}
-			}))
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(slog.New(handler)), resock.WithStableAfter(0), resock.WithMaxAttempts(1))
 		if err := client.Run(t.Context()); err == nil {
 			t.Error("the attempt limit has not ended Run")
 		}
 		want := strings.TrimLeft(`
 level=DEBUG msg=state from=idle to=connecting
 level=DEBUG msg=state from=connecting to=open
-level=INFO msg=open session=1 url=ws://memory.test/push attempt=1
+level=INFO msg=open session=1 url=ws://server.test attempt=1
 level=WARN msg=retry rule="server busy"
 level=INFO msg=close session=1 code=1012 reason="" clean=true next=waiting
 level=DEBUG msg=state from=open to=waiting
 level=DEBUG msg=state from=waiting to=connecting
 level=DEBUG msg=state from=connecting to=open
-level=INFO msg=open session=2 url=ws://memory.test/push attempt=1
+level=INFO msg=open session=2 url=ws://server.test attempt=1
 level=WARN msg=retry rule=connection
 level=WARN msg=fail session=2 phase=read next=waiting
 level=DEBUG msg=state from=open to=waiting
@@ -600,21 +530,15 @@ level=DEBUG msg=state from=connecting to=closed
 // Resume dials at once, also when Reconnect had asked for an attempt before,
 // which was held back.
 func TestResumeIsNotHeldBack(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Minute, time.Minute), inMemory(func(_ int, p *peer) {
-			if p.upgrade() {
-				p.echoClose(nil)
-			}
-		}))
-		events := grammar.Tee(t, client)
-		go client.Run(t.Context())
-		first := await[resock.OpenEvent](t, events)
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
+		first := client.Open()
 		client.Reconnect()
-		await[resock.CloseEvent](t, events)
+		client.Closed(resock.StatusNormalClosure, "", true)
 		client.Suspend()
-		await[resock.FailEvent](t, events)
+		rig.Next[resock.FailEvent](client)
 		client.Resume()
-		if open := await[resock.OpenEvent](t, events); !open.Time.Equal(first.Time) {
+		if open := client.Open(); !open.Time.Equal(first.Time) {
 			t.Errorf("resumed after %v", open.Time.Sub(first.Time))
 		}
 	})
@@ -623,8 +547,9 @@ func TestResumeIsNotHeldBack(t *testing.T) {
 // The state is never behind the events: who receives one finds the client in
 // the state that it names, or a later one.
 func TestStateIsNotBehindTheEvents(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(int, *peer) {}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop())
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
 		go client.Run(t.Context())
 		synctest.Wait() // the failure waits to be received
@@ -643,8 +568,9 @@ func TestStateIsNotBehindTheEvents(t *testing.T) {
 // A subscriber that does not read keeps a client that gives up for no longer than
 // the close timeout.
 func TestGivingUpIsBounded(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithMaxAttempts(1), resock.WithCloseTimeout(3*time.Second), inMemory(func(int, *peer) {}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop())
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(1), resock.WithCloseTimeout(3*time.Second))
 		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
 		began := time.Now()
 		var giveUp *resock.GiveUpError
@@ -666,15 +592,12 @@ func TestFailureTellsWhatTheServerSaid(t *testing.T) {
 		_, _, err := s.Receive(ctx)
 		return err
 	})
-	closes := func(p *peer) {
-		p.frame(0x88, "\x03\xf0who are you?")
-		p.echoClose(nil)
-	}
-	violates := func(p *peer) { p.frame(0x83, "") } // a reserved opcode
+	closes := func(c *resocktest.Conn) { _ = c.Close(1008, "who are you?") }
+	violates := func(c *resocktest.Conn) { _ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) } // a reserved opcode
 	for _, tt := range []struct {
 		name   string
 		option resock.Option
-		server func(*peer)
+		server func(*resocktest.Conn)
 		phase  resock.Phase
 		code   resock.StatusCode
 		reason string
@@ -685,9 +608,10 @@ func TestFailureTellsWhatTheServerSaid(t *testing.T) {
 		{"violation", resock.WithStableAfter(0), violates, resock.PhaseProtocol, 1002, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(tt.server)
 				var told resock.Failure
-				client := newClient(t, tt.option, inMemory(func(_ int, p *peer) { p.upgrade(); tt.server(p) }),
+				client := rig.Bare(t, s.URL, rig.Reach(s), tt.option,
 					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 						told = f
 						return resock.Decision{Action: resock.ActionStop}
@@ -714,20 +638,304 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 		"Suspend":   {(*resock.Client).Suspend, resock.StateSuspended},
 		"Reconnect": {(*resock.Client).Reconnect, resock.StateConnecting},
 	} {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, resock.WithCloseTimeout(3*time.Second), inMemory(func(_ int, p *peer) {
-				p.upgrade()
-				_, _ = io.Copy(io.Discard, p)
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(t.Context())
-			await[resock.OpenEvent](t, events)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle((*resocktest.Conn).IgnoreClose)
+			client := rig.Start(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(3*time.Second))
+			client.Open()
 			began := time.Now()
-			tt.act(client)
-			end := await[resock.CloseEvent](t, events)
+			tt.act(client.Client)
+			end := rig.Next[resock.CloseEvent](client)
 			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
 				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
 			}
 		})
 	}
+}
+
+// TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
+// its end.
+func TestAttemptErrAfterSuspend(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		var last resock.Attempt
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			last = a
+			return resock.Endpoint{}, nil
+		}))
+		rig.Next[resock.FailEvent](client)
+		s.Restart()
+		rig.Next[resock.OpenEvent](client)
+		client.Suspend()
+		rig.Next[resock.CloseEvent](client)
+		client.Resume()
+		rig.Next[resock.OpenEvent](client)
+		if last.Err != nil || last.Session != 1 {
+			t.Errorf("told %+v, want session 1 and no error", last)
+		}
+	})
+}
+
+// TestDefaultRetryPolicy goes through every phase, status and close code.
+func TestDefaultRetryPolicy(t *testing.T) {
+	check := func(f resock.Failure, action resock.Action, after time.Duration, spread float64) {
+		t.Helper()
+		d := resock.DefaultRetryPolicy(f)
+		if d.Action != action || d.After != after || max(d.Spread, 1) != spread || d.Rule == "" {
+			t.Errorf("%+v for %+v, want action %d after %v, spread %v", d, f, action, after, spread)
+		}
+	}
+	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
+	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
+		for _, attempt := range []int{1, 2, 1000000} {
+			check(resock.Failure{Phase: phase, Err: rig.ErrTest, Code: -1, Attempt: attempt}, retry, 0, 1)
+		}
+	}
+	for status := 100; status <= 599; status++ {
+		action := retry
+		if status >= 300 && status <= 499 && status != 408 && status != 425 && status != 429 {
+			action = slow
+		}
+		for given, want := range map[time.Duration]time.Duration{
+			0: 0, 7 * time.Second: 7 * time.Second, time.Hour: 5 * time.Minute, -time.Second: 0,
+		} {
+			check(resock.Failure{Phase: resock.PhaseUpgrade, Status: status, RetryAfter: given, Code: -1}, action, want, 1)
+		}
+	}
+	for code := resock.StatusCode(0); code <= 5000; code++ {
+		for _, phase := range []resock.Phase{0, resock.PhaseProtocol, resock.PhaseSetup} {
+			for repeats := 0; repeats <= 7; repeats++ {
+				action, spread := retry, 1.0
+				switch code {
+				case 1012, 1013:
+					spread = 2
+				case 1008:
+					action = slow
+				case 1002, 1003, 1007, 1009, 1010:
+					switch {
+					case repeats >= 5:
+						action = stop
+					case repeats >= 2:
+						action = slow
+					}
+				}
+				check(resock.Failure{Phase: phase, Code: code, Repeats: repeats}, action, 0, spread)
+			}
+		}
+	}
+}
+
+// TestRetryPolicyDecides: a policy's own decision is what happens.
+func TestRetryPolicyDecides(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			if f.Phase != resock.PhaseTCP {
+				t.Errorf("%+v", f)
+			}
+			d := resock.DefaultRetryPolicy(f)
+			switch f.Attempt {
+			case 1:
+				d.After = time.Minute
+			case 2:
+				d.Action = resock.ActionRetrySlow
+			case 3:
+				d.Action, d.Rule = resock.ActionStop, "three is enough"
+			}
+			return d
+		}))
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < time.Minute || fail.RetryIn > time.Minute+500*time.Millisecond {
+			t.Errorf("retry in %v, want 1 min and some jitter", fail.RetryIn)
+		}
+		if fail := rig.Next[resock.FailEvent](client); fail.RetryIn < 15*time.Second || fail.RetryIn > 30*time.Second {
+			t.Errorf("retry in %v, want 15 s to 30 s", fail.RetryIn)
+		}
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
+			t.Errorf("%+v", fail)
+		}
+		<-client.Done()
+		var giveUp *resock.GiveUpError
+		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "three is enough" {
+			t.Errorf("ended by %v", err)
+		}
+	})
+}
+
+func (g *gate) Wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case err := <-g.tokens:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestOfflineFromTheStart(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		network := rig.Offline()
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		client.Quiet(time.Hour / 2)
+		network.Set(false) // a change to no better
+		client.Quiet(time.Hour / 2)
+		client.Is(resock.StateOffline)
+		if stats := client.Stats(); stats.Attempts != 0 || len(s.Attempts()) != 0 {
+			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, len(s.Attempts()))
+		}
+		began := time.Now()
+		network.Set(true)
+		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 {
+			t.Errorf("%+v", open)
+		}
+		rig.Within(t, began, 0, 500*time.Millisecond)
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Returned()
+		if begun, stopped := network.Subscriptions(); begun != 1 || stopped != 1 {
+			t.Errorf("%d subscriptions, %d of them ended", begun, stopped)
+		}
+	})
+}
+
+func TestOfflineWhileWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		network := new(rig.Network)
+		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			return resock.Decision{After: time.Minute}
+		}))
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
+			t.Errorf("%+v", fail)
+		}
+		network.Set(false)
+		client.Is(resock.StateOffline)
+		client.Quiet(10 * time.Second)
+		began := time.Now()
+		network.Set(true)
+		client.Is(resock.StateWaiting)
+		// Offline was no attempt, and what the server asked for still holds.
+		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 2 {
+			t.Errorf("attempt %d, want 2", fail.Attempt)
+		}
+		rig.Within(t, began, 49*time.Second, 51*time.Second)
+
+		s.Script(resocktest.StallDial()) // and lost during an attempt
+		s.Restart()
+		began = time.Now()
+		client.Quiet(time.Minute + time.Second)
+		client.Is(resock.StateConnecting)
+		network.Set(false)
+		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
+			t.Errorf("%+v", fail)
+		}
+		rig.Within(t, began, time.Minute, 71*time.Second)
+	})
+}
+
+// TestLoopbackNeedsNoNetwork: a target on this machine is never held back.
+func TestLoopbackNeedsNoNetwork(t *testing.T) {
+	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
+		t.Run(host, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				network := rig.Offline()
+				client := rig.Start(t, "ws://"+host+":8080/", rig.Reach(s), resock.WithNetwork(network))
+				began := time.Now()
+				rig.Next[resock.OpenEvent](client)
+				network.Set(false)
+				client.Quiet(time.Minute)
+				client.Reconnect()
+				rig.Next[resock.CloseEvent](client)
+				rig.Next[resock.OpenEvent](client)
+				rig.Within(t, began, time.Minute, time.Minute)
+			})
+		})
+	}
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusServiceUnavailable, http.Header{"Retry-After": {"3"}}, "full"), resocktest.Hold())
+		r := rig.Reaching(t, s)
+		fail := r.Fail(resock.PhaseUpgrade)
+		r.Open()
+		attempts := s.Attempts()
+		if waited := attempts[1].Time.Sub(attempts[0].Time); waited < 3*time.Second || waited > 3020*time.Millisecond || waited != fail.RetryIn {
+			t.Errorf("dialed again after %v, announced as %v, want 3 s and the jitter of the first backoff", waited, fail.RetryIn)
+		}
+	})
+}
+
+func TestAttemptLimit(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		r := rig.Reaching(t, s, resock.WithMaxAttempts(10))
+		queued := r.Queue("never sent")
+		for attempt := 1; attempt <= 10; attempt++ {
+			fail := r.Fail(resock.PhaseTCP)
+			if last := fail.Next == resock.StateClosed; fail.Attempt != attempt || last != (attempt == 10) {
+				t.Errorf("attempt %d: %+v", attempt, fail)
+			}
+		}
+		if _, more := <-r.Events; more {
+			t.Error("an event after StateClosed")
+		}
+		<-r.Done()
+		var gaveUp *resock.GiveUpError
+		if !errors.As(r.Err(), &gaveUp) || gaveUp.Attempts != 10 || gaveUp.Rule != "attempt limit" || gaveUp.Err == nil {
+			t.Errorf("%v, want to give up by the attempt limit", r.Err())
+		}
+		if err := <-queued; !errors.Is(err, resock.ErrClosed) {
+			t.Errorf("the queued message: %v", err)
+		}
+		if n := len(s.Attempts()); n != 10 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// TestFleetSpreads cuts a thousand clients off at the same instant and looks at
+// when they dial again: uniformly below the first bound, as full jitter promises.
+func TestFleetSpreads(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		const clients, bound, slots = 1000, 10 * time.Second, 10
+		all := make([]*resock.Client, clients)
+		for i := range all {
+			client, err := resock.New(s.URL, rig.Reach(s), resock.WithBackoff(bound, time.Minute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[i] = client
+			go client.Run(t.Context())
+		}
+		time.Sleep(time.Minute) // all are open and stable
+		cut := time.Now()
+		for _, c := range s.Conns() {
+			c.Drop()
+		}
+		time.Sleep(time.Minute)
+		var counts [slots]int
+		again := s.Attempts()[clients:]
+		for _, attempt := range again {
+			counts[min(slots-1, int(attempt.Time.Sub(cut)*slots/bound))]++
+		}
+		if len(again) != clients {
+			t.Fatalf("%d clients dialed again", len(again))
+		}
+		// Pearson's test: with 9 degrees of freedom a uniform draw exceeds 33.7
+		// once in ten thousand runs.
+		squares := 0.0
+		for _, n := range counts {
+			squares += float64((n-clients/slots)*(n-clients/slots)) / (clients / slots)
+		}
+		if squares > 33.7 {
+			t.Errorf("re-dials per second: %v, chi-squared %.1f", counts, squares)
+		}
+		for _, client := range all {
+			if client.State() != resock.StateOpen {
+				t.Errorf("a client is %v", client.State())
+			}
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}
+		for _, client := range all {
+			<-client.Done()
+		}
+	})
 }

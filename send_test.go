@@ -3,6 +3,7 @@ package resock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -13,23 +14,20 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // A Send whose message comes back unsent from a lost connection is waiting
 // again: a context that ended meanwhile ends it.
 func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second),
-			inMemoryRoom(4<<10, func(n int, p *peer) {
-				p.upgrade()
-				time.Sleep(time.Second)
-				p.next() // from now on three messages are written at once
-				time.Sleep(15 * time.Second)
-			}))
-		go client.Run(context.Background())
-		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second))
+		client.Open()
+		line := <-lines
+		line.Limit(4 << 10)
+		time.AfterFunc(time.Second, func() { line.Limit(5 << 10) }) // from now on three messages are written at once
 		big := []byte(strings.Repeat("x", 5<<10))
 		var errs [4]error
 		var wg sync.WaitGroup
@@ -52,14 +50,11 @@ func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 
 // A message that expired in flight and comes back unsent is given up at once.
 func TestTTLEndsInFlight(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, resock.WithBackoff(time.Hour, time.Hour),
-			inMemoryRoom(4<<10, func(n int, p *peer) {
-				p.upgrade()
-				time.Sleep(15 * time.Second)
-			}))
-		go client.Run(context.Background())
-		client.WaitOpen(t.Context())
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour))
+		client.Open()
+		(<-lines).Limit(4 << 10)
 		big := []byte(strings.Repeat("x", 3<<10))
 		outcome := make(chan error, 10)
 		var last time.Time
@@ -81,8 +76,8 @@ func TestTTLEndsInFlight(t *testing.T) {
 
 // A slow result function does not stop the expiry of other messages.
 func TestTTLSurvivesASlowResult(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := rig.Bare(t, "ws://server.test")
 		expired := make(chan time.Duration, 10)
 		enqueued := time.Now()
 		enqueue := func(ttl time.Duration, then func()) {
@@ -107,8 +102,8 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 // While a result function takes its time, other messages expire. They are told
 // after it, and all before the client is done.
 func TestSlowResultIsWaitedFor(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t)
+	synctest.Test(t, func(t *testing.T) {
+		client := rig.Bare(t, "ws://server.test")
 		var told []string
 		enqueue := func(text string, ttl, takes time.Duration) {
 			client.Enqueue(resock.MessageText, []byte(text), resock.WithTTL(ttl), resock.WithResult(func(error) {
@@ -132,20 +127,15 @@ func TestSlowResultIsWaitedFor(t *testing.T) {
 // failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
 	for range 300 {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, inMemory(func(n int, p *peer) {
-				if n > 1 || !p.upgrade() {
-					return
-				}
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Serve(func(c *resocktest.Conn) {
 				for range 5 {
-					p.next()
+					_, _ = c.Read()
 				}
-				p.close(resock.StatusServiceRestart)
-				io.Copy(io.Discard, p)
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+				_ = c.Close(resock.StatusServiceRestart, "")
+			}), resocktest.Drop())
+			client := rig.Start(t, s.URL, rig.Reach(s))
+			client.Open()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -155,9 +145,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 					}
 				})
 			}
-			if closed := await[resock.CloseEvent](t, events); closed.Code != resock.StatusServiceRestart || !closed.Clean {
-				t.Errorf("%+v", closed)
-			}
+			client.Closed(resock.StatusServiceRestart, "", true)
 			senders.Wait()
 		})
 		if t.Failed() {
@@ -169,15 +157,9 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 // Suspend closes cleanly also while somebody sends.
 func TestSuspendWhileSending(t *testing.T) {
 	for range 300 {
-		bubble(t, func(t *testing.T) {
-			client := newClient(t, inMemory(func(n int, p *peer) {
-				if p.upgrade() {
-					p.echoClose(nil)
-				}
-			}))
-			events := grammar.Tee(t, client)
-			go client.Run(context.Background())
-			await[resock.OpenEvent](t, events)
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, s.URL, rig.Reach(s))
+			client.Open()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
 			var senders sync.WaitGroup
@@ -194,9 +176,7 @@ func TestSuspendWhileSending(t *testing.T) {
 			}
 			<-sent
 			client.Suspend()
-			if closed := await[resock.CloseEvent](t, events); !closed.Clean {
-				t.Errorf("%+v", closed)
-			}
+			client.Closed(resock.StatusNormalClosure, "", true)
 			senders.Wait()
 		})
 		if t.Failed() {
@@ -208,16 +188,11 @@ func TestSuspendWhileSending(t *testing.T) {
 // What is queued is flushed by Close as soon as the session is open, also while
 // a subscriber has not taken the OpenEvent yet.
 func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var got []string
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			if p.upgrade() {
-				p.echoClose(func(payload string) { got = append(got, payload) })
-			}
-		}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
-		outcome := make(chan error, 1)
-		client.Enqueue(resock.MessageText, []byte("hello"), resock.WithResult(func(err error) { outcome <- err }))
+		option, told := rig.Outcome()
+		client.Enqueue(resock.MessageText, []byte("hello"), option)
 		go client.Run(context.Background())
 		synctest.Wait()
 		client.Close(resock.StatusNormalClosure, "")
@@ -226,7 +201,7 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
 			t.Errorf("%+v", seen)
 		}
-		if err := <-outcome; err != nil || len(got) != 1 {
+		if err, got := <-told, rig.Payloads(s.Accept()); err != nil || len(got) != 1 {
 			t.Errorf("outcome %v, the server got %q", err, got)
 		}
 	})
@@ -234,12 +209,12 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 
 // A write that fails does not hide what the server said before it went.
 func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		client := newClient(t, inMemory(func(n int, p *peer) {
-			if n == 1 && p.upgrade() {
-				p.Write([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
-			}
-		}))
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Raw([]byte(strings.Repeat("\x81\x01x", 50) + "\x88\x02\x0f\xa1"))
+			c.Reset()
+		}), resocktest.Drop())
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go client.Run(context.Background())
 		messages, ended := 0, false
@@ -265,5 +240,675 @@ func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
 		if !ended {
 			t.Error("no CloseEvent")
 		}
+	})
+}
+
+// A message that cannot be sent is an argument to mend, and certainly not sent.
+func TestSendOptionErrors(t *testing.T) {
+	client, err := resock.New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(opts ...resock.SendOption) error {
+		return client.Send(t.Context(), resock.MessageText, nil, opts...)
+	}
+	enqueue := func(opts ...resock.SendOption) error {
+		return client.Enqueue(resock.MessageText, nil, opts...)
+	}
+	for name, test := range map[string]struct {
+		err    error
+		option string
+	}{
+		"Send without time":       {send(resock.WithTTL(0)), "WithTTL"},
+		"Enqueue without time":    {enqueue(resock.WithTTL(-1)), "WithTTL"},
+		"Send with a result":      {send(resock.WithResult(func(error) { t.Error("a result") })), "WithResult"},
+		"Send with a nil result":  {send(resock.WithResult(nil)), "WithResult"},
+		"Send in session 0":       {send(resock.WithSession(0)), "WithSession"},
+		"Enqueue in session 0":    {enqueue(resock.WithSession(0)), "WithSession"},
+		"larger than the queue":   {client.Enqueue(resock.MessageBinary, make([]byte, 8<<20+1)), "Enqueue"},
+		"a type that is none":     {client.Send(t.Context(), 7, nil, resock.WithTTL(time.Second)), "Send"},
+		"a text that is no UTF-8": {client.Enqueue(resock.MessageText, []byte("\xff"), nil), "Enqueue"},
+	} {
+		var option *resock.OptionError
+		if !errors.As(test.err, &option) || option.Option != test.option || !errors.Is(test.err, resock.ErrNotSent) {
+			t.Errorf("%s: %v", name, test.err)
+		}
+	}
+	for _, err := range []error{resock.ErrSessionOver, resock.ErrQueueFull, resock.ErrExpired, resock.ErrClosed} {
+		if !errors.Is(err, resock.ErrNotSent) || errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("%v is no ErrNotSent", err)
+		}
+	}
+	if err := enqueue(nil, resock.WithResult(nil)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A Send whose time is over while it waits returns at that time, whatever its
+// context allows.
+func TestSendTTL(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(10*time.Second))
+		send := func(size int, ttl time.Duration) (took time.Duration, err error) {
+			began := time.Now()
+			err = client.Send(context.Background(), resock.MessageBinary, make([]byte, size), resock.WithTTL(ttl))
+			return time.Since(began), err
+		}
+		if took, err := send(1, 1234567*time.Microsecond); err != resock.ErrExpired || took != 1234567*time.Microsecond {
+			t.Errorf("before Run: %v after %v", err, took)
+		}
+		go client.Run(context.Background())
+		c := s.Accept()
+		if took, err := send(1, time.Second); err != nil || took != 0 {
+			t.Errorf("while open: %v after %v", err, took)
+		}
+		c.StopReading()
+		blocks := make(chan error)
+		go func() {
+			_, err := send(1<<20, 5*time.Second) // which is being written when its time is over
+			blocks <- err
+		}()
+		synctest.Wait()
+		if took, err := send(1, 3*time.Second); err != resock.ErrExpired || took != 3*time.Second {
+			t.Errorf("behind another: %v after %v", err, took)
+		}
+		if messages := client.Stats().Queued; messages != 0 {
+			t.Errorf("%d messages are queued", messages)
+		}
+		if err := <-blocks; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("being written: %v", err)
+		}
+	})
+}
+
+// A message that comes back unsent when its time is over is not sent again.
+func TestSendTTLInFlight(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithBackoff(time.Hour, time.Hour), resock.WithWriteTimeout(10*time.Second))
+		client.Open()
+		(<-lines).Limit(4 << 10)
+		large := make([]byte, 60<<10)
+		go client.Send(context.Background(), resock.MessageBinary, large)
+		synctest.Wait()
+		began := time.Now()
+		type end struct {
+			err  error
+			took time.Duration
+		}
+		ends := make(chan end, 1)
+		go func() {
+			err := client.Send(context.Background(), resock.MessageBinary, large, resock.WithTTL(5*time.Second))
+			ends <- end{err, time.Since(began)}
+		}()
+		if e := <-ends; e.err != resock.ErrExpired || e.took != 5*time.Second {
+			t.Errorf("%v after %v", e.err, e.took)
+		}
+	})
+}
+
+// What is bound to a session goes out in it, and what is bound to another nowhere.
+func TestWithSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		send := func(text string, n uint64) error {
+			return r.Send(context.Background(), resock.MessageText, []byte(text), resock.WithSession(n))
+		}
+		first := s.Accept()
+		r.Open()
+		if err := send("first", 1); err != nil {
+			t.Error(err)
+		}
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, []byte("queued"), resock.WithSession(1), option); err != nil {
+			t.Error(err)
+		}
+		if err, ok := rig.Settled(told); err != nil || !ok {
+			t.Errorf("queued: %v", err)
+		}
+		for _, n := range []uint64{2, 7} {
+			if err := send("early", n); err != resock.ErrSessionOver {
+				t.Errorf("session %d: %v", n, err)
+			}
+		}
+		first.Drop()
+		r.Fail(resock.PhaseRead)
+		if err := send("between", 1); err != resock.ErrSessionOver {
+			t.Errorf("while there is none: %v", err)
+		}
+		second := s.Accept()
+		r.Open()
+		if err := r.Enqueue(resock.MessageText, []byte("late"), resock.WithSession(1)); err != resock.ErrSessionOver {
+			t.Errorf("session 1, in session 2: %v", err)
+		}
+		if err := send("second", 2); err != nil {
+			t.Error(err)
+		}
+		if got, want := fmt.Sprint(rig.Payloads(first), rig.Payloads(second)), "[first queued] [second]"; got != want {
+			t.Errorf("received %s, want %s", got, want)
+		}
+	})
+}
+
+// A session in OnOpen takes what is bound to it after the hook, behind what waits
+// already. When the hook fails it is over, though the next one has its number.
+func TestWithSessionInOnOpen(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		attempts := 0
+		steps := make(chan error)
+		r := rig.Reaching(t, s, resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+			attempts++
+			if err := session.Send(ctx, resock.MessageText, fmt.Appendf(nil, "hello %d", attempts)); err != nil {
+				return err
+			}
+			steps <- nil
+			return <-steps
+		}))
+		if err := r.Enqueue(resock.MessageText, []byte("any")); err != nil {
+			t.Fatal(err)
+		}
+		first := s.Accept()
+		<-steps
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, []byte("of the first"), resock.WithSession(1), option); err != nil {
+			t.Fatal(err)
+		}
+		sent := make(chan error, 1)
+		go func() {
+			sent <- r.Send(context.Background(), resock.MessageText, []byte("of the first"), resock.WithSession(1))
+		}()
+		if err, ok := rig.Settled(told); ok {
+			t.Errorf("in OnOpen: %v", err)
+		}
+		steps <- io.ErrUnexpectedEOF
+		r.Fail(resock.PhaseSetup)
+		if err, ok := rig.Settled(told); err != resock.ErrSessionOver || !ok {
+			t.Errorf("after OnOpen failed: %v", err)
+		}
+		if err := <-sent; err != resock.ErrSessionOver {
+			t.Errorf("a Send, after OnOpen failed: %v", err)
+		}
+		second := s.Accept()
+		<-steps
+		if err := r.Enqueue(resock.MessageText, []byte("of the second"), resock.WithSession(1)); err != nil {
+			t.Fatal(err)
+		}
+		steps <- nil
+		r.Open()
+		if got, want := fmt.Sprint(rig.Payloads(first), rig.Payloads(second)), "[hello 1] [hello 2 any of the second]"; got != want {
+			t.Errorf("received %s, want %s", got, want)
+		}
+	})
+}
+
+// Who names a number that was given again, before the hook has touched its session, means
+// the connection before.
+func TestWithSessionOfTheConnectionBefore(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		attempts := 0
+		inHook, goOn := make(chan struct{}), make(chan struct{})
+		var client *resock.Client
+		begin := make(chan struct{})
+		r := rig.Reaching(t, s, resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
+			<-begin
+			if attempts++; attempts == 1 {
+				if err := client.Enqueue(resock.MessageText, []byte("bound"), resock.WithSession(session.ID())); err != nil {
+					t.Error(err)
+				}
+				return io.ErrUnexpectedEOF
+			}
+			inHook <- struct{}{}
+			<-goOn
+			session.ID()
+			inHook <- struct{}{}
+			<-goOn
+			return nil
+		}))
+		client = r.Client
+		for _, text := range []string{"any 1", "any 2", "any 3"} { // what is bound stands beside others
+			if err := client.Enqueue(resock.MessageText, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(begin)
+		r.Fail(resock.PhaseSetup)
+		<-inHook
+		if err := r.Enqueue(resock.MessageText, []byte("stale"), resock.WithSession(1)); err != resock.ErrSessionOver {
+			t.Errorf("before the hook has asked for the number: %v", err)
+		}
+		goOn <- struct{}{}
+		<-inHook
+		if err := r.Enqueue(resock.MessageText, []byte("new"), resock.WithSession(1)); err != nil {
+			t.Errorf("after it has: %v", err)
+		}
+		goOn <- struct{}{}
+		r.Open()
+		synctest.Wait()
+		if got := fmt.Sprint(rig.Payloads(s.Conns()[1])); got != "[any 1 any 2 any 3 new]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}
+
+// What is bound to a session that closes is settled at once: neither the write that
+// blocks, nor the closing handshake, is waited for.
+func TestSessionOverAtOnce(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		large := make([]byte, 1<<20)
+		blocks, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageBinary, large, resock.WithSession(1), blocks); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		waits, over := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, resock.WithSession(1), waits); err != nil {
+			t.Fatal(err)
+		}
+		kept, next := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, kept); err != nil {
+			t.Fatal(err)
+		}
+		r.Suspend()
+		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
+			t.Errorf("what waits: %v", err)
+		}
+		if err, ok := rig.Settled(told); ok {
+			t.Errorf("what is being written: %v", err)
+		}
+		if err := r.Send(t.Context(), resock.MessageText, nil, resock.WithSession(1)); err != resock.ErrSessionOver {
+			t.Errorf("while it closes: %v", err)
+		}
+		if err := <-told; err != resock.ErrMaybeSent {
+			t.Errorf("what was being written: %v", err)
+		}
+		r.Next()
+		if err, ok := rig.Settled(next); ok {
+			t.Errorf("what is bound to no session: %v", err)
+		}
+	})
+}
+
+// What a failed write leaves untouched is for the next session, unless it is bound
+// to this one.
+func TestSessionOverInFlight(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Second))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		first, begun := rig.Outcome()
+		if err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<20), first); err != nil {
+			t.Fatal(err)
+		}
+		for r.Stats().Queued > 0 { // these are written together, then
+			synctest.Wait()
+		}
+		var told []<-chan error
+		for i := range 4 {
+			option, outcome := rig.Outcome()
+			opts := []resock.SendOption{option}
+			if i%2 == 0 {
+				opts = append(opts, resock.WithSession(1))
+			}
+			if err := r.Enqueue(resock.MessageText, fmt.Append(nil, i), opts...); err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, outcome)
+		}
+		if err := <-begun; err != resock.ErrMaybeSent {
+			t.Errorf("what was being written: %v", err)
+		}
+		r.Fail(resock.PhaseWrite)
+		second := s.Accept()
+		r.Open()
+		for i, told := range told {
+			want := error(nil)
+			if i%2 == 0 {
+				want = resock.ErrSessionOver
+			}
+			if err := <-told; err != want {
+				t.Errorf("message %d: %v, want %v", i, err, want)
+			}
+		}
+		if got := fmt.Sprint(rig.Payloads(second)); got != "[1 3]" {
+			t.Errorf("the next session received %s", got)
+		}
+	})
+}
+
+// turnstile is a limiter that lets one pass for each push, and fails at a full
+// context. Its zero value is closed.
+type turnstile struct {
+	mu    sync.Mutex
+	asked int
+	ended []error // of contexts
+	fail  error   // the next answer
+	pass  chan struct{}
+}
+
+func newTurnstile() *turnstile { return &turnstile{pass: make(chan struct{})} }
+
+func (g *turnstile) Wait(ctx context.Context) error {
+	g.mu.Lock()
+	g.asked++
+	fail := g.fail
+	g.fail = nil
+	g.mu.Unlock()
+	if fail != nil {
+		return fail
+	}
+	select {
+	case <-g.pass:
+		return nil
+	case <-ctx.Done():
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.ended = append(g.ended, ctx.Err())
+		return ctx.Err()
+	}
+}
+
+// is checks how often the limiter was asked, and how many contexts ended.
+func (g *turnstile) is(t *testing.T, what string, asked, ended int) {
+	t.Helper()
+	synctest.Wait()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.asked != asked || len(g.ended) != ended {
+		t.Errorf("%s: asked %d times, %d contexts ended; want %d, %d", what, g.asked, len(g.ended), asked, ended)
+	}
+}
+
+// Messages pass one by one, in order, each asked for once and written before the next
+// one asks.
+func TestSendLimiter(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				return session.Send(ctx, resock.MessageText, []byte("hello"))
+			}))
+		c := s.Accept()
+		queued := r.Queue("queued")
+		gate.is(t, "in OnOpen", 1, 0)
+		if got := rig.Payloads(c); len(got) != 0 {
+			t.Errorf("received %q before it passed", got)
+		}
+		gate.pass <- struct{}{}
+		r.Open()
+		sent := make(chan error, 1)
+		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("sent")) }()
+		gate.is(t, "after OnOpen", 2, 0)
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello]" {
+			t.Errorf("received %s", got)
+		}
+		done := flush(r.Client)
+		gate.pass <- struct{}{}
+		gate.is(t, "after the queued one", 3, 0)
+		if err := <-queued; err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued]" {
+			t.Errorf("received %s", got)
+		}
+		waits(t, "behind one that has not passed", done)
+		gate.pass <- struct{}{}
+		if err := <-sent; err != nil {
+			t.Error(err)
+		}
+		ends(t, "when all have passed", done, nil)
+		gate.is(t, "in the end", 3, 0)
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued sent]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}
+
+// The heartbeat passes, whatever waits for the limiter.
+func TestSendLimiterAndBeats(t *testing.T) {
+	for name, opt := range map[string]resock.Option{
+		"messages": resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }),
+		"pings":    nil,
+	} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			gate := newTurnstile()
+			opts := []resock.Option{resock.WithSendLimiter(gate), resock.WithHeartbeat(time.Second, 0)}
+			if opt != nil {
+				opts = append(opts, opt)
+			} else {
+				opts[1] = resock.WithHeartbeat(time.Second, time.Second)
+			}
+			r := rig.Reaching(t, s, opts...)
+			c := s.Accept()
+			r.Open()
+			queued := r.Queue("x")
+			gate.is(t, name, 1, 0)
+			time.Sleep(10 * time.Second)
+			if beats := len(rig.Payloads(c)) + len(c.Received().Pings); beats < 9 {
+				t.Errorf("%d %s", beats, name)
+			}
+			gate.is(t, name, 1, 0)
+			gate.pass <- struct{}{}
+			if err := <-queued; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The limiter waits no longer than the message does, nor than the session.
+func TestSendLimiterContexts(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		began := time.Now()
+		send := func(ctx context.Context, opts ...resock.SendOption) error {
+			return r.Send(ctx, resock.MessageText, []byte("x"), opts...)
+		}
+		if err := send(ctx); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
+			t.Errorf("the context: %v after %v", err, time.Since(began))
+		}
+		gate.is(t, "the context", 1, 1)
+		if err := send(context.Background(), resock.WithTTL(time.Second)); err != resock.ErrExpired || time.Since(began) != 2*time.Second {
+			t.Errorf("the TTL: %v after %v", err, time.Since(began))
+		}
+		gate.is(t, "the TTL", 2, 2)
+		option, told := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, option, resock.WithTTL(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		gate.is(t, "the TTL in the queue", 3, 2)
+		if err := <-told; err != resock.ErrExpired {
+			t.Errorf("the TTL in the queue: %v", err)
+		}
+		gate.is(t, "the TTL in the queue", 3, 3)
+
+		bound, over := rig.Outcome()
+		if err := r.Enqueue(resock.MessageText, nil, bound, resock.WithSession(1)); err != nil {
+			t.Fatal(err)
+		}
+		queued := r.Queue("for the next session")
+		gate.is(t, "the session", 4, 3)
+		c.Drop()
+		r.Fail(resock.PhaseRead)
+		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
+			t.Errorf("the session: %v", err)
+		}
+		gate.is(t, "the session", 4, 4)
+		s.Accept()
+		r.Open()
+		gate.is(t, "the next session", 5, 4)
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", true)
+		gate.is(t, "another one", 5, 5)
+		s.Accept()
+		r.Open()
+		gate.pass <- struct{}{}
+		if err := <-queued; err != nil {
+			t.Error(err)
+		}
+		gate.is(t, "another one", 6, 5)
+	})
+}
+
+// An error of the limiter fails its message alone.
+func TestSendLimiterFails(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		gate.fail = rig.ErrTest
+		inHook := make(chan error, 1)
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				inHook <- session.Send(ctx, resock.MessageText, []byte("hello"))
+				return nil
+			}))
+		c := s.Accept()
+		r.Open()
+		gate.fail = rig.ErrTest
+		first, second := r.Queue("first"), r.Queue("second")
+		for _, failed := range []<-chan error{inHook, first} {
+			if err := <-failed; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, rig.ErrTest) {
+				t.Errorf("what the limiter fails: %v", err)
+			}
+		}
+		gate.pass <- struct{}{}
+		if err := <-second; err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[second]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}
+
+// What passed and was not taken by the network is not asked for again.
+func TestSendLimiterAsksOnce(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		reach, lines := rig.ReachLines(s)
+		client := rig.Start(t, s.URL, reach, resock.WithSendLimiter(gate), resock.WithHeartbeat(0, 0), resock.WithBackoff(time.Second, time.Second))
+		client.Open()
+		(<-lines).Fail()
+		synctest.Wait()
+		option, told := rig.Outcome()
+		if err := client.Enqueue(resock.MessageText, []byte("x"), option); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		select {
+		case gate.pass <- struct{}{}:
+		case <-time.After(time.Hour):
+			t.Fatal("it was not asked")
+		}
+		err := <-told
+		synctest.Wait()
+		if err != nil || client.Stats().Opens < 2 {
+			t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
+		}
+		gate.mu.Lock()
+		defer gate.mu.Unlock()
+		if passed := gate.asked - len(gate.ended); passed != 1 {
+			t.Errorf("asked %d times, %d in vain", gate.asked, len(gate.ended))
+		}
+	})
+}
+
+// A limiter that lets nothing pass keeps nobody from closing, nor OnOpen from ending
+// in its time.
+func TestSendLimiterAndClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithSendLimiter(gate), resock.WithCloseTimeout(3*time.Second))
+		go client.Run(context.Background())
+		s.Accept()
+		option, told := rig.Outcome()
+		if err := client.Enqueue(resock.MessageText, nil, option); err != nil {
+			t.Fatal(err)
+		}
+		gate.is(t, "open", 1, 0)
+		began := time.Now()
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("closing took %v", took)
+		}
+		if err := <-told; err != resock.ErrClosed {
+			t.Error(err)
+		}
+		gate.is(t, "closed", 1, 1)
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		sent := make(chan error, 1)
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate), resock.WithDialTimeout(time.Second), resock.WithBackoff(time.Hour, time.Hour),
+			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
+				err := session.Send(context.Background(), resock.MessageText, nil)
+				sent <- err
+				return err
+			}))
+		if fail := r.Fail(resock.PhaseSetup); fail.Took != time.Second || !strings.Contains(fail.Err.Error(), "not sent") {
+			t.Errorf("%+v", fail)
+		}
+		if err := <-sent; !errors.Is(err, resock.ErrNotSent) {
+			t.Error(err)
+		}
+		gate.is(t, "in OnOpen", 1, 1)
+	})
+}
+
+// A Send that leaves while the limiter is asked for it leaves others behind it.
+func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		gate := newTurnstile()
+		r := rig.Reaching(t, s, resock.WithSendLimiter(gate))
+		c := s.Accept()
+		r.Open()
+		ctx, cancel := context.WithCancel(context.Background())
+		sent := make(chan error, 1)
+		go func() { sent <- r.Send(ctx, resock.MessageText, []byte("given up")) }()
+		synctest.Wait()
+		for i := range 3 {
+			r.Queue(fmt.Sprint(i))
+		}
+		gate.is(t, "at first", 1, 0)
+		cancel()
+		if err := <-sent; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		for range 3 {
+			gate.pass <- struct{}{}
+		}
+		gate.is(t, "in the end", 4, 1)
+		if got := fmt.Sprint(rig.Payloads(c)); got != "[0 1 2]" {
+			t.Errorf("received %s", got)
+		}
+	})
+}
+
+// deafLimiter does not hear the end of the context.
+type deafLimiter chan struct{}
+
+func (d deafLimiter) Wait(context.Context) error {
+	<-d
+	return nil
+}
+
+func TestSendLimiterThatIsDeafAtTheClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		limiter := make(deafLimiter)
+		r := rig.Reaching(t, s, resock.WithSendLimiter(limiter))
+		s.Accept()
+		r.Open()
+		r.Queue("waits")
+		rig.ClosesWithin(t, r.Client, 5*time.Second)
+		close(limiter)
 	})
 }

@@ -1,0 +1,475 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/delay"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+func TestFault41_CloseAgainstABadPeer(t *testing.T) {
+	for name, misbehave := range map[string]func(*resocktest.Conn){
+		"silent": func(c *resocktest.Conn) { c.IgnoreClose() },
+		"stalled mid-frame": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(rig.Fin|rig.Binary, make([]byte, 1000))[:500])
+		},
+		"announces a large frame": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(2, make([]byte, 100_000))[:100])
+		},
+		"streaming": func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		},
+		"not reading": func(c *resocktest.Conn) { c.StopReading() },
+	} {
+		for scheme, start := range map[string]func(testing.TB) *resocktest.Server{"TCP": resocktest.NewMemory, "TLS": resocktest.NewTLSMemory} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t)
+					s.Handle(misbehave)
+					r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithWriteTimeout(time.Hour))
+					r.Open()
+					if name == "not reading" {
+						for range 500 {
+							r.Queue(strings.Repeat("x", 1000))
+						}
+					}
+					time.Sleep(100 * time.Millisecond)
+					started := time.Now()
+					_ = r.Close(4000, "enough")
+					for {
+						if e, ok := r.Next().(resock.CloseEvent); ok {
+							if e.Code != 4000 || e.Reason != "enough" || e.Clean || e.Next != resock.StateClosed {
+								t.Errorf("%+v", e)
+							}
+							break
+						}
+					}
+					<-r.Done()
+					if took := time.Since(started); took > time.Second {
+						t.Errorf("closing took %v, the close timeout is 1 s", took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestFault42 closes at every place where a client can be; the rig checks the
+// rest.
+func TestFault42_CloseAnywhere(t *testing.T) {
+	untilDone := func(ctx context.Context) { <-ctx.Done() }
+	for name, tt := range map[string]struct {
+		step resocktest.Step
+		opts []resock.Option
+		last resock.Phase // of the last event, a FailEvent, or 0
+	}{
+		"dial":    {resocktest.StallDial(), nil, resock.PhaseTCP},
+		"upgrade": {resocktest.StallUpgrade(), nil, resock.PhaseUpgrade},
+		"backoff": {resocktest.Refuse(), []resock.Option{resock.WithBackoffPolicy(constantly(time.Hour))}, 0},
+		"endpoint": {resocktest.Hold(), []resock.Option{resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			untilDone(ctx)
+			return resock.Endpoint{}, ctx.Err()
+		})}, resock.PhaseEndpoint},
+		"OnOpen": {resocktest.Hold(), []resock.Option{resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			_, _, err := s.Receive(ctx)
+			return err
+		})}, resock.PhaseSetup},
+		"OnOpen, blocked in Send": {resocktest.Serve((*resocktest.Conn).StopReading), []resock.Option{resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			return s.Send(ctx, resock.MessageBinary, make([]byte, 1<<20))
+		})}, resock.PhaseSetup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(tt.step)
+				r := rig.Reaching(t, s, tt.opts...)
+				time.Sleep(time.Second)
+				started := time.Now()
+				_ = r.Close(resock.StatusNormalClosure, "")
+				var last resock.Event
+				for event := range r.Events {
+					if _, open := event.(resock.OpenEvent); open {
+						t.Error("an Open after Close")
+					}
+					last = event
+				}
+				if took := time.Since(started); took > time.Second {
+					t.Errorf("closing took %v", took)
+				}
+				if fail, ok := last.(resock.FailEvent); tt.last != 0 && (!ok || fail.Phase != tt.last || fail.Next != resock.StateClosed) {
+					t.Errorf("the last event is %T %+v, want a Fail in phase %v", last, last, tt.last)
+				}
+			})
+		})
+	}
+	t.Run("message handler", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
+			var r *rig.Client
+			closing := make(chan struct{})
+			r = rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-closing }))
+			r.Open()
+			time.Sleep(time.Second)
+			_ = r.Close(resock.StatusNormalClosure, "")
+			close(closing) // handlers must return when the client closes
+			r.Closed(resock.StatusNormalClosure, "", true)
+		})
+	})
+}
+
+func TestFault43_CloseRaces(t *testing.T) {
+	for seed := range uint64(50) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 43))
+			delay := time.Duration(random.IntN(4)) * time.Millisecond
+			s.Handle(func(c *resocktest.Conn) {
+				time.Sleep(delay)
+				c.Drop()
+			})
+			r := rig.Reaching(t, s)
+			time.Sleep(time.Duration(random.IntN(8)) * time.Millisecond)
+			var closers sync.WaitGroup
+			for i := range 10 {
+				closers.Go(func() { _ = r.Close(resock.StatusCode(4000+i), "") })
+			}
+			closers.Wait()
+			final := 0
+			for event := range r.Events {
+				switch e := event.(type) {
+				case resock.FailEvent:
+					if e.Next == resock.StateClosed {
+						final++
+					}
+				case resock.CloseEvent:
+					if e.Next == resock.StateClosed {
+						final++
+					}
+				}
+			}
+			if final > 1 {
+				t.Errorf("seed %d: %d final events", seed, final)
+			}
+		})
+	}
+}
+
+func TestFault44_DropDuringSend(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		sent := make(chan error, 1)
+		go func() {
+			sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		}()
+		synctest.Wait()
+		queued := r.Queue("behind it")
+		c.Reset()
+		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("the Send: %v, want ErrMaybeSent", err)
+		}
+		if err := <-queued; err != nil {
+			t.Errorf("the message behind it: %v", err)
+		}
+		r.Next()
+		r.Open()
+	})
+}
+
+func TestFault47_ProxyIdleTimeout(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			time.Sleep(10 * time.Second) // shorter than the heartbeat
+			c.Drop()
+		})
+		r := rig.Reaching(t, s, resock.WithHeartbeat(time.Minute, 10*time.Second))
+		for range 5 {
+			r.Open()
+			if fail := r.Fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
+				t.Errorf("retry in %v after a stable session", fail.RetryIn)
+			}
+		}
+	})
+}
+
+// TestFault48 simulates a fleet with the library's own delays; the simulation of
+// the benchmarks does so at length.
+func TestFault48_Herd(t *testing.T) {
+	const clients, outage = 10_000, 10 * time.Second
+	peak := func(wait func(bound time.Duration) time.Duration) int {
+		seconds := map[time.Duration]int{}
+		for range clients {
+			bounds, at := delay.Bounds(500*time.Millisecond, 30*time.Second), time.Duration(0)
+			for {
+				at += wait(bounds.NextBackOff())
+				if at >= outage {
+					break
+				}
+			}
+			seconds[at.Truncate(time.Second)]++
+		}
+		most := 0
+		for _, n := range seconds {
+			most = max(most, n)
+		}
+		return most
+	}
+	random := rand.New(rand.NewPCG(4, 8))
+	schedule := delay.Schedule{Max: 30 * time.Second}
+	jittered := peak(func(bound time.Duration) time.Duration {
+		return schedule.Draw(delay.Wish{}, bound, random.Float64())
+	})
+	alone := peak(func(bound time.Duration) time.Duration { return bound })
+	if jittered > alone/5 {
+		t.Errorf("%d attempts in the worst second, %d without jitter: want at most a fifth", jittered, alone)
+	}
+}
+
+func TestFault49_HooksFailOrHang(t *testing.T) {
+	broken := errors.New("broken " + "hook")
+	endpoint := func(hook func(context.Context) error) resock.Option {
+		return resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{}, hook(ctx)
+		})
+	}
+	onOpen := func(hook func(context.Context) error) resock.Option {
+		return resock.WithOnOpen(func(ctx context.Context, _ *resock.Session) error { return hook(ctx) })
+	}
+	for name, tt := range map[string]struct {
+		with  func(func(context.Context) error) resock.Option
+		phase resock.Phase
+	}{
+		"endpoint": {endpoint, resock.PhaseEndpoint},
+		"OnOpen":   {onOpen, resock.PhaseSetup},
+	} {
+		t.Run(name+" fails", func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s, tt.with(func(context.Context) error { return broken }))
+				for attempt := 1; attempt <= 3; attempt++ {
+					if fail := r.Fail(tt.phase); !errors.Is(fail.Err, broken) || fail.Attempt != attempt || fail.Session != 0 {
+						t.Errorf("%+v", fail)
+					}
+				}
+			})
+		})
+		t.Run(name+" hangs", func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s, resock.WithDialTimeout(3*time.Second), tt.with(func(ctx context.Context) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}))
+				if fail := r.Fail(tt.phase); fail.Took != 3*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) {
+					t.Errorf("%+v, want the dial timeout", fail)
+				}
+			})
+		})
+	}
+}
+
+// TestFault50 ends the context of Run at every moment of a story that comes by
+// every place where a client waits.
+func TestFault50_CancelAnywhere(t *testing.T) {
+	for moment := range 120 {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(
+				resocktest.Refuse(), resocktest.StallUpgrade(),
+				resocktest.Serve(func(c *resocktest.Conn) { _ = c.Push("one"); time.Sleep(20 * time.Millisecond); c.Drop() }),
+				resocktest.Serve(func(c *resocktest.Conn) { c.StopReading() }),
+				resocktest.Echo(),
+			)
+			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s),
+				resock.WithDialTimeout(20*time.Millisecond),
+				resock.WithWriteTimeout(20*time.Millisecond),
+				resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+					select {
+					case <-time.After(5 * time.Millisecond):
+					case <-ctx.Done():
+					}
+					return ctx.Err()
+				}))...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			outcomes := make(chan error, 400)
+			for range 200 {
+				_ = client.Enqueue(resock.MessageText, []byte(strings.Repeat("x", 1000)), resock.WithResult(func(err error) { outcomes <- err }))
+			}
+			events := grammar.Tee(t, client)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(moment)*2*time.Millisecond+time.Microsecond)
+			defer cancel()
+			go func() {
+				for range events {
+				}
+			}()
+			if err := client.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("moment %d: Run: %v", moment, err)
+			}
+			deadline, _ := ctx.Deadline()
+			if late := time.Since(deadline); late > time.Second {
+				t.Errorf("moment %d: %v until Run returned", moment, late)
+			}
+			if len(outcomes) != 200 {
+				t.Errorf("moment %d: %d outcomes of 200 messages", moment, len(outcomes))
+			}
+			if client.State() != resock.StateClosed || client.Err() == nil {
+				t.Errorf("moment %d: state %v, error %v", moment, client.State(), client.Err())
+			}
+		})
+	}
+}
+
+func TestFault51_SubscribersComeAndGo(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+
+		for _, opts := range [][]resock.SubscribeOption{nil, {resock.WithBuffer(0)}, {resock.WithOverflow(resock.OverflowDropOldest)}} {
+			ctx, leave := context.WithCancel(context.Background())
+			late := (&grammar.Checker{Late: true, Cut: true}).Tee(ctx, t, r.Client, opts...)
+			if open, ok := (<-late).(resock.OpenEvent); !ok || open.Session != 1 {
+				t.Errorf("a late subscriber starts with %+v, want the session's Open", open)
+			}
+			_ = c.Push("for both")
+			r.Message("for both")
+			if message, ok := (<-late).(resock.MessageEvent); !ok || string(message.Data) != "for both" {
+				t.Errorf("then it gets %+v", message)
+			}
+			leave()
+			if _, more := <-late; more {
+				t.Error("an event after the subscriber had left")
+			}
+		}
+
+		// One that does not read delays the others until it leaves.
+		ctx, leave := context.WithCancel(context.Background())
+		lazy := r.Subscribe(ctx, resock.WithBuffer(1))
+		for i := range 10 {
+			_ = c.Push(fmt.Sprint(i))
+		}
+		time.Sleep(time.Minute)
+		if r.Stats().BlockedSince.IsZero() {
+			t.Error("BlockedSince does not tell of it")
+		}
+		leave()
+		for i := range 10 {
+			r.Message(fmt.Sprint(i))
+		}
+		for range (&grammar.Checker{Late: true, Cut: true}).All(t, lazy) { // to the end
+		}
+		if !r.Stats().BlockedSince.IsZero() {
+			t.Error("BlockedSince tells of one that has left")
+		}
+	})
+}
+
+// TestFault52 races everything that an application can ask for.
+func TestFault52_ControlRaces(t *testing.T) {
+	for seed := range uint64(100) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 52))
+			s.Handle(func(c *resocktest.Conn) {
+				for c.Push("push") == nil {
+					time.Sleep(7 * time.Millisecond)
+				}
+			})
+			r := rig.Reaching(t, s)
+			var sent atomic.Int64
+			for range 100 {
+				switch random.IntN(8) {
+				case 0:
+					r.Suspend()
+				case 1, 2:
+					r.Resume()
+				case 3:
+					r.Reconnect()
+				case 4:
+					for _, c := range s.Conns() {
+						c.Drop()
+					}
+				case 5:
+					r.Outcomes.Add(1)
+					if r.Enqueue(resock.MessageText, []byte("q"), resock.WithResult(func(error) { r.Outcomes.Done() })) != nil {
+						r.Outcomes.Done()
+					}
+				case 6:
+					r.Outcomes.Go(func() {
+						ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+						defer cancel()
+						if r.Send(ctx, resock.MessageText, []byte("s")) == nil {
+							sent.Add(1)
+						}
+					})
+				}
+				for range random.IntN(4) {
+					select {
+					case <-r.Events:
+					case <-time.After(time.Millisecond):
+					}
+				}
+			}
+			r.Resume()
+			for open := false; !open; {
+				open = r.WaitOpen(t.Context()) == nil
+			}
+		})
+	}
+}
+
+// constantly is a policy without growth or jitter.
+func constantly(d time.Duration) func() backoff.BackOff {
+	return func() backoff.BackOff { return backoff.NewConstantBackOff(d) }
+}
+
+// A server may ping until it has read our close frame.
+func TestPingDuringTheClosingHandshake(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		c.IgnoreClose()
+		r.Open()
+		r.Reconnect()
+		for range 3 {
+			synctest.Wait()
+			_ = c.Ping("are you there?")
+			_ = c.Push("still here")
+			r.Message("still here")
+		}
+		_ = c.Close(4000, "bye")
+		r.Closed(4000, "bye", true)
+	})
+}
+
+// Of several options that were given nil the first that was not replaced is named.
+func TestFault81_NilOptions(t *testing.T) {
+	endpoint := func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil }
+	for _, opts := range [][]resock.Option{
+		{resock.WithOnOpen(nil), resock.WithEndpoint(nil), resock.WithEndpoint(endpoint)},
+		{resock.WithEndpoint(nil), resock.WithOnOpen(nil), resock.WithEndpoint(endpoint)},
+		{resock.WithEndpoint(endpoint), resock.WithOnOpen(nil)},
+	} {
+		var option *resock.OptionError
+		if _, err := resock.New("ws://server.test", opts...); !errors.As(err, &option) || option.Option != "WithOnOpen" {
+			t.Errorf("%v", err)
+		}
+	}
+}

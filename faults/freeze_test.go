@@ -1,0 +1,672 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+// echo answers every message by Send, and counts those answers that arrive in session
+// n. It checks the events.
+func echo(t *testing.T, client *resock.Client, tasks *sync.WaitGroup, opts ...resock.SubscribeOption) (lastSession func() uint64) {
+	var session atomic.Uint64
+	events := client.Subscribe(context.Background(), opts...)
+	tasks.Go(func() {
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.OpenEvent:
+				session.Store(e.Session)
+			case resock.MessageEvent:
+				err := client.Send(context.Background(), resock.MessageText, []byte("answer"))
+				if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	return session.Load
+}
+
+// The worst fault of all: whoever answers by Send waits for a session that only the
+// client can open, and the client waited for it.
+func TestFault53_ConsumerSends(t *testing.T) {
+	for name, drop := range map[string]func(*resocktest.Conn){
+		"drop":  (*resocktest.Conn).Drop,
+		"reset": (*resocktest.Conn).Reset,
+		"close": func(c *resocktest.Conn) { _ = c.Close(resock.StatusGoingAway, "") },
+		"stall": func(c *resocktest.Conn) { c.StopReading(); c.IgnorePings() },
+	} {
+		for _, buffer := range []int{0, 1, 64} {
+			t.Run(fmt.Sprint(name, " ", buffer), func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					rig.Flooding(s, 3, 200, drop)
+					client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithWriteTimeout(time.Second))
+					var tasks sync.WaitGroup
+					echo(t, client, &tasks, resock.WithBuffer(buffer))
+					go client.Run(context.Background())
+					rig.OpensWithin(t, client, 4, 10*time.Minute)
+					time.Sleep(time.Second)
+					if answers := len(s.Conns()[3].Received().Messages); answers == 0 {
+						t.Error("the answers do not go out in the last session")
+					}
+					rig.ClosesWithin(t, client, 5*time.Second)
+					tasks.Wait()
+				})
+			})
+		}
+	}
+	for name, consume := range map[string]func(<-chan resock.Event){
+		"never read": func(<-chan resock.Event) {},
+		"break": func(events <-chan resock.Event) {
+			for event := range events {
+				if _, ok := event.(resock.MessageEvent); ok {
+					break
+				}
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				rig.Flooding(s, 3, 200, (*resocktest.Conn).Drop)
+				client := rig.Bare(t, s.URL, rig.Reach(s))
+				events := grammar.Tee(t, client)
+				abandoned := rig.Abandon(context.Background(), client)
+				go consume(abandoned)
+				go client.Run(context.Background())
+				for range 3 {
+					for event := range events {
+						if _, over := event.(resock.FailEvent); over {
+							break
+						}
+					}
+				}
+				rig.OpensWithin(t, client, 4, 10*time.Minute)
+				rig.ClosesWithin(t, client, 5*time.Second)
+			})
+		})
+	}
+}
+
+func TestFault54_HandlerSends(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 3, 2, (*resocktest.Conn).Drop)
+		var client *resock.Client
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+			_ = client.Send(context.WithoutCancel(ctx), resock.MessageText, []byte("answer"))
+		}))
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 4, 10*time.Minute)
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+	// The server pushes on before it answers our close frame.
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		push := make(chan struct{})
+		s.Handle(func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			<-push
+			for range 100 {
+				_ = c.Push("more")
+			}
+			<-c.Done()
+		})
+		var client *resock.Client
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+			_ = client.Send(context.Background(), resock.MessageText, []byte("answer"))
+		}))
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 1, time.Minute)
+		go func() {
+			time.Sleep(time.Second)
+			close(push)
+		}()
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+	// The context of the handler tells it at once.
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		var client *resock.Client
+		errs := make(chan error, 1)
+		type key struct{}
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+			if ctx.Value(key{}) != "value" || m.Session > 2 {
+				t.Errorf("value %v, session %d", ctx.Value(key{}), m.Session)
+			}
+			<-ctx.Done()
+			if m.Session == 1 {
+				errs <- ctx.Err()
+			}
+		}))
+		go client.Run(context.WithValue(context.Background(), key{}, "value"))
+		rig.OpensWithin(t, client, 1, time.Minute)
+		client.Suspend()
+		began := time.Now()
+		if err := <-errs; err != context.Canceled || time.Since(began) > 5*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		client.Resume()
+		rig.OpensWithin(t, client, 2, time.Minute)
+	})
+}
+
+func TestFault55_AgeUnderAnEcho(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			for c.Push("tick") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxSessionAge(10*time.Second))
+		var tasks sync.WaitGroup
+		echo(t, client, &tasks)
+		go client.Run(context.Background())
+		began := time.Now()
+		rig.OpensWithin(t, client, 30, 6*time.Minute)
+		if took := time.Since(began); took > 5*time.Minute+30*time.Second {
+			t.Errorf("30 sessions of 10 s took %v", took)
+		}
+		rig.ClosesWithin(t, client, 5*time.Second)
+		tasks.Wait()
+	})
+}
+
+func TestFault56_UnreadSubscriptions(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := rig.Bare(t, s.URL, rig.Reach(s))
+		unread := []<-chan resock.Event{
+			rig.Abandon(context.Background(), client, resock.WithoutMessages()),
+			rig.Abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest)),
+			rig.Abandon(context.Background(), client, resock.WithBuffer(0), resock.WithoutMessages()),
+			rig.Abandon(context.Background(), client),
+		}
+		s.Stop()
+		go client.Run(context.Background())
+		time.Sleep(24 * time.Hour)
+		s.Restart()
+		rig.OpensWithin(t, client, 1, time.Minute)
+		rig.ClosesWithin(t, client, 5*time.Second)
+		for i, events := range unread {
+			checker, n := grammar.Checker{Behind: true, Cut: true}, 0
+			for event := range checker.All(t, events) {
+				if n++; n > 64+64 {
+					t.Fatalf("subscriber %d: %d events were kept, the last %+v", i, n, event)
+				}
+			}
+		}
+	})
+}
+
+// A hook that waits for the client, and not for its session, is left behind.
+func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).Echo)
+		var client *resock.Client
+		wrong := true
+		log := new(rig.Log)
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(3*time.Second), resock.WithLogger(slog.New(slog.NewTextHandler(log, nil))),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				if wrong {
+					wrong = false
+					return client.Send(context.Background(), resock.MessageText, []byte("hello"))
+				}
+				return session.Send(ctx, resock.MessageText, []byte("hello"))
+			}))
+		events := grammar.Tee(t, client)
+		go client.Run(context.Background())
+		fail := rig.Await[resock.FailEvent](t, events)
+		if fail.Phase != resock.PhaseSetup || fail.Took > 4*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) || !strings.Contains(fail.Err.Error(), "WithOnOpen") {
+			t.Errorf("%+v", fail)
+		}
+		if !strings.Contains(log.String(), "WithOnOpen") {
+			t.Errorf("the log does not name the hook:\n%s", log)
+		}
+		rig.Await[resock.OpenEvent](t, events)
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+	// Hooks that never return pile up to a limit, and Close is still in time.
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).Echo)
+		var client *resock.Client
+		var calls atomic.Int32
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(time.Second),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error {
+				calls.Add(1)
+				return client.Send(context.Background(), resock.MessageText, []byte("hello"))
+			}))
+		go client.Run(context.Background())
+		time.Sleep(time.Hour)
+		if n := calls.Load(); n != 4 {
+			t.Errorf("%d hooks were left behind", n)
+		}
+		if err := client.Stats().LastErr; !strings.Contains(err.Error(), "have not returned") {
+			t.Error(err)
+		}
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+}
+
+// exits are ways in which a function of the application may fail to return.
+var exits = map[string]func(){
+	"panic":  func() { panic("of the application") },
+	"Goexit": runtime.Goexit,
+}
+
+// A panic in a hook that the client calls on a goroutine of its own ends the program, as
+// everywhere in Go. On the goroutine of Run, and by Goexit, it closes the client.
+func TestFault78_HooksThatDoNotReturn(t *testing.T) {
+	type hook func(do func()) resock.Option
+	onRun := map[string]hook{
+		"handler": func(do func()) resock.Option {
+			return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { do() })
+		},
+		"filter": func(do func()) resock.Option {
+			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
+		},
+		"ping": func(do func()) resock.Option { return rig.OnPing(do) },
+		"pong": func(do func()) resock.Option { return rig.OnPong(do) },
+	}
+	for name, option := range onRun {
+		for how, exit := range exits {
+			t.Run(name+" "+how, func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Handle(func(c *resocktest.Conn) {
+						_ = c.Ping("ping")
+						_ = c.Pong("pong")
+						_ = c.Push("message")
+						<-c.Done()
+					})
+					client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(exit))
+					events := grammar.Tee(t, client)
+					go func() {
+						defer func() { _ = recover() }()
+						_ = client.Run(context.Background())
+						t.Error("Run returned")
+					}()
+					<-client.Done()
+					for range events { // ends
+					}
+					if err := client.Err(); err == nil {
+						t.Error("the client is closed, and does not say why")
+					}
+				})
+			})
+		}
+	}
+	asked := map[string]hook{
+		"endpoint": func(do func()) resock.Option {
+			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+				do()
+				return resock.Endpoint{}, nil
+			})
+		},
+		"OnOpen": func(do func()) resock.Option {
+			return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
+		},
+		"dial limiter": func(do func()) resock.Option {
+			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
+		},
+		"retry policy": func(do func()) resock.Option {
+			return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.Decision{} })
+		},
+		"backoff policy": func(do func()) resock.Option {
+			return resock.WithBackoffPolicy(func() backoff.BackOff { return rig.BackOff(func() time.Duration { do(); return time.Second }) })
+		},
+		"heartbeat message": func(do func()) resock.Option {
+			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { do(); return resock.MessageText, nil })
+		},
+		"network": func(do func()) resock.Option {
+			return resock.WithNetwork(rig.Online(func() bool { do(); return true }))
+		},
+	}
+	for name, option := range asked {
+		t.Run(name+" Goexit", func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(resocktest.Drop(), resocktest.Serve((*resocktest.Conn).Drop), resocktest.Echo())
+				calls := 0
+				client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(func() {
+					if calls++; calls <= 3 {
+						runtime.Goexit()
+					}
+				}))
+				events := grammar.Tee(t, client)
+				go client.Run(context.Background())
+				rig.OpensWithin(t, client, 1, time.Hour)
+				rig.ClosesWithin(t, client, 5*time.Second)
+				for range events { // ends
+				}
+			})
+		})
+	}
+}
+
+// A session in which only the consumer took its time was not stable.
+func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("hello")
+			c.Drop()
+		})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(3))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(0))
+		ran := make(chan error, 1)
+		go func() { ran <- client.Run(context.Background()) }()
+		for range (&grammar.Checker{Cut: true}).All(t, events) {
+			time.Sleep(6 * time.Second)
+		}
+		var gaveUp *resock.GiveUpError
+		if err := <-ran; !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
+			t.Errorf("Run: %v", err)
+		}
+		if opens := client.Stats().Opens; opens != 3 {
+			t.Errorf("%d sessions", opens)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("hello")
+			c.Drop()
+		})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(3),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(6 * time.Second) }))
+		var gaveUp *resock.GiveUpError
+		if err := client.Run(context.Background()); !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			if _, err := c.Read(); err != nil {
+				return
+			}
+			for _, text := range []string{"push 1", "push 2", "answer", "push 3"} {
+				_ = c.Push(text)
+			}
+			<-c.Done()
+		})
+		filtered := 0
+		var kept *resock.Session
+		r := rig.Reaching(t, s,
+			resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool { filtered++; return true }),
+			resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+				kept = session
+				if err := session.Send(ctx, resock.MessageText, []byte("subscribe")); err != nil {
+					return err
+				}
+				for {
+					typ, data, err := session.Receive(ctx)
+					if err != nil || string(data) == "answer" {
+						return err
+					}
+					session.Unread(typ, data)
+					clear(data) // it was copied
+				}
+			}))
+		r.Open()
+		for _, text := range []string{"push 1", "push 2", "push 3"} {
+			r.Message(text)
+		}
+		kept.Unread(resock.MessageText, []byte("too late"))
+		if err := kept.SetHeartbeat(time.Second, time.Second); err == nil {
+			t.Error("SetHeartbeat after OnOpen")
+		}
+		if err := kept.SetIdleTimeout(time.Second); err == nil {
+			t.Error("SetIdleTimeout after OnOpen")
+		}
+		synctest.Wait()
+		if filtered != 3 {
+			t.Errorf("the filter saw %d messages", filtered)
+		}
+		s.Conns()[0].Drop()
+		r.Fail(resock.PhaseRead)
+		r.Open()
+		for _, text := range []string{"push 1", "push 2", "push 3"} {
+			r.Message(text)
+		}
+	})
+}
+
+// A subscription costs no goroutine of its own: of a client that nobody runs or closes
+// it would stay for good.
+func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for range 100 {
+		client, err := resock.New("ws://server.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rig.Abandon(context.Background(), client, resock.WithOverflow(resock.OverflowDropOldest))
+		rig.Abandon(context.Background(), client)
+		client.Messages(context.Background())
+	}
+	if now := runtime.NumGoroutine(); now > before+5 {
+		t.Errorf("%d goroutines, %d before", now, before)
+	}
+}
+
+// checkLossesStay checks that what was lost in one session is not counted in the next.
+func checkLossesStay(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
+		events := client.Subscribe(context.Background(), resock.WithBuffer(5), resock.WithOverflow(resock.OverflowDropOldest))
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 2, time.Minute)
+		synctest.Wait()
+		checker := grammar.Checker{}
+		lost, messages := map[uint64]uint64{}, map[uint64]int{}
+		go func() {
+			time.Sleep(time.Second)
+			_ = client.Close(resock.StatusNormalClosure, "")
+		}()
+		for event := range checker.All(t, events) {
+			if m, ok := event.(resock.MessageEvent); ok {
+				lost[m.Session] += m.Lost
+				messages[m.Session]++
+			}
+		}
+		if lost[2] != 0 || messages[2] != 1 || client.Stats().Dropped < 90 {
+			t.Errorf("%v lost, %v delivered, %d dropped", lost, messages, client.Stats().Dropped)
+		}
+	})
+}
+
+// A handler that sends with its own context holds up nothing: the write that fails
+// ends it.
+func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("question")
+			c.Reset()
+		})
+		var client *resock.Client
+		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
+			_ = client.Send(ctx, resock.MessageText, []byte("answer"))
+		}))
+		events := grammar.Tee(t, client)
+		go client.Run(t.Context())
+		open := rig.Await[resock.OpenEvent](t, events)
+		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
+			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
+		}
+	})
+}
+
+// A handler that overstays blocks the sessions that follow, too.
+func TestHandlerBlocksTheNextSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 2, 1, func(c *resocktest.Conn) {
+			time.Sleep(time.Second)
+			c.Reset()
+		})
+		release := make(chan struct{})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 3, 10*time.Minute)
+		for event := range new(grammar.Checker).All(t, events) {
+			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
+				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+					t.Errorf("%v, want %q", e.Err, want)
+				}
+				break
+			}
+		}
+		began := time.Now()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello")); err != nil {
+			t.Error(err)
+		}
+		if err := client.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "by WithMessageHandler") || time.Since(began) > 10*time.Second {
+			t.Errorf("Flush: %v after %v", err, time.Since(began))
+		}
+		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked < 30*time.Second || stats.Blocked != time.Since(stats.BlockedSince) {
+			t.Errorf("%+v", stats)
+		}
+		close(release)
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+}
+
+// lateTransport delivers its first answer late, whatever the context says.
+type lateTransport struct {
+	base http.RoundTripper
+	late atomic.Bool
+}
+
+func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if l.late.Swap(true) {
+		return l.base.RoundTrip(r)
+	}
+	response, err := l.base.RoundTrip(r.WithContext(context.WithoutCancel(r.Context())))
+	time.Sleep(time.Minute)
+	return response, err
+}
+
+// An attempt that was left behind in the transport does not come to OnOpen, and takes
+// nothing from the session that is open by then.
+func TestLateTransport(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		calls := 0
+		client := rig.Bare(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &lateTransport{base: s.Client().Transport}}),
+			resock.WithOnOpen(func(context.Context, *resock.Session) error { calls++; return nil }))
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 1, time.Minute)
+		time.Sleep(time.Minute)
+		s.Conns()[1].IgnorePings()
+		if err := client.Send(context.Background(), resock.MessageText, []byte("hello"), resock.WithSession(1)); err != nil || calls != 1 {
+			t.Errorf("%v, after %d calls of OnOpen", err, calls)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := client.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Flush without an answer: %v", err)
+		}
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+}
+
+// A filter that returns when its context ends is not left behind, and what it sees is
+// delivered before the session's last event.
+func TestFilterReturnsInTime(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			_ = c.Raw(append(resocktest.Frame(rig.Fin|rig.Text, []byte("1")), resocktest.Frame(rig.Fin|rig.Text, []byte("2"))...))
+			time.Sleep(time.Second)
+			c.Reset()
+		}), resocktest.Echo())
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithFilter(func(ctx context.Context, _ resock.MessageEvent) bool {
+			<-ctx.Done()
+			return true
+		}))
+		events := client.Subscribe(context.Background())
+		go client.Run(context.Background())
+		got := ""
+		for event := range new(grammar.Checker).All(t, events) {
+			switch e := event.(type) {
+			case resock.MessageEvent:
+				got += string(e.Data)
+			case resock.FailEvent:
+				if got != "12" || e.Phase != resock.PhaseWrite {
+					t.Errorf("received %q before %+v", got, e)
+				}
+				_ = client.Close(resock.StatusNormalClosure, "")
+			}
+		}
+	})
+}
+
+// slowLog takes its time for each record.
+type slowLog struct {
+	slog.Handler
+	records *atomic.Int32
+}
+
+func (h slowLog) Handle(context.Context, slog.Record) error {
+	time.Sleep(10 * time.Millisecond)
+	h.records.Add(1)
+	return nil
+}
+
+// Records of many goroutines take turns, and none is dropped.
+func TestSlowLogger(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		records := new(atomic.Int32)
+		log := slog.New(slowLog{slog.NewTextHandler(new(rig.Log), nil), records})
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(log))
+		for range 3 {
+			go client.Messages(context.Background(), resock.WithoutMessages()) // is logged
+		}
+		time.Sleep(time.Second)
+		if n := records.Load(); n != 3 {
+			t.Errorf("%d records, want 3", n)
+		}
+	})
+}
+
+// curiousLog asks the client before each record.
+type curiousLog struct {
+	slog.Handler
+	client *atomic.Pointer[resock.Client]
+}
+
+func (h curiousLog) Enabled(context.Context, slog.Level) bool {
+	if client := h.client.Load(); client != nil {
+		_ = client.Stats()
+	}
+	return true
+}
+
+// No lock is held while a log handler is asked.
+func TestLoggerAsksTheClient(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
+		h := curiousLog{slog.NewTextHandler(new(rig.Log), nil), new(atomic.Pointer[resock.Client])}
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(slog.New(h)))
+		h.client.Store(client)
+		rig.Abandon(context.Background(), client, resock.WithBuffer(0), resock.WithLabel("blocks"))
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 1, time.Minute)
+		time.Sleep(time.Second)
+		if by := client.Stats().BlockedBy; by != "blocks" {
+			t.Errorf("%q blocks", by)
+		}
+		rig.ClosesWithin(t, client, 5*time.Second)
+	})
+}

@@ -1,0 +1,176 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+// cancelTogether lets so many Sends wait, behind a message that stays, and tells how
+// long it takes that all of them have left.
+func cancelTogether(t *testing.T, senders int) time.Duration {
+	client, err := resock.New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Enqueue(resock.MessageText, nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var began, over sync.WaitGroup
+	began.Add(senders)
+	for range senders {
+		over.Go(func() {
+			began.Done()
+			if err := client.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, context.Canceled) || !errors.Is(err, resock.ErrNotSent) {
+				t.Error(err)
+			}
+		})
+	}
+	began.Wait()
+	started := time.Now()
+	cancel()
+	over.Wait()
+	took := time.Since(started)
+	if messages := client.Stats().Queued; messages != 1 {
+		t.Errorf("%d messages are queued", messages)
+	}
+	_ = client.Close(resock.StatusNormalClosure, "")
+	<-client.Done()
+	return took
+}
+
+// comeAndGo lets n subscribers come, and leave together.
+func comeAndGo(t *testing.T, n int) time.Duration {
+	client, err := resock.New("ws://server.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	started := time.Now()
+	var streams []<-chan resock.Event
+	for range n {
+		streams = append(streams, rig.Abandon(ctx, client, resock.WithBuffer(0)))
+	}
+	leave()
+	for _, stream := range streams {
+		<-stream
+	}
+	return time.Since(started)
+}
+
+func TestFault82_ManyAtOnce(t *testing.T) {
+	const many, parts = 16_000, 16
+	for name, together := range map[string]func(*testing.T, int) time.Duration{
+		"Sends": cancelTogether, "subscribers": comeAndGo,
+	} {
+		// The same machine at the same time, and the best of several: only how the time
+		// grows is compared. It would grow by 16 if each looked at all the others.
+		best := func(n int) time.Duration {
+			least := time.Hour
+			for range 5 {
+				least = min(least, together(t, n))
+			}
+			return least
+		}
+		few, all := best(many/parts), best(many)
+		if grew := float64(all) / float64(parts*few); grew > parts/2 {
+			t.Errorf("%d %s take %v, and %d %v: %.1f times as long each", many, name, all, many/parts, few, grew)
+		}
+	}
+}
+
+func TestFault84_AnswerToAnotherSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		first := s.Accept()
+		r.Open()
+		if err := first.Push("question"); err != nil {
+			t.Fatal(err)
+		}
+		question := r.Next().(resock.MessageEvent)
+		first.Drop()
+		r.Fail(resock.PhaseRead)
+		second := s.Accept()
+		r.Open()
+		answer := resock.WithSession(question.Session)
+		if err := r.Send(context.Background(), resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+			t.Errorf("Send: %v", err)
+		}
+		if err := r.Enqueue(resock.MessageText, []byte("answer"), answer); err != resock.ErrSessionOver {
+			t.Errorf("Enqueue: %v", err)
+		}
+		if err := r.Send(context.Background(), resock.MessageText, []byte("other")); err != nil {
+			t.Error(err)
+		}
+		if got := fmt.Sprint(rig.Payloads(second)); got != "[other]" {
+			t.Errorf("session 2 received %s", got)
+		}
+	})
+}
+
+func TestFault89_WhatCounts(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(time.Second, 0),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
+		c := s.Accept()
+		r.Open()
+		if err := r.Send(context.Background(), resock.MessageText, []byte("message")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got := rig.Payloads(c); len(got) < 10 {
+			t.Errorf("received %q", got)
+		}
+		if sent := r.Stats().MessagesOut; sent != 1 {
+			t.Errorf("%d messages are counted, and one was sent", sent)
+		}
+	})
+	checkLossesStay(t)
+}
+
+func TestFault92_CloseWithMessagesQueued(t *testing.T) {
+	for name, first := range map[string]resocktest.Step{
+		"connecting": resocktest.StallUpgrade(),
+		"waiting":    resocktest.Status(503, nil, "later"),
+	} {
+		for _, way := range []string{"Close", "Shutdown"} {
+			t.Run(name+"/"+way, func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Script(first, resocktest.Hold())
+					r := rig.Reaching(t, s)
+					synctest.Wait()
+					queued := r.Queue("queued")
+					began := time.Now()
+					if way == "Close" {
+						_ = r.Close(resock.StatusNormalClosure, "")
+						<-r.Done()
+						if err := <-queued; err != resock.ErrClosed || time.Since(began) > time.Second {
+							t.Errorf("Close: the message %v, after %v", err, time.Since(began))
+						}
+						return
+					}
+					if err := r.Shutdown(context.Background()); err != nil {
+						t.Errorf("Shutdown: %v", err)
+					}
+					if err := <-queued; err != nil {
+						t.Errorf("Shutdown: the message %v", err)
+					}
+					if got := fmt.Sprint(rig.Payloads(s.Accept())); got != "[queued]" {
+						t.Errorf("the server received %s", got)
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,665 @@
+package faults
+
+import (
+	"bytes"
+	"compress/flate"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+func TestFault17_AcceptsThenDrops(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) { c.Drop() })
+		r := rig.Reaching(t, s, resock.WithBackoff(time.Second, time.Minute), resock.WithStableAfter(5*time.Second))
+		longest := time.Duration(0)
+		for session := 1; session <= 40; session++ {
+			r.Open()
+			fail := r.Fail(resock.PhaseRead)
+			if bound := min(time.Minute, time.Second<<min(session-1, 10)); fail.RetryIn > bound {
+				t.Errorf("session %d: retry in %v, above %v", session, fail.RetryIn, bound)
+			}
+			longest = max(longest, fail.RetryIn)
+		}
+		if longest < 30*time.Second {
+			t.Errorf("the longest of 40 delays was %v: the backoff did not grow", longest)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) { c.Drop() })
+		policy := &countingPolicy{BackOff: backoff.NewConstantBackOff(time.Second)}
+		r := rig.Reaching(t, s, resock.WithBackoffPolicy(func() backoff.BackOff { return policy }))
+		for range 10 {
+			r.Open()
+			r.Fail(resock.PhaseRead)
+		}
+		if policy.resets != 0 {
+			t.Errorf("%d resets by sessions that never became stable", policy.resets)
+		}
+	})
+}
+
+type countingPolicy struct {
+	backoff.BackOff
+	resets int
+}
+
+func (p *countingPolicy) Reset() { p.resets++ }
+
+func TestFault18_FINBetweenMessages(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Push("whole")
+			c.Drop()
+		})
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Message("whole")
+		if fail := r.Fail(resock.PhaseRead); !errors.Is(fail.Err, io.EOF) {
+			t.Errorf("%v, want an EOF", fail.Err)
+		}
+	})
+}
+
+// truncations are beginnings of messages.
+func truncations() map[string][]byte {
+	whole := resocktest.Frame(rig.Fin|rig.Binary, bytes.Repeat([]byte("x"), 1000))
+	fragment := resocktest.Frame(rig.Text, []byte("half of "))
+	var deflated bytes.Buffer
+	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
+	_, _ = w.Write(bytes.Repeat([]byte("deflate"), 1000))
+	_ = w.Flush()
+	return map[string][]byte{
+		"in the header":    whole[:1],
+		"after the header": whole[:4],
+		"mid payload":      whole[:512],
+		"mid fragment":     slices.Concat(fragment, resocktest.Frame(rig.Fin, []byte("message"))[:4]),
+		"after a fragment": fragment,
+		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated.Bytes())[:20],
+	}
+}
+
+func TestFault19_FINMidMessage(t *testing.T) {
+	testTruncations(t, (*resocktest.Conn).Drop)
+}
+
+func TestFault20_RST(t *testing.T) {
+	testTruncations(t, (*resocktest.Conn).Reset)
+	t.Run("after a message", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s)
+			c := s.Accept()
+			r.Open()
+			_ = c.Push("whole")
+			r.Message("whole")
+			c.Reset()
+			r.Fail(resock.PhaseRead)
+		})
+	})
+}
+
+func testTruncations(t *testing.T, end func(*resocktest.Conn)) {
+	for name, part := range truncations() {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(rig.Compressed(func(c *resocktest.Conn) {
+					_ = c.Raw(part)
+					end(c)
+				}))
+				r := rig.Reaching(t, s, rig.ReachCompressed(s))
+				for range 2 {
+					r.Open()
+					r.Fail(resock.PhaseRead)
+				}
+			})
+		})
+	}
+}
+
+func TestFault21_BlackHoleIdle(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second))
+		c := s.Accept()
+		r.Open()
+		time.Sleep(time.Hour) // pongs come
+		c.StopReading()
+		c.IgnorePings()
+		silent := time.Now()
+		if fail := r.Fail(resock.PhaseHeartbeat); !errors.Is(fail.Err, resock.ErrHeartbeat) {
+			t.Errorf("%+v, want a heartbeat failure", fail)
+		}
+		if took := time.Since(silent); took > 30*time.Second+time.Millisecond {
+			t.Errorf("found after %v, want interval + timeout", took)
+		}
+	})
+}
+
+func TestFault22_BlackHoleWithSends(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second), resock.WithWriteTimeout(5*time.Second))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		const messages = 300
+		outcomes := make([]<-chan error, messages)
+		for i := range outcomes {
+			outcomes[i] = r.Queue(fmt.Sprintf("%03d %s", i, strings.Repeat("x", 1000)))
+		}
+		if fail := r.Next().(resock.FailEvent); fail.Phase != resock.PhaseWrite {
+			t.Errorf("%+v, want the write timeout", fail)
+		}
+		second := s.Accept()
+		r.Open()
+		synctest.Wait()
+		arrived := map[int]bool{}
+		last := -1
+		for _, message := range second.Received().Messages {
+			var i int
+			_, _ = fmt.Sscanf(string(message.Data), "%d", &i)
+			if i <= last {
+				t.Errorf("message %d after %d", i, last)
+			}
+			last = i
+			arrived[i] = true
+		}
+		counts := map[string]int{}
+		for i, outcome := range outcomes {
+			err := <-outcome
+			switch {
+			case err == nil && !arrived[i]:
+				counts["on the first connection"]++ // handed to the network
+			case err == nil:
+				counts["on the second"]++
+			case errors.Is(err, resock.ErrMaybeSent) && !arrived[i]:
+				counts["maybe"]++
+			default:
+				t.Errorf("message %d: %v, arrived: %t", i, err, arrived[i])
+			}
+		}
+		if counts["maybe"] == 0 || counts["maybe"] > 70 || counts["on the second"] < 100 {
+			t.Errorf("outcomes: %v", counts)
+		}
+	})
+}
+
+func TestFault23_PeerRestarted(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		c.Reset() // what a restarted host answers to our next segment
+		r.Fail(resock.PhaseRead)
+		r.Open()
+	})
+}
+
+func TestFault24_HalfClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		_ = c.HalfClose()
+		r.Fail(resock.PhaseRead)
+		if err := <-r.Queue("after the fail"); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := len(c.Received().Messages); n != 0 {
+			t.Errorf("%d messages on the connection that had failed", n)
+		}
+		if conns := s.Conns(); len(conns) != 2 || len(conns[1].Received().Messages) != 1 {
+			t.Errorf("the message did not come on the second of %d connections", len(conns))
+		}
+		r.Open()
+	})
+}
+
+func TestFault25_NoPongsButData(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(2*time.Second, 3*time.Second))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		for range 1000 {
+			time.Sleep(2500 * time.Millisecond) // after a ping, before the timeout
+			_ = c.Push("data")
+			r.Message("data")
+		}
+		if pings := len(c.Received().Pings); pings < 500 {
+			t.Errorf("%d pings in 1000 silences", pings)
+		}
+	})
+}
+
+func TestFault26_PongBehindASlowFrame(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
+		c := s.Accept()
+		c.IgnorePings() // they would come after the frame
+		r.Open()
+		payload := strings.Repeat("y", 100_000)
+		frame := resocktest.Frame(rig.Fin|rig.Text, []byte(payload))
+		for len(frame) > 0 { // some bytes every two seconds, for minutes
+			part := frame[:min(1000, len(frame))]
+			frame = frame[len(part):]
+			_ = c.Raw(part)
+			time.Sleep(2 * time.Second)
+		}
+		r.Message(payload)
+	})
+}
+
+func TestFault27_SlowConsumer(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
+		c := s.Accept()
+		r.Open()
+		const messages = 2000
+		go func() {
+			for i := range messages {
+				_ = c.Push(fmt.Sprintf("%d %s", i, strings.Repeat("z", 1000)))
+			}
+		}()
+		for i := range messages {
+			if i%100 == 0 {
+				time.Sleep(time.Minute)
+				if i > 0 && i < messages/2 && r.Stats().BlockedSince.IsZero() {
+					t.Error("BlockedSince does not tell")
+				}
+			}
+			message, ok := r.Next().(resock.MessageEvent)
+			if !ok || !strings.HasPrefix(string(message.Data), fmt.Sprintf("%d ", i)) {
+				t.Fatalf("message %d: %.20s", i, message.Data)
+			}
+		}
+	})
+}
+
+func TestFault28_StoppedConsumer(t *testing.T) {
+	for name, opts := range map[string][]resock.SubscribeOption{
+		"buffered":    nil,
+		"unbuffered":  {resock.WithBuffer(0)},
+		"drop oldest": {resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) {
+					for c.Push("more") == nil {
+						time.Sleep(time.Millisecond)
+					}
+				})
+				client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s))...)
+				if err != nil {
+					t.Fatal(err)
+				}
+				events := client.Subscribe(context.Background(), opts...)
+				done := make(chan error, 1)
+				go func() { done <- client.Run(context.Background()) }()
+				time.Sleep(time.Minute)
+				started := time.Now()
+				_ = client.Close(resock.StatusNormalClosure, "")
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if took := time.Since(started); took > time.Second {
+					t.Errorf("closing took %v", took)
+				}
+				for range (&grammar.Checker{Cut: true}).All(t, events) { // what was delivered, and the end
+				}
+			})
+		})
+	}
+}
+
+func TestFault29_ServerDoesNotRead(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(10*time.Second), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		large := make(chan error, 1)
+		go func() {
+			large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		}()
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		started := time.Now()
+		if err := r.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a Send that waits: %v", err)
+		}
+		if took := time.Since(started); took != time.Second {
+			t.Errorf("its context was honoured after %v", took)
+		}
+		if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("the Send that was being written: %v", err)
+		}
+		if took := time.Since(started); took > 10*time.Second+time.Millisecond {
+			t.Errorf("the write timeout took %v", took)
+		}
+		r.Fail(resock.PhaseWrite)
+	})
+}
+
+func TestFault30_PingDuringABlockedWrite(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		sent := make(chan error, 1)
+		go func() {
+			sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
+		}()
+		for range 30 {
+			_ = c.Ping("are you there?")
+			time.Sleep(time.Second)
+		}
+		c.StartReading()
+		if err := <-sent; err != nil {
+			t.Errorf("a write that was blocked for 30 s while pings came: %v", err)
+		}
+		if n := len(s.Conns()); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		synctest.Wait()
+		if n := len(c.Received().Pongs); n != 30 {
+			t.Errorf("%d pongs, want 30", n)
+		}
+	})
+}
+
+func TestFault31_PingFlood(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		c.StopReading()
+		before := rig.Heap()
+		pings := bytes.Repeat(resocktest.Frame(rig.Fin|9, bytes.Repeat([]byte("p"), 125)), 100)
+		for range 500 {
+			_ = c.Raw(pings)
+		}
+		synctest.Wait()
+		if grown := rig.Heap() - before; grown > 1<<20 {
+			t.Errorf("50,000 pings that nobody reads an answer to cost %d KiB", grown>>10)
+		}
+	})
+}
+
+// violation starts a session in which the server sends raw bytes, and expects a
+// protocol failure with the code and a close frame with it.
+func violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
+	t.Helper()
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, opts...)
+		c := s.Accept()
+		r.Open()
+		_ = c.Raw(raw)
+		fail := r.Fail(resock.PhaseProtocol)
+		var protocol *resock.ProtocolError
+		if !errors.As(fail.Err, &protocol) || protocol.Code != code {
+			t.Errorf("%v, want a ProtocolError with code %d", fail.Err, code)
+		}
+		<-c.Done()
+		if closed := c.Received().Close; closed == nil || closed.Code != code {
+			t.Errorf("the server got the close frame %+v, want code %d", closed, code)
+		}
+	})
+}
+
+func TestFault32_BadFrames(t *testing.T) {
+	for name, raw := range map[string][]byte{
+		"fragmented ping":     resocktest.Frame(9, nil),
+		"long ping":           resocktest.Frame(rig.Fin|9, make([]byte, 126)),
+		"RSV1":                resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, []byte("x")),
+		"RSV2":                resocktest.Frame(rig.Fin|0x20|rig.Text, []byte("x")),
+		"RSV3 on a ping":      resocktest.Frame(rig.Fin|0x10|9, nil),
+		"opcode 3":            resocktest.Frame(rig.Fin|3, nil),
+		"opcode 15":           resocktest.Frame(rig.Fin|15, nil),
+		"lone continuation":   resocktest.Frame(rig.Fin, []byte("x")),
+		"two messages in one": slices.Concat(resocktest.Frame(rig.Text, []byte("x")), resocktest.Frame(rig.Fin|rig.Text, []byte("y"))),
+	} {
+		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
+	}
+}
+
+func TestFault33_EndlessContinuations(t *testing.T) {
+	empty := bytes.Repeat(resocktest.Frame(0, nil), 1000)
+	violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
+}
+
+func TestFault34_HugeLengths(t *testing.T) {
+	header := func(length uint64) []byte {
+		return binary.BigEndian.AppendUint64([]byte{rig.Fin | rig.Binary, 127}, length)
+	}
+	before := rig.Heap()
+	violation(t, resock.StatusProtocolError, header(1<<63))
+	violation(t, websocket.StatusMessageTooBig, header(1<<40))
+	violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
+	if grown := rig.Heap() - before; grown > 1<<20 {
+		t.Errorf("headers alone cost %d KiB", grown>>10)
+	}
+}
+
+func TestFault35_Oversized(t *testing.T) {
+	large := make([]byte, 1001)
+	limit := resock.WithReadLimit(1000)
+	t.Run("one frame", func(t *testing.T) {
+		violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
+	})
+	t.Run("fragments", func(t *testing.T) {
+		violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
+	})
+	t.Run("poison loop", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) { _ = c.PushBinary(large) })
+			r := rig.Reaching(t, s, limit)
+			for session := 1; session <= 5; session++ {
+				r.Open()
+				fail := r.Fail(resock.PhaseProtocol)
+				if slow := fail.RetryIn >= 50*time.Millisecond; session > 1 && session < 5 && !slow {
+					t.Errorf("session %d: retry in %v, want it slow", session, fail.RetryIn)
+				}
+				if last := fail.Next == resock.StateClosed; last != (session == 5) {
+					t.Errorf("session %d: next is %v", session, fail.Next)
+				}
+			}
+			<-r.Done()
+			var gaveUp *resock.GiveUpError
+			if !errors.As(r.Err(), &gaveUp) || gaveUp.Rule != "poison loop" || gaveUp.Attempts != 5 {
+				t.Errorf("%v, want to give up the poison loop", r.Err())
+			}
+		})
+	})
+}
+
+func TestFault36_CompressionBomb(t *testing.T) {
+	bomb := resocktest.Frame(rig.Fin|rig.RSV1|2, rig.Deflate(make([]byte, 100<<20), false))
+	t.Run("off by default", func(t *testing.T) { violation(t, resock.StatusProtocolError, bomb) })
+	for name, tt := range map[string]struct {
+		raw     []byte
+		message string // delivered, if any
+	}{
+		"bomb":        {bomb, ""},
+		"final block": {resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, rig.Deflate([]byte("hello"), true)), "hello"},
+		"garbage":     {resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, bytes.Repeat([]byte{0xff}, 20)), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(rig.Compressed(func(c *resocktest.Conn) { _ = c.Raw(tt.raw) }))
+				before := rig.Heap()
+				r := rig.Reaching(t, s, rig.ReachCompressed(s))
+				r.Open()
+				if tt.message != "" {
+					r.Message(tt.message)
+					return
+				}
+				r.Fail(resock.PhaseProtocol)
+				if grown := rig.Heap() - before; grown > 8<<20 {
+					t.Errorf("it cost %d KiB", grown>>10)
+				}
+			})
+		})
+	}
+}
+
+func TestFault37_BadText(t *testing.T) {
+	masked := []byte{rig.Fin | rig.Text, 0x80 | 2, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2}
+	closing := func(reason string) []byte { return append([]byte{0x03, 0xe8}, reason...) }
+	for name, tt := range map[string]struct {
+		code resock.StatusCode
+		raw  []byte
+	}{
+		"text":             {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xffb"))},
+		"unfinished text":  {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xe2\x82"))},
+		"across fragments": {1007, slices.Concat(resocktest.Frame(rig.Text, []byte("a\xe2\x82")), resocktest.Frame(rig.Fin, []byte("b")))},
+		"mid frame":        {1007, resocktest.Frame(rig.Fin|rig.Text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
+		"mid fragment":     {1007, resocktest.Frame(rig.Text, []byte("a\xff"+strings.Repeat("b", 5000)))[:10]},
+		"close reason":     {1007, resocktest.Frame(rig.Fin|8, closing("a\xff"))},
+		"masked":           {1002, masked},
+	} {
+		t.Run(name, func(t *testing.T) { violation(t, tt.code, tt.raw) })
+	}
+}
+
+func TestFault38_CloseCodes(t *testing.T) {
+	for _, code := range []resock.StatusCode{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
+		t.Run(fmt.Sprint(int(code)), func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s)
+				c := s.Accept()
+				r.Open()
+				_ = c.Close(code, "because")
+				e := r.Closed(code, "because", true)
+				spread := 1
+				switch code {
+				case 1012, 1013:
+					spread = 2
+				case 1008:
+					spread = 5
+				}
+				if e.Next != resock.StateWaiting || e.RetryIn > time.Duration(spread)*20*time.Millisecond || code == 1008 && e.RetryIn < 50*time.Millisecond {
+					t.Errorf("%+v", e)
+				}
+				<-c.Done()
+				if echo := c.Received().Close; echo == nil || echo.Code != code {
+					t.Errorf("the server got the close frame %+v", echo)
+				}
+			})
+		})
+	}
+	t.Run("empty", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s)
+			c := s.Accept()
+			r.Open()
+			_ = c.Raw(resocktest.Frame(rig.Fin|8, nil))
+			r.Closed(websocket.StatusNoStatusRcvd, "", true)
+		})
+	})
+}
+
+func TestFault39_IllegalClose(t *testing.T) {
+	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
+		})
+	}
+	t.Run("one byte", func(t *testing.T) {
+		violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
+	})
+}
+
+func TestFault40_DataAndCloseTogether(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		_ = c.Raw(slices.Concat(
+			resocktest.Frame(rig.Fin|rig.Text, []byte("first")),
+			resocktest.Frame(rig.Text, []byte("sec")), resocktest.Frame(rig.Fin, []byte("ond")),
+			resocktest.Frame(rig.Fin|8, []byte("\x03\xe8bye")),
+			resocktest.Frame(rig.Fin|rig.Text, []byte("after the close")),
+		))
+		r.Message("first")
+		r.Message("second")
+		r.Closed(1000, "bye", true)
+	})
+}
+
+// The application's hook decides which pings are answered, may keep their payload,
+// and may take its time.
+func TestOnPingReceived(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var seen [][]byte
+		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+			HTTPClient: s.Client(),
+			OnPingReceived: func(_ context.Context, payload []byte) bool {
+				seen = append(seen, payload)
+				time.Sleep(6 * time.Second)
+				return string(payload) != "no"
+			},
+		}))
+		c := s.Accept()
+		r.Open()
+		for _, payload := range []string{"one", "no", "two"} {
+			_ = c.Ping(payload)
+		}
+		_ = c.Push("still here")
+		r.Message("still here")
+		synctest.Wait()
+		var pongs []string
+		for _, pong := range c.Received().Pongs {
+			pongs = append(pongs, string(pong.Payload))
+		}
+		if got, asked := fmt.Sprint(pongs), fmt.Sprintf("%s", seen); got != "[one two]" || asked != "[one no two]" {
+			t.Errorf("pongs %v after pings %s", got, asked)
+		}
+	})
+}
+
+// The context of a hook ends with the connection: a hook that waits for a consumer
+// which has left does not outlast the close timeout.
+func TestHookWaitsForItsContext(t *testing.T) {
+	for _, ping := range []bool{true, false} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			entered := make(chan struct{}, 1)
+			wait := func(ctx context.Context, _ []byte) {
+				entered <- struct{}{}
+				select {
+				case <-ctx.Done():
+				case <-time.After(time.Hour):
+					t.Error("the context of the hook has not ended")
+				}
+			}
+			r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{
+				HTTPClient:     s.Client(),
+				OnPingReceived: func(ctx context.Context, payload []byte) bool { wait(ctx, payload); return true },
+				OnPongReceived: wait,
+			}))
+			c := s.Accept()
+			r.Open()
+			if ping {
+				_ = c.Ping("")
+			} else {
+				_ = c.Pong("")
+			}
+			<-entered
+		})
+	}
+}
