@@ -71,18 +71,9 @@ func TestMainJob(t *testing.T) {
 	})
 }
 
-func newVirtualClient(t *testing.T, s *resocktest.Server) *resock.Client {
-	t.Helper()
-	client, err := resock.New(s.URL, rig.Reach(s))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return client
-}
-
 func TestRunTwice(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newVirtualClient(t, s)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		go client.Run(t.Context())
 		if err := client.WaitOpen(t.Context()); err != nil {
 			t.Fatal(err)
@@ -98,7 +89,7 @@ func TestRunTwice(t *testing.T) {
 
 func TestCloseBeforeRun(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newVirtualClient(t, s)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := grammar.Tee(t, client)
 		outcome := make(chan error, 1)
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithResult(func(err error) { outcome <- err })); err != nil {
@@ -129,7 +120,7 @@ func TestCloseBeforeRun(t *testing.T) {
 
 func TestCancel(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := newVirtualClient(t, s)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- client.Run(ctx) }()
@@ -151,7 +142,7 @@ func TestCancel(t *testing.T) {
 func TestWaitOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
-		client := newVirtualClient(t, s)
+		client := rig.Bare(t, s.URL, rig.Reach(s))
 		go client.Run(t.Context())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -192,7 +183,7 @@ func TestSuspendIdle(t *testing.T) {
 		}
 		began := time.Now()
 		twice(r.Resume)
-		if open := rig.Next[resock.OpenEvent](r); open.Attempt != 1 {
+		if open := r.Open(); open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
 		rig.Within(t, began, 0, 0)
@@ -227,7 +218,7 @@ func TestSuspendConnecting(t *testing.T) {
 				hang = false
 				began = time.Now()
 				twice(client.Resume)
-				if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 || open.Session != 1 {
+				if open := client.Open(); open.Attempt != 1 || open.Session != 1 {
 					t.Errorf("%+v", open)
 				}
 				rig.Within(t, began, 0, 0)
@@ -239,7 +230,7 @@ func TestSuspendConnecting(t *testing.T) {
 func TestSuspendOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, "ws://a/", rig.Reach(s))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		s.Accept()
 		client.Resume() // no-op
 		client.Is(resock.StateOpen)
@@ -254,7 +245,7 @@ func TestSuspendOpen(t *testing.T) {
 		client.Is(resock.StateSuspended)
 		began := time.Now()
 		twice(client.Resume)
-		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
+		if open := client.Open(); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
 			t.Errorf("%+v", open)
 		}
 		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
@@ -320,14 +311,14 @@ func TestSuspendOffline(t *testing.T) {
 			t.Error("dialed without a network")
 		}
 		network.Set(true)
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 	})
 }
 
 func TestSuspendClosed(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, "ws://a/", rig.Reach(s))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		client.Suspend()
 		rig.Next[resock.CloseEvent](client)
 		client.Is(resock.StateSuspended)

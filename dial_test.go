@@ -17,7 +17,6 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
-	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
@@ -75,7 +74,7 @@ func TestStaleToken(t *testing.T) {
 		if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
 			t.Errorf("%+v", fail)
 		}
-		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 2 {
+		if open := client.Open(); open.Session != 1 || open.Attempt != 2 {
 			t.Errorf("%+v", open)
 		}
 		if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
@@ -114,7 +113,7 @@ func TestFailoverAndBack(t *testing.T) {
 		}))
 		from := func(host string) {
 			t.Helper()
-			if open := rig.Next[resock.OpenEvent](client); open.URL != "ws://"+host+"/" {
+			if open := client.Open(); open.URL != "ws://"+host+"/" {
 				t.Errorf("open at %s, want %s", open.URL, host)
 			}
 		}
@@ -162,7 +161,7 @@ func TestEndpointError(t *testing.T) {
 				t.Errorf("a secret in %v", fail.Err)
 			}
 		}
-		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 4 {
+		if open := client.Open(); open.Attempt != 4 {
 			t.Errorf("%+v", open)
 		}
 		if len(s.Attempts()) != 1 {
@@ -271,7 +270,7 @@ func TestDialLimiter(t *testing.T) {
 		}
 		<-g.asked
 		g.tokens <- nil
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 
 		// A second client shares it, and is freed from it by Close and Suspend.
 		other := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
@@ -315,10 +314,8 @@ func TestCompressionWithCoder(t *testing.T) {
 					}
 				}))
 				defer server.Close()
-				client := rig.Bare(t, webSocketURL(server), resock.WithCompression(ours))
-				events := grammar.Tee(t, client)
-				go client.Run(t.Context())
-				rig.Await[resock.OpenEvent](t, events)
+				client := rig.Start(t, webSocketURL(server), resock.WithCompression(ours))
+				client.Open()
 				random := rand.New(rand.NewPCG(1, 2))
 				for _, size := range []int{0, 1, 100, 511, 512, 513, 5000, 32768, 40_000, 70_000, 500_000} {
 					text := strings.Repeat("word ", size/5+1)[:size]
@@ -330,7 +327,7 @@ func TestCompressionWithCoder(t *testing.T) {
 						if err := client.Send(t.Context(), typ, data); err != nil {
 							t.Fatal(err)
 						}
-						if m := rig.Await[resock.MessageEvent](t, events); m.Type != typ || !slices.Equal(m.Data, data) {
+						if m := rig.Next[resock.MessageEvent](client); m.Type != typ || !slices.Equal(m.Data, data) {
 							t.Errorf("%d bytes: got %d bytes of type %v", size, len(m.Data), m.Type)
 						}
 					}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/resock/resock"
-	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
@@ -21,26 +20,24 @@ import (
 func TestSetHeartbeat(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		sessions := 0
-		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
 				if sessions++; sessions == 1 {
 					return session.SetHeartbeat(10*time.Second, time.Second)
 				}
 				return nil
 			}))
-		events := grammar.Tee(t, client)
-		go client.Run(context.Background())
-		rig.Await[resock.OpenEvent](t, events)
+		client.Open()
 		time.Sleep(time.Minute)
 		first := s.Conns()[0]
 		if pings := len(first.Received().Pings); pings < 5 || pings > 8 {
 			t.Errorf("%d pings in a minute, one every 10 s is wanted", pings)
 		}
 		first.IgnorePings()
-		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) {
+		if fail := client.Fail(resock.PhaseHeartbeat); !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v", fail)
 		}
-		rig.Await[resock.OpenEvent](t, events)
+		client.Open()
 		time.Sleep(time.Minute)
 		if pings := len(s.Conns()[1].Received().Pings); pings > 0 {
 			t.Errorf("%d pings in the next session", pings)
@@ -50,12 +47,10 @@ func TestSetHeartbeat(t *testing.T) {
 
 func TestSetIdleTimeout(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
+		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
 			resock.WithOnOpen(func(_ context.Context, session *resock.Session) error { return session.SetIdleTimeout(time.Minute) }))
-		events := grammar.Tee(t, client)
-		go client.Run(context.Background())
-		open := rig.Await[resock.OpenEvent](t, events)
-		fail := rig.Await[resock.FailEvent](t, events)
+		open := client.Open()
+		fail := client.Fail(resock.PhaseHeartbeat)
 		if idle := fail.Time.Sub(open.Time); idle != time.Minute || !errors.Is(fail.Err, resock.ErrHeartbeat) {
 			t.Errorf("%+v, after %v", fail, idle)
 		}
@@ -179,7 +174,7 @@ func TestRegistration(t *testing.T) {
 		for session := uint64(1); session <= 3; session++ {
 			r.Is(resock.StateConnecting) // inside OnOpen
 			enqueue("during")
-			if open := rig.Next[resock.OpenEvent](r); open.Session != session {
+			if open := r.Open(); open.Session != session {
 				t.Errorf("%+v", open)
 			}
 			for _, want := range []string{"one", "two", "three"} {
@@ -233,7 +228,7 @@ func TestOnOpenError(t *testing.T) {
 				t.Errorf("next %v in %v", fail.Next, fail.RetryIn)
 			}
 		}
-		if open := rig.Next[resock.OpenEvent](client); open.Session != 1 || open.Attempt != 7 {
+		if open := client.Open(); open.Session != 1 || open.Attempt != 7 {
 			t.Errorf("%+v", open)
 		}
 		if stats := client.Stats(); stats.Opens != 1 || stats.Attempts != 7 || stats.Fails != 6 {
@@ -327,7 +322,7 @@ func TestRegistrationComesFirst(t *testing.T) {
 				time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 				c.Drop()
 			})
-			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+			client, err := resock.New(s.URL, rig.QuickOptions(rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
 				if err := session.Send(ctx, resock.MessageText, fmt.Append(nil, "register ", session.ID())); err != nil {
 					return err
 				}

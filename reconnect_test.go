@@ -664,11 +664,11 @@ func TestAttemptErrAfterSuspend(t *testing.T) {
 		}))
 		rig.Next[resock.FailEvent](client)
 		s.Restart()
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		client.Suspend()
 		rig.Next[resock.CloseEvent](client)
 		client.Resume()
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		if last.Err != nil || last.Session != 1 {
 			t.Errorf("told %+v, want session 1 and no error", last)
 		}
@@ -783,7 +783,7 @@ func TestOfflineFromTheStart(t *testing.T) {
 		}
 		began := time.Now()
 		network.Set(true)
-		if open := rig.Next[resock.OpenEvent](client); open.Attempt != 1 {
+		if open := client.Open(); open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
 		rig.Within(t, began, 0, 500*time.Millisecond)
@@ -838,12 +838,12 @@ func TestLoopbackNeedsNoNetwork(t *testing.T) {
 				network := rig.Offline()
 				client := rig.Start(t, "ws://"+host+":8080/", rig.Reach(s), resock.WithNetwork(network))
 				began := time.Now()
-				rig.Next[resock.OpenEvent](client)
+				client.Open()
 				network.Set(false)
 				client.Quiet(time.Minute)
 				client.Reconnect()
 				rig.Next[resock.CloseEvent](client)
-				rig.Next[resock.OpenEvent](client)
+				client.Open()
 				rig.Within(t, began, time.Minute, time.Minute)
 			})
 		})

@@ -249,7 +249,7 @@ func TestMaxSessionAge(t *testing.T) {
 			}))
 		ages := make(map[time.Duration]bool)
 		for session := uint64(1); session <= 5; session++ {
-			if open := rig.Next[resock.OpenEvent](client); open.Session != session || open.Attempt != 1 {
+			if open := client.Open(); open.Session != session || open.Attempt != 1 {
 				t.Errorf("%+v", open)
 			}
 			event := rig.Next[resock.CloseEvent](client)
@@ -273,7 +273,7 @@ func TestNetworkLostWhileOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Minute, 5*time.Second))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		client.Quiet(time.Minute - time.Second)
 		s.Accept().StopReading()
 		began := time.Now()
@@ -286,7 +286,7 @@ func TestNetworkLostWhileOpen(t *testing.T) {
 		client.Quiet(time.Minute)
 		began = time.Now()
 		network.Set(true)
-		if open := rig.Next[resock.OpenEvent](client); open.Session != 2 || open.Attempt != 1 {
+		if open := client.Open(); open.Session != 2 || open.Attempt != 1 {
 			t.Errorf("%+v", open)
 		}
 		rig.Within(t, began, 0, 500*time.Millisecond)
@@ -309,7 +309,7 @@ func TestProbe(t *testing.T) {
 				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 					network := new(rig.Network)
 					client := rig.Start(t, "ws://a/", append(heartbeat, rig.Reach(s), resock.WithNetwork(network))...)
-					rig.Next[resock.OpenEvent](client)
+					client.Open()
 					client.Quiet(after)
 					s.Accept().StopReading()
 					began := time.Now()
@@ -331,7 +331,7 @@ func TestProbeFlapping(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(time.Hour, 10*time.Second))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		s.Accept().StopReading()
 		began := time.Now()
 		for range 10 {
@@ -354,7 +354,7 @@ func TestProbeBesideBeats(t *testing.T) {
 		network := new(rig.Network)
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		for range 100 {
 			network.Set(true)
 			client.Quiet(time.Second)
@@ -370,7 +370,7 @@ func TestProbeHealthy(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
-		rig.Next[resock.OpenEvent](client)
+		client.Open()
 		for range 20 {
 			out := client.Stats().BytesOut
 			network.Set(true)

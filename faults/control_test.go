@@ -296,7 +296,7 @@ func TestFault50_CancelAnywhere(t *testing.T) {
 				resocktest.Serve(func(c *resocktest.Conn) { c.StopReading() }),
 				resocktest.Echo(),
 			)
-			client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s),
+			client, err := resock.New(s.URL, rig.QuickOptions(rig.Reach(s),
 				resock.WithDialTimeout(20*time.Millisecond),
 				resock.WithWriteTimeout(20*time.Millisecond),
 				resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {

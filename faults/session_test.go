@@ -302,7 +302,7 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 						time.Sleep(time.Millisecond)
 					}
 				})
-				client, err := resock.New(s.URL, append(rig.QuickOptions(), rig.Reach(s))...)
+				client, err := resock.New(s.URL, rig.QuickOptions(rig.Reach(s))...)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -131,12 +131,7 @@ func TestFault73_BothClose(t *testing.T) {
 	const takes = 100 * time.Millisecond
 	for _, early := range []time.Duration{0, takes / 2, takes, takes + takes/2} { // of ours, before the server's
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			dial := s.Client().Transport.(*http.Transport).DialContext
-			slow := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-				conn, err := dial(ctx, network, address)
-				return slowConn{conn, takes}, err
-			}}}
-			r := rig.Reaching(t, s, resock.WithHTTPClient(slow))
+			r := rig.Reaching(t, s, rig.ReachBy(s, func(conn net.Conn) net.Conn { return slowConn{conn, takes} }))
 			c := s.Accept()
 			r.Open()
 			_ = r.Close(resock.StatusNormalClosure, "ours")
