@@ -3,12 +3,16 @@ package trials
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
 )
 
@@ -188,4 +192,103 @@ func TestAllocsHeartbeat(t *testing.T) {
 	})
 	openClient(t, server, resock.WithHeartbeat(2*time.Millisecond, time.Minute))
 	allocations(t, 0, times, func() { <-beaten })
+}
+
+// openClient returns a client with an open session, and what reads and checks the
+// events that follow its OpenEvent, from a buffer of 256. The client ends with the
+// test, without waiting long for a server that does not listen.
+func openClient(tb testing.TB, url string, opts ...resock.Option) (client *resock.Client, next func() resock.Event) {
+	tb.Helper()
+	client, err := resock.New(url, append(opts, resock.WithCloseTimeout(50*time.Millisecond))...)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx, resock.WithBuffer(256))
+	go client.Run(ctx)
+	checker := &grammar.Checker{Cut: true}
+	tb.Cleanup(func() {
+		_ = client.Close(resock.StatusNormalClosure, "")
+		for range checker.All(tb, events) {
+		}
+	})
+	next = func() resock.Event {
+		event := <-events
+		if err := checker.Event(event); err != nil {
+			tb.Fatal(err)
+		}
+		return event
+	}
+	if event, ok := next().(resock.OpenEvent); !ok {
+		tb.Fatal("not open:", event)
+	}
+	return client, next
+}
+
+// rawServer returns the URL of a server that does the opening handshake by hand
+// and leaves the connection to serve. It ends with the test.
+func rawServer(tb testing.TB, serve func(net.Conn, *bufio.Reader)) string {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		request, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		_, _ = conn.Write(rig.Upgraded(request))
+		serve(conn, in)
+	}()
+	tb.Cleanup(func() {
+		_ = listener.Close()
+		<-done
+	})
+	return "ws://" + listener.Addr().String()
+}
+
+// flood serves messages of one size, as fast as they are taken, once the client
+// has said something.
+func flood(size int) func(net.Conn, *bufio.Reader) {
+	frame := binaryFrame(size)
+	var chunk []byte
+	for len(chunk) < 256<<10 {
+		chunk = append(chunk, frame...)
+	}
+	return func(conn net.Conn, in *bufio.Reader) {
+		if _, err := in.ReadByte(); err != nil {
+			return
+		}
+		for {
+			if _, err := conn.Write(chunk); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// discard reads until the client leaves.
+func discard(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) }
+
+// binaryFrame returns a frame from a server.
+func binaryFrame(size int) []byte {
+	frame := []byte{0x82}
+	switch {
+	case size < 126:
+		frame = append(frame, byte(size))
+	case size <= 0xFFFF:
+		frame = binary.BigEndian.AppendUint16(append(frame, 126), uint16(size))
+	default:
+		frame = binary.BigEndian.AppendUint64(append(frame, 127), uint64(size))
+	}
+	return append(frame, make([]byte, size)...)
 }

@@ -2,159 +2,180 @@ package trials
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/resock/resock"
-	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/internal/rig"
 )
 
-// BenchmarkReceive compares the channel of a subscriber with a bare read loop
-// on the same stream. The module in benchmarks compares more, with the server in
-// a process of its own.
-func BenchmarkReceive(b *testing.B) {
+// BenchmarkIn is the way of a message from the connection to the application. Neither
+// it nor BenchmarkOut has a network or a server: they measure the client's own work, so
+// that benchstat can compare two versions of it. The module in benchmarks compares it
+// with other clients.
+func BenchmarkIn(b *testing.B) {
 	for _, size := range []int{16, 128, 1 << 10, 16 << 10} {
-		b.Run(fmt.Sprintf("channel/%d", size), func(b *testing.B) { receiveEvents(b, size) })
-		b.Run(fmt.Sprintf("coder/%d", size), func(b *testing.B) { receiveBare(b, size) })
+		b.Run(fmt.Sprintf("handler/%d", size), func(b *testing.B) {
+			left, done := b.N, make(chan struct{})
+			benchmarkIn(b, size, func(*resock.Client) { <-done }, resock.WithMessageHandler(
+				func(context.Context, resock.MessageEvent) {
+					if left--; left == 0 {
+						close(done)
+					}
+				}))
+		})
+		b.Run(fmt.Sprintf("channel/%d", size), func(b *testing.B) {
+			benchmarkIn(b, size, func(client *resock.Client) {
+				events := client.Subscribe(b.Context(), resock.WithBuffer(256))
+				<-events // Open
+				for range b.N {
+					<-events
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("messages/%d", size), func(b *testing.B) { benchmarkMessages(b, size) })
+		b.Run(fmt.Sprintf("borrowed/%d", size), func(b *testing.B) { benchmarkMessages(b, size, resock.WithBorrowedData()) })
 	}
 }
 
-func receiveEvents(b *testing.B, size int) {
-	client, next := openClient(b, rawServer(b, flood(size)))
-	if err := client.Send(b.Context(), resock.MessageText, []byte("go")); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(size))
-	b.ReportAllocs()
-	for b.Loop() {
-		if message, ok := next().(resock.MessageEvent); !ok || len(message.Data) != size {
-			b.Fatal("not a whole message")
-		}
-	}
-}
-
-func receiveBare(b *testing.B, size int) {
-	ctx := context.Background() // one that can end costs twice the time
-	conn, _, err := websocket.Dial(ctx, rawServer(b, flood(size)), nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer conn.CloseNow()
-	if err := conn.Write(ctx, websocket.MessageText, []byte("go")); err != nil {
-		b.Fatal(err)
-	}
-	b.SetBytes(int64(size))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, data, err := conn.Read(ctx); err != nil || len(data) != size {
-			b.Fatal("not a whole message", err)
-		}
-	}
-}
-
-// openClient returns a client with an open session, and what reads and checks the
-// events that follow its OpenEvent, from a buffer of 256. The client ends with the
-// test, without waiting long for a server that does not listen.
-func openClient(tb testing.TB, url string, opts ...resock.Option) (client *resock.Client, next func() resock.Event) {
-	tb.Helper()
-	client, err := resock.New(url, append(opts, resock.WithCloseTimeout(50*time.Millisecond))...)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	ctx := context.Background()
-	events := client.Subscribe(ctx, resock.WithBuffer(256))
-	go client.Run(ctx)
-	checker := &grammar.Checker{Cut: true}
-	tb.Cleanup(func() {
-		_ = client.Close(resock.StatusNormalClosure, "")
-		for range checker.All(tb, events) {
-		}
-	})
-	next = func() resock.Event {
-		event := <-events
-		if err := checker.Event(event); err != nil {
-			tb.Fatal(err)
-		}
-		return event
-	}
-	if event, ok := next().(resock.OpenEvent); !ok {
-		tb.Fatal("not open:", event)
-	}
-	return client, next
-}
-
-// rawServer returns the URL of a server that does the opening handshake by hand
-// and leaves the connection to serve. It ends with the test.
-func rawServer(tb testing.TB, serve func(net.Conn, *bufio.Reader)) string {
-	tb.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		in := bufio.NewReader(conn)
-		request, err := http.ReadRequest(in)
-		if err != nil {
-			return
-		}
-		_, _ = conn.Write(rig.Upgraded(request))
-		serve(conn, in)
-	}()
-	tb.Cleanup(func() {
-		_ = listener.Close()
-		<-done
-	})
-	return "ws://" + listener.Addr().String()
-}
-
-// flood serves messages of one size, as fast as they are taken, once the client
-// has said something.
-func flood(size int) func(net.Conn, *bufio.Reader) {
-	frame := binaryFrame(size)
-	var chunk []byte
-	for len(chunk) < 256<<10 {
-		chunk = append(chunk, frame...)
-	}
-	return func(conn net.Conn, in *bufio.Reader) {
-		if _, err := in.ReadByte(); err != nil {
-			return
-		}
-		for {
-			if _, err := conn.Write(chunk); err != nil {
+func benchmarkMessages(b *testing.B, size int, opts ...resock.SubscribeOption) {
+	benchmarkIn(b, size, func(client *resock.Client) {
+		left := b.N
+		for range client.Messages(b.Context(), opts...) {
+			if left--; left <= 0 {
 				return
 			}
 		}
+	})
+}
+
+func benchmarkIn(b *testing.B, size int, receive func(*resock.Client), opts ...resock.Option) {
+	conn := newLoopConn(size)
+	client := runOver(b, conn, opts...)
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	b.ResetTimer()
+	close(conn.flood)
+	receive(client)
+	b.StopTimer()
+}
+
+// BenchmarkOut is the way of a message from the application to the connection.
+func BenchmarkOut(b *testing.B) {
+	for _, size := range []int{128, 16 << 10} {
+		data := make([]byte, size)
+		b.Run(fmt.Sprintf("send/%d", size), func(b *testing.B) {
+			client := runOver(b, newLoopConn(0))
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if err := client.Send(ctx, resock.MessageBinary, data); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(fmt.Sprintf("enqueue/%d", size), func(b *testing.B) {
+			client := runOver(b, newLoopConn(0))
+			b.ReportAllocs()
+			for b.Loop() {
+				err := client.Enqueue(resock.MessageBinary, data)
+				for errors.Is(err, resock.ErrQueueFull) {
+					runtime.Gosched()
+					err = client.Enqueue(resock.MessageBinary, data)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 
-// discard reads until the client leaves.
-func discard(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) }
-
-// binaryFrame returns a frame from a server.
-func binaryFrame(size int) []byte {
-	frame := []byte{0x82}
-	switch {
-	case size < 126:
-		frame = append(frame, byte(size))
-	case size <= 0xFFFF:
-		frame = binary.BigEndian.AppendUint16(append(frame, 126), uint16(size))
-	default:
-		frame = binary.BigEndian.AppendUint64(append(frame, 127), uint64(size))
+// runOver returns a client that is open over conn.
+func runOver(b *testing.B, conn net.Conn, opts ...resock.Option) *resock.Client {
+	b.Helper()
+	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+	opts = append(opts, resock.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}}),
+		resock.WithCloseTimeout(time.Millisecond))
+	client, err := resock.New("ws://memory.test", opts...)
+	if err != nil {
+		b.Fatal(err)
 	}
-	return append(frame, make([]byte, size)...)
+	go client.Run(context.Background())
+	b.Cleanup(func() {
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+	})
+	if err := client.WaitOpen(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	return client
 }
+
+// loopConn is the end of a connection whose server upgrades it, sends the same frames
+// for ever once flood is closed, and ignores what it gets.
+type loopConn struct {
+	flood  chan struct{}
+	closed chan struct{}
+	once   sync.Once
+	answer chan []byte
+
+	request []byte // nil once it is answered
+	frames  []byte
+	at      int
+}
+
+func newLoopConn(size int) *loopConn {
+	c := &loopConn{flood: make(chan struct{}), closed: make(chan struct{}), answer: make(chan []byte, 1), request: []byte{}}
+	for len(c.frames) < 256<<10 {
+		c.frames = append(c.frames, binaryFrame(size)...)
+	}
+	return c
+}
+
+func (c *loopConn) Write(p []byte) (int, error) {
+	if c.request == nil {
+		return len(p), nil
+	}
+	c.request = append(c.request, p...)
+	if request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(c.request))); err == nil {
+		c.answer <- rig.Upgraded(request)
+		c.request = nil
+	}
+	return len(p), nil
+}
+
+func (c *loopConn) Read(p []byte) (int, error) {
+	select {
+	case <-c.closed:
+		return 0, net.ErrClosed
+	case answer := <-c.answer:
+		return copy(p, answer), nil
+	case <-c.flood:
+	}
+	n := copy(p, c.frames[c.at:])
+	if c.at += n; c.at == len(c.frames) {
+		c.at = 0
+	}
+	return n, nil
+}
+
+func (c *loopConn) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return nil
+}
+
+func (c *loopConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *loopConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *loopConn) SetDeadline(time.Time) error      { return os.ErrNoDeadline }
+func (c *loopConn) SetReadDeadline(time.Time) error  { return os.ErrNoDeadline }
+func (c *loopConn) SetWriteDeadline(time.Time) error { return os.ErrNoDeadline }
