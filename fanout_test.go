@@ -632,9 +632,12 @@ func TestDropOldestGivesBlocksBack(t *testing.T) {
 		if held := len(st.bundle.blocks); held > 10 {
 			t.Fatalf("%d blocks are held after %d messages", held, n)
 		}
+		if n%500 >= 2 {
+			continue // a look takes its time
+		}
 		waiting := &st.bundle.messages
 		for i := range waiting.Len() {
-			if want := number(n + 1 - waiting.Len() + i); n%500 < 2 && !bytes.Equal(waiting.At(i).Data, want) {
+			if want := number(n + 1 - waiting.Len() + i); !bytes.Equal(waiting.At(i).Data, want) {
 				t.Fatalf("after %d messages: the %dth that waits is overwritten", n, i)
 			}
 		}

@@ -27,7 +27,7 @@ var chaosSeeds = flag.Int("chaos", 150, "seeds that TestChaos tries")
 // per message, and an end within the close timeout after which nothing runs.
 func TestChaos(t *testing.T) {
 	for seed := range *chaosSeeds {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) { chaos(t, s, uint64(seed)) })
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) { runChaos(t, s, uint64(seed)) })
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
@@ -49,179 +49,206 @@ func (d *dice) roll(n int) int {
 // pause sleeps for up to most.
 func (d *dice) pause(most time.Duration) { time.Sleep(time.Duration(d.roll(int(most)))) }
 
-func chaos(t *testing.T, s *resocktest.Server, seed uint64) {
-	const closeTimeout = time.Second
+// chaosCloseTimeout is the close timeout of its client.
+const chaosCloseTimeout = time.Second
+
+// chaos is one client, and all that goes on with it.
+type chaos struct {
+	*dice
+	t      *testing.T
+	client *resock.Client
+	stopAt time.Time
+	tasks  sync.WaitGroup
+
+	queued, settled atomic.Int64
+}
+
+func runChaos(t *testing.T, s *resocktest.Server, seed uint64) {
 	d := &dice{r: rand.New(rand.NewPCG(seed, 1))}
 	s.Script(arrivals(d)...)
+	c := &chaos{dice: d, t: t, client: rig.Bare(t, s.URL, append(chaosOptions(d), rig.Reach(s))...)}
+	c.subscribe(false)
+	c.stopAt = time.Now().Add(5 * time.Second)
+	c.tasks.Go(c.enqueue)
+	for range 3 {
+		c.tasks.Go(c.send)
+	}
+	c.tasks.Go(c.control)
+	c.run()
+	c.tasks.Wait()
+	if queued, settled := c.queued.Load(), c.settled.Load(); queued != settled {
+		t.Errorf("%d messages queued, %d outcomes", queued, settled)
+	}
+	if stats := c.client.Stats(); stats.Queued != 0 || stats.QueuedBytes != 0 || !stats.BlockedSince.IsZero() {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// chaosOptions are short times, and options that a client may have or not.
+func chaosOptions(d *dice) []resock.Option {
 	opts := []resock.Option{
-		rig.Reach(s),
 		resock.WithBackoff(50*time.Millisecond, 500*time.Millisecond),
 		resock.WithStableAfter(time.Second),
 		resock.WithHeartbeat(300*time.Millisecond, 300*time.Millisecond),
 		resock.WithWriteTimeout(400 * time.Millisecond),
 		resock.WithDialTimeout(300 * time.Millisecond),
-		resock.WithCloseTimeout(closeTimeout),
+		resock.WithCloseTimeout(chaosCloseTimeout),
 		resock.WithReadLimit(2000),
 		resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			return resock.Decision{Action: resock.ActionRetry, Rule: resock.DefaultRetryPolicy(f).Rule}
 		}),
 	}
-	if d.roll(3) == 0 {
-		opts = append(opts, resock.WithMaxSessionAge(time.Second))
-	}
-	if d.roll(3) == 0 {
-		opts = append(opts, resock.WithIdleTimeout(700*time.Millisecond))
-	}
-	if d.roll(3) == 0 {
-		opts = append(opts, resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }))
-	}
-	if d.roll(4) == 0 {
-		opts = append(opts, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { d.pause(time.Millisecond) }))
-	}
-	if d.roll(2) == 0 {
-		opts = append(opts, resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
-			switch d.roll(4) {
-			case 0:
-				_ = s.Send(ctx, resock.MessageText, []byte("hello"))
-				_, _, err := s.Receive(ctx)
-				return err
-			case 1:
-				d.pause(100 * time.Millisecond)
-			case 2:
-				return errors.New("not now")
-			}
-			return s.Send(ctx, resock.MessageText, []byte("hello"))
-		}))
-	}
-	if d.roll(3) == 0 {
-		opts = append(opts, resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+	for _, maybe := range []struct {
+		oneIn  int
+		option resock.Option
+	}{
+		{3, resock.WithMaxSessionAge(time.Second)},
+		{3, resock.WithIdleTimeout(700 * time.Millisecond)},
+		{3, resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") })},
+		{4, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { d.pause(time.Millisecond) })},
+		{2, resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error { return chaosOnOpen(ctx, d, s) })},
+		{3, resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
 			if d.roll(5) == 0 {
 				<-ctx.Done()
 			}
 			return resock.Endpoint{}, ctx.Err()
-		}))
+		})},
+	} {
+		if d.roll(maybe.oneIn) == 0 {
+			opts = append(opts, maybe.option)
+		}
 	}
-	client := rig.Bare(t, s.URL, opts...)
+	return opts
+}
 
+func chaosOnOpen(ctx context.Context, d *dice, s *resock.Session) error {
+	switch d.roll(4) {
+	case 0:
+		_ = s.Send(ctx, resock.MessageText, []byte("hello"))
+		_, _, err := s.Receive(ctx)
+		return err
+	case 1:
+		d.pause(100 * time.Millisecond)
+	case 2:
+		return errors.New("not now")
+	}
+	return s.Send(ctx, resock.MessageText, []byte("hello"))
+}
+
+// subscribe adds a consumer, which may be slow, stop reading, or leave.
+func (c *chaos) subscribe(late bool) {
+	ctx, leave := context.WithCancel(context.Background())
+	leaves := c.roll(3) == 0
+	checker := &grammar.Checker{Late: late, Cut: true}
+	var opts []resock.SubscribeOption
+	if c.roll(2) == 0 {
+		opts = append(opts, resock.WithBuffer(c.roll(4)))
+	}
+	if c.roll(3) == 0 {
+		opts = append(opts, resock.WithOverflow(resock.OverflowDropOldest))
+	}
+	if c.roll(4) == 0 {
+		opts = append(opts, resock.WithoutMessages())
+	}
+	events := c.client.Subscribe(ctx, opts...)
+	stops := c.roll(6) == 0
+	c.tasks.Go(func() {
+		defer leave()
+		for range checker.All(c.t, events) {
+			if c.roll(10) == 0 {
+				c.pause(50 * time.Millisecond)
+			}
+			if stops && c.roll(20) == 0 {
+				<-c.client.Done() // reads no more
+			}
+			if leaves && c.roll(20) == 0 {
+				leave()
+			}
+		}
+	})
+}
+
+// enqueue queues messages, and checks that each has one outcome at most.
+func (c *chaos) enqueue() {
+	for time.Now().Before(c.stopAt) {
+		var once atomic.Bool
+		err := c.client.Enqueue(resock.MessageBinary, make([]byte, c.roll(3000)), resock.WithTTL(time.Duration(1+c.roll(int(time.Second)))),
+			resock.WithResult(func(error) {
+				if once.Swap(true) {
+					c.t.Error("two outcomes")
+				}
+				c.settled.Add(1)
+			}))
+		if err == nil {
+			c.queued.Add(1)
+		}
+		c.pause(20 * time.Millisecond)
+	}
+}
+
+// send sends messages, and checks that it returns in time.
+func (c *chaos) send() {
+	for time.Now().Before(c.stopAt) {
+		limit := time.Duration(1 + c.roll(int(300*time.Millisecond)))
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		started := time.Now()
+		err := c.client.Send(ctx, resock.MessageText, make([]byte, c.roll(3000)))
+		// Its context, or one flush; and a drainer settles only after the flush.
+		if took := time.Since(started); took > limit+900*time.Millisecond {
+			c.t.Errorf("Send took %v with a context of %v: %v", took, limit, err)
+		}
+		cancel()
+		if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
+			c.t.Errorf("Send: %v", err)
+		}
+		c.pause(20 * time.Millisecond)
+	}
+}
+
+// control calls the other methods.
+func (c *chaos) control() {
+	for time.Now().Before(c.stopAt) {
+		c.pause(100 * time.Millisecond)
+		switch c.roll(6) {
+		case 0:
+			c.client.Suspend()
+			c.pause(30 * time.Millisecond)
+			c.client.Resume()
+		case 1:
+			c.client.Resume()
+		case 2, 3:
+			c.client.Reconnect()
+		case 4:
+			c.subscribe(true)
+		case 5:
+			c.client.Stats()
+		}
+	}
+}
+
+// run calls Run, ends it after some time, and checks how it ends.
+func (c *chaos) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	var running sync.WaitGroup
-	subscribe := func(late bool) {
-		ctx, leave := context.WithCancel(context.Background())
-		leaves := d.roll(3) == 0
-		checker := &grammar.Checker{Late: late, Cut: true}
-		var opts []resock.SubscribeOption
-		if d.roll(2) == 0 {
-			opts = append(opts, resock.WithBuffer(d.roll(4)))
-		}
-		if d.roll(3) == 0 {
-			opts = append(opts, resock.WithOverflow(resock.OverflowDropOldest))
-		}
-		if d.roll(4) == 0 {
-			opts = append(opts, resock.WithoutMessages())
-		}
-		events := client.Subscribe(ctx, opts...)
-		stops := d.roll(6) == 0
-		running.Go(func() {
-			defer leave()
-			for range checker.All(t, events) {
-				if d.roll(10) == 0 {
-					d.pause(50 * time.Millisecond)
-				}
-				if stops && d.roll(20) == 0 {
-					<-client.Done() // reads no more
-				}
-				if leaves && d.roll(20) == 0 {
-					leave()
-				}
-			}
-		})
-	}
-	subscribe(false)
-
-	var queued, settled atomic.Int64
-	stopAt := time.Now().Add(5 * time.Second)
-	running.Go(func() {
-		for time.Now().Before(stopAt) {
-			var once atomic.Bool
-			err := client.Enqueue(resock.MessageBinary, make([]byte, d.roll(3000)), resock.WithTTL(time.Duration(1+d.roll(int(time.Second)))),
-				resock.WithResult(func(error) {
-					if once.Swap(true) {
-						t.Error("two outcomes")
-					}
-					settled.Add(1)
-				}))
-			if err == nil {
-				queued.Add(1)
-			}
-			d.pause(20 * time.Millisecond)
-		}
-	})
-	for range 3 {
-		running.Go(func() {
-			for time.Now().Before(stopAt) {
-				limit := time.Duration(1 + d.roll(int(300*time.Millisecond)))
-				ctx, cancel := context.WithTimeout(context.Background(), limit)
-				started := time.Now()
-				err := client.Send(ctx, resock.MessageText, make([]byte, d.roll(3000)))
-				// Its context, or one flush; and a drainer settles only after the flush.
-				if took := time.Since(started); took > limit+900*time.Millisecond {
-					t.Errorf("Send took %v with a context of %v: %v", took, limit, err)
-				}
-				cancel()
-				if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
-					t.Errorf("Send: %v", err)
-				}
-				d.pause(20 * time.Millisecond)
-			}
-		})
-	}
-	running.Go(func() {
-		for time.Now().Before(stopAt) {
-			d.pause(100 * time.Millisecond)
-			switch d.roll(6) {
-			case 0:
-				client.Suspend()
-				d.pause(30 * time.Millisecond)
-				client.Resume()
-			case 1:
-				client.Resume()
-			case 2, 3:
-				client.Reconnect()
-			case 4:
-				subscribe(true)
-			case 5:
-				client.Stats()
-			}
-		}
-	})
-
 	done := make(chan error, 1)
 	go func() {
-		d.pause(10 * time.Millisecond)
-		done <- client.Run(ctx)
+		c.pause(10 * time.Millisecond)
+		done <- c.client.Run(ctx)
 	}()
-	d.pause(5 * time.Second)
+	c.pause(5 * time.Second)
 	began := time.Now()
-	canceled := d.roll(2) == 0
+	canceled := c.roll(2) == 0
 	if canceled {
 		cancel()
 	} else {
-		client.Close(resock.StatusNormalClosure, "bye")
+		c.client.Close(resock.StatusNormalClosure, "bye")
 	}
 	err := <-done
-	if took := time.Since(began); took > closeTimeout+20*time.Millisecond {
-		t.Errorf("closing took %v", took)
+	if took := time.Since(began); took > chaosCloseTimeout+20*time.Millisecond {
+		c.t.Errorf("closing took %v", took)
 	}
 	if canceled != errors.Is(err, context.Canceled) || !canceled && err != nil {
-		t.Errorf("Run returned %v; canceled: %v", err, canceled)
-	}
-	running.Wait()
-	if queued.Load() != settled.Load() {
-		t.Errorf("%d messages queued, %d outcomes", queued.Load(), settled.Load())
-	}
-	if stats := client.Stats(); stats.Queued != 0 || stats.QueuedBytes != 0 || !stats.BlockedSince.IsZero() {
-		t.Errorf("%+v", stats)
+		c.t.Errorf("Run returned %v; canceled: %v", err, canceled)
 	}
 }
 

@@ -138,16 +138,6 @@ func Listen(t *testing.T, handle func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// Raw is a step that upgrades the connection, leaves the bytes to serve, and closes
-// the connection then.
-func Raw(serve func(conn net.Conn)) resocktest.Step {
-	return resocktest.Answer(func(conn net.Conn, request *http.Request) {
-		if _, err := conn.Write(Upgraded(request)); err == nil {
-			serve(conn)
-		}
-	})
-}
-
 // LateUpgrade is a step that upgrades the connection after some time, reads nothing,
 // and drops it after some more.
 func LateUpgrade(after, life time.Duration) resocktest.Step {
