@@ -255,8 +255,8 @@ func (f *fanout) message(event MessageEvent, life *lifetime) {
 	}
 }
 
-// catchUp waits until no subscriber that slows the connection has a backlog, or the
-// session ends.
+// catchUp waits until no messages wait for a subscriber that slows the connection, or
+// the session ends. Other events do not keep the client from reading: it answers pings.
 func (f *fanout) catchUp(life *lifetime) {
 	if f.behind.Load() == 0 {
 		return
@@ -264,7 +264,7 @@ func (f *fanout) catchUp(life *lifetime) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for s := f.first; s != nil; {
-		for s.slows() && s.pumping && !s.left() && !f.aborted() && !life.has(stageEnding) {
+		for s.slows() && s.owes() && !s.left() && !f.aborted() && !life.has(stageEnding) {
 			s.wait(nil, nil, s.untilPumped(), life.until(stageEnding))
 		}
 		next := s.next
@@ -291,7 +291,7 @@ func (f *fanout) finish() {
 		if s.forget != nil {
 			s.forget()
 		}
-		if pumped := s.untilPumped(); pumped != nil && s.stream == nil {
+		for pumped := s.untilPumped(); pumped != nil && s.stream == nil; pumped = s.untilPumped() {
 			f.mu.Unlock()
 			<-pumped
 			f.mu.Lock()

@@ -542,7 +542,7 @@ func TestCatchUpEnds(t *testing.T) {
 				f := newFanout()
 				ctx, leave := context.WithCancel(t.Context())
 				f.subscribe(ctx, subscription{messages: true})
-				push(f, OpenEvent{})
+				push(f, OpenEvent{}, said("x"))
 				life := new(lifetime)
 				var reader sync.WaitGroup
 				reader.Go(func() { f.catchUp(life) })
@@ -560,6 +560,31 @@ func TestCatchUpEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Events that are no messages keep nobody from reading on, be it that none has been
+// taken, or that the messages between them have.
+func TestCatchUpWaitsForMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFanout()
+		stream := f.subscribe(t.Context(), subscription{messages: true})
+		push(f, OpenEvent{})
+		f.catchUp(new(lifetime))
+
+		push(f, said(""), FailEvent{}, OpenEvent{})
+		var reader sync.WaitGroup
+		reader.Go(func() { f.catchUp(new(lifetime)) })
+		for _, event := range []string{"open", ""} {
+			synctest.Wait()
+			if !isBlocked(f) {
+				t.Fatalf("not blocked before %q was taken", event)
+			}
+			wantHeard(t, heard(<-stream), event)
+		}
+		reader.Wait()
+		wantHeard(t, heard(<-stream, <-stream), "fail", "open")
+		f.finish()
+	})
 }
 
 func TestBlockedBy(t *testing.T) {

@@ -19,14 +19,15 @@ type subscriber struct {
 
 	ch      chan Event
 	backlog ring.Ring[Event]
-	pumping bool          // there is a backlog, which a goroutine moves into ch
-	pumped  chan struct{} // closed when the backlog is gone; nil if nobody waits for that
+	pumped  chan struct{} // closed when the backlog is gone, or has no message any more; nil if nobody waits
 	parked  int           // bytes of messages in the backlog
 	rare    int           // other events in the backlog
 
 	lost     uint64 // messages of session lostIn that were dropped, for its next one to tell
 	lostIn   uint64 // the session that lost counts for
 	leftOut  uint64 // messages of sessions that were left out, for the next message to tell
+	pumping  bool   // there is a backlog, which a goroutine moves into ch
+	offers   bool   // that goroutine has taken a message off the backlog
 	waiting  bool   // delivery waits for the consumer
 	ended    bool   // nothing more is delivered
 	finished bool   // the subscriber is off the list, and ch closed
@@ -234,7 +235,8 @@ func (s *subscriber) cut(from, n int, messages uint64) {
 // shift takes the oldest event off the backlog.
 func (s *subscriber) shift() Event {
 	event := s.backlog.PopFront()
-	if m, ok := event.(MessageEvent); ok {
+	m, ok := event.(MessageEvent)
+	if s.offers = ok; ok {
 		s.parked -= len(m.Data)
 	} else {
 		s.rare--
@@ -266,9 +268,25 @@ func (s *subscriber) pump() {
 		delivered := s.offer(event)
 		f.mu.Lock()
 		s.ended = s.ended || !delivered
+		if s.offers = false; !s.owes() {
+			s.tell()
+		}
 	}
 	s.caughtUp()
 	s.settle()
+}
+
+// owes reports whether messages wait for s; mu is held.
+func (s *subscriber) owes() bool {
+	return s.pumping && (s.stream != nil || s.offers || s.backlog.Len() > s.rare)
+}
+
+// tell wakes those who wait for the backlog; mu is held.
+func (s *subscriber) tell() {
+	if s.pumped != nil {
+		close(s.pumped)
+		s.pumped = nil
+	}
 }
 
 // caughtUp notes that the backlog is gone; mu is held.
@@ -277,10 +295,7 @@ func (s *subscriber) caughtUp() {
 		s.fanout.behind.Add(-1)
 	}
 	s.pumping = false
-	if s.pumped != nil {
-		close(s.pumped)
-		s.pumped = nil
-	}
+	s.tell()
 }
 
 // offer delivers event however long the consumer takes, and reports false if the consumer
