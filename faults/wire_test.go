@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -241,4 +242,67 @@ func TestFault76_LargeMessageGoes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What follows the first response are frames: the H of the second one is a close frame's
+// first fragment.
+func TestFault93_SecondResponse(t *testing.T) {
+	receive := func(ctx context.Context, session *resock.Session) error {
+		_, _, err := session.Receive(ctx)
+		return err
+	}
+	for name, pieces := range map[string]func(response []byte) [][]byte{
+		"in one segment": func(response []byte) [][]byte { return [][]byte{slices.Concat(response, response)} },
+		"later":          func(response []byte) [][]byte { return [][]byte{response, response} },
+		"byte by byte": func(response []byte) [][]byte {
+			return slices.Collect(slices.Chunk(slices.Concat(response, response), 1))
+		},
+	} {
+		for hook, opts := range map[string][]resock.Option{
+			"without OnOpen":          nil,
+			"OnOpen does not receive": {resock.WithOnOpen(func(context.Context, *resock.Session) error { return nil })},
+			"OnOpen receives":         {resock.WithOnOpen(receive)},
+		} {
+			t.Run(name+", "+hook, func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					sent := make(chan []byte, 1)
+					s.Script(resocktest.Answer(func(conn net.Conn, request *http.Request) {
+						for _, piece := range pieces(rig.Upgraded(request)) {
+							_, _ = conn.Write(piece)
+							time.Sleep(time.Millisecond)
+						}
+						frames, _ := io.ReadAll(conn)
+						sent <- frames
+					}))
+					r := rig.Reaching(t, s, opts...)
+					if hook != "OnOpen receives" {
+						r.Open()
+					}
+					fail := r.Fail(resock.PhaseProtocol)
+					var protocol *resock.ProtocolError
+					if !errors.As(fail.Err, &protocol) || protocol.Code != resock.StatusProtocolError {
+						t.Errorf("%v, want a ProtocolError with code 1002", fail.Err)
+					}
+					if fail.Next != resock.StateWaiting || fail.Took > time.Second {
+						t.Errorf("%+v, want it soon, and a retry", fail)
+					}
+					if frames := <-sent; closeCode(frames) != resock.StatusProtocolError {
+						t.Errorf("the server got % x, want a close frame with code 1002", frames)
+					}
+					if in := r.Stats().MessagesIn; in != 0 {
+						t.Errorf("%d messages", in)
+					}
+				})
+			})
+		}
+	}
+}
+
+// closeCode returns the code of the one close frame of a client that is all of raw, or 0.
+func closeCode(raw []byte) resock.StatusCode {
+	const mask = 0x80
+	if len(raw) < 8 || raw[0] != rig.Fin|8 || int(raw[1]) != mask|len(raw)-6 {
+		return 0
+	}
+	return resock.StatusCode(binary.BigEndian.Uint16([]byte{raw[6] ^ raw[2], raw[7] ^ raw[3]}))
 }
