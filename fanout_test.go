@@ -571,7 +571,7 @@ func TestCatchUpWaitsForMessages(t *testing.T) {
 		push(f, OpenEvent{})
 		f.catchUp(new(lifetime))
 
-		push(f, said(""), FailEvent{}, OpenEvent{})
+		push(f, said(""), CloseEvent{}, OpenEvent{})
 		var reader sync.WaitGroup
 		reader.Go(func() { f.catchUp(new(lifetime)) })
 		for _, event := range []string{"open", ""} {
@@ -582,7 +582,7 @@ func TestCatchUpWaitsForMessages(t *testing.T) {
 			wantHeard(t, heard(<-stream), event)
 		}
 		reader.Wait()
-		wantHeard(t, heard(<-stream, <-stream), "fail", "open")
+		wantHeard(t, heard(<-stream, <-stream), "close", "open")
 		f.finish()
 	})
 }
