@@ -58,7 +58,7 @@ func TestSchedules(t *testing.T) {
 func runSchedule(t *testing.T, seed uint64) {
 	plan := newPlan(seed)
 	explain := func() string {
-		return fmt.Sprintf("seed %d: go test -run 'TestSchedules$' -resock.seed=%d -count=100 ./trials\n%v", seed, seed, plan)
+		return fmt.Sprintf("seed %d: go test ./trials -run 'TestSchedules$' -resock.seed=%d -count=100\n%v", seed, seed, plan)
 	}
 	// This timer is of the real time: it is not made in the bubble.
 	watchdog := time.AfterFunc(time.Minute, func() { panic("the schedule hangs: " + explain()) })
