@@ -122,7 +122,7 @@ func newClient(config config) *Client {
 	c.outbox.counters = &c.counters
 	c.hooks.abort, c.hooks.log = c.events.abort, config.log
 	c.outbox.hooks = &c.hooks
-	c.outbox.limiter = config.pace
+	c.outbox.limiter = config.sendLimiter
 	c.outbox.idle.L = &c.outbox.mu
 	return c
 }

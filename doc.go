@@ -61,9 +61,12 @@
 //   - Events other than messages never block delivery. A subscriber that leaves more
 //     than 64 of them unread, beyond its buffer, misses whole attempts, oldest first;
 //     the numbers in the events show the gap.
-//   - While delivery is blocked on an open session, heartbeats are still sent. Silence
-//     does not count against the server then, but on Linux and macOS the operating
-//     system detects a dead connection. [Stats] tells for how long delivery was blocked,
+//   - While delivery is blocked on an open session nothing is read: a ping of the server
+//     gets its pong, and a close frame is seen, only when the subscriber reads on. A
+//     server that insists on pongs may cut the connection before that; a larger buffer
+//     or [OverflowDropOldest] keeps it.
+//   - Heartbeats are still sent then. Silence does not count against the server, but on
+//     Linux and macOS the operating system detects a dead connection. [Stats] tells for how long delivery was blocked,
 //     and by whom.
 //   - The client stops waiting for a handler or filter that has not returned 1 s after
 //     the end of its session, and reconnects. It abandons a hook likewise, 1 s after the
@@ -93,8 +96,8 @@
 // not a single byte arrives within the next 10 s ([WithHeartbeat]). For servers that
 // expect a heartbeat message of their own there is [WithHeartbeatMessage]; if the server
 // promises regular traffic, [WithIdleTimeout] holds it to that. Only time spent waiting
-// for the network counts as silence, so a slow subscriber never makes a healthy
-// connection fail. [Session.SetHeartbeat] and [Session.SetIdleTimeout] are for servers
+// for the network counts as silence, so the client never takes a server for dead
+// because of a slow subscriber. [Session.SetHeartbeat] and [Session.SetIdleTimeout] are for servers
 // that announce these intervals.
 //
 // # Reconnecting

@@ -51,7 +51,7 @@ var (
 
 // OptionError says that an option, or an argument, cannot work.
 type OptionError struct {
-	Option string // such as "WithHeartbeat"
+	Option string // such as "WithHeartbeat"; or the method, such as "Send"
 	Value  any    // what was passed
 	Reason string // why it cannot work
 }

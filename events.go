@@ -67,7 +67,8 @@ type Overflow int
 
 const (
 	// OverflowBlock makes delivery wait for the subscriber, which puts backpressure on
-	// the connection, for as long as the session lasts. It is the default.
+	// the connection, for as long as the session lasts: nothing is read meanwhile, pings
+	// of the server included. It is the default.
 	OverflowBlock Overflow = iota
 
 	// OverflowDropOldest drops the oldest buffered message, and counts it in the Lost

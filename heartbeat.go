@@ -96,8 +96,9 @@ func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
 	return now >= p.pingAt(since)
 }
 
-// busyAt is when to ping while delivery is blocked, though nobody reads the pong: the
-// server must not miss the client, and the write shows whether the line is dead.
+// busyAt is when to ping while delivery is blocked, though nobody reads the pong, nor
+// answers the server's own pings: a server that counts any frame as life keeps the
+// client, and the write shows whether the line is dead.
 func (p *pulse) busyAt() time.Duration { return max(p.began, p.beatAt) + p.interval }
 
 // pingAt is when a silence that began at since calls for a ping: when it has lasted for

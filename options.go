@@ -15,18 +15,17 @@ import (
 	"github.com/coder/websocket"
 )
 
-// settings are what the options set and the client keeps as it is. An option is a field
-// here, a default if it has one, a function, its rules, and a row in the README; the tests
-// of everyOption keep them together.
+// settings are what the options set and the client keeps as it is. CONTRIBUTING.md says
+// what belongs to an option besides its field here.
 type settings struct {
-	endpoint func(context.Context, Attempt) (Endpoint, error)
-	onOpen   func(context.Context, *Session) error
-	filters  []func(context.Context, MessageEvent) bool
-	handler  func(context.Context, MessageEvent)
-	network  Network
-	limiter  interface{ Wait(context.Context) error }
-	pace     interface{ Wait(context.Context) error } // of messages
-	log      *slog.Logger
+	endpoint    func(context.Context, Attempt) (Endpoint, error)
+	onOpen      func(context.Context, *Session) error
+	filters     []func(context.Context, MessageEvent) bool
+	handler     func(context.Context, MessageEvent)
+	network     Network
+	dialLimiter interface{ Wait(context.Context) error }
+	sendLimiter interface{ Wait(context.Context) error }
+	log         *slog.Logger
 
 	dialTimeout  time.Duration
 	writeTimeout time.Duration
@@ -214,8 +213,8 @@ func WithDialTimeout(d time.Duration) Option {
 // beat: a [FailEvent] in [PhaseHeartbeat] with [ErrHeartbeat].
 //
 // Any byte is a sign of life, and a ping is skipped when bytes arrived within the
-// interval. Silence counts only while the client waits for the socket, so a slow
-// consumer never kills a healthy connection. Behind a proxy that cuts idle
+// interval. Silence counts only while the client waits for the socket, so the client
+// never takes a server for dead because of a slow consumer. Behind a proxy that cuts idle
 // connections the interval must be below the limit of the proxy.
 //
 // Defaults to 15 s and 10 s. An interval of zero disables the heartbeat; any other
@@ -227,7 +226,8 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 
 // WithHeartbeatMessage makes the heartbeat send what beat returns, such as a payload
 // that the server asks for, in place of a ping. It is sent every interval of
-// [WithHeartbeat], which must not be zero, whatever was received. With it, a
+// [WithHeartbeat], which must not be zero, whatever was received; the first one at a
+// random time within the first interval. With it, a
 // heartbeat timeout of zero means that no answer is expected.
 //
 // beat is called on a goroutine of its own and must not block. Its data is copied. A
@@ -394,7 +394,7 @@ func WithMaxSessionAge(d time.Duration) Option {
 // after the wait. An error of l fails the attempt in [PhaseEndpoint]. If Wait waits
 // for the client itself, no session opens. Defaults to none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
-	return notNil("WithDialLimiter", l == nil, func(g *given) { g.limiter = l })
+	return notNil("WithDialLimiter", l == nil, func(g *given) { g.dialLimiter = l })
 }
 
 // WithSendLimiter makes every message wait for l, which may be shared by many
@@ -408,7 +408,7 @@ func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 // again. Wait must return when its context ends. Any other error of l fails the
 // message, with an [ErrNotSent] that wraps it. Defaults to none.
 func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
-	return notNil("WithSendLimiter", l == nil, func(g *given) { g.pace = l })
+	return notNil("WithSendLimiter", l == nil, func(g *given) { g.sendLimiter = l })
 }
 
 // WithNetwork asks n before each attempt whether there is a network. While there is

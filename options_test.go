@@ -262,6 +262,28 @@ func TestEveryDefaultIsTold(t *testing.T) {
 	}
 }
 
+// The README lists the options that zero disables: those whose first number may be zero.
+func TestZeroDisables(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(readme), "\nZero disables ")
+	list, _, _ = strings.Cut(list, ".")
+	for name, option := range everyOption {
+		typ := reflect.TypeOf(option)
+		if !isNumber(typ.In(0)) || typ == reflect.TypeOf(WithCompression) {
+			continue
+		}
+		args := usable(typ)
+		args[0] = reflect.Zero(typ.In(0))
+		disables := newError(makeOption(option, args)) == nil
+		if listed := strings.Contains(list, "`"+name+"`"); listed != disables {
+			t.Errorf("%s takes zero: %t; is in the README as one that zero disables: %t", name, disables, listed)
+		}
+	}
+}
+
 // No number and no duration may be negative, and nothing nil but what is the default.
 func TestEveryOptionIsChecked(t *testing.T) {
 	for name, option := range everyOption {

@@ -264,7 +264,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	c := l.c
 	last, downtime := c.lastSession()
 	attempt := Attempt{N: l.failures + 1, Session: last, Downtime: downtime, Err: l.lastErr}
-	if limiter := c.config.limiter; limiter != nil {
+	if limiter := c.config.dialLimiter; limiter != nil {
 		ctx, cancel := context.WithCancel(l.ctx)
 		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) {
 			if err := limiter.Wait(ctx); err != nil {

@@ -62,7 +62,7 @@ func (c *Client) Enqueue(typ MessageType, data []byte, opts ...SendOption) error
 }
 
 // checkMessage rejects what cannot be a message, or what the server would answer with a
-// close (RFC 6455, section 8.1).
+// close (RFC 6455, section 8.1). Messages of the heartbeat come here too.
 func checkMessage(method string, typ MessageType, data []byte) error {
 	if typ != MessageText && typ != MessageBinary {
 		return &messageError{&OptionError{method, int(typ), "the message type must be MessageText or MessageBinary"}}

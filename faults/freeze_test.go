@@ -670,3 +670,73 @@ func TestLoggerAsksTheClient(t *testing.T) {
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
+
+// While delivery is blocked nothing is read, and so a ping behind what blocks it gets
+// its pong only when the subscriber reads on; a server that does not wait for that is
+// noticed by the heartbeat, which goes on. Who takes no messages yet, or may lose them,
+// blocks no pong.
+func TestFault94_ServerPingsABlockedClient(t *testing.T) {
+	pongs := func(c *resocktest.Conn) int {
+		synctest.Wait()
+		return len(c.Received().Pongs)
+	}
+	start := func(t *testing.T, s *resocktest.Server, opts ...resock.SubscribeOption) (*resocktest.Conn, *resock.Client, <-chan resock.Event) {
+		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
+		events := rig.Abandon(t.Context(), client, opts...)
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 1, time.Second)
+		return s.Accept(), client, events
+	}
+	t.Run("blocks", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			c, client, events := start(t, s, resock.WithBuffer(1))
+			_ = c.Ping("before")
+			_ = c.Push("one")
+			_ = c.Ping("behind")
+			time.Sleep(time.Hour)
+			if n := pongs(c); n != 1 || client.State() != resock.StateOpen {
+				t.Fatalf("%d pongs, want the one from before; %v", n, client.State())
+			}
+			rig.Await[resock.OpenEvent](t, events)
+			if n := pongs(c); n != 2 {
+				t.Errorf("%d pongs after the subscriber has read on, want 2", n)
+			}
+		})
+	})
+	t.Run("is cut", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			c, client, events := start(t, s, resock.WithBuffer(1))
+			_ = c.Push("one")
+			_ = c.Push("two")
+			synctest.Wait()
+			c.Drop() // for want of a pong
+			rig.OpensWithin(t, client, 2, 30*time.Second)
+			rig.Await[resock.OpenEvent](t, events)
+			rig.Await[resock.MessageEvent](t, events)
+			rig.Await[resock.MessageEvent](t, events)
+			if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite {
+				t.Errorf("%+v, want a FailEvent in the write phase", fail)
+			}
+		})
+	})
+	for name, opts := range map[string][]resock.SubscribeOption{
+		"takes no event":  {resock.WithBuffer(0)},
+		"may lose some":   {resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest)},
+		"has no messages": {resock.WithBuffer(0), resock.WithoutMessages()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				c, client, _ := start(t, s, opts...)
+				if name != "takes no event" {
+					for range 10 {
+						_ = c.Push("push")
+					}
+				}
+				_ = c.Ping("")
+				if n := pongs(c); n != 1 {
+					t.Errorf("%d pongs, want 1; %+v", n, client.Stats())
+				}
+			})
+		})
+	}
+}
