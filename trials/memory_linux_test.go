@@ -54,8 +54,8 @@ var idleCases = []idleCase{
 
 // TestIdleMemory measures each of them in a process of its own.
 func TestIdleMemory(t *testing.T) {
-	if rig.Race {
-		t.Skip("the race detector's own memory would be measured")
+	if rig.Race || testing.CoverMode() != "" {
+		t.Skip("what the race detector or coverage adds would be measured")
 	}
 	if task := os.Getenv(idleTask); task != "" {
 		idle(t, task)
