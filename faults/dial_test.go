@@ -1,15 +1,14 @@
 package faults
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha1"
+
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
+
 	"errors"
 	"fmt"
 	"math/big"
@@ -265,8 +264,7 @@ func TestFault08_UpgradeStalls(t *testing.T) {
 	for name, answer := range map[string]string{"silent": "", "slow headers": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			gone := make(chan struct{}, 100)
-			address := rig.Listen(t, func(conn net.Conn) {
-				readUpgrade(conn)
+			address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 				gone <- struct{}{}
@@ -410,8 +408,8 @@ func TestFault14_BadHandshake(t *testing.T) {
 		"no upgrade": func(accept string) string { return "HTTP/1.1 101 Switching Protocols\r\n" + accept + "\r\n" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := rig.Listen(t, func(conn net.Conn) {
-				fmt.Fprint(conn, answer("Sec-WebSocket-Accept: "+readUpgrade(conn)+"\r\n"))
+			address := rig.ListenHTTP(t, func(conn net.Conn, request *http.Request) {
+				fmt.Fprint(conn, answer("Sec-WebSocket-Accept: "+rig.AcceptKey(request)+"\r\n"))
 				untilClosed(conn)
 			})
 			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(5*time.Second))
@@ -430,8 +428,7 @@ func TestFault15_GarbageHeaders(t *testing.T) {
 		"garbage": "\x16\x03\x01\xff\xff\xff\xff\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := rig.Listen(t, func(conn net.Conn) {
-				readUpgrade(conn)
+			address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 			})
@@ -450,8 +447,7 @@ func TestFault16_Proxy(t *testing.T) {
 	} {
 		for _, scheme := range []string{"ws", "wss"} {
 			t.Run(name+" "+scheme, func(t *testing.T) {
-				address := rig.Listen(t, func(conn net.Conn) {
-					readUpgrade(conn)
+				address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 					fmt.Fprint(conn, answer)
 					untilClosed(conn)
 				})
@@ -465,15 +461,4 @@ func TestFault16_Proxy(t *testing.T) {
 			})
 		}
 	}
-}
-
-// readUpgrade reads a request to upgrade and returns the Sec-WebSocket-Accept that
-// it wants.
-func readUpgrade(conn net.Conn) string {
-	request, err := http.ReadRequest(bufio.NewReader(conn))
-	if err != nil {
-		return ""
-	}
-	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }

@@ -2,7 +2,7 @@ package faults
 
 import (
 	"bytes"
-	"compress/flate"
+
 	"context"
 	"encoding/binary"
 	"errors"
@@ -79,17 +79,14 @@ func TestFault18_FINBetweenMessages(t *testing.T) {
 func truncations() map[string][]byte {
 	whole := resocktest.Frame(rig.Fin|rig.Binary, bytes.Repeat([]byte("x"), 1000))
 	fragment := resocktest.Frame(rig.Text, []byte("half of "))
-	var deflated bytes.Buffer
-	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
-	_, _ = w.Write(bytes.Repeat([]byte("deflate"), 1000))
-	_ = w.Flush()
+	deflated := rig.Deflate(bytes.Repeat([]byte("deflate"), 1000), false)
 	return map[string][]byte{
 		"in the header":    whole[:1],
 		"after the header": whole[:4],
 		"mid payload":      whole[:512],
 		"mid fragment":     slices.Concat(fragment, resocktest.Frame(rig.Fin, []byte("message"))[:4]),
 		"after a fragment": fragment,
-		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated.Bytes())[:20],
+		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated)[:20],
 	}
 }
 
@@ -401,27 +398,6 @@ func TestFault31_PingFlood(t *testing.T) {
 	})
 }
 
-// violation starts a session in which the server sends raw bytes, and expects a
-// protocol failure with the code and a close frame with it.
-func violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
-	t.Helper()
-	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := rig.Reaching(t, s, opts...)
-		c := s.Accept()
-		r.Open()
-		_ = c.Raw(raw)
-		fail := r.Fail(resock.PhaseProtocol)
-		var protocol *resock.ProtocolError
-		if !errors.As(fail.Err, &protocol) || protocol.Code != code {
-			t.Errorf("%v, want a ProtocolError with code %d", fail.Err, code)
-		}
-		<-c.Done()
-		if closed := c.Received().Close; closed == nil || closed.Code != code {
-			t.Errorf("the server got the close frame %+v, want code %d", closed, code)
-		}
-	})
-}
-
 func TestFault32_BadFrames(t *testing.T) {
 	for name, raw := range map[string][]byte{
 		"fragmented ping":     resocktest.Frame(9, nil),
@@ -434,13 +410,13 @@ func TestFault32_BadFrames(t *testing.T) {
 		"lone continuation":   resocktest.Frame(rig.Fin, []byte("x")),
 		"two messages in one": slices.Concat(resocktest.Frame(rig.Text, []byte("x")), resocktest.Frame(rig.Fin|rig.Text, []byte("y"))),
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, raw) })
 	}
 }
 
 func TestFault33_EndlessContinuations(t *testing.T) {
 	empty := bytes.Repeat(resocktest.Frame(0, nil), 1000)
-	violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
+	rig.Violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
 }
 
 func TestFault34_HugeLengths(t *testing.T) {
@@ -448,9 +424,9 @@ func TestFault34_HugeLengths(t *testing.T) {
 		return binary.BigEndian.AppendUint64([]byte{rig.Fin | rig.Binary, 127}, length)
 	}
 	before := rig.Heap()
-	violation(t, resock.StatusProtocolError, header(1<<63))
-	violation(t, websocket.StatusMessageTooBig, header(1<<40))
-	violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
+	rig.Violation(t, resock.StatusProtocolError, header(1<<63))
+	rig.Violation(t, websocket.StatusMessageTooBig, header(1<<40))
+	rig.Violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
 	if grown := rig.Heap() - before; grown > 1<<20 {
 		t.Errorf("headers alone cost %d KiB", grown>>10)
 	}
@@ -460,10 +436,10 @@ func TestFault35_Oversized(t *testing.T) {
 	large := make([]byte, 1001)
 	limit := resock.WithReadLimit(1000)
 	t.Run("one frame", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
+		rig.Violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
 	})
 	t.Run("fragments", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
+		rig.Violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
 	})
 	t.Run("poison loop", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -490,7 +466,7 @@ func TestFault35_Oversized(t *testing.T) {
 
 func TestFault36_CompressionBomb(t *testing.T) {
 	bomb := resocktest.Frame(rig.Fin|rig.RSV1|2, rig.Deflate(make([]byte, 100<<20), false))
-	t.Run("off by default", func(t *testing.T) { violation(t, resock.StatusProtocolError, bomb) })
+	t.Run("off by default", func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, bomb) })
 	for name, tt := range map[string]struct {
 		raw     []byte
 		message string // delivered, if any
@@ -533,7 +509,7 @@ func TestFault37_BadText(t *testing.T) {
 		"close reason":     {1007, resocktest.Frame(rig.Fin|8, closing("a\xff"))},
 		"masked":           {1002, masked},
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, tt.code, tt.raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, tt.code, tt.raw) })
 	}
 }
 
@@ -577,11 +553,11 @@ func TestFault38_CloseCodes(t *testing.T) {
 func TestFault39_IllegalClose(t *testing.T) {
 	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
+			rig.Violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
 		})
 	}
 	t.Run("one byte", func(t *testing.T) {
-		violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
+		rig.Violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
 	})
 }
 

@@ -5,7 +5,7 @@ import (
 	"compress/flate"
 	"context"
 	"encoding/binary"
-	"errors"
+
 	"fmt"
 	"io"
 	"net"
@@ -96,11 +96,7 @@ func TestFault66_TruncatedDeflate(t *testing.T) {
 			t.Run(fmt.Sprint(name, ", takeover ", takeover), func(t *testing.T) {
 				raw := slices.Concat(deflated(payload), resocktest.Frame(rig.Fin|rig.Text, []byte("next")))
 				pushedCompressed(t, takeover, raw, func(r *rig.Client, c *resocktest.Conn) {
-					fail := r.Fail(resock.PhaseProtocol)
-					var protocol *resock.ProtocolError
-					if !errors.As(fail.Err, &protocol) || protocol.Code != websocket.StatusInvalidFramePayloadData {
-						t.Errorf("got %v", fail.Err)
-					}
+					r.ProtocolError(websocket.StatusInvalidFramePayloadData)
 					<-c.Done()
 					if closed := c.Received().Close; closed == nil || closed.Code != websocket.StatusInvalidFramePayloadData {
 						t.Errorf("the server got the close frame %+v", closed)
@@ -206,7 +202,7 @@ func TestFault75_LongLengths(t *testing.T) {
 		"a pong":                   longer(rig.Fin|10, 0),
 		"a close frame":            append([]byte{rig.Fin | 8, 126, 0, 2}, 0x03, 0xe8),
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, raw) })
 	}
 }
 
@@ -278,11 +274,7 @@ func TestFault93_SecondResponse(t *testing.T) {
 					if hook != "OnOpen receives" {
 						r.Open()
 					}
-					fail := r.Fail(resock.PhaseProtocol)
-					var protocol *resock.ProtocolError
-					if !errors.As(fail.Err, &protocol) || protocol.Code != resock.StatusProtocolError {
-						t.Errorf("%v, want a ProtocolError with code 1002", fail.Err)
-					}
+					fail := r.ProtocolError(resock.StatusProtocolError)
 					if fail.Next != resock.StateWaiting || fail.Took > time.Second {
 						t.Errorf("%+v, want it soon, and a retry", fail)
 					}

@@ -20,7 +20,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-var chaosSeeds = flag.Int("chaos", 150, "seeds that TestChaos tries")
+var chaosSeeds = flag.Int("resock.chaos", 150, "how many seeds TestChaos runs")
 
 // TestChaos does everything at random times, against a server that does
 // anything, and checks what must hold in any case: the event grammar, one outcome

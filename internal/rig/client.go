@@ -140,6 +140,18 @@ func (c *Client) Fail(phase resock.Phase) resock.FailEvent {
 	return fail
 }
 
+// ProtocolError returns the next event, which must be a FailEvent in phase protocol
+// whose [resock.ProtocolError] has the given code.
+func (c *Client) ProtocolError(code resock.StatusCode) resock.FailEvent {
+	c.t.Helper()
+	fail := c.Fail(resock.PhaseProtocol)
+	var protocol *resock.ProtocolError
+	if !errors.As(fail.Err, &protocol) || protocol.Code != code {
+		c.t.Errorf("got %v, want a ProtocolError with code %d", fail.Err, code)
+	}
+	return fail
+}
+
 // DialError returns the error of the next event, which must tell of an attempt that
 // failed in the given phase.
 func (c *Client) DialError(phase resock.Phase) *resock.DialError {

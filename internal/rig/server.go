@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"bufio"
 	"bytes"
 	"compress/flate"
 	"crypto/sha1"
@@ -109,9 +110,14 @@ func Payloads(c *resocktest.Conn) (all []string) {
 
 // Upgraded returns the 101 response to an upgrade request, for [resocktest.Answer].
 func Upgraded(request *http.Request) []byte {
-	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
+		AcceptKey(request))
+}
+
+// AcceptKey returns the Sec-WebSocket-Accept that answers an upgrade request.
+func AcceptKey(request *http.Request) string {
+	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 // Listen starts a TCP server and returns its address. Each connection is closed when
@@ -136,6 +142,34 @@ func Listen(t *testing.T, handle func(net.Conn)) string {
 		}
 	}()
 	return listener.Addr().String()
+}
+
+// ListenHTTP is [Listen] with the first HTTP request of each connection read, which
+// handle may answer with any bytes.
+func ListenHTTP(t *testing.T, handle func(net.Conn, *http.Request)) string {
+	t.Helper()
+	return Listen(t, func(conn net.Conn) {
+		if request, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			handle(conn, request)
+		}
+	})
+}
+
+// Violation runs a session in which the server sends raw, and expects the client to
+// end it with a [resock.ProtocolError] and a close frame, both with the given code.
+func Violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
+	t.Helper()
+	Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := Reaching(t, s, opts...)
+		c := s.Accept()
+		client.Open()
+		_ = c.Raw(raw)
+		client.ProtocolError(code)
+		<-c.Done()
+		if closed := c.Received().Close; closed == nil || closed.Code != code {
+			t.Errorf("the server received the close frame %+v, want code %d", closed, code)
+		}
+	})
 }
 
 // LateUpgrade returns a step that waits for after before it upgrades the connection. It
