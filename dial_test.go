@@ -374,7 +374,7 @@ func TestNegotiation(t *testing.T) {
 				if tt.good {
 					r.Open()
 					if !slices.Equal(seen, tt.answer) {
-						t.Errorf("the response shown to the application has %q, want the answer of the server", seen)
+						t.Errorf("the application sees the extensions %q, want %q", seen, tt.answer)
 					}
 				} else if e := r.DialError(resock.PhaseProtocol); e.Status != http.StatusSwitchingProtocols || !strings.Contains(e.Error(), "Sec-WebSocket-Extensions") {
 					t.Errorf("got %v, want a DialError for Sec-WebSocket-Extensions", e)
@@ -387,7 +387,7 @@ func TestNegotiation(t *testing.T) {
 					"server_no_context_takeover": tt.mode == websocket.CompressionNoContextTakeover,
 				} {
 					if got := strings.Contains(offer, parameter); got != want {
-						t.Errorf("%s is in the offer %q: %t, want the opposite", parameter, offer, got)
+						t.Errorf("%s is in the offer %q: %t, want %t", parameter, offer, got, want)
 					}
 				}
 			})

@@ -142,7 +142,7 @@ func TestTellerKeepsTheOrder(t *testing.T) {
 		want[i] = i
 	}
 	if !slices.Equal(got, want) || teller.untold() != 0 {
-		t.Errorf("outcomes in the order %v, want each once, in order", got)
+		t.Errorf("outcomes told in the order %v, want %v", got, want)
 	}
 }
 

@@ -316,7 +316,7 @@ func TestFilters(t *testing.T) {
 		}
 		// Of the bytes '1' to '9' the first filter lets every second one pass.
 		if want := "two three two two three two two three two two three two two three"; strings.Join(order, " ") != want {
-			t.Errorf("the filters were called in the order %v", order)
+			t.Errorf("the filters were called in the order %v, want %s", order, want)
 		}
 		if stats := client.Stats(); stats.MessagesIn != 9 || stats.Dropped != 0 {
 			t.Errorf("got %+v, want 9 messages in, none dropped", stats)
