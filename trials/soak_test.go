@@ -23,21 +23,20 @@ import (
 
 var soakTime = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
 
-// farm is a server that can be killed, with its connections, and started again.
+// farm is a server that can be killed, with all its connections, and started again.
 type farm struct {
 	address string
 	handler http.HandlerFunc
-	wrap    func(*net.TCPConn) net.Conn // what the handler writes to, if not nil
+	wrap    func(*net.TCPConn) net.Conn // wraps each connection, unless nil
 
 	mu    sync.Mutex
 	http  *http.Server
-	conns map[net.Conn]bool // nil while it is dead
+	conns map[net.Conn]bool // nil while the server is down
 	tasks sync.WaitGroup
 }
 
-// unusedAddress returns one where nobody listens. Its port is none of those that
-// the kernel hands out by itself: a dial to such a port, while nobody listens,
-// may connect to itself.
+// unusedAddress returns an address on which nobody listens. Its port is not an ephemeral
+// one: a dial to an ephemeral port on which nobody listens may connect to itself.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -47,7 +46,7 @@ func unusedAddress(t *testing.T) string {
 			return address
 		}
 	}
-	t.Fatal("no free port")
+	t.Fatal("found no unused port")
 	return ""
 }
 
@@ -64,7 +63,7 @@ func (f *farm) start(t *testing.T) {
 	f.tasks.Go(func() { _ = f.http.Serve(&farmListener{listener, f}) })
 }
 
-// kill ends the server as the death of its process does.
+// kill stops the server and resets its connections, as if its process had died.
 func (f *farm) kill() {
 	_ = f.http.Close()
 	f.mu.Lock()
@@ -77,8 +76,8 @@ func (f *farm) kill() {
 	f.tasks.Wait()
 }
 
-// farmListener keeps the connections, and resets them when they are closed: a
-// port in TIME-WAIT for each of thousands would leave none for the next ones.
+// farmListener keeps track of the connections, and has them reset when they are closed:
+// thousands of connections in TIME-WAIT would use up all ports.
 type farmListener struct {
 	net.Listener
 	f *farm
@@ -117,11 +116,11 @@ func (c *farmConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestPushesWithDrops has the server push as fast as it can, over connections
-// that break at random places. Every message must arrive, and in order, since the
-// client resumes where it was. The client does not wait for its subscribers before it
-// reconnects: what they had not taken by then comes again, in the next session. A
-// handler is waited for.
+// TestPushesWithDrops has the server push as fast as it can, over connections that break
+// at random places. Every message must arrive, and in order, since the client resumes
+// after the last one it has handled. It does not wait for its subscribers before it
+// reconnects, so messages that they had not received by then come again in the next
+// session; with a handler, none does.
 func TestPushesWithDrops(t *testing.T) {
 	duration := *soakTime
 	if testing.Short() {
@@ -219,15 +218,15 @@ func testPushes(t *testing.T, duration time.Duration, handler bool, compression 
 
 	t.Logf("%d messages in %d sessions", cursor.last.Load(), sessions)
 	if got, want := outcomes.Load(), enqueued; got != want {
-		t.Errorf("%d outcomes of %d messages", got, want)
+		t.Errorf("%d outcomes, want one for each of %d messages", got, want)
 	}
 	if cursor.last.Load() == 0 || sessions < 2 {
-		t.Errorf("%d messages in %d sessions are no test", cursor.last.Load(), sessions)
+		t.Errorf("%d messages in %d sessions are too few to test anything", cursor.last.Load(), sessions)
 	}
 }
 
-// pushed returns message n of a feed: its number, noise that depends on it, and
-// a checksum. One in a hundred does not fit into any buffer.
+// pushed returns message n of a feed: its number, noise that depends on it, and a
+// checksum. One in a hundred is larger than any buffer.
 func pushed(n uint64) []byte {
 	source := rand.New(rand.NewPCG(n, 0))
 	size := source.IntN(300)
@@ -241,18 +240,18 @@ func pushed(n uint64) []byte {
 	return binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 }
 
-// cursor is how far a client got in a feed.
+// cursor records how far a client has come in a feed.
 type cursor struct {
 	t       *testing.T
-	repeats bool // are no fault
+	repeats bool // whether messages may come again
 	last    atomic.Uint64
 }
 
-// take wants the next message.
+// take checks that data is the next message.
 func (c *cursor) take(data []byte) {
 	body, sum := data[:max(0, len(data)-4)], data[max(0, len(data)-4):]
 	if len(body) < 8 || crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(sum) {
-		c.t.Errorf("a message of %d bytes after number %d is damaged", len(data), c.last.Load())
+		c.t.Errorf("a message of %d bytes after message %d is damaged", len(data), c.last.Load())
 		return
 	}
 	got, want := binary.BigEndian.Uint64(body), c.last.Load()+1
@@ -272,7 +271,7 @@ type feed struct {
 	tasks       sync.WaitGroup
 
 	mu   sync.Mutex
-	seen uint64 // the last session that a client told
+	seen uint64 // the last session that the client announced
 }
 
 // serve pushes messages until the connection breaks.
@@ -283,7 +282,7 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // the connection is over
 	f.tasks.Go(func() { f.listen(conn) })
 	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 	if err != nil {
@@ -296,9 +295,9 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// listen wants each session told at most once, and in order.
+// listen checks that the client announces each session at most once, and in order.
 func (f *feed) listen(conn *websocket.Conn) {
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // the connection is over
 	for {
 		_, data, err := conn.Read(context.Background())
 		if err != nil {
@@ -307,15 +306,15 @@ func (f *feed) listen(conn *websocket.Conn) {
 		f.mu.Lock()
 		session := binary.BigEndian.Uint64(data)
 		if session <= f.seen {
-			f.t.Errorf("session %d told after session %d", session, f.seen)
+			f.t.Errorf("session %d came after session %d, want each once, in order", session, f.seen)
 		}
 		f.seen = session
 		f.mu.Unlock()
 	}
 }
 
-// brittle is a connection that breaks after some bytes, in the middle of
-// whatever is written. Now and then it ends as if nothing had happened.
+// brittle is a connection that breaks after some bytes, in the middle of a write, either
+// by a reset or by a normal close.
 type brittle struct {
 	*net.TCPConn
 	mu   sync.Mutex
@@ -332,7 +331,7 @@ func (b *brittle) Write(p []byte) (int, error) {
 	n, _ := b.TCPConn.Write(p[:b.left])
 	b.left = 0
 	if rand.IntN(2) == 0 {
-		_ = b.SetLinger(-1) // what was written arrives, and then the end
+		_ = b.SetLinger(-1) // a FIN instead of a RST: what was written arrives
 	}
 	_ = b.TCPConn.Close()
 	return n, net.ErrClosed
