@@ -256,6 +256,16 @@ type gate struct {
 	asked  chan struct{}
 }
 
+func (g *gate) Wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case err := <-g.tokens:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 func TestDialLimiter(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		g := &gate{make(chan error), make(chan struct{}, 10)}

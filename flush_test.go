@@ -190,9 +190,8 @@ func TestFlushOfWhatExpires(t *testing.T) {
 }
 
 // When a session is lost, Flush fails at once if that session took a message which the
-// server did not confirm. Messages that it did not take go out in the next session, and
-// Flush waits for them.
-func TestFlushAndALostSession(t *testing.T) {
+// server did not confirm: whether it has arrived will never be known.
+func TestFlushFailsWithTheSession(t *testing.T) {
 	t.Run("taken", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
@@ -203,6 +202,26 @@ func TestFlushAndALostSession(t *testing.T) {
 			r.Fail(resock.PhaseRead)
 		})
 	})
+	t.Run("behind a write", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
+			c.StopReading()
+			large := make(chan error, 1)
+			go func() { large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			done := flush(r.Client)
+			c.Reset()
+			ends(t, "lost", done, resock.ErrMaybeSent)
+			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
+				t.Errorf("the large Send: got %v, want ErrMaybeSent", err)
+			}
+		})
+	})
+}
+
+// Messages that a lost session did not take go out in the next one, and Flush waits for
+// them.
+func TestFlushWaitsForTheNextSession(t *testing.T) {
 	t.Run("answered", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
@@ -220,21 +239,6 @@ func TestFlushAndALostSession(t *testing.T) {
 			ends(t, "in the next session", done, nil)
 			if err := <-outcome; err != nil || len(second.Received().Pings) != 1 {
 				t.Errorf("Flush: got %v after %d pings, want nil after 1", err, len(second.Received().Pings))
-			}
-		})
-	})
-	t.Run("behind a write", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
-			c.StopReading()
-			large := make(chan error, 1)
-			go func() { large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
-			synctest.Wait()
-			done := flush(r.Client)
-			c.Reset()
-			ends(t, "lost", done, resock.ErrMaybeSent)
-			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
-				t.Errorf("the large Send: got %v, want ErrMaybeSent", err)
 			}
 		})
 	})

@@ -131,43 +131,16 @@ func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
 func TestRegistration(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		received := make(chan string, 64)
-		s.Handle(func(c *resocktest.Conn) {
-			for i := 0; ; i++ {
-				message, err := c.Read()
-				if err != nil {
-					return
-				}
-				received <- string(message.Data)
-				if i > 0 {
-					continue
-				}
-				time.Sleep(time.Second)
-				for _, text := range []string{"welcome", "one", "two", "three"} {
-					_ = c.Push(text)
-				}
-			}
-		})
-		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
-			if s.Header().Get("Sec-Websocket-Accept") == "" {
-				t.Error("Header is empty, want the header of the upgrade response")
-			}
-			if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
-				return err
-			}
-			_, data, err := s.Receive(ctx)
-			if string(data) != "welcome" {
-				t.Errorf("OnOpen received %q, %v, want welcome", data, err)
-			}
-			return err
-		}))
-		sent := make(chan error, 1)
+		s.Handle(func(c *resocktest.Conn) { greet(c, received) })
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(register))
 		enqueue := func(text string) {
 			t.Helper()
 			if err := r.Enqueue(resock.MessageText, []byte(text)); err != nil {
-				t.Error(err)
+				t.Errorf("Enqueue: got %v, want nil", err)
 			}
 		}
 		enqueue("before")
+		sent := make(chan error, 1)
 		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("waiting")) }()
 		synctest.Wait()
 		r.Go()
@@ -175,11 +148,11 @@ func TestRegistration(t *testing.T) {
 			r.Is(resock.StateConnecting) // while OnOpen runs
 			enqueue("during")
 			if open := r.Open(); open.Session != session {
-				t.Errorf("got %+v, want the next session", open)
+				t.Errorf("got %+v, want session %d", open, session)
 			}
 			for _, want := range []string{"one", "two", "three"} {
-				if message := rig.Next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
-					t.Errorf("message %q of session %d, want %q", message.Data, message.Session, want)
+				if message := r.Message(want); message.Session != session {
+					t.Errorf("got %+v, want session %d", message, session)
 				}
 			}
 			want := []string{fmt.Sprint("register ", session), "before", "waiting", "during"}
@@ -188,22 +161,54 @@ func TestRegistration(t *testing.T) {
 			}
 			for _, want := range want {
 				if got := <-received; got != want {
-					t.Errorf("session %d: the server got %q, want %q", session, got, want)
+					t.Errorf("session %d: the server received %q, want %q", session, got, want)
 				}
 			}
 			r.Suspend()
-			if event := rig.Next[resock.CloseEvent](r); !event.Clean {
-				t.Errorf("got %+v, want it clean", event)
-			}
+			r.Closed(resock.StatusNormalClosure, "", true)
 			enqueue("between")
 			if session < 3 {
 				r.Resume()
 			}
 		}
 		if err := <-sent; err != nil {
-			t.Error(err)
+			t.Errorf("Send: got %v, want nil", err)
 		}
 	})
+}
+
+// greet answers the first message on a connection by a greeting, with pushes right
+// behind it. All messages go to received.
+func greet(c *resocktest.Conn, received chan<- string) {
+	for i := 0; ; i++ {
+		message, err := c.Read()
+		if err != nil {
+			return
+		}
+		received <- string(message.Data)
+		if i > 0 {
+			continue
+		}
+		time.Sleep(time.Second)
+		for _, text := range []string{"welcome", "one", "two", "three"} {
+			_ = c.Push(text)
+		}
+	}
+}
+
+// register is an OnOpen hook that registers and waits for the greeting.
+func register(ctx context.Context, s *resock.Session) error {
+	if s.Header().Get("Sec-Websocket-Accept") == "" {
+		return errors.New("Header is empty, want that of the upgrade response")
+	}
+	if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
+		return err
+	}
+	_, data, err := s.Receive(ctx)
+	if err == nil && string(data) != "welcome" {
+		return fmt.Errorf("received %q, want welcome", data)
+	}
+	return err
 }
 
 func TestOnOpenError(t *testing.T) {

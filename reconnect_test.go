@@ -448,7 +448,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		var outcome error
 		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
 			outcome = err
-			time.Sleep(patience / 2) // delays the end of the session
+			time.Sleep(rig.Patience / 2) // delays the end of the session
 			client.Suspend()
 		}))
 		if err != nil {
@@ -759,16 +759,6 @@ func TestRetryPolicyDecides(t *testing.T) {
 			t.Errorf("Err: got %v, want a GiveUpError by the rule of the policy", err)
 		}
 	})
-}
-
-func (g *gate) Wait(ctx context.Context) error {
-	g.asked <- struct{}{}
-	select {
-	case err := <-g.tokens:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func TestOfflineFromTheStart(t *testing.T) {

@@ -214,9 +214,6 @@ func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 	}
 }
 
-// patience is how long the client waits for a hook.
-const patience = time.Second
-
 // The goroutines of a session have ended when its end is reported.
 func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -225,7 +222,7 @@ func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
 				beating <- struct{}{}
-				time.Sleep(patience / 2)
+				time.Sleep(rig.Patience / 2)
 				over.Store(true)
 				return resock.MessageText, nil
 			}))

@@ -474,33 +474,6 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 	}
 }
 
-// checkLossesStay checks that messages lost in one session are not counted in the next.
-func checkLossesStay(t *testing.T) {
-	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
-		client := rig.Bare(t, s.URL, rig.Reach(s))
-		events := client.Subscribe(context.Background(), resock.WithBuffer(5), resock.WithOverflow(resock.OverflowDropOldest))
-		go client.Run(context.Background())
-		rig.OpensWithin(t, client, 2, time.Minute)
-		synctest.Wait()
-		checker := grammar.Checker{}
-		lost, messages := map[uint64]uint64{}, map[uint64]int{}
-		go func() {
-			time.Sleep(time.Second)
-			_ = client.Close(resock.StatusNormalClosure, "")
-		}()
-		for event := range checker.All(t, events) {
-			if m, ok := event.(resock.MessageEvent); ok {
-				lost[m.Session] += m.Lost
-				messages[m.Session]++
-			}
-		}
-		if lost[2] != 0 || messages[2] != 1 || client.Stats().Dropped < 90 {
-			t.Errorf("by session %v lost and %v delivered, %d dropped; want none lost and 1 delivered in session 2, at least 90 dropped", lost, messages, client.Stats().Dropped)
-		}
-	})
-}
-
 // The context of a handler ends when a write fails, so a handler that sends with it
 // does not delay the end of the session.
 func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {

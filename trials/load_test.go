@@ -130,6 +130,8 @@ type fleet struct {
 	received []atomic.Int32 // by a server
 	results  []atomic.Int32
 	accepted int
+
+	running sync.WaitGroup // Run and watch of each client
 }
 
 func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role string) {
@@ -142,27 +144,9 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 		received: make([]atomic.Int32, total),
 		results:  make([]atomic.Int32, total),
 	}
-	server := &serverProcess{role: role, address: unusedAddress(t), received: fl.received}
+	server := &serverProcess{role: role, address: rig.UnusedAddress(t), received: fl.received}
 	server.start(t)
-	maximum := max(20*time.Millisecond, time.Duration(n)*200*time.Microsecond)
-	var running sync.WaitGroup
-	for i := range clients {
-		c, err := resock.New("ws://"+server.address,
-			resock.WithBackoff(time.Millisecond, maximum),
-			resock.WithDialTimeout(time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
-		clients[i] = weak.Make(c)
-		fl.clients = append(fl.clients, c)
-		events := c.Subscribe(context.Background())
-		running.Go(func() { fl.ended <- fl.watch(events) })
-		running.Go(func() {
-			if err := c.Run(context.Background()); err != nil {
-				fl.ended <- err
-			}
-		})
-	}
+	fl.launch(t, clients, server.address)
 
 	started := time.Now()
 	collect(t, fl.opened, n, "clients opened")
@@ -194,6 +178,36 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 		}
 	}
 
+	fl.close(t)
+	server.kill(t)
+	server.wait(t)
+	fl.check(t)
+}
+
+// launch starts the clients, and fills in the slice.
+func (fl *fleet) launch(t *testing.T, clients []weak.Pointer[resock.Client], address string) {
+	maximum := max(20*time.Millisecond, time.Duration(len(clients))*200*time.Microsecond)
+	for i := range clients {
+		c, err := resock.New("ws://"+address,
+			resock.WithBackoff(time.Millisecond, maximum),
+			resock.WithDialTimeout(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[i] = weak.Make(c)
+		fl.clients = append(fl.clients, c)
+		events := c.Subscribe(context.Background())
+		fl.running.Go(func() { fl.ended <- fl.watch(events) })
+		fl.running.Go(func() {
+			if err := c.Run(context.Background()); err != nil {
+				fl.ended <- err
+			}
+		})
+	}
+}
+
+// close closes the clients, and checks how they end.
+func (fl *fleet) close(t *testing.T) {
 	for _, c := range fl.clients {
 		if opens := c.Stats().Opens; opens != loadRounds+1 {
 			t.Errorf("a client opened %d sessions, want one per round and the first", opens)
@@ -202,16 +216,13 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 			t.Error(err)
 		}
 	}
-	running.Wait()
-	server.kill(t)
-	server.wait(t)
+	fl.running.Wait()
 	close(fl.ended)
 	for err := range fl.ended {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	fl.check(t)
 }
 
 // collect receives n tokens.

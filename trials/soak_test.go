@@ -19,6 +19,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 var soakTime = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
@@ -33,21 +34,6 @@ type farm struct {
 	http  *http.Server
 	conns map[net.Conn]bool // nil while the server is down
 	tasks sync.WaitGroup
-}
-
-// unusedAddress returns an address on which nobody listens. Its port is not an ephemeral
-// one: a dial to an ephemeral port on which nobody listens may connect to itself.
-func unusedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
-		if listener, err := net.Listen("tcp", address); err == nil {
-			_ = listener.Close()
-			return address
-		}
-	}
-	t.Fatal("found no unused port")
-	return ""
 }
 
 func (f *farm) start(t *testing.T) {
@@ -144,7 +130,7 @@ func TestPushesWithDrops(t *testing.T) {
 
 func testPushes(t *testing.T, duration time.Duration, handler bool, compression websocket.CompressionMode) {
 	f := feed{t: t, compression: compression}
-	server := &farm{address: unusedAddress(t), handler: f.serve}
+	server := &farm{address: rig.UnusedAddress(t), handler: f.serve}
 	server.wrap = func(conn *net.TCPConn) net.Conn {
 		return &brittle{TCPConn: conn, left: 1000 + rand.IntN(1<<18)}
 	}
@@ -167,61 +153,79 @@ func testPushes(t *testing.T, duration time.Duration, handler bool, compression 
 		t.Fatal(err)
 	}
 	events := c.Subscribe(context.Background(), resock.WithBuffer(0))
-	var check grammar.Checker
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(context.Background()) }()
 
-	var outcomes atomic.Int64
-	var enqueued int64
-	sessions := uint64(0)
-	stop := time.NewTimer(duration)
-	defer stop.Stop()
-	for open := true; open; {
-		var event resock.Event
-		select {
-		case event, open = <-events:
-		case <-stop.C:
-			if sessions < 3 { // on a slow machine
-				stop.Reset(100 * time.Millisecond)
-				continue
-			}
-			_ = c.Close(resock.StatusNormalClosure, "")
-		}
-		if event != nil {
-			if err := check.Event(event); err != nil {
-				t.Errorf("event grammar: %v", err)
-			}
-		} else if !open {
-			if err := check.End(); err != nil {
-				t.Errorf("event grammar: %v", err)
-			}
-		}
-		switch e := event.(type) {
-		case resock.OpenEvent:
-			sessions = e.Session
-			err := c.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, sessions),
-				resock.WithResult(func(error) { outcomes.Add(1) }))
-			if err == nil {
-				enqueued++
-			} else if !errors.Is(err, resock.ErrClosed) {
-				t.Error(err)
-			}
-		case resock.MessageEvent:
-			cursor.take(e.Data)
-		}
-	}
+	a := announcer{t: t, client: c, cursor: &cursor}
+	a.run(events, duration)
 	if err := <-ran; err != nil {
-		t.Errorf("Run returned %v", err)
+		t.Errorf("Run: got %v, want nil", err)
 	}
 	server.kill()
 	f.tasks.Wait()
 
-	t.Logf("%d messages in %d sessions", cursor.last.Load(), sessions)
-	if got, want := outcomes.Load(), enqueued; got != want {
+	t.Logf("%d messages in %d sessions", cursor.last.Load(), a.sessions)
+	if got, want := a.outcomes.Load(), a.enqueued; got != want {
 		t.Errorf("%d outcomes, want one for each of %d messages", got, want)
 	}
-	if cursor.last.Load() == 0 || sessions < 2 {
-		t.Errorf("%d messages in %d sessions are too few to test anything", cursor.last.Load(), sessions)
+	if cursor.last.Load() == 0 || a.sessions < 2 {
+		t.Errorf("%d messages in %d sessions are too few to test anything", cursor.last.Load(), a.sessions)
+	}
+}
+
+// announcer is the subscriber of TestPushesWithDrops. It announces each session to the
+// server, by a message.
+type announcer struct {
+	t        *testing.T
+	client   *resock.Client
+	cursor   *cursor
+	check    grammar.Checker
+	sessions uint64
+	enqueued int64
+	outcomes atomic.Int64
+}
+
+// run receives the events to their end. It closes the client after duration, but not
+// before there were some sessions.
+func (a *announcer) run(events <-chan resock.Event, duration time.Duration) {
+	stop := time.NewTimer(duration)
+	defer stop.Stop()
+	for {
+		select {
+		case event, open := <-events:
+			if !open {
+				if err := a.check.End(); err != nil {
+					a.t.Errorf("event grammar: %v", err)
+				}
+				return
+			}
+			a.take(event)
+		case <-stop.C:
+			if a.sessions < 3 { // on a slow machine
+				stop.Reset(100 * time.Millisecond)
+				continue
+			}
+			_ = a.client.Close(resock.StatusNormalClosure, "")
+		}
+	}
+}
+
+func (a *announcer) take(event resock.Event) {
+	if err := a.check.Event(event); err != nil {
+		a.t.Errorf("event grammar: %v", err)
+	}
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		a.sessions = e.Session
+		err := a.client.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, a.sessions),
+			resock.WithResult(func(error) { a.outcomes.Add(1) }))
+		if err == nil {
+			a.enqueued++
+		} else if !errors.Is(err, resock.ErrClosed) {
+			a.t.Errorf("Enqueue: got %v, want nil or ErrClosed", err)
+		}
+	case resock.MessageEvent:
+		a.cursor.take(e.Data)
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"github.com/resock/resock"
 )
 
+// Patience is how long the client waits for a hook after the hook's context has ended.
+const Patience = time.Second
+
 // ErrTest stands for an error of the application.
 var ErrTest = errors.New("test error")
 

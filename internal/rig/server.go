@@ -7,8 +7,10 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -142,6 +144,21 @@ func Listen(t *testing.T, handle func(net.Conn)) string {
 		}
 	}()
 	return listener.Addr().String()
+}
+
+// UnusedAddress returns an address on which nobody listens. Its port is not an ephemeral
+// one: a dial to an ephemeral port on which nobody listens may connect to itself.
+func UnusedAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
+	}
+	t.Fatal("found no unused port")
+	return ""
 }
 
 // ListenHTTP is [Listen] with the first HTTP request of each connection read, which
