@@ -82,7 +82,7 @@ func TestRunTwice(t *testing.T) {
 			t.Errorf("a second Run: got %v, want ErrAlreadyRun", err)
 		}
 		if client.Err() != nil || client.State() != resock.StateOpen {
-			t.Errorf("after a second Run: error %v, state %v, want nil, open", client.State(), client.Err())
+			t.Errorf("after a second Run: state %v, error %v, want open, nil", client.State(), client.Err())
 		}
 	})
 }
@@ -134,7 +134,7 @@ func TestCancel(t *testing.T) {
 		}
 		<-c.Done()
 		if closed := c.Received().Close; closed == nil || closed.Code != resock.StatusGoingAway {
-			t.Errorf("the server got the close frame %+v, want 1001", closed)
+			t.Errorf("the server received the close frame %+v, want 1001", closed)
 		}
 	})
 }
@@ -148,11 +148,11 @@ func TestWaitOpen(t *testing.T) {
 		defer cancel()
 		var dial *resock.DialError
 		if err := client.WaitOpen(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &dial) {
-			t.Errorf("while the server is away: %v, want both reasons", err)
+			t.Errorf("WaitOpen while the server is down: got %v, want DeadlineExceeded and the DialError", err)
 		}
 		s.Restart()
 		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Errorf("after its return: %v", err)
+			t.Errorf("WaitOpen after the restart: got %v, want nil", err)
 		}
 		synctest.Wait()
 		_ = client.Close(resock.StatusNormalClosure, "")

@@ -330,7 +330,7 @@ func (m *model) checkLife(name string, r *reader, life []string) {
 	case r.slow():
 		m.checkBehind(name, life, all[from:])
 	case len(life) > len(all[from:]) || !slices.Equal(life, all[from:][:len(life)]):
-		m.t.Errorf("%s got\\n%s\\nwant the events of the first subscriber\\n%s", name, strings.Join(life, "\n"), strings.Join(all[from:], "\n"))
+		m.t.Errorf("%s got\n%s\nwant the events of the first subscriber\n%s", name, strings.Join(life, "\n"), strings.Join(all[from:], "\n"))
 	case !r.left && len(life) != len(all[from:]):
 		m.t.Errorf("%s missed the end:\n%s", name, strings.Join(all[from+len(life):], "\n"))
 	}
