@@ -14,26 +14,26 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// TestMainJob is the story of the package: a program registers once, receives
-// pushes, survives a drop and a restart, and closes cleanly.
+// TestMainJob is what the package is for: a program subscribes once, receives pushes,
+// survives a dropped connection and a server restart, and closes cleanly.
 func TestMainJob(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(15*time.Second, 10*time.Second))
 		first := s.Accept()
 		if open := r.Open(); open.Session != 1 || open.Attempt != 1 || open.Downtime != 0 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 1, attempt 1, no downtime", open)
 		}
 		_ = first.Push("one")
 		r.Message("one")
 		time.Sleep(time.Hour) // heartbeats
 		first.Drop()
 		if fail := r.Fail(resock.PhaseRead); fail.Session != 1 || fail.Took != time.Hour || !errors.Is(fail.Err, io.EOF) {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want session 1 to end by io.EOF after an hour", fail)
 		}
 
 		second := s.Accept()
 		if open := r.Open(); open.Session != 2 || open.Downtime == 0 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 2, with its downtime", open)
 		}
 		_ = second.Push("two")
 		r.Message("two")
@@ -45,7 +45,7 @@ func TestMainJob(t *testing.T) {
 		s.Restart()
 		third := s.Accept()
 		if message, err := third.Read(); err != nil || string(message.Data) != "while you were away" {
-			t.Errorf("%q, %v", message.Data, err)
+			t.Errorf("got %q, %v, want the message that was queued while the client was down", message.Data, err)
 		}
 		if err := <-sent; err != nil {
 			t.Errorf("Send: %v", err)
@@ -55,7 +55,7 @@ func TestMainJob(t *testing.T) {
 		for {
 			if e, ok := r.Next().(resock.CloseEvent); ok {
 				if e.Session != 3 || e.Code != 1000 || e.Reason != "thank you" || !e.Clean || e.Next != resock.StateClosed {
-					t.Errorf("%+v", e)
+					t.Errorf("got %+v, want session 3, 1000 thank you, clean, and then closed", e)
 				}
 				break
 			}
@@ -63,10 +63,10 @@ func TestMainJob(t *testing.T) {
 		<-r.Done()
 		stats := r.Stats()
 		if r.Err() != nil || stats.State != resock.StateClosed || stats.Opens != 3 || stats.MessagesIn != 2 || stats.MessagesOut != 1 {
-			t.Errorf("%v, %+v", r.Err(), stats)
+			t.Errorf("Run: got %v and %+v, want nil, closed, 3 opens, 2 messages in, 1 out", r.Err(), stats)
 		}
 		if closed := third.Received().Close; closed == nil || closed.Code != 1000 || closed.Reason != "thank you" {
-			t.Errorf("the server got the close frame %+v", closed)
+			t.Errorf("the server received the close frame %+v, want 1000 thank you", closed)
 		}
 	})
 }
@@ -79,10 +79,10 @@ func TestRunTwice(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := client.Run(t.Context()); !errors.Is(err, resock.ErrAlreadyRun) {
-			t.Errorf("a second Run: %v", err)
+			t.Errorf("a second Run: got %v, want ErrAlreadyRun", err)
 		}
 		if client.Err() != nil || client.State() != resock.StateOpen {
-			t.Errorf("after it: %v, %v", client.State(), client.Err())
+			t.Errorf("after a second Run: state %v, error %v, want open, nil", client.State(), client.Err())
 		}
 	})
 }
@@ -96,24 +96,24 @@ func TestCloseBeforeRun(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
-		<-client.Done() // nobody has to call Run for it
+		<-client.Done() // without a call of Run
 		if event, more := <-events; more {
-			t.Errorf("an event: %+v", event)
+			t.Errorf("got %+v, want a closed channel", event)
 		}
 		if err := <-outcome; !errors.Is(err, resock.ErrClosed) {
-			t.Errorf("the queued message: %v", err)
+			t.Errorf("the queued message: got %v, want ErrClosed", err)
 		}
 		if err := client.Run(t.Context()); err != nil {
 			t.Errorf("Run: %v", err)
 		}
 		for event := range new(grammar.Checker).All(t, client.Subscribe(t.Context())) {
-			t.Errorf("a subscription of a closed client has the event %+v", event)
+			t.Errorf("a subscription of a closed client: got %+v, want no event", event)
 		}
 		if err := client.Send(t.Context(), resock.MessageText, nil); !errors.Is(err, resock.ErrClosed) || !errors.Is(err, resock.ErrNotSent) {
-			t.Errorf("Send: %v", err)
+			t.Errorf("Send: got %v, want ErrClosed and ErrNotSent", err)
 		}
 		if len(s.Attempts()) != 0 {
-			t.Error("it dialed")
+			t.Error("the client dialed, though Close came before Run")
 		}
 	})
 }
@@ -130,11 +130,11 @@ func TestCancel(t *testing.T) {
 		}
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) || !errors.Is(client.Err(), context.Canceled) {
-			t.Errorf("Run: %v, Err: %v", err, client.Err())
+			t.Errorf("Run: got %v, Err: got %v, want Canceled from both", err, client.Err())
 		}
 		<-c.Done()
 		if closed := c.Received().Close; closed == nil || closed.Code != resock.StatusGoingAway {
-			t.Errorf("the server got the close frame %+v, want 1001", closed)
+			t.Errorf("the server received the close frame %+v, want 1001", closed)
 		}
 	})
 }
@@ -148,22 +148,22 @@ func TestWaitOpen(t *testing.T) {
 		defer cancel()
 		var dial *resock.DialError
 		if err := client.WaitOpen(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &dial) {
-			t.Errorf("while the server is away: %v, want both reasons", err)
+			t.Errorf("WaitOpen while the server is down: got %v, want DeadlineExceeded and the DialError", err)
 		}
 		s.Restart()
 		if err := client.WaitOpen(t.Context()); err != nil {
-			t.Errorf("after its return: %v", err)
+			t.Errorf("WaitOpen after the restart: got %v, want nil", err)
 		}
 		synctest.Wait()
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
 		if err := client.WaitOpen(t.Context()); !errors.Is(err, resock.ErrClosed) {
-			t.Errorf("after Close: %v", err)
+			t.Errorf("WaitOpen after Close: got %v, want ErrClosed", err)
 		}
 	})
 }
 
-// twice calls f again, which must change nothing.
+// twice calls f two times; the second call must change nothing.
 func twice(f func()) {
 	f()
 	f()
@@ -179,12 +179,12 @@ func TestSuspendIdle(t *testing.T) {
 		r.Quiet(time.Hour)
 		r.Is(resock.StateSuspended)
 		if len(s.Attempts()) != 0 {
-			t.Error("dialed while suspended")
+			t.Error("the client dialed while suspended")
 		}
 		began := time.Now()
 		twice(r.Resume)
 		if open := r.Open(); open.Attempt != 1 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want attempt 1", open)
 		}
 		rig.Within(t, began, 0, 0)
 	})
@@ -209,7 +209,7 @@ func TestSuspendConnecting(t *testing.T) {
 				began := time.Now()
 				twice(client.Suspend)
 				if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || fail.Session != 0 || fail.RetryIn != 0 {
-					t.Errorf("%+v", fail)
+					t.Errorf("got %+v, want no session, and then suspended", fail)
 				}
 				rig.Within(t, began, 0, 0)
 				client.Quiet(time.Hour)
@@ -219,7 +219,7 @@ func TestSuspendConnecting(t *testing.T) {
 				began = time.Now()
 				twice(client.Resume)
 				if open := client.Open(); open.Attempt != 1 || open.Session != 1 {
-					t.Errorf("%+v", open)
+					t.Errorf("got %+v, want session 1, attempt 1", open)
 				}
 				rig.Within(t, began, 0, 0)
 			})
@@ -236,7 +236,7 @@ func TestSuspendOpen(t *testing.T) {
 		client.Is(resock.StateOpen)
 		twice(client.Suspend)
 		if event := rig.Next[resock.CloseEvent](client); event.Code != 1000 || !event.Clean || event.Next != resock.StateSuspended {
-			t.Errorf("%+v", event)
+			t.Errorf("got %+v, want 1000, clean, and then suspended", event)
 		}
 		if err := client.Enqueue(resock.MessageText, []byte("later")); err != nil {
 			t.Error(err)
@@ -246,10 +246,10 @@ func TestSuspendOpen(t *testing.T) {
 		began := time.Now()
 		twice(client.Resume)
 		if open := client.Open(); open.Session != 2 || open.Attempt != 1 || open.Downtime != time.Hour {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 2, attempt 1, down for an hour", open)
 		}
 		if message, err := s.Accept().Read(); err != nil || string(message.Data) != "later" {
-			t.Errorf("received %q, %v", message.Data, err)
+			t.Errorf("received %q, %v, want the message that was sent while suspended", message.Data, err)
 		}
 		rig.Within(t, began, 0, 0)
 	})
@@ -273,7 +273,7 @@ func TestSuspendWaiting(t *testing.T) {
 		}
 		rig.Within(t, began, 0, 0)
 
-		// A Resume right behind the Suspend does no less.
+		// A Resume right after the Suspend restarts the count, too.
 		client.Is(resock.StateWaiting)
 		client.Suspend()
 		client.Resume()
@@ -286,7 +286,7 @@ func TestSuspendWaiting(t *testing.T) {
 			t.Errorf("%d dials, want 3", dials)
 		}
 
-		// Without a Suspend it does nothing.
+		// A Resume without a Suspend does nothing.
 		client.Resume()
 		client.Quiet(time.Hour)
 		client.Is(resock.StateWaiting)
@@ -308,7 +308,7 @@ func TestSuspendOffline(t *testing.T) {
 		client.Is(resock.StateOffline)
 		client.Quiet(time.Minute)
 		if len(s.Attempts()) != 0 {
-			t.Error("dialed without a network")
+			t.Error("the client dialed without a network")
 		}
 		network.Set(true)
 		client.Open()
@@ -324,14 +324,14 @@ func TestSuspendClosed(t *testing.T) {
 		client.Is(resock.StateSuspended)
 		_ = client.Close(resock.StatusNormalClosure, "")
 		if event, more := <-client.Events; more {
-			t.Errorf("%#v after a Close while suspended", event)
+			t.Errorf("got %#v after a Close while suspended, want no event", event)
 		}
 		<-client.Done()
 		twice(client.Suspend)
 		twice(client.Resume)
 		client.Is(resock.StateClosed)
 		if len(s.Attempts()) != 1 {
-			t.Errorf("%d dials", len(s.Attempts()))
+			t.Errorf("%d dials, want 1", len(s.Attempts()))
 		}
 	})
 }

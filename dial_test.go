@@ -21,8 +21,9 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A server that sends our own request back gets no secret into an error.
-func TestEchoedRequestIsNotTold(t *testing.T) {
+// A server that sends our request back as its response must not get our secrets into
+// an error.
+func TestEchoedRequestIsRedacted(t *testing.T) {
 	for _, prefix := range []string{"", "HTTP/1.1 200 OK\r\n"} {
 		client := rig.Quick(t, rig.WithSecrets("ws://"+rig.Listen(t, func(conn net.Conn) {
 			io.WriteString(conn, prefix)
@@ -30,13 +31,13 @@ func TestEchoedRequestIsNotTold(t *testing.T) {
 		})), resock.WithMaxAttempts(1),
 			resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: rig.SecretHeader()}))
 		if fail := client.Fail(resock.PhaseUpgrade); strings.Contains(fail.Err.Error(), rig.Secret) {
-			t.Errorf("%q: %v", prefix, fail.Err)
+			t.Errorf("%q: got %v, want no secret in it", prefix, fail.Err)
 		}
 	}
 }
 
-// A URL that cannot be dialed is not told as it is.
-func TestBadURLIsNotTold(t *testing.T) {
+// The error about a URL that cannot be dialed does not contain its secrets.
+func TestBadURLIsRedacted(t *testing.T) {
 	for _, bad := range []string{
 		"ws://user:" + rig.Secret + "?x@host/push",
 		"ws://user:" + rig.Secret + "#x@host/push",
@@ -46,12 +47,12 @@ func TestBadURLIsNotTold(t *testing.T) {
 		"ws://host/\x7f?token=" + rig.Secret,
 	} {
 		if _, err := resock.New(bad); err == nil || strings.Contains(err.Error(), rig.Secret) {
-			t.Errorf("New(%q): %v", bad, err)
+			t.Errorf("New(%q): got %v, want an error without a secret", bad, err)
 		}
 	}
 }
 
-// TestStaleToken: a 401 becomes a success, since every attempt asks for a token.
+// The endpoint hook is called for every attempt, so a fresh token cures a 401.
 func TestStaleToken(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusUnauthorized, nil, "stale\n"), resocktest.Hold())
@@ -69,16 +70,16 @@ func TestStaleToken(t *testing.T) {
 		fail := rig.Next[resock.FailEvent](client)
 		var dial *resock.DialError
 		if !errors.As(fail.Err, &dial) || dial.Status != 401 || string(dial.Body) != "stale\n" || fail.Phase != resock.PhaseUpgrade {
-			t.Errorf("failed by %#v in phase %v", fail.Err, fail.Phase)
+			t.Errorf("got %#v in phase %v, want a DialError with status 401 and the body stale", fail.Err, fail.Phase)
 		}
 		if fail.Next != resock.StateWaiting || strings.Contains(fmt.Sprintf("%v %+v", fail.Err, fail), "sEcReT") {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want a retry, and no secret in it", fail)
 		}
 		if open := client.Open(); open.Session != 1 || open.Attempt != 2 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 1, attempt 2", open)
 		}
 		if len(attempts) != 2 || attempts[0].Err != nil || attempts[0].N != 1 || attempts[1].N != 2 {
-			t.Errorf("attempts %+v", attempts)
+			t.Errorf("the hook was called for %+v, want attempts 1 and 2, the first without an error", attempts)
 		}
 		for i, want := range []string{"Bearer sEcReT", "Bearer fresh"} {
 			if got := s.Attempts()[i].Request.Header.Get("Authorization"); got != want {
@@ -88,7 +89,8 @@ func TestStaleToken(t *testing.T) {
 	})
 }
 
-// failover is an endpoint hook that goes to the next host after a failed attempt.
+// failover returns an endpoint hook that moves on to the next host after a failed
+// attempt.
 func failover(hosts ...string) resock.Option {
 	current := 0
 	return resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
@@ -152,17 +154,17 @@ func TestEndpointError(t *testing.T) {
 			fail := rig.Next[resock.FailEvent](client)
 			var dial *resock.DialError
 			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateWaiting || fail.Attempt != i+1 || !errors.As(fail.Err, &dial) {
-				t.Errorf("%+v", fail)
+				t.Errorf("got %+v, want a DialError in phase endpoint and a retry", fail)
 			}
 			if is := errors.Is(fail.Err, rig.ErrTest); is != (i == 0) {
-				t.Errorf("%d: %v", i, fail.Err)
+				t.Errorf("endpoint %d: got %v, want ErrTest of the first one only", i, fail.Err)
 			}
 			if strings.Contains(fail.Err.Error(), "sEcReT") {
-				t.Errorf("a secret in %v", fail.Err)
+				t.Errorf("got %v, want no secret in it", fail.Err)
 			}
 		}
 		if open := client.Open(); open.Attempt != 4 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want attempt 4", open)
 		}
 		if len(s.Attempts()) != 1 {
 			t.Errorf("%d dials, want 1", len(s.Attempts()))
@@ -180,7 +182,7 @@ func TestEndpointHangs(t *testing.T) {
 			client := rig.Start(t, "ws://a/", rig.Reach(s), hang, resock.WithDialTimeout(3*time.Second))
 			fail := rig.Next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took != 3*time.Second {
-				t.Errorf("%+v", fail)
+				t.Errorf("got %+v, want the dial timeout after 3s in phase endpoint", fail)
 			}
 		})
 	})
@@ -192,7 +194,7 @@ func TestEndpointHangs(t *testing.T) {
 			_ = client.Close(resock.StatusNormalClosure, "")
 			fail := rig.Next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseEndpoint || fail.Next != resock.StateClosed {
-				t.Errorf("%+v", fail)
+				t.Errorf("got %+v, want a FailEvent in phase endpoint, and then closed", fail)
 			}
 			<-client.Done()
 			rig.Within(t, began, 0, 0)
@@ -203,8 +205,8 @@ func TestEndpointHangs(t *testing.T) {
 	})
 }
 
-// TestHeadersStayHome: no header of one endpoint reaches another.
-func TestHeadersStayHome(t *testing.T) {
+// The headers of one endpoint, credentials among them, never reach another one.
+func TestHeadersStayWithTheirEndpoint(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusTemporaryRedirect, http.Header{"Location": {"ws://elsewhere/"}}, ""))
 		const secret, common = "X-Secret", "X-Common"
@@ -229,29 +231,39 @@ func TestHeadersStayHome(t *testing.T) {
 		for i, step := range steps {
 			fail := rig.Next[resock.FailEvent](client)
 			if header := s.Attempts()[i].Request.Header; header.Get(secret) != step.secret || header.Get(common) != step.common || header.Get("Authorization") != step.authentication {
-				t.Errorf("%s got %v", step.endpoint.URL, header)
+				t.Errorf("%s: the request has %v, want its own headers or the common ones", step.endpoint.URL, header)
 			}
 			if strings.Contains(fmt.Sprint(fail), "pass") {
-				t.Errorf("a password in %v", fail)
+				t.Errorf("got %v, want no password in it", fail)
 			}
 			if n := len(step.endpoint.Header); step.secret == "" && n != 0 {
-				t.Errorf("the application's header was changed: %v", step.endpoint.Header)
+				t.Errorf("the header of the application is %v, want it unchanged", step.endpoint.Header)
 			}
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
 		for _, attempt := range s.Attempts() {
 			if request := attempt.Request; request.Host == "elsewhere" {
-				t.Errorf("a redirect was followed, with %v", request.Header)
+				t.Errorf("the client followed a redirect, with the header %v", request.Header)
 			}
 		}
 	})
 }
 
-// gate is a dial limiter that lets an attempt pass for every token.
+// gate is a dial limiter that lets one attempt pass per token.
 type gate struct {
 	tokens chan error
 	asked  chan struct{}
+}
+
+func (g *gate) Wait(ctx context.Context) error {
+	g.asked <- struct{}{}
+	select {
+	case err := <-g.tokens:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func TestDialLimiter(t *testing.T) {
@@ -262,28 +274,28 @@ func TestDialLimiter(t *testing.T) {
 		client.Quiet(30 * time.Minute) // far longer than the dial timeout
 		client.Is(resock.StateConnecting)
 		if attempts := client.Stats().Attempts; attempts != 0 || len(s.Attempts()) != 0 {
-			t.Errorf("%d attempts and %d dials before the limiter agreed", attempts, len(s.Attempts()))
+			t.Errorf("%d attempts and %d dials before the limiter let one pass, want none", attempts, len(s.Attempts()))
 		}
 		g.tokens <- rig.ErrTest
 		if fail := rig.Next[resock.FailEvent](client); fail.Phase != resock.PhaseEndpoint || !errors.Is(fail.Err, rig.ErrTest) {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want the error of the limiter in phase endpoint", fail)
 		}
 		<-g.asked
 		g.tokens <- nil
 		client.Open()
 
-		// A second client shares it, and is freed from it by Close and Suspend.
+		// A second client shares the limiter. Suspend and Close end its wait.
 		other := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithDialLimiter(g))
 		<-g.asked
 		other.Suspend()
 		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateSuspended {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want suspended next", fail)
 		}
 		other.Resume()
 		<-g.asked
 		_ = other.Close(resock.StatusNormalClosure, "")
 		if fail := rig.Next[resock.FailEvent](other); fail.Next != resock.StateClosed {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want closed next", fail)
 		}
 		<-other.Done()
 		if len(s.Attempts()) != 1 {
@@ -292,7 +304,8 @@ func TestDialLimiter(t *testing.T) {
 	})
 }
 
-// Messages of all sizes go to coder/websocket and back, in each mode of both sides.
+// Messages of all sizes survive the way to a server of coder/websocket and back, for
+// each pair of compression modes.
 func TestCompressionWithCoder(t *testing.T) {
 	modes := []websocket.CompressionMode{websocket.CompressionDisabled, websocket.CompressionContextTakeover, websocket.CompressionNoContextTakeover}
 	for _, ours := range modes {
@@ -328,7 +341,7 @@ func TestCompressionWithCoder(t *testing.T) {
 							t.Fatal(err)
 						}
 						if m := rig.Next[resock.MessageEvent](client); m.Type != typ || !slices.Equal(m.Data, data) {
-							t.Errorf("%d bytes: got %d bytes of type %v", size, len(m.Data), m.Type)
+							t.Errorf("a message of %d bytes came back with %d bytes and type %v", size, len(m.Data), m.Type)
 						}
 					}
 				}
@@ -337,8 +350,8 @@ func TestCompressionWithCoder(t *testing.T) {
 	}
 }
 
-// The offer is what the wire can do, an answer is checked by RFC 7692, section 7.1,
-// and the application sees the answer as it came.
+// The client offers only the extension parameters that it supports, and checks the
+// answer by RFC 7692, section 7.1. The application sees the answer as the server sent it.
 func TestNegotiation(t *testing.T) {
 	for _, tt := range []struct {
 		mode   websocket.CompressionMode
@@ -371,10 +384,10 @@ func TestNegotiation(t *testing.T) {
 				if tt.good {
 					r.Open()
 					if !slices.Equal(seen, tt.answer) {
-						t.Errorf("the application sees %q", seen)
+						t.Errorf("the application sees the extensions %q, want %q", seen, tt.answer)
 					}
 				} else if e := r.DialError(resock.PhaseProtocol); e.Status != http.StatusSwitchingProtocols || !strings.Contains(e.Error(), "Sec-WebSocket-Extensions") {
-					t.Errorf("got %v", e)
+					t.Errorf("got %v, want a DialError for Sec-WebSocket-Extensions", e)
 				}
 				offer := s.Attempts()[0].Request.Header.Get("Sec-WebSocket-Extensions")
 				for parameter, want := range map[string]bool{
@@ -384,7 +397,7 @@ func TestNegotiation(t *testing.T) {
 					"server_no_context_takeover": tt.mode == websocket.CompressionNoContextTakeover,
 				} {
 					if got := strings.Contains(offer, parameter); got != want {
-						t.Errorf("%s is in the offer %q: %t", parameter, offer, got)
+						t.Errorf("%s is in the offer %q: %t, want %t", parameter, offer, got, want)
 					}
 				}
 			})
@@ -392,8 +405,8 @@ func TestNegotiation(t *testing.T) {
 	}
 }
 
-// The options for a single part win over WithDialOptions, whatever the order, and
-// keep nothing that the caller may change.
+// A single option such as WithHeader overrides WithDialOptions, whatever their order,
+// and keeps no reference to what the caller may change later.
 func TestDialingOptions(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		header, names := http.Header{"X-Which": {"ours"}}, []string{"one", "two"}
@@ -410,7 +423,7 @@ func TestDialingOptions(t *testing.T) {
 		r.Open()
 		got := s.Attempts()[0].Request.Header
 		if got.Get("X-Which") != "ours" || got.Get("X-Other") != "" || got.Get("Sec-WebSocket-Protocol") != "one,two" || got.Get("Sec-WebSocket-Extensions") != "" {
-			t.Errorf("the request has %v", got)
+			t.Errorf("the request has %v, want what the single options say", got)
 		}
 	})
 }
@@ -419,7 +432,7 @@ func TestSubprotocolsAreChecked(t *testing.T) {
 	for _, names := range [][]string{{""}, {"a", "a"}, {"a,b"}, {"a b"}, {"é"}, {"a\r\nX-Evil: 1"}, {"a/b"}} {
 		var bad *resock.OptionError
 		if _, err := resock.New("ws://server.test", resock.WithSubprotocols(names...)); !errors.As(err, &bad) || bad.Option != "WithSubprotocols" {
-			t.Errorf("%q: got %v", names, err)
+			t.Errorf("WithSubprotocols(%q): got %v, want an OptionError", names, err)
 		}
 	}
 	if _, err := resock.New("ws://server.test", resock.WithSubprotocols("v1.example.com", "mqtt", "a!#$%&'*+-.^_`|~9")); err != nil {

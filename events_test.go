@@ -15,8 +15,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A server that does not answer the close frame does not take the CloseEvent
-// from a subscriber that reads.
+// A subscriber that reads gets the final CloseEvent even if the server does not answer
+// the close frame.
 func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 	for _, overflow := range []resock.Overflow{resock.OverflowBlock, resock.OverflowDropOldest} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -27,23 +27,23 @@ func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 			rig.Await[resock.OpenEvent](t, events)
 			client.Close(resock.StatusNormalClosure, "")
 			if closed := rig.Await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
-				t.Errorf("%+v", closed)
+				t.Errorf("got %+v, want it not clean, and then closed", closed)
 			}
 			if event, ok := <-events; ok {
-				t.Errorf("after the last event: %+v", event)
+				t.Errorf("got %+v after the last event, want a closed channel", event)
 			}
 		})
 	}
 }
 
-// A late, unbuffered subscriber that has not taken its OpenEvent blocks delivery
-// in the same way as any other: visibly, and until it leaves.
+// A late, unbuffered subscriber that has not received its OpenEvent blocks delivery
+// like any other: Stats shows it, and it ends when the subscriber leaves.
 func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s))
 		c := s.Accept()
 		client.Open()
-		synctest.Wait() // the client reads
+		synctest.Wait() // until the client reads
 
 		ctx, leave := context.WithCancel(context.Background())
 		late := client.Subscribe(ctx, resock.WithBuffer(0))
@@ -57,7 +57,7 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 			case <-t.Context().Done():
 			}
 			if client.Stats().BlockedSince.IsZero() {
-				t.Error("BlockedSince is zero")
+				t.Error("BlockedSince is zero while a late subscriber blocks delivery")
 			}
 			leave()
 		}()
@@ -65,12 +65,12 @@ func TestLateUnbufferedSubscriberBlocks(t *testing.T) {
 		<-done
 		client.Message("two")
 		for event := range (&grammar.Checker{Late: true}).All(t, late) {
-			t.Errorf("after leaving: %+v", event)
+			t.Errorf("got %+v after the subscriber left, want a closed channel", event)
 		}
 	})
 }
 
-// Delivered and lost messages add up, whatever the subscriber's pace.
+// The messages delivered and those counted as lost add up, however slow the subscriber.
 func TestDropOldestCountsExactly(t *testing.T) {
 	const messages = 1000
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -96,7 +96,7 @@ func TestDropOldestCountsExactly(t *testing.T) {
 				i, _ := strconv.Atoi(string(e.Data))
 				at := int(e.Session-1)*messages + i
 				if e.Session != session || at != seen+int(e.Lost) {
-					t.Fatalf("message %d of session %d (in %d) after %d seen, %d lost", i, e.Session, session, seen, e.Lost)
+					t.Fatalf("message %d of session %d (in %d) came after %d seen and %d lost, want them to add up", i, e.Session, session, seen, e.Lost)
 				}
 				if seen = at + 1; seen == 3*messages {
 					client.Close(resock.StatusNormalClosure, "")
@@ -107,9 +107,9 @@ func TestDropOldestCountsExactly(t *testing.T) {
 	})
 }
 
-// A closing handshake begins while a message is still being delivered, without a
-// data race. A bubble of synctest would hide it, and so would any signal from
-// the delivery: hence the rounds.
+// A closing handshake that begins while a message is being delivered is no data race.
+// A synctest bubble would hide the race, and so would any signal from the delivery:
+// hence the many rounds.
 func TestCloseDuringDelivery(t *testing.T) {
 	for range 100 {
 		s := resocktest.NewMemory(t)
@@ -131,7 +131,7 @@ func TestCloseDuringDelivery(t *testing.T) {
 		client.Run(context.Background())
 		seen := slices.Collect(new(grammar.Checker).All(t, events))
 		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
-			t.Errorf("%+v", seen)
+			t.Errorf("got %+v, want an OpenEvent and a clean CloseEvent", seen)
 		}
 		s.Close()
 	}

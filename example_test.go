@@ -42,7 +42,7 @@ func Example() {
 	}
 }
 
-// TestREADME keeps the README's program the one that compiles here.
+// The program in the README is the Example, which compiles.
 func TestREADME(t *testing.T) {
 	body := func(file, function string) string {
 		t.Helper()
@@ -62,7 +62,7 @@ func TestREADME(t *testing.T) {
 	}
 }
 
-// echoServer answers every message with itself, once the token, if any, is right.
+// echoServer echoes every message. If token is not empty, it demands it of each client.
 func echoServer(token string) *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if token != "" && r.Header.Get("Authorization") != "Bearer "+token {
@@ -83,7 +83,7 @@ func echoServer(token string) *httptest.Server {
 	}))
 }
 
-// serverOf runs serve for each connection.
+// serverOf returns a server that calls serve for each connection.
 func serverOf(serve func(ctx context.Context, conn *websocket.Conn)) *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)
@@ -174,8 +174,8 @@ func ExampleClient_Close() {
 	// error: <nil>
 }
 
-// Run and what sends live and end together: the work is done, then Shutdown sends
-// what is left, and with it Run returns.
+// Run and the program's senders share a context. When the work is done, Shutdown sends
+// what is left, and Run returns.
 func ExampleClient_Shutdown() {
 	server := echoServer("")
 	defer server.Close()
@@ -186,7 +186,7 @@ func ExampleClient_Shutdown() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	var group sync.WaitGroup
-	group.Go(func() { cancel(client.Run(ctx)) }) // whoever else works with ctx ends, too
+	group.Go(func() { cancel(client.Run(ctx)) }) // when Run returns, everything else ends, too
 	group.Go(func() {
 		if err := client.WaitOpen(ctx); err != nil {
 			return
@@ -199,8 +199,8 @@ func ExampleClient_Shutdown() {
 		patience, done := context.WithTimeout(context.Background(), 10*time.Second)
 		defer done()
 		if err := client.Shutdown(patience); err != nil {
-			log.Print(err)                                       // some are left, or there was not enough time
-			_ = client.Close(resock.StatusNormalClosure, "time") // and now there is none
+			log.Print(err)                                       // not everything was sent in time
+			_ = client.Close(resock.StatusNormalClosure, "time") // so close without waiting
 		}
 	})
 	group.Wait()
@@ -208,7 +208,7 @@ func ExampleClient_Shutdown() {
 	// Output: sent: 3 error: <nil>
 }
 
-// The server has read all that was sent before.
+// Flush waits until the server has read everything sent before.
 func ExampleClient_Flush() {
 	server := echoServer("")
 	defer server.Close()
@@ -235,8 +235,8 @@ func ExampleClient_Flush() {
 	// Output: received
 }
 
-// An acknowledgement belongs to the connection that the message came by: on another
-// one the server would take it for something else, or send the message again.
+// An acknowledgement belongs to the connection on which the message came: on another one
+// the server would misunderstand it, and send the message again.
 func ExampleWithSession() {
 	server := echoServer("")
 	defer server.Close()
@@ -253,7 +253,7 @@ func ExampleWithSession() {
 		if !ok {
 			continue
 		}
-		if bytes.HasPrefix(message.Data, []byte("ack")) { // here, the server sends all back
+		if bytes.HasPrefix(message.Data, []byte("ack")) { // this server echoes everything
 			fmt.Printf("the server got %q\n", message.Data)
 			_ = client.Close(resock.StatusNormalClosure, "")
 			continue
@@ -269,8 +269,8 @@ func ExampleWithSession() {
 	// Output: the server got "ack job 7"
 }
 
-// A server that asks whether the client is still there, by a message of its own, gets
-// its answer before anybody sees the question.
+// The server checks by a message of its own whether the client is alive. A filter
+// answers it, and no subscriber sees it.
 func ExampleWithFilter() {
 	server := serverOf(func(ctx context.Context, conn *websocket.Conn) {
 		_ = conn.Write(ctx, websocket.MessageText, []byte("ping"))
@@ -366,7 +366,7 @@ func ExampleWithEndpoint_token() {
 	// open, attempt 2
 }
 
-// Each failed attempt goes on to the next of several servers.
+// Each failed attempt moves on to the next of several servers.
 func ExampleWithEndpoint_failover() {
 	server := echoServer("")
 	defer server.Close()
@@ -389,7 +389,7 @@ func ExampleWithEndpoint_failover() {
 	// Output: open after 1 failure
 }
 
-// A feed goes on where the last session ended.
+// A feed resumes where the last session ended.
 func ExampleWithEndpoint_resume() {
 	var cursor string // of the last message that was handled; guard it if it is shared
 	endpoint := func(ctx context.Context, a resock.Attempt) (resock.Endpoint, error) {
@@ -413,7 +413,7 @@ func ExampleWithEndpoint_resume() {
 	// idle <nil>
 }
 
-// Registering on every connection, and waiting for the answer.
+// Register on every connection, and wait for the reply.
 func ExampleWithOnOpen() {
 	server := echoServer("")
 	defer server.Close()
@@ -444,10 +444,10 @@ func ExampleWithOnOpen() {
 	// open
 }
 
-// Topics that come while the client runs: every session subscribes to each of them, and
+// Topics are added while the client runs. Every session subscribes to each of them, and
 // to none twice.
 func ExampleWithOnOpen_topics() {
-	server := echoServer("") // here, what comes back is the confirmation
+	server := echoServer("") // the echo serves as the confirmation
 	defer server.Close()
 	var (
 		mu      sync.Mutex
@@ -510,7 +510,7 @@ func ExampleWithOnOpen_topics() {
 	// session 2: traffic
 }
 
-// A server that pushes before it answers: what is not the answer goes to the
+// A server may push before it replies: messages other than the reply go to the
 // subscribers.
 func ExampleSession_Unread() {
 	server := serverOf(func(ctx context.Context, conn *websocket.Conn) {
@@ -556,7 +556,7 @@ func ExampleSession_Unread() {
 	// more news
 }
 
-// A server that says 4001 does not want this client any more.
+// By close code 4001 this server says that it has banned the client.
 func ExampleWithRetryPolicy() {
 	policy := func(f resock.Failure) resock.Decision {
 		if f.Code == 4001 {

@@ -23,7 +23,7 @@ func newFanout() *fanout {
 
 func said(text string) MessageEvent { return MessageEvent{Session: 1, Data: []byte(text)} }
 
-// deliver delivers what came by one read.
+// deliver delivers the messages of one read.
 func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
 	var burst []wire.Message
 	for _, event := range events {
@@ -32,13 +32,13 @@ func deliver(f *fanout, events ...MessageEvent) (goesOn bool) {
 	return f.deliver(1, burst, true, new(lifetime))
 }
 
-// isBlocked reports whether delivery waits for somebody.
+// isBlocked reports whether delivery waits for a subscriber.
 func isBlocked(f *fanout) bool {
 	by, _ := f.blocked.now()
 	return by != ""
 }
 
-// subscribers counts those that have not left.
+// subscribers returns the number of subscribers that have not left.
 func subscribers(f *fanout) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -48,8 +48,8 @@ func subscribers(f *fanout) (n int) {
 	return n
 }
 
-// heard names events; a message by its text, with the number of those lost
-// before it.
+// heard returns the names of events. That of a message is its text, with the number of
+// messages lost before it.
 func heard(events ...Event) (names []string) {
 	for _, event := range events {
 		switch e := event.(type) {
@@ -68,7 +68,7 @@ func heard(events ...Event) (names []string) {
 	return names
 }
 
-// rest returns what is left of a stream.
+// rest returns the remaining events of a stream.
 func rest(ch <-chan Event) (events []Event) {
 	for event := range ch {
 		events = append(events, event)
@@ -87,11 +87,11 @@ func TestSubscribeAfterTheEnd(t *testing.T) {
 	f := newFanout()
 	f.finish()
 	if got := rest(f.subscribe(context.Background(), subscription{buffer: 1, messages: true})); got != nil {
-		t.Errorf("got %v", got)
+		t.Errorf("got %v, want no event", got)
 	}
 }
 
-// Only an open session has an OpenEvent for those who come late.
+// A late subscriber gets an OpenEvent first only if a session is open.
 func TestSubscribeBetweenSessions(t *testing.T) {
 	f := newFanout()
 	f.lifecycle(OpenEvent{})
@@ -114,7 +114,7 @@ func TestWithoutMessages(t *testing.T) {
 	wantHeard(t, heard(rest(silent)...), "open", "close")
 }
 
-// Who has left is forgotten.
+// The fanout keeps nothing of a subscriber that has left.
 func TestLeaving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -135,7 +135,7 @@ func TestLeaving(t *testing.T) {
 	})
 }
 
-// watchedContext counts who waits for its end.
+// watchedContext counts the functions that wait for its end.
 type watchedContext struct {
 	context.Context
 	waiting int
@@ -155,16 +155,16 @@ func TestFinishForgetsTheContext(t *testing.T) {
 	ctx := &watchedContext{Context: parent}
 	f.subscribe(ctx, subscription{buffer: 1})
 	if ctx.waiting != 1 {
-		t.Errorf("%d wait for the context", ctx.waiting)
+		t.Errorf("%d functions wait for the context, want 1", ctx.waiting)
 	}
 	f.finish()
 	if ctx.waiting != 0 {
-		t.Error("a finished subscriber waits for its context")
+		t.Error("a finished subscriber still waits for its context")
 	}
 }
 
-// A late subscriber without a buffer gets its OpenEvent first, however soon the
-// next event comes, and may leave at any moment.
+// A late subscriber without a buffer gets its OpenEvent first, however soon the next
+// event follows, and may leave at any moment.
 func TestLateUnbuffered(t *testing.T) {
 	f := newFanout()
 	f.lifecycle(OpenEvent{})
@@ -176,7 +176,7 @@ func TestLateUnbuffered(t *testing.T) {
 		wantHeard(t, heard(<-late, <-late), "open", "x")
 		delivery.Wait()
 		if isBlocked(f) {
-			t.Fatal("delivered, and still blocked")
+			t.Fatal("delivery is still blocked after the message was delivered")
 		}
 		leave()
 		rest(late)
@@ -188,7 +188,7 @@ func TestLateUnbuffered(t *testing.T) {
 	}
 }
 
-// A stream may end early, but it has no holes.
+// A stream may end early, but it has no gaps.
 func TestNothingFollowsADiscardedEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -213,12 +213,13 @@ func TestNothingFollowsADiscardedEvent(t *testing.T) {
 		f.finish()
 		wantHeard(t, append(got, heard(rest(stays)...)...), "one")
 		if isBlocked(f) {
-			t.Error("still blocked")
+			t.Error("delivery is still blocked after an abort")
 		}
 	})
 }
 
-// A late subscriber that leaves without its OpenEvent frees the others.
+// A late subscriber that leaves without having received its OpenEvent unblocks the
+// others.
 func TestLateUnbufferedLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -229,19 +230,19 @@ func TestLateUnbufferedLeaves(t *testing.T) {
 		delivery.Go(func() { deliver(f, said("x")) })
 		synctest.Wait()
 		if !isBlocked(f) {
-			t.Error("nobody is told")
+			t.Error("delivery is not blocked by a late subscriber without a buffer")
 		}
 		leave()
 		delivery.Wait()
 		if isBlocked(f) {
-			t.Error("delivered, and still blocked")
+			t.Error("delivery is still blocked after the subscriber left")
 		}
 		rest(late)
 	})
 }
 
-// Whoever delivery waits for, the others may leave, and so may that one: at once,
-// though one lock serves all messages of a read.
+// While delivery waits for a subscriber, that one and all others can leave at once,
+// although one lock is held for all messages of a read.
 func TestLeavingDuringDelivery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -253,7 +254,7 @@ func TestLeavingDuringDelivery(t *testing.T) {
 		var delivery sync.WaitGroup
 		delivery.Go(func() { deliver(f, said("a"), said("b"), said("c")) })
 		wantHeard(t, heard(<-slow), "a")
-		synctest.Wait() // delivery waits for slow to take b
+		synctest.Wait() // until delivery waits for slow to receive b
 		leave()
 		wantHeard(t, heard(rest(other)...), "a")
 		leaveSlowly()
@@ -264,7 +265,8 @@ func TestLeavingDuringDelivery(t *testing.T) {
 	})
 }
 
-// A hook for pings or pongs may take its time, also between two messages of a read.
+// A slow ping or pong hook between two messages of a read keeps no subscriber from
+// leaving.
 func TestLeavingDuringAHook(t *testing.T) {
 	for _, control := range []byte{0x89, 0x8A} { // ping, pong
 		src := silentScript()
@@ -282,7 +284,7 @@ func TestLeavingDuringAHook(t *testing.T) {
 			case got := <-ended:
 				wantHeard(t, got, "x")
 			case <-time.After(5 * time.Second):
-				t.Errorf("%#x: who leaves during the hook waits for its end", control)
+				t.Errorf("%#x: a subscriber that leaves during the hook waits for its end", control)
 			}
 		}
 		s.client.config.dial.OnPingReceived = func(context.Context, []byte) bool { hook(); return true }
@@ -300,7 +302,7 @@ func TestDropOldestNeverBlocks(t *testing.T) {
 		slow := f.subscribe(t.Context(), subscription{buffer: 2, messages: true, overflow: OverflowDropOldest})
 		for _, text := range []string{"a", "b", "c", "d", "e"} {
 			deliver(f, said(text))
-			synctest.Wait() // the first is with the pump now
+			synctest.Wait() // until the pump holds the first
 		}
 		wantHeard(t, heard(<-slow, <-slow, <-slow), "a", "d after 2", "e")
 		f.finish()
@@ -308,7 +310,7 @@ func TestDropOldestNeverBlocks(t *testing.T) {
 	})
 }
 
-// The log tells of every subscriber that blocks for long, once.
+// The log names every subscriber that blocks delivery for long, once.
 func TestBlockedLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -324,7 +326,7 @@ func TestBlockedLog(t *testing.T) {
 			time.Sleep(block.time)
 			f.blocked.end()
 			time.Sleep(time.Hour)
-			synctest.Wait() // and see what the timer's goroutine wrote
+			synctest.Wait() // until the timer's goroutine has written the log
 			if n := strings.Count(log.String(), "blocks delivery"); n != block.entries {
 				t.Errorf("after %v of blocking: %d entries, want %d", block.time, n, block.entries)
 			}
@@ -332,7 +334,7 @@ func TestBlockedLog(t *testing.T) {
 	})
 }
 
-// backlog is what waits for a subscriber that does not read.
+// backlog returns the events that wait for a subscriber that does not read.
 func backlog(f *fanout) (events []Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -342,7 +344,7 @@ func backlog(f *fanout) (events []Event) {
 	return events
 }
 
-// push delivers events to the only subscriber, none of which waits.
+// push delivers events to the only subscriber, and does not block.
 func push(f *fanout, events ...Event) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -351,7 +353,7 @@ func push(f *fanout, events ...Event) {
 	}
 }
 
-func TestDropOldestKeepsWhatIsNoMessage(t *testing.T) {
+func TestDropOldestDropsOnlyMessages(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		limit  int
@@ -371,7 +373,7 @@ func TestDropOldestKeepsWhatIsNoMessage(t *testing.T) {
 			f := newFanout()
 			events := f.subscribe(t.Context(), subscription{buffer: tt.limit, messages: true, overflow: OverflowDropOldest})
 			push(f, OpenEvent{})
-			synctest.Wait() // with the pump now
+			synctest.Wait() // until the pump holds it
 			push(f, tt.events...)
 			got := heard(backlog(f)...)
 			if !slices.Equal(got, tt.want) || f.dropped.Load() != tt.lost {
@@ -383,9 +385,9 @@ func TestDropOldestKeepsWhatIsNoMessage(t *testing.T) {
 	}
 }
 
-// What was lost is told by the next message of the same session that is delivered, the
-// very next one too.
-func TestLostIsToldInItsSession(t *testing.T) {
+// The next message delivered in the same session reports how many were lost before it,
+// even if it comes right after them.
+func TestLostIsReportedInItsSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
 		events := f.subscribe(t.Context(), subscription{buffer: 1, messages: true, overflow: OverflowDropOldest})
@@ -409,8 +411,8 @@ func TestLostIsToldInItsSession(t *testing.T) {
 	})
 }
 
-// attempts is a stream of n attempts, every second of which opens, with the given number
-// of messages.
+// attempts returns the events of n attempts, every second of which opens a session with
+// the given number of messages.
 func attempts(n, messages int) (events []Event) {
 	for i := uint64(1); i <= uint64(n); i++ {
 		if i%2 == 0 {
@@ -426,8 +428,9 @@ func attempts(n, messages int) (events []Event) {
 	return events
 }
 
-// Whoever does not read blocks nobody: whole attempts are left out for it.
-func TestAttemptsAreLeftOut(t *testing.T) {
+// A subscriber that does not read does not block lifecycle events: it misses whole
+// attempts instead.
+func TestUnreadStreamMissesWholeAttempts(t *testing.T) {
 	for name, opts := range map[string]subscription{
 		"blocks":           {buffer: 3, messages: true},
 		"unbuffered":       {messages: true},
@@ -446,7 +449,7 @@ func TestAttemptsAreLeftOut(t *testing.T) {
 				push(f, OpenEvent{Session: 1001}, said("last"))
 				synctest.Wait()
 				if isBlocked(f) {
-					t.Error("blocked")
+					t.Error("delivery is blocked by a subscriber that does not read")
 				}
 				go f.finish()
 				got := rest(stream)
@@ -455,12 +458,12 @@ func TestAttemptsAreLeftOut(t *testing.T) {
 					switch e := event.(type) {
 					case OpenEvent:
 						if rare++; open != 0 || int(e.Session) < last {
-							t.Fatalf("session %d inside of session %d, after %d", e.Session, open, last)
+							t.Fatalf("session %d opened within session %d, after session %d", e.Session, open, last)
 						}
 						open, last = max(1, e.Session), int(e.Session)
 					case FailEvent:
 						if rare++; e.Session == 0 && open != 0 || e.Session != 0 && e.Session != open {
-							t.Fatalf("%+v in session %d", e, open)
+							t.Fatalf("got %+v in session %d, want an event of that session", e, open)
 						}
 						open = 0
 					case MessageEvent:
@@ -468,21 +471,21 @@ func TestAttemptsAreLeftOut(t *testing.T) {
 					}
 				}
 				if open != 1001 {
-					t.Errorf("the stream ends in session %d", open)
+					t.Errorf("the stream ends in session %d, want 1001", open)
 				}
 				if most := maxRare + opts.buffer + 2; rare > most || rare < maxRare {
 					t.Errorf("%d events, want at most %d", rare, most)
 				}
 				if name == "blocks" && f.dropped.Load() != lost {
-					t.Errorf("%d dropped, %d told", f.dropped.Load(), lost)
+					t.Errorf("%d messages dropped, %d reported, want them to agree", f.dropped.Load(), lost)
 				}
 			})
 		})
 	}
 }
 
-// The messages of a session that is ending are parked, up to a limit, and come before
-// all that follows them.
+// The messages of a session that is ending are parked, up to a limit, and delivered
+// before everything that follows them.
 func TestParking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -499,11 +502,11 @@ func TestParking(t *testing.T) {
 		})
 		synctest.Wait()
 		if !isBlocked(f) || delivered != 0 {
-			t.Fatalf("%d delivered", delivered)
+			t.Fatalf("%d delivered, want none, and delivery blocked", delivered)
 		}
 		life.reach(stageEnding)
 		synctest.Wait()
-		if n := maxParked / size; !isBlocked(f) || delivered != n && delivered != n+1 { // one may be with the pump
+		if n := maxParked / size; !isBlocked(f) || delivered != n && delivered != n+1 { // the pump may hold one
 			t.Errorf("%d delivered, want %d", delivered, n)
 		}
 		life.reach(stageKilled)
@@ -520,7 +523,7 @@ func TestParking(t *testing.T) {
 		for range 2 * maxParked / size {
 			synctest.Wait()
 			if m, ok := (<-stream).(MessageEvent); !ok || len(m.Data) != size || passed {
-				t.Fatalf("%+v, the next session reads: %t", m, passed)
+				t.Fatalf("got %+v, next session reading: %t, want a parked message, and not yet", m, passed)
 			}
 		}
 		wantHeard(t, heard(<-stream, <-stream, <-stream), "close", "open", "x")
@@ -529,8 +532,8 @@ func TestParking(t *testing.T) {
 	})
 }
 
-// Who is behind does not keep a session from reading the server's close frame, the
-// others from leaving, nor a client from closing.
+// A subscriber that is behind keeps neither the session from reading the server's close
+// frame, nor the others from leaving, nor the client from closing.
 func TestCatchUpEnds(t *testing.T) {
 	for name, end := range map[string]func(f *fanout, life *lifetime, leave func()){
 		"session": func(_ *fanout, life *lifetime, _ func()) { life.reach(stageEnding) },
@@ -548,22 +551,22 @@ func TestCatchUpEnds(t *testing.T) {
 				reader.Go(func() { f.catchUp(life) })
 				synctest.Wait()
 				if !isBlocked(f) {
-					t.Error("not blocked")
+					t.Error("delivery is not blocked by the subscriber that is behind")
 				}
 				end(f, life, leave)
 				reader.Wait()
 				leave()
 				f.finish()
 				if n := f.behind.Load(); n != 0 {
-					t.Errorf("%d are behind", n)
+					t.Errorf("%d subscribers are behind, want none", n)
 				}
 			})
 		})
 	}
 }
 
-// Events that are no messages keep nobody from reading on, be it that none has been
-// taken, or that the messages between them have.
+// Only messages that wait for a subscriber keep the next session from being read; other
+// events do not.
 func TestCatchUpWaitsForMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
@@ -577,7 +580,7 @@ func TestCatchUpWaitsForMessages(t *testing.T) {
 		for _, event := range []string{"open", ""} {
 			synctest.Wait()
 			if !isBlocked(f) {
-				t.Fatalf("not blocked before %q was taken", event)
+				t.Fatalf("reading went on before %q was received", event)
 			}
 			wantHeard(t, heard(<-stream), event)
 		}
@@ -600,7 +603,7 @@ func TestBlockedBy(t *testing.T) {
 			time.Sleep(time.Minute)
 			by, since := f.blocked.now()
 			if want := cmp.Or(label, "#2 of 3"); by != want || time.Since(since) != time.Minute || f.blocked.sum() != time.Minute {
-				t.Errorf("blocked by %q for %v, %v in all", by, time.Since(since), f.blocked.sum())
+				t.Errorf("blocked by %q for %v, %v in all, want a minute, by the subscriber without a buffer", by, time.Since(since), f.blocked.sum())
 			}
 			close(f.abort)
 			delivery.Wait()
@@ -609,7 +612,7 @@ func TestBlockedBy(t *testing.T) {
 	})
 }
 
-// Subscribers come and go in constant time.
+// Subscribing and leaving take constant time, however many subscribers there are.
 func TestManySubscribers(t *testing.T) {
 	f := newFanout()
 	ctx, leave := context.WithCancel(context.Background())
@@ -622,18 +625,19 @@ func TestManySubscribers(t *testing.T) {
 		rest(stream)
 	}
 	if n := subscribers(f); n != 0 {
-		t.Errorf("%d are left", n)
+		t.Errorf("%d subscribers are left, want none", n)
 	}
 }
 
-// What was dropped is told by the next message, also if that has to wait itself.
-func TestDropOldestTellsByAMessageThatWaits(t *testing.T) {
+// The next message reports how many were dropped before it, even if it has to wait
+// itself.
+func TestDropOldestReportsByAWaitingMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFanout()
 		events := f.subscribe(t.Context(), subscription{buffer: 1, messages: true, overflow: OverflowDropOldest})
 		for range 2 {
 			f.lifecycle(OpenEvent{Session: 1})
-			synctest.Wait() // one is on its way, and one in the backlog
+			synctest.Wait() // the pump holds one, the other is in the backlog
 		}
 		deliver(f, said("dropped"))
 		<-events
@@ -646,8 +650,8 @@ func TestDropOldestTellsByAMessageThatWaits(t *testing.T) {
 	})
 }
 
-// A loop that drops the oldest messages, whose data it borrows, holds no more memory
-// than those take that wait for it.
+// A loop over Messages that borrows the data and drops the oldest messages holds no more
+// memory than the messages that wait for it.
 func TestDropOldestGivesBlocksBack(t *testing.T) {
 	f := newFanout()
 	st := f.stream(t.Context(), subscription{buffer: 100, messages: true, borrows: true, overflow: OverflowDropOldest})
@@ -655,22 +659,22 @@ func TestDropOldestGivesBlocksBack(t *testing.T) {
 	for n := range 10_000 {
 		f.deliver(1, []wire.Message{{Type: wire.Text, Data: number(n)}}, false, new(lifetime))
 		if held := len(st.bundle.blocks); held > 10 {
-			t.Fatalf("%d blocks are held after %d messages", held, n)
+			t.Fatalf("%d blocks are held after %d messages, want at most 10", held, n)
 		}
 		if n%500 >= 2 {
-			continue // a look takes its time
+			continue // looking after each message would be slow
 		}
 		waiting := &st.bundle.messages
 		for i := range waiting.Len() {
 			if want := number(n + 1 - waiting.Len() + i); !bytes.Equal(waiting.At(i).Data, want) {
-				t.Fatalf("after %d messages: the %dth that waits is overwritten", n, i)
+				t.Fatalf("after %d messages: waiting message %d was overwritten", n, i)
 			}
 		}
 	}
 }
 
-// What is kept from the subscribers does not wake them.
-func TestFilterWakesNobody(t *testing.T) {
+// A message that a filter keeps does not wake a loop over Messages.
+func TestFilteredMessageWakesNobody(t *testing.T) {
 	client, err := New("ws://server.test", WithFilter(func(context.Context, MessageEvent) bool { return false }))
 	if err != nil {
 		t.Fatal(err)
@@ -680,7 +684,7 @@ func TestFilterWakesNobody(t *testing.T) {
 	s.start(&script{in: frame(0x81, "kept"), end: io.EOF}, nil, wire.Deflate{})
 	s.read()
 	if len(st.more) > 0 {
-		t.Error("the loop is woken")
+		t.Error("the loop was woken by a message that the filter kept")
 	}
 	s.endHooks()
 }

@@ -26,15 +26,15 @@ func flushUntil(ctx context.Context, client *resock.Client) <-chan error {
 	return done
 }
 
-// waits checks that a Flush goes on.
+// waits checks that a Flush has not returned.
 func waits(t *testing.T, what string, done <-chan error) {
 	t.Helper()
 	if err, ok := rig.Settled(done); ok {
-		t.Fatalf("%s: Flush does not wait: %v", what, err)
+		t.Fatalf("%s: Flush returned %v, want it to wait", what, err)
 	}
 }
 
-// ends checks that a Flush is over with an error, or with none.
+// ends checks that a Flush has returned want.
 func ends(t *testing.T, what string, done <-chan error, want error) {
 	t.Helper()
 	if err, ok := rig.Settled(done); !ok || !errors.Is(err, want) || (want == nil) != (err == nil) {
@@ -42,8 +42,8 @@ func ends(t *testing.T, what string, done <-chan error, want error) {
 	}
 }
 
-// silentRig is a client without heartbeats, so that all pings are of Flush, and a
-// server that answers them by hand.
+// silentRig returns a client without heartbeats, all of whose pings come from Flush, and
+// a connection whose server answers pings only when the test does.
 func silentRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) (*rig.Client, *resocktest.Conn) {
 	r := rig.Reaching(t, s, append([]resock.Option{resock.WithHeartbeat(0, 0)}, opts...)...)
 	c := s.Accept()
@@ -52,7 +52,7 @@ func silentRig(t *testing.T, s *resocktest.Server, opts ...resock.Option) (*rig.
 	return r, c
 }
 
-// pong answers the n-th ping, from 1.
+// pong answers the n-th ping, counted from 1.
 func pong(c *resocktest.Conn, n byte) { _ = c.Pong("\x00\x00\x00" + string(rune(n))) }
 
 // send sends a text message.
@@ -63,7 +63,7 @@ func send(t *testing.T, r *rig.Client, text string) {
 	}
 }
 
-// Without anything that the server has not answered for, Flush returns at once.
+// If the server has confirmed everything sent, Flush returns at once, without a ping.
 func TestFlushOfNothing(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0))
@@ -82,13 +82,13 @@ func TestFlushOfNothing(t *testing.T) {
 		<-client.Done()
 		ends(t, "when it is closed", flush(client), resock.ErrClosed)
 		if n := len(c.Received().Pings); n != 0 {
-			t.Errorf("%d pings", n)
+			t.Errorf("%d pings, want none", n)
 		}
 	})
 }
 
-// The answer must follow what Flush waits for. Several of them share a ping, and one
-// that came later does not do for those that came before it in vain.
+// Flush needs a pong to a ping that followed what it waits for. Concurrent calls share
+// a ping.
 func TestFlushWaitsForTheAnswer(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, c := silentRig(t, s)
@@ -101,14 +101,14 @@ func TestFlushWaitsForTheAnswer(t *testing.T) {
 		_ = c.Pong("\x00\x00\x00\x02") // not sent yet
 		waits(t, "after strange pongs", second)
 		if n := len(c.Received().Pings); n != 1 {
-			t.Errorf("%d pings for three", n)
+			t.Errorf("%d pings for three Flushes, want 1", n)
 		}
 		pong(c, 1)
 		ends(t, "the first", first, nil)
 		ends(t, "the second", second, nil)
 		waits(t, "the third", third)
 		if n := len(c.Received().Pings); n != 2 {
-			t.Errorf("%d pings", n)
+			t.Errorf("%d pings, want 2", n)
 		}
 		pong(c, 2)
 		ends(t, "the third", third, nil)
@@ -116,7 +116,7 @@ func TestFlushWaitsForTheAnswer(t *testing.T) {
 	})
 }
 
-// Any ping that followed does, also one that is not for Flush.
+// A pong to any later ping ends Flush, a heartbeat's too.
 func TestFlushIsAnsweredByAnyPing(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
@@ -138,7 +138,8 @@ func TestFlushIsAnsweredByAnyPing(t *testing.T) {
 	})
 }
 
-// Flush waits for what is queued or being written, in the next session if need be.
+// Flush waits for messages that are queued or being written, into the next session if
+// need be.
 func TestFlushOfTheQueue(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour))
@@ -154,7 +155,7 @@ func TestFlushOfTheQueue(t *testing.T) {
 		c := s.Accept()
 		ends(t, "when it was sent", done, nil)
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[a b]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [a b]", got)
 		}
 		c.StopReading()
 		sent := make(chan error, 1)
@@ -170,7 +171,7 @@ func TestFlushOfTheQueue(t *testing.T) {
 	})
 }
 
-// What was given up meanwhile is not waited for, and needs no ping.
+// Flush does not wait for messages that have expired, and sends no ping for them.
 func TestFlushOfWhatExpires(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0))
@@ -183,14 +184,14 @@ func TestFlushOfWhatExpires(t *testing.T) {
 		c := s.Accept()
 		ends(t, "when the session is open", done, nil)
 		if n := len(c.Received().Pings); n != 0 {
-			t.Errorf("%d pings", n)
+			t.Errorf("%d pings, want none", n)
 		}
 	})
 }
 
-// A lost session ends Flush at once if it took something, answered or not is the
-// question; what it did not take is for the next one.
-func TestFlushAndALostSession(t *testing.T) {
+// When a session is lost, Flush fails at once if that session took a message which the
+// server did not confirm: whether it has arrived will never be known.
+func TestFlushFailsWithTheSession(t *testing.T) {
 	t.Run("taken", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
@@ -201,6 +202,26 @@ func TestFlushAndALostSession(t *testing.T) {
 			r.Fail(resock.PhaseRead)
 		})
 	})
+	t.Run("behind a write", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
+			c.StopReading()
+			large := make(chan error, 1)
+			go func() { large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+			synctest.Wait()
+			done := flush(r.Client)
+			c.Reset()
+			ends(t, "lost", done, resock.ErrMaybeSent)
+			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
+				t.Errorf("the large Send: got %v, want ErrMaybeSent", err)
+			}
+		})
+	})
+}
+
+// Messages that a lost session did not take go out in the next one, and Flush waits for
+// them.
+func TestFlushWaitsForTheNextSession(t *testing.T) {
 	t.Run("answered", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r, c := silentRig(t, s)
@@ -217,27 +238,12 @@ func TestFlushAndALostSession(t *testing.T) {
 			r.Open()
 			ends(t, "in the next session", done, nil)
 			if err := <-outcome; err != nil || len(second.Received().Pings) != 1 {
-				t.Errorf("%v, %d pings", err, len(second.Received().Pings))
-			}
-		})
-	})
-	t.Run("behind a write", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
-			c.StopReading()
-			large := make(chan error, 1)
-			go func() { large <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
-			synctest.Wait()
-			done := flush(r.Client)
-			c.Reset()
-			ends(t, "lost", done, resock.ErrMaybeSent)
-			if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
-				t.Error(err)
+				t.Errorf("Flush: got %v after %d pings, want nil after 1", err, len(second.Received().Pings))
 			}
 		})
 	})
 	t.Run("untouched", func(t *testing.T) {
-		// The first connection takes nothing: the message comes back untouched.
+		// The first connection accepts no byte, so the message comes back untouched.
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			reach, lines := rig.ReachLines(s)
 			client := rig.Start(t, s.URL, reach, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Hour), resock.WithBackoff(time.Second, time.Second))
@@ -251,13 +257,13 @@ func TestFlushAndALostSession(t *testing.T) {
 			err := <-done
 			synctest.Wait()
 			if err != nil || client.Stats().Opens < 2 {
-				t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
+				t.Errorf("got %v after %d sessions, want nil after 2 or more", err, client.Stats().Opens)
 			}
 		})
 	})
 }
 
-// What OnOpen sent is covered by a Flush that comes then, and not by one from before.
+// A Flush called during OnOpen covers what the hook sent; one called before does not.
 func TestFlushAndOnOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		steps := make(chan error)
@@ -274,7 +280,7 @@ func TestFlushAndOnOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := flush(r.Client)
-		<-steps // the session is in OnOpen, and took nothing so far
+		<-steps // the session is in OnOpen, and has taken nothing yet
 		between := flush(r.Client)
 		steps <- nil
 		<-steps
@@ -294,8 +300,8 @@ func TestFlushAndOnOpen(t *testing.T) {
 	})
 }
 
-// A server that answers nothing is waited for until the context ends, wherever Flush
-// stands by then.
+// If the server does not answer, Flush returns when its context ends, whatever it is
+// waiting for.
 func TestFlushUntilItsContextEnds(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, c := silentRig(t, s, resock.WithWriteTimeout(time.Hour))
@@ -306,19 +312,19 @@ func TestFlushUntilItsContextEnds(t *testing.T) {
 			began := time.Now()
 			err := r.Flush(ctx)
 			if took := time.Since(began); took != d {
-				t.Errorf("it took %v of %v", took, d)
+				t.Errorf("Flush took %v, want %v", took, d)
 			}
 			return err
 		}
 		if err := flushFor(time.Second); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, resock.ErrNotSent) || !strings.HasPrefix(err.Error(), "resock: not flushed") {
-			t.Errorf("unanswered: %v", err)
+			t.Errorf("an unanswered Flush: got %v, want DeadlineExceeded, and not ErrNotSent", err)
 		}
 		c.StopReading()
 		go r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20))
 		synctest.Wait()
 		queued := r.Queue("b")
 		if err := flushFor(time.Second); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("in the queue: %v", err)
+			t.Errorf("a Flush behind the queue: got %v, want DeadlineExceeded", err)
 		}
 		c.StartReading()
 		if err := <-queued; err != nil {
@@ -332,7 +338,7 @@ func TestFlushUntilItsContextEnds(t *testing.T) {
 	})
 }
 
-// When the client closes, a Flush is told the truth about what it waits for.
+// When the client closes, the error of Flush says what became of the messages.
 func TestFlushAndClose(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r, _ := silentRig(t, s)
@@ -370,7 +376,7 @@ func TestFlushAndClose(t *testing.T) {
 	})
 }
 
-// 1,000 Flushes, whose contexts end or not, with Sends between them.
+// A thousand concurrent calls of Flush, some of which are canceled, share their pings.
 func TestFlushMany(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0))
@@ -399,12 +405,13 @@ func TestFlushMany(t *testing.T) {
 			ends(t, "patient", done, nil)
 		}
 		if n := len(c.Received().Pings); n != 2 {
-			t.Errorf("%d pings", n)
+			t.Errorf("%d pings, want 2", n)
 		}
 	})
 }
 
-// The answer stands behind what nobody takes: Flush does not wait for that for ever.
+// While a subscriber blocks delivery, the pong is not read. Flush does not wait for ever
+// then, and its error names the subscriber.
 func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
 	for name, feed := range map[string]func(c *resocktest.Conn){
 		"from the beginning": func(c *resocktest.Conn) {
@@ -433,7 +440,7 @@ func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
 				began := time.Now()
 				err := client.Flush(context.Background())
 				if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "by slow") || took > 30*time.Second {
-					t.Errorf("Flush: %v after %v", err, took)
+					t.Errorf("Flush: got %v after %v, want an error that names slow within 30s", err, took)
 				}
 			})
 		})
@@ -449,7 +456,7 @@ func TestFlushWhileDeliveryIsBlocked(t *testing.T) {
 		go client.Run(context.Background())
 		began := time.Now()
 		if err := <-errs; err == nil || !strings.Contains(err.Error(), "filter") || time.Since(began) != 0 {
-			t.Errorf("Flush in a filter: %v after %v", err, time.Since(began))
+			t.Errorf("Flush in a filter: got %v after %v, want an error that names the filter, at once", err, time.Since(began))
 		}
 	})
 }
@@ -462,18 +469,19 @@ func shutdown(ctx context.Context, client *resock.Client) <-chan error {
 	return done
 }
 
-// refuses checks that a client accepts nothing any more.
+// refuses checks that a client accepts no more messages.
 func refuses(t *testing.T, client *resock.Client) {
 	t.Helper()
 	if err := client.Enqueue(resock.MessageText, nil); err != resock.ErrClosed {
-		t.Errorf("Enqueue: %v", err)
+		t.Errorf("Enqueue: got %v, want ErrClosed", err)
 	}
 	if err := client.Send(t.Context(), resock.MessageText, nil); err != resock.ErrClosed {
-		t.Errorf("Send: %v", err)
+		t.Errorf("Send: got %v, want ErrClosed", err)
 	}
 }
 
-// Shutdown sends what waits, a Send too, over a reconnect, and closes with 1000.
+// Shutdown sends everything that waits, a Send included, across a reconnect, and then
+// closes with 1000.
 func TestShutdownSends(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(503, nil, "later"), resocktest.Hold())
@@ -491,7 +499,7 @@ func TestShutdownSends(t *testing.T) {
 		r.Open()
 		c := s.Accept()
 		if closed := r.Closed(resock.StatusNormalClosure, "", true); closed.Next != resock.StateClosed {
-			t.Errorf("%+v", closed)
+			t.Errorf("got %+v, want closed next", closed)
 		}
 		for _, outcome := range []<-chan error{sent, queued, first, second} {
 			if err := <-outcome; err != nil {
@@ -499,7 +507,7 @@ func TestShutdownSends(t *testing.T) {
 			}
 		}
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello sent queued]" {
-			t.Errorf("the server received %s", got)
+			t.Errorf("the server received %s, want [hello sent queued]", got)
 		}
 		if err := r.Err(); err != nil {
 			t.Errorf("Run: %v", err)
@@ -510,7 +518,7 @@ func TestShutdownSends(t *testing.T) {
 	})
 }
 
-// Without anything to send, Shutdown is Close, whatever the client does.
+// With nothing to send, Shutdown closes at once in every state.
 func TestShutdownWithoutMessages(t *testing.T) {
 	for name, opt := range map[string]resock.Option{"open": nil, "waiting": resock.WithBackoff(time.Hour, time.Hour)} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -524,16 +532,16 @@ func TestShutdownWithoutMessages(t *testing.T) {
 			synctest.Wait()
 			began := time.Now()
 			if err := client.Shutdown(context.Background()); err != nil || client.State() != resock.StateClosed {
-				t.Errorf("%s: %v, %v", name, err, client.State())
+				t.Errorf("%s: got %v, state %v, want nil, closed", name, err, client.State())
 			}
 			if took := time.Since(began); took > time.Second {
-				t.Errorf("%s: it took %v", name, took)
+				t.Errorf("%s: Shutdown took %v, want at most 1s", name, took)
 			}
 		})
 	}
 }
 
-// A client that is suspended sends when it is resumed.
+// Shutdown of a suspended client waits for Resume, and sends then.
 func TestShutdownWhileSuspended(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s))
@@ -547,21 +555,21 @@ func TestShutdownWhileSuspended(t *testing.T) {
 		done := shutdown(context.Background(), client)
 		time.Sleep(time.Hour)
 		if err, ok := rig.Settled(done); ok {
-			t.Fatalf("it does not wait: %v", err)
+			t.Fatalf("Shutdown of a suspended client returned %v, want it to wait", err)
 		}
 		client.Resume()
-		if err := <-done; err != nil || <-told != nil {
-			t.Error(err)
+		if err, outcome := <-done, <-told; err != nil || outcome != nil {
+			t.Errorf("Shutdown: got %v, and the outcome %v, want nil", err, outcome)
 		}
 	})
 }
 
-// What cuts Shutdown short leaves messages, and it tells how many.
+// If something cuts Shutdown short, its error says how many messages were not sent.
 func TestShutdownIsCutShort(t *testing.T) {
 	type setting struct {
 		opts []resock.Option
 		cut  func(client *resock.Client, cancel context.CancelFunc)
-		want error // besides ErrNotSent
+		want error // in addition to ErrNotSent
 	}
 	for name, test := range map[string]setting{
 		"before Run": {},
@@ -594,28 +602,29 @@ func TestShutdownIsCutShort(t *testing.T) {
 			done := shutdown(context.Background(), client)
 			if test.cut != nil {
 				if err, ok := rig.Settled(done); ok {
-					t.Fatalf("%s: %v", name, err)
+					t.Fatalf("%s: Shutdown returned %v, want it to wait", name, err)
 				}
 				test.cut(client, cancel)
 			}
 			err := <-done
 			if !errors.Is(err, resock.ErrNotSent) || !strings.Contains(err.Error(), " 3 messages") {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s: got %v, want ErrNotSent for 3 messages", name, err)
 			}
 			var gaveUp *resock.GiveUpError
 			if is := errors.As(err, &gaveUp); test.want == io.EOF && !is || test.want == context.Canceled && !errors.Is(err, test.want) {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("%s: got %v, want the reason why the client closed", name, err)
 			}
 			for range 3 {
 				if err := <-told; err != resock.ErrClosed {
-					t.Errorf("%s: outcome %v", name, err)
+					t.Errorf("%s: outcome %v, want ErrClosed", name, err)
 				}
 			}
 		})
 	}
 }
 
-// Whoever does not wait for the end leaves; the messages are sent all the same.
+// If the context of Shutdown ends, Shutdown returns, but the client goes on sending and
+// closes.
 func TestShutdownGoesOnAlone(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(503, nil, "later"), resocktest.Hold())
@@ -633,7 +642,7 @@ func TestShutdownGoesOnAlone(t *testing.T) {
 		began := time.Now()
 		err := client.Shutdown(ctx)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), " 2 messages") || time.Since(began) != time.Millisecond {
-			t.Errorf("%v after %v", err, time.Since(began))
+			t.Errorf("got %v after %v, want DeadlineExceeded for 2 messages after 1ms", err, time.Since(began))
 		}
 		refuses(t, client)
 		<-client.Done()
@@ -643,7 +652,8 @@ func TestShutdownGoesOnAlone(t *testing.T) {
 	})
 }
 
-// Messages that nobody sends any more are not waited for, but counted.
+// Shutdown does not wait for messages whose Send was canceled, but counts them as not
+// sent.
 func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s))
@@ -654,7 +664,7 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithTTL(time.Nanosecond)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second) // what expired before does not count
+		time.Sleep(time.Second) // a message that expired before Shutdown does not count
 		if err := client.Enqueue(resock.MessageText, nil, resock.WithTTL(time.Second)); err != nil {
 			t.Fatal(err)
 		}
@@ -666,18 +676,18 @@ func TestShutdownCountsWhatIsGivenUp(t *testing.T) {
 		done := shutdown(context.Background(), client)
 		time.Sleep(1500 * time.Millisecond)
 		if err, ok := rig.Settled(done); ok {
-			t.Errorf("before the Send is given up: %v", err)
+			t.Errorf("Shutdown returned %v before the Send gave up", err)
 		}
 		if err := <-lost; !errors.Is(err, context.DeadlineExceeded) {
-			t.Error(err)
+			t.Errorf("the Send that gave up: got %v, want DeadlineExceeded", err)
 		}
 		if err, ok := rig.Settled(done); !ok || !errors.Is(err, resock.ErrNotSent) || !strings.Contains(err.Error(), " 2 messages") {
-			t.Errorf("%v", err)
+			t.Errorf("got %v, want ErrNotSent for 2 messages", err)
 		}
 	})
 }
 
-// What is being written may come back unsent: then Shutdown goes on in the next
+// Messages that are being written may come back unsent; Shutdown then waits for the next
 // session.
 func TestShutdownWaitsForTheWrite(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -702,13 +712,13 @@ func TestShutdownWaitsForTheWrite(t *testing.T) {
 		time.AfterFunc(5*time.Second, c.Drop)
 		synctest.Wait()
 		if err := client.Shutdown(context.Background()); err != nil { // one may have been sent
-			t.Error(err)
+			t.Errorf("Shutdown: got %v, want nil", err)
 		}
 		if err := <-large; err != resock.ErrMaybeSent {
-			t.Errorf("what was being written: %v", err)
+			t.Errorf("the message being written: got %v, want ErrMaybeSent", err)
 		}
 		if err, got := <-small, rig.Payloads(s.Accept()); err != nil || fmt.Sprint(got) != "[last]" {
-			t.Errorf("what was behind it: %v, the next session got %q", err, got)
+			t.Errorf("the message behind it: got %v, want nil; the next session received %q, want [last]", err, got)
 		}
 	})
 }

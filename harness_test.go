@@ -9,8 +9,8 @@ import (
 	"github.com/resock/resock/internal/wire"
 )
 
-// script is a transport whose server has sent everything already. It takes room
-// bytes, if that is not negative, and then fails.
+// script is a transport whose server has already sent everything. If room is not
+// negative, a Write fails after that many bytes.
 type script struct {
 	in   []byte
 	end  error
@@ -20,7 +20,7 @@ type script struct {
 	out bytes.Buffer
 }
 
-// silentScript is one whose server says nothing and hangs up.
+// silentScript returns a script whose server sends nothing and hangs up.
 func silentScript() *script { return &script{end: io.EOF, room: -1} }
 
 func (s *script) Read(p []byte) (int, error) {
@@ -54,7 +54,7 @@ func (s *script) written() []byte {
 	return bytes.Clone(s.out.Bytes())
 }
 
-// frame is an unmasked frame with a short payload, as a server sends it.
+// frame returns an unmasked frame with a short payload, as a server sends it.
 func frame(first byte, payload string) []byte {
 	return append([]byte{first, byte(len(payload))}, payload...)
 }
@@ -71,5 +71,5 @@ func wiredSession(t testing.TB, src io.ReadWriteCloser) *session {
 	return s
 }
 
-// text is a message on its way out.
+// text returns an outbound text message.
 func text(data string) outbound { return newOutbound(MessageText, []byte(data)) }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// pulseSim runs a pulse against a server in simulated time.
+// pulseSim runs a pulse against a simulated server, in simulated time.
 type pulseSim struct {
 	*pulse
 	now, since time.Duration
@@ -20,14 +20,14 @@ func newPulseSim(p pulse) *pulseSim {
 	return &pulseSim{pulse: &p, waiting: true, random: rand.New(rand.NewPCG(1, 2))}
 }
 
-// received notes bytes from the server.
+// received records that bytes arrived from the server.
 func (s *pulseSim) received() {
 	s.reads++
 	s.since = s.now
 }
 
-// until looks at the pulse whenever it wants to, and calls answered after each
-// beat, until the time end or a death.
+// until looks at the pulse whenever it asks for it, and calls answered after each beat.
+// It returns at the time end, or when the pulse gives another verdict than alive.
 func (s *pulseSim) until(end time.Duration, answered func()) (v verdict) {
 	next := s.due
 	if next == 0 {
@@ -53,15 +53,15 @@ const day = 24 * time.Hour
 func TestPulseStaysUpWhilePongsCome(t *testing.T) {
 	s := newPulseSim(pulse{interval: 30 * time.Second, timeout: 10 * time.Second})
 	if v := s.until(day, s.received); v != verdictAlive {
-		t.Fatalf("dead at %v", s.now)
+		t.Fatalf("dead at %v, want alive for a day", s.now)
 	}
-	// Each silence is cut short by up to a tenth.
+	// Jitter shortens each interval by up to a tenth.
 	if n := len(s.beats); n < 2880 || n > 2880*10/9+1 {
-		t.Errorf("%d pings in a day of 30 s intervals", n)
+		t.Errorf("%d pings in a day of 30 s intervals, want 2880 to 3201", n)
 	}
 }
 
-func TestPulseFindsSilence(t *testing.T) {
+func TestPulseDetectsSilence(t *testing.T) {
 	for _, p := range []pulse{
 		{interval: 30 * time.Second, timeout: 10 * time.Second},
 		{interval: 10 * time.Second, timeout: 60 * time.Second},
@@ -71,13 +71,13 @@ func TestPulseFindsSilence(t *testing.T) {
 			s := newPulseSim(p)
 			s.random = rand.New(rand.NewPCG(seed, seed))
 			s.until(time.Hour, s.received)
-			s.received() // the last byte
+			s.received() // the last byte to arrive
 			last := s.now
 			if v := s.until(day, func() {}); v != verdictDead {
-				t.Fatalf("%+v: a silent server is not found", p)
+				t.Fatalf("%+v: a silent server is never found dead", p)
 			}
 			if found := s.now - last; found < p.timeout || found > p.interval+p.timeout+time.Millisecond {
-				t.Errorf("%+v: found after %v", p, found)
+				t.Errorf("%+v: found dead after %v, want between timeout and interval + timeout", p, found)
 			}
 		}
 	}
@@ -93,13 +93,13 @@ func TestPulseSkipsPingsWhileBytesCome(t *testing.T) {
 		for next <= s.now {
 			var v verdict
 			if v, next = s.look(s.now, s.since, true, s.reads, s.random.Float64()); v != verdictAlive {
-				t.Fatalf("verdict %d at %v although bytes come every second", v, s.now)
+				t.Fatalf("verdict %d at %v, want alive while bytes arrive every second", v, s.now)
 			}
 		}
 	}
 }
 
-func TestPulseSendsMessagesWhateverComes(t *testing.T) {
+func TestPulseSendsHeartbeatMessagesInAnyCase(t *testing.T) {
 	s := newPulseSim(pulse{interval: 10 * time.Second, message: true})
 	next := s.start(0, 0, 0.5)
 	var beats []time.Duration
@@ -118,23 +118,23 @@ func TestPulseSendsMessagesWhateverComes(t *testing.T) {
 	}
 	s = newPulseSim(pulse{interval: 10 * time.Second, message: true})
 	if v := s.until(day, func() {}); v != verdictAlive {
-		t.Errorf("verdict %d without a timeout: no answer is expected", v)
+		t.Errorf("verdict %d without a timeout, want alive", v)
 	}
 }
 
 func TestPulseIgnoresABusyReader(t *testing.T) {
 	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, idle: 20 * time.Second})
-	s.waiting = false // a consumer blocks delivery
+	s.waiting = false // as when a consumer blocks delivery
 	beats := 0
 	if v := s.until(day, func() { beats++ }); v != verdictAlive {
-		t.Fatalf("a slow consumer looks like a dead server at %v", s.now)
+		t.Fatalf("a slow consumer was taken for a dead server at %v", s.now)
 	}
 	if want := int(day / (10 * time.Second)); beats < want-1 || beats > want+1 {
 		t.Errorf("%d beats in a day, want %d", beats, want)
 	}
 	s.waiting, s.since = true, s.now
 	if v := s.until(2*day, func() {}); v != verdictDead {
-		t.Errorf("verdict %d after the consumer went on", v)
+		t.Errorf("verdict %d after the consumer went on, want dead", v)
 	}
 }
 
@@ -143,11 +143,10 @@ func TestPulseIdleTimeout(t *testing.T) {
 	if v := s.until(time.Hour, nil); v != verdictIdle || s.now != time.Minute {
 		t.Errorf("verdict %d at %v, want the idle timeout after a minute", v, s.now)
 	}
-	// Pongs are bytes, but a promise of traffic is usually not about them; any
-	// byte counts all the same.
+	// A promise of traffic hardly means pongs, but any byte counts.
 	s = newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, idle: time.Minute})
 	if v := s.until(time.Hour, s.received); v != verdictAlive {
-		t.Errorf("verdict %d while pongs come", v)
+		t.Errorf("verdict %d while pongs arrive, want alive", v)
 	}
 }
 
@@ -161,12 +160,12 @@ func TestPulseForgivesAStoppedProcess(t *testing.T) {
 		t.Fatalf("verdict %d after the process was stopped, want another beat", v)
 	}
 	if v, _ = s.look(next, s.since, true, s.reads, 0); v != verdictDead {
-		t.Errorf("verdict %d when that is not answered either", v)
+		t.Errorf("verdict %d when the second beat is not answered either, want dead", v)
 	}
 }
 
 func TestPulsesSpread(t *testing.T) {
-	// A thousand clients open together; later a broadcast reaches all of them.
+	// A thousand clients open at the same time; later a broadcast reaches all of them.
 	const clients, interval = 1000, 10 * time.Second
 	spread := func(phase string, at time.Duration, sims []*pulseSim) {
 		t.Helper()
@@ -178,7 +177,7 @@ func TestPulsesSpread(t *testing.T) {
 		}
 		for slot, n := range slots {
 			if n > clients/5 {
-				t.Errorf("%s: %d of %d beats fall into the same 100 ms, at %v", phase, n, clients, slot*interval/100)
+				t.Errorf("%s: %d of %d beats fall into the same 100 ms, at %v, want at most a fifth", phase, n, clients, slot*interval/100)
 			}
 		}
 	}
@@ -202,7 +201,8 @@ func TestPulseProbe(t *testing.T) {
 	if s.next != beatDue {
 		t.Errorf("a probe moved the application's beat from %v to %v", beatDue, s.next)
 	}
-	// The network changes again and again while the server is gone.
+	// The network changes again and again while the server is gone: that must not put
+	// off the verdict.
 	asked, v := s.now, verdictAlive
 	for v != verdictDead && s.now < asked+day {
 		s.now += time.Second
@@ -211,7 +211,7 @@ func TestPulseProbe(t *testing.T) {
 		}
 	}
 	if s.now != asked+5*time.Second {
-		t.Errorf("dead %v after the first probe", s.now-asked)
+		t.Errorf("dead %v after the first probe, want 5s", s.now-asked)
 	}
 }
 
@@ -221,9 +221,9 @@ func TestPulseForgivesAStoppedProcessItsIdleTime(t *testing.T) {
 	s.now = s.due + time.Hour // SIGSTOP, SIGCONT
 	v, next := s.look(s.now, s.since, true, s.reads, 0)
 	if v == verdictIdle || next-s.now < 5*time.Second {
-		t.Fatalf("verdict %d after the process was stopped, next look in %v", v, next-s.now)
+		t.Fatalf("verdict %d after the process was stopped, next look in %v, want another chance of 5s", v, next-s.now)
 	}
 	if v, _ = s.look(s.now+10*time.Second, s.since, true, s.reads, 0); v != verdictIdle {
-		t.Errorf("verdict %d 10 s later", v)
+		t.Errorf("verdict %d 10 s later, want idle", v)
 	}
 }

@@ -17,7 +17,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// numbered is a server that pushes numbered messages of a size, one batch per token.
+// numbered scripts a server that pushes numbered messages of one size, as many for each
+// value in batches.
 func numbered(s *resocktest.Server, size int, batches <-chan int) {
 	n := 0
 	s.Handle(func(c *resocktest.Conn) {
@@ -62,7 +63,7 @@ func TestMessages(t *testing.T) {
 					for m := range all {
 						n++
 						if want := numberOf(n, size); !bytes.Equal(m.Data, want) || m.Session != 1 || m.Type != resock.MessageText || m.Lost != 0 || len(m.Data) != cap(m.Data) {
-							t.Fatalf("message %d: session %d, lost %d, type %v, %.30q", n, m.Session, m.Lost, m.Type, m.Data)
+							t.Fatalf("message %d: session %d, lost %d, type %v, %.30q, want the text pushed, in session 1", n, m.Session, m.Lost, m.Type, m.Data)
 						}
 						kept = append(kept, m.Data)
 						if n%300 == 0 && n < 900 {
@@ -73,12 +74,12 @@ func TestMessages(t *testing.T) {
 						}
 					}
 					if n != 900 {
-						t.Errorf("the loop ended after %d messages", n)
+						t.Errorf("the loop ended after %d messages, want 900", n)
 					}
 					if strings.Contains(name, "owned") {
 						for i, data := range kept {
 							if !bytes.Equal(data, numberOf(i+1, size)) {
-								t.Fatalf("message %d was overwritten", i+1)
+								t.Fatalf("the data of message %d was overwritten", i+1)
 							}
 						}
 					}
@@ -88,7 +89,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// Streams and channels of all kinds get the same, whoever comes and leaves.
+// Loops over Messages and channels get the same messages, whoever else comes and leaves.
 func TestMessagesBesideSubscribers(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
@@ -128,13 +129,13 @@ func TestMessagesBesideSubscribers(t *testing.T) {
 				all = append(all, string(numberOf(n, 20)))
 			}
 			if !slices.Equal(got[i], all) {
-				t.Errorf("subscriber %d got %d messages: %.100q", i, len(got[i]), got[i])
+				t.Errorf("subscriber %d got %d messages, want all: %.100q", i, len(got[i]), got[i])
 			}
 		}
 	})
 }
 
-// grammarReader takes messages by a channel until it leaves.
+// grammarReader subscribes by a channel, and collects the messages until it leaves.
 func grammarReader(t *testing.T, client *resock.Client, got *[]string, ends chan<- int) (leave func()) {
 	ctx, leave := context.WithCancel(context.Background())
 	events := client.Subscribe(ctx)
@@ -163,7 +164,7 @@ func TestMessagesServeOneRange(t *testing.T) {
 			break
 		}
 		for range broken {
-			t.Fatal("a second range")
+			t.Fatal("a second range over Messages got a message")
 		}
 		n := 0
 		defer cancel()
@@ -174,17 +175,17 @@ func TestMessagesServeOneRange(t *testing.T) {
 			}
 		}
 		if n > 6 {
-			t.Errorf("%d messages after the end of the context", n-5)
+			t.Errorf("%d messages after the end of the context, want at most 1", n-5)
 		}
-		// Both have left: nobody blocks delivery.
+		// Both loops have ended, so nothing blocks delivery.
 		synctest.Wait()
 		if stats := client.Stats(); !stats.BlockedSince.IsZero() || stats.MessagesIn != 1000 {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want 1000 messages in, and delivery not blocked", stats)
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
 		for range client.Messages(context.Background()) {
-			t.Fatal("a message of a closed client")
+			t.Fatal("got a message from a closed client")
 		}
 	})
 }
@@ -201,7 +202,7 @@ func TestMessagesDropOldest(t *testing.T) {
 		got, lost := 0, uint64(0)
 		for m := range all {
 			if got++; got == 1 && m.Lost != 990 {
-				t.Errorf("%d lost before the first", m.Lost)
+				t.Errorf("%d messages lost before the first, want 990", m.Lost)
 			}
 			if want := numberOf(990+got, 20); string(m.Data) != string(want) {
 				t.Errorf("got %s, want %s", m.Data, want)
@@ -211,10 +212,11 @@ func TestMessagesDropOldest(t *testing.T) {
 			}
 		}
 		if dropped := client.Stats().Dropped; lost != 990 || dropped != 990 {
-			t.Errorf("%d lost, %d dropped", lost, dropped)
+			t.Errorf("%d lost, %d dropped, want 990", lost, dropped)
 		}
 	})
-	// The losses of a session end with it, also those behind its last message.
+	// What was lost in a session is not reported in the next one, not even if it was
+	// lost after the last message delivered.
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
 		client := rig.Bare(t, s.URL, rig.Reach(s))
@@ -224,18 +226,18 @@ func TestMessagesDropOldest(t *testing.T) {
 		synctest.Wait()
 		for m := range all {
 			if m.Session != 2 || m.Lost != 0 {
-				t.Errorf("%+v", m)
+				t.Errorf("got %+v, want session 2, none lost", m)
 			}
 			break
 		}
 		if dropped := client.Stats().Dropped; dropped != 100 {
-			t.Errorf("%d dropped", dropped)
+			t.Errorf("%d dropped, want 100", dropped)
 		}
 	})
 }
 
-// Messages that nobody ranges over block delivery, by name, and nothing else. What is
-// received when the session ends comes first when somebody does.
+// A Messages sequence over which nobody ranges blocks delivery, and nothing else; Stats
+// names it. A later range begins with the messages parked when the session ended.
 func TestMessagesNeverRanged(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		rig.Flooding(s, 1, 1000, (*resocktest.Conn).Drop)
@@ -244,25 +246,25 @@ func TestMessagesNeverRanged(t *testing.T) {
 		go client.Run(context.Background())
 		time.Sleep(time.Second / 2)
 		if stats := client.Stats(); stats.BlockedBy != "forgotten" {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want it blocked by forgotten", stats)
 		}
 		client.Reconnect()
 		rig.OpensWithin(t, client, 2, time.Minute)
 		time.Sleep(time.Hour)
 		if stats := client.Stats(); stats.Session != 2 || stats.BlockedBy != "forgotten" || stats.Blocked < time.Hour {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want session 2, blocked by forgotten for an hour", stats)
 		}
 		n, session := 0, uint64(0)
 		for m := range all {
 			if n++; m.Session < session || m.Session == 1 && string(m.Data) != fmt.Sprint("push ", n-1) {
-				t.Fatalf("message %d: %+v", n, m)
+				t.Fatalf("message %d: got %+v, want the pushes of each session in order", n, m)
 			}
 			if session = m.Session; session == 2 {
 				break
 			}
 		}
 		if n != 1001 {
-			t.Errorf("%d messages", n)
+			t.Errorf("%d messages, want 1001", n)
 		}
 	})
 }
@@ -275,15 +277,15 @@ func TestMessagesEmpty(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range client.Messages(context.Background(), resock.WithLabel("feed")) {
-		t.Error("a message")
+		t.Error("got a message, want none with WithMessageHandler")
 	}
 	if !strings.Contains(log.String(), "label=feed") {
-		t.Errorf("the log says %q", log.String())
+		t.Errorf("the log has %q, want a warning with label=feed", log.String())
 	}
 }
 
-// A filter keeps messages from everybody, in order, and none of it costs a subscriber
-// anything.
+// Filters run in order, and what one keeps reaches no later filter and no subscriber. It
+// counts neither as lost nor as dropped.
 func TestFilters(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
@@ -303,26 +305,26 @@ func TestFilters(t *testing.T) {
 		for m := range all {
 			got = append(got, m.Data[19])
 			if m.Lost != 0 {
-				t.Errorf("%+v", m)
+				t.Errorf("got %+v, want none lost", m)
 			}
 			if len(got) == 3 {
 				_ = client.Close(resock.StatusNormalClosure, "")
 			}
 		}
 		if string(got) != "157" { // '3' and '9' are multiples of three, as bytes too
-			t.Errorf("got %s", got)
+			t.Errorf("got %s, want 157", got)
 		}
 		// Of the bytes '1' to '9' the first filter lets every second one pass.
 		if want := "two three two two three two two three two two three two two three"; strings.Join(order, " ") != want {
-			t.Errorf("asked %v", order)
+			t.Errorf("the filters were called in the order %v, want %s", order, want)
 		}
 		if stats := client.Stats(); stats.MessagesIn != 9 || stats.Dropped != 0 {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want 9 messages in, none dropped", stats)
 		}
 	})
 }
 
-// Delivery that waits for a loop goes on when the loop is left.
+// Delivery that waits for a loop continues when the loop ends.
 func TestMessagesLeftWhileBlocking(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		batches := make(chan int, 1)
@@ -341,12 +343,12 @@ func TestMessagesLeftWhileBlocking(t *testing.T) {
 		}()
 		batches <- 10
 		for range left {
-			synctest.Wait() // the rest of the burst waits
+			synctest.Wait() // until delivery of the rest of the burst blocks
 			break
 		}
 		synctest.Wait()
 		if by := client.Stats().BlockedBy; by != "" || n != 10 {
-			t.Errorf("blocked by %q, the other loop got %d messages", by, n)
+			t.Errorf("blocked by %q, the other loop got %d messages, want nobody and 10", by, n)
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-over

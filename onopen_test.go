@@ -16,7 +16,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A server that dictates the heartbeat is obeyed, in its session.
+// A heartbeat that the server dictates holds for its session only.
 func TestSetHeartbeat(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		sessions := 0
@@ -35,12 +35,12 @@ func TestSetHeartbeat(t *testing.T) {
 		}
 		first.IgnorePings()
 		if fail := client.Fail(resock.PhaseHeartbeat); !errors.Is(fail.Err, resock.ErrHeartbeat) {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want ErrHeartbeat", fail)
 		}
 		client.Open()
 		time.Sleep(time.Minute)
 		if pings := len(s.Conns()[1].Received().Pings); pings > 0 {
-			t.Errorf("%d pings in the next session", pings)
+			t.Errorf("%d pings in the next session, want none", pings)
 		}
 	})
 }
@@ -52,12 +52,12 @@ func TestSetIdleTimeout(t *testing.T) {
 		open := client.Open()
 		fail := client.Fail(resock.PhaseHeartbeat)
 		if idle := fail.Time.Sub(open.Time); idle != time.Minute || !errors.Is(fail.Err, resock.ErrHeartbeat) {
-			t.Errorf("%+v, after %v", fail, idle)
+			t.Errorf("got %+v after %v, want ErrHeartbeat after a minute", fail, idle)
 		}
 	})
 }
 
-// What cannot work is refused, by name, and changes nothing.
+// An invalid heartbeat or idle timeout is refused by an OptionError, and changes nothing.
 func TestSetPulseRefuses(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0),
@@ -74,7 +74,7 @@ func TestSetPulseRefuses(t *testing.T) {
 		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Hour)
 		if pings := len(s.Conns()[0].Received().Pings); pings > 0 || client.Stats().Session != 1 {
-			t.Errorf("%d pings, %+v", pings, client.Stats())
+			t.Errorf("%d pings, %+v, want none, and session 1", pings, client.Stats())
 		}
 	})
 }
@@ -98,12 +98,12 @@ func TestSessionSubprotocol(t *testing.T) {
 			}))
 		go client.Run(context.Background())
 		if got := <-chosen; got != "two" {
-			t.Errorf("chosen: %q", got)
+			t.Errorf("Subprotocol: got %q, want two", got)
 		}
 	})
 }
 
-// While a subscriber blocks delivery, the server hears from the client, and is not
+// While a subscriber blocks delivery, heartbeats are still sent, and the server is not
 // taken for dead.
 func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -118,68 +118,41 @@ func TestBeatsWhileDeliveryIsBlocked(t *testing.T) {
 		}
 		time.Sleep(10 * time.Minute)
 		if pings := len(c.Received().Pings); pings < 58 || pings > 61 {
-			t.Errorf("%d pings in 10 minutes", pings)
+			t.Errorf("%d pings in 10 minutes, want one every 10 s", pings)
 		}
 		if stats := client.Stats(); stats.State != resock.StateOpen || stats.Session != 1 || stats.Blocked < 9*time.Minute {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want session 1 open, blocked for 9m", stats)
 		}
 	})
 }
 
-// TestRegistration: what OnOpen does not receive is delivered after the OpenEvent,
-// and what was queued goes out after OnOpen.
+// Messages that OnOpen does not receive are delivered after the OpenEvent, and queued
+// messages go out only after OnOpen.
 func TestRegistration(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		received := make(chan string, 64)
-		s.Handle(func(c *resocktest.Conn) {
-			for i := 0; ; i++ {
-				message, err := c.Read()
-				if err != nil {
-					return
-				}
-				received <- string(message.Data)
-				if i > 0 {
-					continue
-				}
-				time.Sleep(time.Second)
-				for _, text := range []string{"welcome", "one", "two", "three"} {
-					_ = c.Push(text)
-				}
-			}
-		})
-		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
-			if s.Header().Get("Sec-Websocket-Accept") == "" {
-				t.Error("no header of the response")
-			}
-			if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
-				return err
-			}
-			_, data, err := s.Receive(ctx)
-			if string(data) != "welcome" {
-				t.Errorf("received %q, %v", data, err)
-			}
-			return err
-		}))
-		sent := make(chan error, 1)
+		s.Handle(func(c *resocktest.Conn) { greet(c, received) })
+		r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithOnOpen(register))
 		enqueue := func(text string) {
 			t.Helper()
 			if err := r.Enqueue(resock.MessageText, []byte(text)); err != nil {
-				t.Error(err)
+				t.Errorf("Enqueue: got %v, want nil", err)
 			}
 		}
 		enqueue("before")
+		sent := make(chan error, 1)
 		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("waiting")) }()
 		synctest.Wait()
 		r.Go()
 		for session := uint64(1); session <= 3; session++ {
-			r.Is(resock.StateConnecting) // inside OnOpen
+			r.Is(resock.StateConnecting) // while OnOpen runs
 			enqueue("during")
 			if open := r.Open(); open.Session != session {
-				t.Errorf("%+v", open)
+				t.Errorf("got %+v, want session %d", open, session)
 			}
 			for _, want := range []string{"one", "two", "three"} {
-				if message := rig.Next[resock.MessageEvent](r); string(message.Data) != want || message.Session != session {
-					t.Errorf("message %q of session %d, want %q", message.Data, message.Session, want)
+				if message := r.Message(want); message.Session != session {
+					t.Errorf("got %+v, want session %d", message, session)
 				}
 			}
 			want := []string{fmt.Sprint("register ", session), "before", "waiting", "during"}
@@ -188,22 +161,54 @@ func TestRegistration(t *testing.T) {
 			}
 			for _, want := range want {
 				if got := <-received; got != want {
-					t.Errorf("session %d: the server got %q, want %q", session, got, want)
+					t.Errorf("session %d: the server received %q, want %q", session, got, want)
 				}
 			}
 			r.Suspend()
-			if event := rig.Next[resock.CloseEvent](r); !event.Clean {
-				t.Errorf("%+v", event)
-			}
+			r.Closed(resock.StatusNormalClosure, "", true)
 			enqueue("between")
 			if session < 3 {
 				r.Resume()
 			}
 		}
 		if err := <-sent; err != nil {
-			t.Error(err)
+			t.Errorf("Send: got %v, want nil", err)
 		}
 	})
+}
+
+// greet answers the first message on a connection by a greeting, with pushes right
+// behind it. All messages go to received.
+func greet(c *resocktest.Conn, received chan<- string) {
+	for i := 0; ; i++ {
+		message, err := c.Read()
+		if err != nil {
+			return
+		}
+		received <- string(message.Data)
+		if i > 0 {
+			continue
+		}
+		time.Sleep(time.Second)
+		for _, text := range []string{"welcome", "one", "two", "three"} {
+			_ = c.Push(text)
+		}
+	}
+}
+
+// register is an OnOpen hook that registers and waits for the greeting.
+func register(ctx context.Context, s *resock.Session) error {
+	if s.Header().Get("Sec-Websocket-Accept") == "" {
+		return errors.New("Header is empty, want that of the upgrade response")
+	}
+	if err := s.Send(ctx, resock.MessageText, fmt.Appendf(nil, "register %d", s.ID())); err != nil {
+		return err
+	}
+	_, data, err := s.Receive(ctx)
+	if err == nil && string(data) != "welcome" {
+		return fmt.Errorf("received %q, want welcome", data)
+	}
+	return err
 }
 
 func TestOnOpenError(t *testing.T) {
@@ -212,7 +217,7 @@ func TestOnOpenError(t *testing.T) {
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithBackoff(time.Second, time.Hour),
 			resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 				if s.ID() != 1 {
-					t.Errorf("session %d", s.ID())
+					t.Errorf("got session %d in OnOpen, want 1", s.ID())
 				}
 				if calls++; calls <= 6 {
 					return rig.ErrTest
@@ -222,17 +227,17 @@ func TestOnOpenError(t *testing.T) {
 		for i := range 6 {
 			fail := rig.Next[resock.FailEvent](client)
 			if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Attempt != i+1 || !errors.Is(fail.Err, rig.ErrTest) {
-				t.Errorf("%+v", fail)
+				t.Errorf("got %+v, want the error of OnOpen in phase setup, without a session", fail)
 			}
 			if fail.Next != resock.StateWaiting || fail.RetryIn > time.Second<<i {
-				t.Errorf("next %v in %v", fail.Next, fail.RetryIn)
+				t.Errorf("next is %v in %v, want waiting, within the backoff", fail.Next, fail.RetryIn)
 			}
 		}
 		if open := client.Open(); open.Session != 1 || open.Attempt != 7 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 1, attempt 7", open)
 		}
 		if stats := client.Stats(); stats.Opens != 1 || stats.Attempts != 7 || stats.Fails != 6 {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want 1 open, 7 attempts, 6 fails", stats)
 		}
 	})
 }
@@ -243,18 +248,17 @@ func TestOnOpenGivesUp(t *testing.T) {
 			resock.WithOnOpen(func(context.Context, *resock.Session) error { return rig.ErrTest }))
 		rig.Next[resock.FailEvent](client)
 		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want closed next", fail)
 		}
 		<-client.Done()
 		var giveUp *resock.GiveUpError
 		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Attempts != 2 || !errors.Is(err, rig.ErrTest) {
-			t.Errorf("ended by %v", err)
+			t.Errorf("Err: got %v, want a GiveUpError after 2 attempts, by ErrTest", err)
 		}
 	})
 }
 
-// TestReceiveFails: an error of Receive fails the attempt, whatever the hook
-// makes of it.
+// An error of Receive fails the attempt, whatever the hook returns.
 func TestReceiveFails(t *testing.T) {
 	ignore := func(ctx context.Context, s *resock.Session) {
 		if _, _, err := s.Receive(ctx); err == nil {
@@ -295,21 +299,21 @@ func TestReceiveFails(t *testing.T) {
 					}))
 				fail := rig.Next[resock.FailEvent](client)
 				if fail.Phase != resock.PhaseSetup || fail.Session != 0 || fail.Took != test.took {
-					t.Errorf("%+v", fail)
+					t.Errorf("got %+v, want a failure in phase setup, without a session", fail)
 				}
 				if test.is != nil && !errors.Is(fail.Err, test.is) {
 					t.Errorf("failed by %v, want %v", fail.Err, test.is)
 				}
 				if f := <-failures; f.Code != test.code || f.Phase != resock.PhaseSetup {
-					t.Errorf("the policy was told %+v", f)
+					t.Errorf("the policy got %+v, want phase setup and the close code", f)
 				}
 			})
 		})
 	}
 }
 
-// TestRegistrationComesFirst: on every connection, in a thousand random
-// schedules, the registration precedes all that was sent or queued.
+// On every connection, in a thousand random schedules, the registration by OnOpen
+// precedes everything that was sent or queued.
 func TestRegistrationComesFirst(t *testing.T) {
 	for seed := range uint64(1000) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {

@@ -36,7 +36,7 @@ func TestNewRejectsBadURLs(t *testing.T) {
 	}
 	_, err := New("http://user:secret@example.com/?token=secret")
 	if err == nil || strings.Contains(err.Error(), "secret") {
-		t.Errorf("a bad URL's error tells a secret: %v", err)
+		t.Errorf("the error of a bad URL contains a secret: %v", err)
 	}
 	for _, url := range []string{"ws://example.com", "wss://example.com:8443/a/b?c=d", "ws://[::1]:80/"} {
 		if _, err := New(url); err != nil {
@@ -92,10 +92,10 @@ func TestNewRejectsBadOptions(t *testing.T) {
 			continue
 		}
 		if option.Option != tt.option || option.Value != tt.value {
-			t.Errorf("%s(%v): the error names %s(%v)", tt.option, tt.value, option.Option, option.Value)
+			t.Errorf("%s(%v): the error names %s(%v), want the option and its value", tt.option, tt.value, option.Option, option.Value)
 		}
 		if text := err.Error(); !strings.Contains(text, tt.option) || !strings.Contains(text, fmt.Sprint(tt.value)) {
-			t.Errorf("%s(%v): the text %q does not name both", tt.option, tt.value, text)
+			t.Errorf("%s(%v): the text %q does not contain both", tt.option, tt.value, text)
 		}
 	}
 }
@@ -104,7 +104,7 @@ func beat() (MessageType, []byte) { return MessageText, []byte("beat") }
 
 func TestNewAcceptsZeros(t *testing.T) {
 	client, err := New("ws://example.com",
-		WithHeartbeat(-1, -1), // the last one wins
+		WithHeartbeat(-1, -1), // replaced by the last one
 		WithHeartbeat(0, 0),
 		WithEndpoint(nil),
 		WithEndpoint(func(context.Context, Attempt) (Endpoint, error) { return Endpoint{}, nil }),
@@ -117,7 +117,7 @@ func TestNewAcceptsZeros(t *testing.T) {
 		WithBackoffPolicy(func() backoff.BackOff { return &backoff.ZeroBackOff{} }),
 	)
 	if err != nil || client.State() != StateIdle {
-		t.Errorf("New: %v, %v", client, err)
+		t.Errorf("New: got %v, %v, want an idle client", client, err)
 	}
 	if _, err := New("ws://example.com", WithHeartbeat(time.Second, 0), WithHeartbeatMessage(beat)); err != nil {
 		t.Errorf("a heartbeat message without an answer: %v", err)
@@ -136,33 +136,33 @@ func TestBadArguments(t *testing.T) {
 		}
 	}
 	if client.State() != StateIdle {
-		t.Errorf("a rejected Close left the client %v", client.State())
+		t.Errorf("a rejected Close left the client %v, want idle", client.State())
 	}
 	for _, typ := range []MessageType{-1, 0, 3, 8, 9} {
 		for name, err := range map[string]error{
 			"Send":    client.Send(context.Background(), typ, nil),
-			"Enqueue": client.Enqueue(typ, nil, WithResult(func(error) { t.Error("a rejected message has a result") })),
+			"Enqueue": client.Enqueue(typ, nil, WithResult(func(error) { t.Error("a rejected message has an outcome") })),
 		} {
 			var option *OptionError
 			if !errors.Is(err, ErrNotSent) || !errors.As(err, &option) || option.Option != name || option.Value != int(typ) {
-				t.Errorf("%s of type %d: %v", name, typ, err)
+				t.Errorf("%s of type %d: got %v, want an OptionError for the type, and ErrNotSent", name, typ, err)
 			}
 		}
 	}
 	if err := client.Enqueue(MessageText, []byte("\xff")); !errors.Is(err, ErrNotSent) {
-		t.Errorf("Enqueue of text that is not UTF-8: %v", err)
+		t.Errorf("Enqueue of text that is not UTF-8: got %v, want ErrNotSent", err)
 	}
 	var option *OptionError
 	if err := client.Enqueue(MessageText, nil, WithTTL(0)); !errors.As(err, &option) || option.Option != "WithTTL" {
-		t.Errorf("Enqueue with a TTL of 0: %v", err)
+		t.Errorf("Enqueue with a TTL of 0: got %v, want an OptionError for WithTTL", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if err := client.Send(ctx, MessageText, nil); !errors.Is(err, ErrNotSent) || !errors.Is(err, context.Canceled) {
-		t.Errorf("Send with a context that has ended: %v", err)
+		t.Errorf("Send with a canceled context: got %v, want ErrNotSent and Canceled", err)
 	}
 	if stats := client.Stats(); stats.Queued != 0 || stats.QueuedBytes != 0 {
-		t.Errorf("rejected messages are queued: %+v", stats)
+		t.Errorf("got %+v, want no rejected message in the queue", stats)
 	}
 }
 
@@ -208,10 +208,11 @@ var everyOption = map[string]any{
 	"WithWriteTimeout":     WithWriteTimeout,
 }
 
-// nilIsDefault are the options that take nil.
+// nilIsDefault holds the options that accept nil.
 var nilIsDefault = map[string]bool{"WithDialOptions": true, "WithHTTPClient": true, "WithHeader": true, "WithLogger": true}
 
-// An option is in everyOption, in its doc comment, and in the README's table.
+// Every option is in everyOption and in the README's table, and its doc comment states
+// its default.
 func TestEveryOptionIsKnown(t *testing.T) {
 	docs, rows := optionDocs(t), optionRows(t)
 	for name, doc := range docs {
@@ -219,27 +220,26 @@ func TestEveryOptionIsKnown(t *testing.T) {
 			t.Errorf("%s is not in everyOption", name)
 		}
 		if !strings.HasPrefix(doc, name+" ") || !strings.Contains(doc, "Defaults to ") {
-			t.Errorf("the doc comment of %s does not tell its default: %q", name, doc)
+			t.Errorf("the doc comment of %s does not state its default: %q", name, doc)
 		}
 		if rows[name] == "" {
-			t.Errorf("%s has no row with its default in the README", name)
+			t.Errorf("%s has no row with a default in the README", name)
 		}
 	}
 	for name := range everyOption {
 		if _, ok := docs[name]; !ok {
-			t.Errorf("%s is in everyOption, and is no Option", name)
+			t.Errorf("%s is in everyOption, but is no Option", name)
 		}
 	}
 	for name := range rows {
 		if _, ok := docs[name]; !ok {
-			t.Errorf("%s is in the README, and is no Option", name)
+			t.Errorf("%s is in the README, but is no Option", name)
 		}
 	}
 }
 
-// A number or a duration that an option defaults to is the one that its doc comment
-// and the README tell.
-func TestEveryDefaultIsTold(t *testing.T) {
+// The numbers that an option defaults to are those in its doc comment and in the README.
+func TestEveryDefaultIsDocumented(t *testing.T) {
 	docs, rows := optionDocs(t), optionRows(t)
 	for name, option := range everyOption {
 		var told []string
@@ -256,13 +256,14 @@ func TestEveryDefaultIsTold(t *testing.T) {
 		}
 		for _, number := range told {
 			if number != "off" && !strings.Contains(docs[name], number) {
-				t.Errorf("%s: the doc comment does not tell the default %s: %q", name, number, docs[name])
+				t.Errorf("%s: the doc comment does not state the default %s: %q", name, number, docs[name])
 			}
 		}
 	}
 }
 
-// The README lists the options that zero disables: those whose first number may be zero.
+// The README lists exactly the options that zero disables: those whose first number may
+// be zero.
 func TestZeroDisables(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -279,12 +280,12 @@ func TestZeroDisables(t *testing.T) {
 		args[0] = reflect.Zero(typ.In(0))
 		disables := newError(makeOption(option, args)) == nil
 		if listed := strings.Contains(list, "`"+name+"`"); listed != disables {
-			t.Errorf("%s takes zero: %t; is in the README as one that zero disables: %t", name, disables, listed)
+			t.Errorf("%s accepts zero: %t; the README says that zero disables it: %t", name, disables, listed)
 		}
 	}
 }
 
-// No number and no duration may be negative, and nothing nil but what is the default.
+// No option accepts a negative number or duration, nor nil unless that is its default.
 func TestEveryOptionIsChecked(t *testing.T) {
 	for name, option := range everyOption {
 		typ := reflect.TypeOf(option)
@@ -298,7 +299,7 @@ func TestEveryOptionIsChecked(t *testing.T) {
 				args[i] = reflect.ValueOf(-1).Convert(typ.In(i))
 				err := newError(makeOption(option, args))
 				if err == nil || err.Option != name || reflect.ValueOf(err.Value).Int() != -1 {
-					t.Errorf("%s with -1 as argument %d: %v", name, i, err)
+					t.Errorf("%s with -1 as argument %d: got %v, want an OptionError that names both", name, i, err)
 				}
 			case isNillable(typ.In(i)):
 				args[i] = reflect.Zero(typ.In(i))
@@ -308,7 +309,7 @@ func TestEveryOptionIsChecked(t *testing.T) {
 	}
 }
 
-// checkNil tests an option that was given nil, before and after one that works.
+// checkNil tests an option with nil, alone and together with a valid one.
 func checkNil(t *testing.T, name string, isNil, works Option) {
 	t.Helper()
 	refused := func(opts ...Option) bool {
@@ -316,15 +317,15 @@ func checkNil(t *testing.T, name string, isNil, works Option) {
 		return err != nil && err.Option == name && err.Value == nil
 	}
 	if taken := nilIsDefault[name]; refused(isNil) == taken || refused(works, isNil) == taken {
-		t.Errorf("%s with nil: %v and %v", name, newError(isNil), newError(works, isNil))
+		t.Errorf("%s with nil, alone and after a valid one: got %v and %v", name, newError(isNil), newError(works, isNil))
 	}
 	if wins := name != "WithFilter"; refused(isNil, works) == wins {
-		t.Errorf("%s with nil, and then with what works: %v", name, newError(isNil, works))
+		t.Errorf("%s with nil, and then with a valid argument: got %v", name, newError(isNil, works))
 	}
 }
 
-// Of several options that are nil New names the first, unless it was replaced.
-func TestTheFirstNilIsNamed(t *testing.T) {
+// If several options are nil, New names the first that no later one replaces.
+func TestFirstNilOptionIsNamed(t *testing.T) {
 	onOpen := makeOption(WithOnOpen, usable(reflect.TypeOf(WithOnOpen)))
 	for _, tt := range []struct {
 		want string
@@ -341,7 +342,8 @@ func TestTheFirstNilIsNamed(t *testing.T) {
 	}
 }
 
-// Looking for faults changes nothing, and an option that is replaced has none.
+// Checking the options does not change them, and an option that was replaced is not
+// checked.
 func TestRulesChangeNothing(t *testing.T) {
 	g := given{settings: defaults(), url: "ws://server.test"}
 	for _, opt := range []Option{WithCompression(9), WithDialOptions(&websocket.DialOptions{CompressionMode: 8, Subprotocols: []string{"a", "b"}})} {
@@ -350,26 +352,26 @@ func TestRulesChangeNothing(t *testing.T) {
 	before := g
 	for range 2 {
 		if fault := g.rules().fault(); fault == nil || fault.Option != "WithCompression" || fault.Value != websocket.CompressionMode(9) {
-			t.Errorf("got %v", fault)
+			t.Errorf("got %v, want a fault of WithCompression", fault)
 		}
 	}
 	if !reflect.DeepEqual(g, before) {
-		t.Errorf("%+v was changed to %+v", before, g)
+		t.Errorf("%+v was changed to %+v, want no change", before, g)
 	}
 	WithCompression(websocket.CompressionDisabled).apply(&g)
 	if fault := g.rules().fault(); fault != nil {
-		t.Error(fault)
+		t.Errorf("got %v, want no fault", fault)
 	}
 }
 
-// newError returns why New does not take these options.
+// newError returns why New rejects the options, or nil.
 func newError(opts ...Option) (option *OptionError) {
 	_, err := New("ws://server.test", opts...)
 	errors.As(err, &option)
 	return option
 }
 
-// makeOption calls a function of everyOption.
+// makeOption calls an option function of everyOption.
 func makeOption(option any, args []reflect.Value) Option {
 	f := reflect.ValueOf(option)
 	call := f.Call
@@ -381,21 +383,20 @@ func makeOption(option any, args []reflect.Value) Option {
 
 func isNumber(typ reflect.Type) bool { return typ.Kind() == reflect.Int || typ.Kind() == reflect.Int64 }
 
-// isNillable reports whether an option may be given nil by mistake; a list of none is
-// no mistake.
+// isNillable reports whether nil for this type is a mistake. An empty list is none.
 func isNillable(typ reflect.Type) bool {
 	kinds := []reflect.Kind{reflect.Func, reflect.Interface, reflect.Pointer, reflect.Map}
 	return slices.Contains(kinds, typ.Kind())
 }
 
-// bystander is all interfaces that an option takes.
+// bystander implements every interface that an option accepts.
 type bystander struct{}
 
 func (bystander) Wait(context.Context) error { return nil }
 func (bystander) Online() bool               { return true }
 func (bystander) OnChange(func()) func()     { return func() {} }
 
-// usable returns arguments for an option of that type, each of which works.
+// usable returns valid arguments for an option function of that type.
 func usable(option reflect.Type) (args []reflect.Value) {
 	for i := range option.NumIn() {
 		args = append(args, usableArgument(option.In(i)))
@@ -428,8 +429,8 @@ func usableArgument(typ reflect.Type) reflect.Value {
 	}
 }
 
-// defaultOf returns the default of an argument of an option: what is in the field that
-// this argument sets, and no other.
+// defaultOf returns the default of one argument of an option: the default of the field
+// which only that argument sets.
 func defaultOf(t *testing.T, option any, argument int) reflect.Value {
 	t.Helper()
 	const mark = 7
@@ -443,7 +444,7 @@ func defaultOf(t *testing.T, option any, argument int) reflect.Value {
 	set := numbers(reflect.ValueOf(g))
 	i := slices.IndexFunc(set, func(v reflect.Value) bool { return v.Int() == mark })
 	if i < 0 {
-		t.Fatalf("%T sets no field", option)
+		t.Fatalf("%T sets no field of settings", option)
 	}
 	return numbers(reflect.ValueOf(given{settings: defaults()}))[i]
 }
@@ -461,7 +462,7 @@ func numbers(v reflect.Value) (all []reflect.Value) {
 	return all
 }
 
-// inWords returns a default as documentation has it.
+// inWords returns a default as the documentation writes it.
 func inWords(v reflect.Value) string {
 	n := v.Int()
 	switch {
@@ -534,8 +535,7 @@ func optionRows(t *testing.T) map[string]string {
 	return rows
 }
 
-// FuzzOptions: New returns a client or an OptionError, and a client that it
-// returns can be closed.
+// New returns either an OptionError or a client that can be closed, whatever the options.
 func FuzzOptions(f *testing.F) {
 	f.Add("ws://server.test", []byte{})
 	f.Add("wss://user:secret@server.test:1/path?token=1", []byte{0, 10, 1, 20, 2, 30})
@@ -555,10 +555,10 @@ func FuzzOptions(f *testing.F) {
 		var bad *OptionError
 		switch {
 		case err == nil && client == nil, err != nil && client != nil:
-			t.Fatalf("got %v and %v", client, err)
+			t.Fatalf("got client %v and error %v, want exactly one of them", client, err)
 		case err != nil:
 			if !errors.As(err, &bad) || bad.Option == "" || bad.Reason == "" {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want an OptionError with an option and a reason", err)
 			}
 			return
 		}
@@ -570,8 +570,7 @@ func FuzzOptions(f *testing.F) {
 	})
 }
 
-// anyOption returns the option of that number, with arguments that may be anything, or
-// none at all.
+// anyOption returns the option of that number with arguments that may be invalid, or nil.
 func anyOption(number, value byte) Option {
 	names := append(slices.Sorted(maps.Keys(everyOption)), "none")
 	option := everyOption[names[int(number)%len(names)]]

@@ -22,8 +22,8 @@ func batchOf(all ...outbound) *batch {
 	return b
 }
 
-// A message that the closing handshake refused was not sent, even if the close
-// frame has gone out since.
+// A message refused because of the closing handshake was not sent, even if the close
+// frame has gone out by then.
 func TestRefusedByAClosingHandshake(t *testing.T) {
 	src := silentScript()
 	s := wiredSession(t, src)
@@ -36,22 +36,22 @@ func TestRefusedByAClosingHandshake(t *testing.T) {
 	b := batchOf(m)
 	err := s.writeAll(b.items)
 	if err != wire.ErrClosing {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want wire.ErrClosing", err)
 	}
 	o.land(s, b, err)
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 {
-		t.Errorf("%d messages of %d bytes wait for the next session, outcome %v", messages, bytes, settled)
+		t.Errorf("%d messages of %d bytes wait for the next session, outcome %v, want 1 of 1 byte, and none", messages, bytes, settled)
 	}
 	if s.ending != nil {
-		t.Errorf("the session ends by %+v", s.ending)
+		t.Errorf("the session ends by %+v, want it still open", s.ending)
 	}
 	if written := src.written(); len(written) != 8 {
-		t.Errorf("written: % x", written)
+		t.Errorf("wrote % x, want only the close frame", written)
 	}
 }
 
-// A broken write ends somewhere among five messages of 10 bytes: before it all are
-// sent, behind it none is.
+// A write breaks off somewhere among five messages of 10 bytes: those before that place
+// are sent, the one at it may be, and those behind it are not.
 func TestLandBetween(t *testing.T) {
 	const size = 10
 	for room := range 5 * size {
@@ -67,11 +67,11 @@ func TestLandBetween(t *testing.T) {
 		}
 		o.session, o.token = s, true
 		if o.write(s, batchOf(all...)) {
-			t.Errorf("room for %d: the session takes more", room)
+			t.Errorf("room for %d bytes: the session goes on after a failed write", room)
 		}
 		o.allTold()
 		if s.ending == nil || s.ending.phase != PhaseWrite || o.session != nil {
-			t.Errorf("room for %d: the session ends by %+v", room, s.ending)
+			t.Errorf("room for %d bytes: the session ends by %+v, want a failure in phase write", room, s.ending)
 		}
 		sent, begun := room/size, min(1, room%size)
 		for i, got := range outcomes {
@@ -87,16 +87,16 @@ func TestLandBetween(t *testing.T) {
 			}
 		}
 		if messages, _ := o.size(); messages != 5-sent-begun {
-			t.Errorf("room for %d: %d messages wait", room, messages)
+			t.Errorf("room for %d bytes: %d messages wait, want all that were not begun", room, messages)
 		}
 		if n := s.client.counters.messagesOut.Load(); n != uint64(sent) {
-			t.Errorf("room for %d: %d messages counted", room, n)
+			t.Errorf("room for %d bytes: %d messages counted as sent, want those sent completely", room, n)
 		}
 		o.session = s
 		if b := o.take(s); b != nil {
 			for _, m := range b.items[len(b.items):cap(b.items)] {
 				if m.Data != nil || m.result != nil {
-					t.Error("a settled message is kept alive")
+					t.Error("a settled message is kept reachable")
 				}
 			}
 		}
@@ -117,22 +117,22 @@ func TestQueueBounds(t *testing.T) {
 	} {
 		err := client.Enqueue(MessageText, []byte(tt.text))
 		if tt.fits && err != nil || !tt.fits && err != ErrQueueFull {
-			t.Errorf("%q: %v", tt.text, err)
+			t.Errorf("%q: got %v, want nil if it fits, and else ErrQueueFull", tt.text, err)
 		}
 		if _, bytes := client.outbox.size(); bytes != tt.bytes {
 			t.Errorf("%q: %d bytes are queued, want %d", tt.text, bytes, tt.bytes)
 		}
 	}
 	if !errors.Is(ErrQueueFull, ErrNotSent) {
-		t.Error("a queue that is full sent something")
+		t.Error("ErrQueueFull is no ErrNotSent")
 	}
 	var option *OptionError
 	if err := client.Enqueue(MessageText, []byte("12345678901")); !errors.As(err, &option) || !errors.Is(err, ErrNotSent) || errors.Is(err, ErrQueueFull) {
-		t.Errorf("what never fits: %v", err)
+		t.Errorf("a message that can never fit: got %v, want an OptionError and ErrNotSent, and not ErrQueueFull", err)
 	}
 }
 
-// Copies of a batch share blocks up to a size, never bytes.
+// Small messages of a batch are copied into shared blocks, and never share bytes.
 func TestBatchCopies(t *testing.T) {
 	var b batch
 	type pair struct{ own, want []byte }
@@ -142,7 +142,7 @@ func TestBatchCopies(t *testing.T) {
 		all = append(all, pair{b.copy(data), bytes.Clone(data)})
 		clear(data)
 		if len(b.block) > maxBlock {
-			t.Fatalf("a block of %d bytes", len(b.block))
+			t.Fatalf("a block of %d bytes, want at most maxBlock", len(b.block))
 		}
 	}
 	for i, c := range all {
@@ -152,8 +152,8 @@ func TestBatchCopies(t *testing.T) {
 	}
 }
 
-// A batch that was sent serves another client, keeps its memory and nothing of what
-// was in it.
+// A batch that was sent is used again, by any client: it keeps its memory, and nothing of
+// the messages that it held.
 func TestBatchRecycled(t *testing.T) {
 	b := new(batch)
 	for range 100 {
@@ -165,15 +165,15 @@ func TestBatchRecycled(t *testing.T) {
 	b.recycle()
 	for i := range items {
 		if items[i].Data != nil || items[i].result != nil {
-			t.Fatalf("item %d is kept alive", i)
+			t.Fatalf("item %d is kept reachable", i)
 		}
 	}
 	if len(b.items)+b.size+b.load.live+b.load.count+b.load.bytes+b.used != 0 || b.watched || b.timed || cap(b.items) != cap(items) || &b.block[0] != &block[0] {
-		t.Errorf("%+v", b)
+		t.Errorf("got %+v, want an empty batch with its memory", b)
 	}
 }
 
-// Each message expires in its time, whatever the order of the queue.
+// Each message expires when its TTL is over, whatever its place in the queue.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, err := New("ws://server.test")
@@ -189,7 +189,7 @@ func TestSweep(t *testing.T) {
 		for i, ttl := range lives {
 			opts := []SendOption{WithResult(func(err error) {
 				if took[i] = time.Since(began); err != ErrExpired {
-					t.Errorf("message %d: %v", i, err)
+					t.Errorf("message %d: got %v, want ErrExpired", i, err)
 				}
 			})}
 			if ttl > 0 {
@@ -200,24 +200,24 @@ func TestSweep(t *testing.T) {
 			}
 		}
 		time.Sleep(450 * time.Millisecond)
-		synctest.Wait() // and see what the timer's goroutine wrote
+		synctest.Wait() // until the timer's goroutine has run
 		if messages, bytes := client.outbox.size(); messages != 3 || bytes != 12 {
-			t.Errorf("%d messages of %d bytes are left", messages, bytes)
+			t.Errorf("%d messages of %d bytes are left, want 3 of 12", messages, bytes)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		for i, ttl := range lives {
 			if took[i] < ttl || took[i] > ttl+sweepEvery {
-				t.Errorf("message %d of %v expired after %v", i, ttl, took[i])
+				t.Errorf("message %d with a TTL of %v expired after %v", i, ttl, took[i])
 			}
 		}
 		if client.outbox.queue.Len() != 1 {
-			t.Errorf("%d messages are left", client.outbox.queue.Len())
+			t.Errorf("%d batches are left, want 1", client.outbox.queue.Len())
 		}
 	})
 }
 
-// The end waits for a result function that was called for an expired message.
+// The client is not done before the result function of an expired message has returned.
 func TestFinishWaitsForResults(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, err := New("ws://server.test")
@@ -235,12 +235,12 @@ func TestFinishWaitsForResults(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		client.finish()
 		if !over {
-			t.Error("it still runs")
+			t.Error("finish returned while a result function was running")
 		}
 	})
 }
 
-// flush waits for the queue and for the writer, and not for another session.
+// flush waits for the queue and for the writer, but not for another session.
 func TestFlushWaits(t *testing.T) {
 	for name, tt := range map[string]struct {
 		queued int
@@ -273,7 +273,7 @@ func TestFlushWaits(t *testing.T) {
 			default:
 			}
 			if waits != tt.waits {
-				t.Errorf("flush waits for %s: %t", name, waits)
+				t.Errorf("flush waits for %s: %t, want %t", name, waits, tt.waits)
 			}
 			o.detach(s)
 			<-done
@@ -281,8 +281,8 @@ func TestFlushWaits(t *testing.T) {
 	}
 }
 
-// What a lost connection leaves behind goes back to the queue, but for what
-// nobody wants any more.
+// The messages that a lost connection did not take go back to the queue, except those
+// that were canceled or bound to its session.
 func TestRequeue(t *testing.T) {
 	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
@@ -302,26 +302,26 @@ func TestRequeue(t *testing.T) {
 	}
 	o.land(s, batchOf(all...), net.ErrClosed)
 	if err := <-left.outcome; err != left.over {
-		t.Errorf("who has left gets %v", err)
+		t.Errorf("the Send that has left: got %v, want its own error", err)
 	}
 	o.allTold()
 	if session != ErrSessionOver || o.unsent.Load() != 2 {
-		t.Errorf("what is bound to the session gets %v, %d are unsent", session, o.unsent.Load())
+		t.Errorf("the message bound to the session: got %v, with %d unsent, want ErrSessionOver and 2", session, o.unsent.Load())
 	}
 	if messages, bytes := o.size(); messages != 1 || bytes != 1 || o.queue.Len() != 1 {
-		t.Errorf("%d messages of %d bytes wait in %d batches", messages, bytes, o.queue.Len())
+		t.Errorf("%d messages of %d bytes wait in %d batches, want 1 of 1 in 1", messages, bytes, o.queue.Len())
 	}
 	if again := o.queue.PopFront(); len(again.items) != 2 || again.items[0].waiter != waits || again.load.count != 1 || again.size != 14 {
-		t.Errorf("%+v", again)
+		t.Errorf("got %+v, want the waiting Send and the one message", again)
 	}
 	if len(o.beats) != 0 {
-		t.Error("a beat waits for another connection")
+		t.Error("a heartbeat message waits for the next connection")
 	}
 }
 
-// The sweeper looks through the whole queue, with all senders waiting: it costs
-// nothing for what stays.
-func TestLookingThroughTheQueue(t *testing.T) {
+// The sweeper goes through the whole queue while all senders wait, so it must not
+// allocate for each message that stays.
+func TestSweepAllocatesLittle(t *testing.T) {
 	client, err := New("ws://server.test")
 	if err != nil {
 		t.Fatal(err)
@@ -333,19 +333,20 @@ func TestLookingThroughTheQueue(t *testing.T) {
 		}
 	}
 	if allocations := testing.AllocsPerRun(10, o.sweep); allocations > 10 {
-		t.Errorf("%.0f allocations", allocations)
+		t.Errorf("%.0f allocations, want at most 10", allocations)
 	}
 	if messages, bytes := o.size(); messages != 1000 || bytes != 1000 {
-		t.Errorf("%d messages of %d bytes are left", messages, bytes)
+		t.Errorf("%d messages of %d bytes are left, want 1000 of 1000", messages, bytes)
 	}
 	o.finish()
 }
 
-// A batch holds what fits into the buffer of the wire; beats go first.
+// A batch holds as many messages as fit into the write buffer; heartbeat messages go
+// first.
 func TestTake(t *testing.T) {
 	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
-	o.session, o.token = s, true // nobody drains
+	o.session, o.token = s, true // so that nobody drains the queue
 	o.beats = []outbound{text(strings.Repeat("b", 20<<10))}
 	o.beats[0].kind = kindBeat
 	large := make([]byte, 30<<10)
@@ -359,7 +360,7 @@ func TestTake(t *testing.T) {
 		}
 	}
 	taken := 0
-	for _, want := range []int{1, 2, 2, 1, maxBatch, 1} { // the beat; two large ones; another and the small one; the largest; the others
+	for _, want := range []int{1, 2, 2, 1, maxBatch, 1} { // the heartbeat; two large ones; another and the small one; the largest; the others
 		b := o.take(s)
 		if len(b.items) != want {
 			t.Errorf("%d messages taken, want %d", len(b.items), want)
@@ -367,17 +368,17 @@ func TestTake(t *testing.T) {
 		taken += b.load.count
 	}
 	if b := o.take(s); b != nil || taken != len(queued) {
-		t.Errorf("%d messages taken, then %+v", taken, b)
+		t.Errorf("%d messages taken, and then %+v, want all, and then nothing", taken, b)
 	}
 	if messages, bytes := o.size(); messages != 0 || bytes != 0 {
-		t.Errorf("%d messages of %d bytes are left", messages, bytes)
+		t.Errorf("%d messages of %d bytes are left, want none", messages, bytes)
 	}
 }
 
-// What another client's burst grew to is not held by one message that waits for a
-// session.
+// A single message that waits for a session does not hold a batch that grew large in a
+// burst of another client.
 func TestBatchOfOneThatWaits(t *testing.T) {
-	for range 100 { // a pool of one would forget at random under the race detector
+	for range 100 { // under the race detector, a sync.Pool drops some items at random
 		b := new(batch)
 		for range maxBatch {
 			m := newOutbound(MessageText, b.copy(make([]byte, 100)))
@@ -394,11 +395,11 @@ func TestBatchOfOneThatWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b := *o.queue.At(0); cap(b.items) > 8 || len(b.block) > minBlock {
-		t.Errorf("room for %d messages and %d bytes", cap(b.items), len(b.block))
+		t.Errorf("room for %d messages and %d bytes, want a small batch", cap(b.items), len(b.block))
 	}
 }
 
-// Nothing that has expired is sent.
+// Expired messages are not sent.
 func TestExpire(t *testing.T) {
 	const now = time.Hour
 	var outcomes []error
@@ -409,22 +410,22 @@ func TestExpire(t *testing.T) {
 	o := new(outbox)
 	o.refuse(b.expire(now), ErrExpired)
 	if len(b.items) != 2 || string(b.items[1].Data) != "in time" || b.load.count != 2 || b.load.bytes != 7 || !b.timed || b.watched {
-		t.Errorf("left: %+v", b)
+		t.Errorf("got %+v, want the batch without the expired messages", b)
 	}
 	o.allTold()
 	if len(outcomes) != 2 || outcomes[0] != ErrExpired || outcomes[1] != ErrExpired {
-		t.Errorf("outcomes %v", outcomes)
+		t.Errorf("outcomes %v, want ErrExpired twice", outcomes)
 	}
 	alone := batchOf(outbound{expiry: now, result: result})
 	o.refuse(alone.expire(now), ErrExpired)
 	o.allTold()
 	if len(alone.items) != 0 || len(outcomes) != 3 {
-		t.Errorf("left: %+v", alone)
+		t.Errorf("got %+v, want an empty batch", alone)
 	}
 }
 
-// What was queued while somebody wrote is sent after it.
-func TestReleaseGoesOn(t *testing.T) {
+// Messages that were queued during a write are sent after it.
+func TestReleaseDrainsTheQueue(t *testing.T) {
 	src := silentScript()
 	s := wiredSession(t, src)
 	o := &s.client.outbox
@@ -441,11 +442,11 @@ func TestReleaseGoesOn(t *testing.T) {
 	}
 	o.join()
 	if sent := src.written(); len(sent) != wire.FrameSize(len("next")) {
-		t.Errorf("sent % x", sent)
+		t.Errorf("sent % x, want one more frame", sent)
 	}
 }
 
-// A Send that comes after a close frame was sent does not hide why the session ends.
+// A Send that comes after our close frame does not hide why the session ends.
 func TestLateSendIsNoWriteFailure(t *testing.T) {
 	src := silentScript()
 	src.in = frame(0x83, "") // a reserved opcode
@@ -455,35 +456,35 @@ func TestLateSendIsNoWriteFailure(t *testing.T) {
 	o := &s.client.outbox
 	o.attach(s)
 	if queued := o.enqueue(&outbound{}, []byte("late"), 0); queued != nil {
-		t.Fatal(queued)
+		t.Fatalf("enqueue: got %v, want nil", queued)
 	}
 	o.flush(s)
 	if e := s.finish(); e.phase != PhaseProtocol || e.code != StatusProtocolError {
-		t.Errorf("got %v %d: %v", e.phase, e.code, e.err)
+		t.Errorf("got phase %v, code %d: %v, want protocol, 1002", e.phase, e.code, e.err)
 	}
 	if messages, _ := o.size(); messages != 1 {
-		t.Errorf("%d messages wait for the next session", messages)
+		t.Errorf("%d messages wait for the next session, want 1", messages)
 	}
 }
 
-// A session that is finished starts nothing any more, and its end stays.
+// A finished session starts nothing more, and why it ended does not change.
 func TestFinishedSession(t *testing.T) {
 	s := wiredSession(t, silentScript())
 	s.read()
 	if e := s.finish(); e.phase != PhaseRead {
-		t.Fatalf("it ended by %+v", e)
+		t.Fatalf("ended by %+v, want phase read", e)
 	}
-	s.spawned(func() { t.Error("it runs a function") })
-	s.spawn(func() { t.Error("it starts a goroutine") })
+	s.spawned(func() { t.Error("a finished session ran a function") })
+	s.spawn(func() { t.Error("a finished session started a goroutine") })
 	if s.end(ending{closing: true}) {
-		t.Error("it ends again")
+		t.Error("a finished session ended again")
 	}
 	s.tasks.Wait()
 }
 
-// Many that leave together hold nothing but places, and fewer of these than others
-// stand in the queue.
-func TestBuriedMessages(t *testing.T) {
+// When many Sends are canceled together, their messages no longer hold memory, and the
+// places they leave in the queue never outnumber the messages that remain.
+func TestCanceledMessagesHoldNoMemory(t *testing.T) {
 	client, err := New("ws://server.test")
 	if err != nil {
 		t.Fatal(err)
@@ -513,15 +514,15 @@ func TestBuriedMessages(t *testing.T) {
 			}
 		}
 		if left := n - 1 - i; held != left<<10 || o.load.live != left || o.load.gone != gone || gone > left || items != left+gone {
-			t.Fatalf("%d waiters left: %+v, %d items, %d of them gone, hold %d bytes", left, o.load, items, gone, held)
+			t.Fatalf("%d waiting Sends: load %+v, %d items, %d of them gone, holding %d bytes, want only places", left, o.load, items, gone, held)
 		}
 	}
 	if o.queue.Len() != 0 || o.unsent.Load() != n {
-		t.Errorf("%d batches are left, %d messages were not sent", o.queue.Len(), o.unsent.Load())
+		t.Errorf("%d batches are left, want none; %d messages were not sent, want all", o.queue.Len(), o.unsent.Load())
 	}
 }
 
-// A session that is over before it opens takes nothing, and nothing is bound to it.
+// A session that is over before it opens takes no message, and none can be bound to it.
 func TestAttachTooLate(t *testing.T) {
 	for name, meets := range map[string]func(*outbox, *session){"prepare": (*outbox).prepare, "attach": (*outbox).attach} {
 		s := wiredSession(t, silentScript())
@@ -529,7 +530,7 @@ func TestAttachTooLate(t *testing.T) {
 		s.kill()
 		meets(o, s)
 		if err := o.enqueue(&outbound{}, nil, s.id); err != ErrSessionOver || o.session != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: got %v, want ErrSessionOver", name, err)
 		}
 	}
 }

@@ -26,7 +26,7 @@ func TestDefaultRetryPolicyStatuses(t *testing.T) {
 			t.Errorf("status %d: floor %v, want Retry-After", status, d.After)
 		}
 		if d.Rule == "" {
-			t.Errorf("status %d: no rule", status)
+			t.Errorf("status %d: got no rule", status)
 		}
 	}
 }
@@ -115,11 +115,11 @@ func TestPhaseAndStateNames(t *testing.T) {
 	}
 	for _, unknown := range []int{-1, int(PhaseProtocol) + 1, 99} {
 		if Phase(unknown).String() != "unknown" || State(unknown).String() != "unknown" {
-			t.Errorf("names beyond the tables: %v, %v", Phase(unknown), State(unknown))
+			t.Errorf("names beyond the tables: got %v, %v, want unknown", Phase(unknown), State(unknown))
 		}
 	}
 	if Phase(0).String() != "none" || State(StateClosed+1).String() != "unknown" {
-		t.Error("names at the ends of the tables")
+		t.Error("the names at the ends of the tables are wrong")
 	}
 }
 
@@ -151,19 +151,19 @@ func FuzzRetryAfter(f *testing.F) {
 	f.Fuzz(func(t *testing.T, value string) {
 		got := parseRetryAfter(value, now)
 		if got < 0 {
-			t.Errorf("%q: negative: %v", value, got)
+			t.Errorf("Retry-After %q: got %v, want no negative delay", value, got)
 		}
 		if padded := parseRetryAfter(" "+value+"\t", now); padded != got {
-			t.Errorf("%q: %v, with space around it %v", value, got, padded)
+			t.Errorf("Retry-After %q: got %v, and %v with space around it", value, got, padded)
 		}
 		date, err := http.ParseTime(strings.TrimSpace(value))
 		if later := parseRetryAfter(value, now.Add(time.Hour)); err == nil && later > got {
-			t.Errorf("%q: %v, and an hour later %v", value, got, later)
+			t.Errorf("Retry-After %q: got %v, and later %v, want the date to come closer", value, got, later)
 		} else if err != nil && later != got {
-			t.Errorf("%q is no date, and yet %v, and an hour later %v", value, got, later)
+			t.Errorf("Retry-After %q is no date, but gave %v, and %v an hour later", value, got, later)
 		}
 		if err == nil && date.Before(now) && got != 0 {
-			t.Errorf("%q lies in the past: %v", value, got)
+			t.Errorf("Retry-After %q is in the past, but gave %v", value, got)
 		}
 	})
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A stable session restarts the count of attempts and the backoff, also when
-// the application itself ends it.
+// A stable session resets the backoff and the count of attempts, even if the application
+// ends it.
 func TestStableSessionRestartsTheCount(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop())
@@ -32,14 +32,14 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 		client.Reconnect()
 		client.Closed(resock.StatusNormalClosure, "", true)
 		if fail := client.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
-			t.Errorf("after a minute of health: attempt %d, next %v", fail.Attempt, fail.Next)
+			t.Errorf("after a stable session: attempt %d, next %v, want attempt 1, waiting", fail.Attempt, fail.Next)
 		}
 	})
 }
 
-// A cancelled context is no failed attempt: the policy is not asked, and Run
-// returns the context's error.
-func TestCancellationIsNoFailure(t *testing.T) {
+// A canceled context is not a failed attempt: the policy is not asked, and Run returns
+// the error of the context.
+func TestCancellationIsNotAFailure(t *testing.T) {
 	for range 200 {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Script(resocktest.StallUpgrade())
@@ -55,7 +55,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 			synctest.Wait()
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) || asked {
-				t.Fatalf("Run returned %v; policy asked: %v", err, asked)
+				t.Fatalf("Run: got %v, policy asked: %v, want Canceled, and not asked", err, asked)
 			}
 		})
 		if t.Failed() {
@@ -64,7 +64,7 @@ func TestCancellationIsNoFailure(t *testing.T) {
 	}
 }
 
-// Downtime ends when the next session opens, not when its attempt begins.
+// Downtime lasts until the next session opens, not until its attempt begins.
 func TestDowntimeIncludesTheAttempt(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(rig.LateUpgrade(3*time.Second, 0), rig.LateUpgrade(3*time.Second, time.Minute))
@@ -81,9 +81,9 @@ func TestDowntimeIncludesTheAttempt(t *testing.T) {
 	})
 }
 
-// A session's length ends with its last byte: what closing takes after that
-// makes no session stable.
-func TestClosingMakesNoSessionStable(t *testing.T) {
+// The length of a session is measured up to its last byte: the time that closing takes
+// after that cannot make it stable.
+func TestClosingTimeIsNotUptime(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			c.IgnoreClose()
@@ -93,13 +93,13 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 		for range 5 {
 			client.Open()
 			if fail := client.Fail(resock.PhaseProtocol); fail.Took >= 500*time.Millisecond {
-				t.Fatalf("a session that ended at once took %v", fail.Took)
+				t.Fatalf("the session took %v, want less than 500ms: it ended at once", fail.Took)
 			}
 		}
 		<-client.Returned()
 		var giveUp *resock.GiveUpError
 		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "poison loop" {
-			t.Errorf("Run returned %v", err)
+			t.Errorf("Run: got %v, want a GiveUpError for a poison loop", err)
 		}
 	})
 }
@@ -113,12 +113,12 @@ func TestReconnectNeverDelays(t *testing.T) {
 		client.Reconnect()
 		next := client.Fail(resock.PhaseUpgrade)
 		if waited := next.Time.Sub(fail.Time); waited > fail.RetryIn {
-			t.Errorf("waited %v instead of %v", waited, fail.RetryIn)
+			t.Errorf("waited %v, want at most the %v announced", waited, fail.RetryIn)
 		}
 	})
 }
 
-// An attempt is told why the session before it ended.
+// An attempt is told why the previous session ended.
 func TestAttemptIsToldTheLastEnd(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop(), resocktest.Hold())
@@ -134,33 +134,34 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 		client.Closed(resock.StatusNormalClosure, "", true)
 		client.Open()
 		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
-			t.Errorf("attempts were told %v", told)
+			t.Errorf("the attempts were told %v, want the second of them to be told an error", told)
 		}
 	})
 }
 
-// A client that said it connects does so, or says why not.
-func TestConnectingIsAnswered(t *testing.T) {
+// After an event whose Next is connecting, the client connects, or a further event says
+// why not.
+func TestConnectingIsFollowedUp(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
 		client.Open()
 		client.Reconnect()
 		if next := rig.Next[resock.CloseEvent](client).Next; next != resock.StateConnecting {
-			t.Fatalf("next is %v", next)
+			t.Fatalf("next is %v, want connecting", next)
 		}
 		synctest.Wait()
 		client.Suspend()
 		if next := rig.Next[resock.FailEvent](client).Next; next != resock.StateSuspended {
-			t.Errorf("next is %v", next)
+			t.Errorf("next is %v, want suspended", next)
 		}
 		client.Close(resock.StatusNormalClosure, "")
 		if event, ok := <-client.Events; ok {
-			t.Errorf("a suspended client that is closed says %#v", event)
+			t.Errorf("got %#v from a client closed while suspended, want no event", event)
 		}
 	})
 }
 
-// The end of the channel is the end of the client.
+// When the channel closes, the client is closed, and Err says why.
 func TestChannelEndsWithTheClient(t *testing.T) {
 	for range 100 {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -170,10 +171,10 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 			}
 			var giveUp *resock.GiveUpError
 			if err := client.Err(); !errors.As(err, &giveUp) {
-				t.Errorf("Err() = %v", err)
+				t.Errorf("Err: got %v, want a GiveUpError", err)
 			}
 			if state := client.State(); state != resock.StateClosed {
-				t.Errorf("State() = %v", state)
+				t.Errorf("state %v, want closed", state)
 			}
 		})
 		if t.Failed() {
@@ -182,8 +183,9 @@ func TestChannelEndsWithTheClient(t *testing.T) {
 	}
 }
 
-// WaitOpen tells the last failure, however soon the next attempt follows it.
-func TestWaitOpenTellsTheLastFailure(t *testing.T) {
+// The error of WaitOpen contains the last failure, however soon the next attempt follows
+// it.
+func TestWaitOpenReportsTheLastFailure(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.StallUpgrade())
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithDialTimeout(time.Second),
@@ -194,12 +196,12 @@ func TestWaitOpenTellsTheLastFailure(t *testing.T) {
 		err := client.WaitOpen(ctx)
 		var dial *resock.DialError
 		if !errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &dial) {
-			t.Errorf("WaitOpen: %v", err)
+			t.Errorf("WaitOpen: got %v, want DeadlineExceeded and the DialError", err)
 		}
 	})
 }
 
-// stateHandler is a log handler that looks at the client.
+// stateHandler is a log handler that calls methods of the client.
 type stateHandler struct {
 	slog.Handler
 	client **resock.Client
@@ -227,37 +229,37 @@ func TestLogHandlerMayCallTheClient(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
-		t.Error("deadlock")
+		t.Error("Run did not return within 10s: the log handler deadlocks")
 	}
 }
 
-// A policy of the application's is used verbatim, however long its delays are.
-// Reconnect ends the wait for it.
+// The delays of the application's own policy are used as they are, however long.
+// Reconnect ends the wait.
 func TestReconnectEndsTheWait(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(rig.LateUpgrade(time.Second, 10*time.Second))
 		client := rig.Start(t, s.URL, rig.Reach(s),
 			resock.WithBackoffPolicy(func() backoff.BackOff { return backoff.NewConstantBackOff(time.Hour) }))
 		if open := client.Open(); open.Took != time.Second {
-			t.Errorf("the attempt took %v", open.Took)
+			t.Errorf("the attempt took %v, want 1s", open.Took)
 		}
 		if lost := client.Fail(resock.PhaseRead); lost.RetryIn != time.Hour {
-			t.Errorf("RetryIn = %v", lost.RetryIn)
+			t.Errorf("RetryIn is %v, want the hour of the policy", lost.RetryIn)
 		}
 		time.Sleep(time.Minute)
 		if down := client.Stats().Downtime; down != time.Minute {
-			t.Errorf("Stats().Downtime = %v while down", down)
+			t.Errorf("Stats().Downtime is %v, want 1m", down)
 		}
 		client.Reconnect()
 		if open := client.Open(); open.Downtime != time.Minute+time.Second {
-			t.Errorf("Downtime = %v", open.Downtime)
+			t.Errorf("Downtime is %v, want 1m1s", open.Downtime)
 		}
 	})
 }
 
-// Only the attempt that Reconnect asks for is held back; those that follow its
-// failure come as soon as the policy says.
-func TestReconnectHoldsOneAttemptBack(t *testing.T) {
+// Reconnect dials at most once per initial backoff, but the limit does not delay the
+// retries after a failed attempt.
+func TestReconnectDelaysOneAttemptOnly(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Hold(), resocktest.Drop(), resocktest.Drop(), resocktest.Drop(), resocktest.Hold())
 		client := rig.Start(t, s.URL, rig.Reach(s),
@@ -268,15 +270,15 @@ func TestReconnectHoldsOneAttemptBack(t *testing.T) {
 		for range 3 {
 			fail := client.Fail(resock.PhaseUpgrade)
 			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
-				t.Errorf("attempt %d failed %v after the first, next is %v", fail.Attempt, waited, fail.Next)
+				t.Errorf("attempt %d failed %v after the first, next is %v, want 500ms, connecting", fail.Attempt, waited, fail.Next)
 			}
 		}
 		client.Open()
 	})
 }
 
-// A session is stable when it lived as long as WithStableAfter says, and not a
-// moment before.
+// A session is stable once it has lasted as long as WithStableAfter says, and not a
+// moment earlier.
 func TestStableAfterIsExact(t *testing.T) {
 	for uptime, attempt := range map[time.Duration]int{10*time.Second - 1: 2, 10 * time.Second: 1} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -288,14 +290,14 @@ func TestStableAfterIsExact(t *testing.T) {
 			client.Open()
 			client.Fail(resock.PhaseRead)
 			if open := client.Open(); open.Attempt != attempt {
-				t.Errorf("attempt %d after a session of %v", open.Attempt, uptime)
+				t.Errorf("attempt %d after a session of %v, want attempt %d", open.Attempt, uptime, attempt)
 			}
 		})
 	}
 }
 
-// Failure.Repeats counts sessions in a row that ended by the same close code,
-// none of them stable.
+// Failure.Repeats counts sessions in a row that ended with the same close code, none of
+// them stable.
 func TestRepeatsOfACloseCode(t *testing.T) {
 	type end struct {
 		code    resock.StatusCode // 0: the connection drops
@@ -338,13 +340,13 @@ func TestRepeatsOfACloseCode(t *testing.T) {
 			client.Open()
 			client.Next()
 			if repeats := <-told; repeats != end.repeats {
-				t.Errorf("session %d, %+v: told %d", i+1, end, repeats)
+				t.Errorf("session %d, %+v: Repeats is %d, want %d", i+1, end, repeats, end.repeats)
 			}
 		}
 	})
 }
 
-// An attempt that the application itself ended is no failure to the next one.
+// An attempt that Suspend ended is not reported to the next one as a failure.
 func TestAttemptIsNotToldOfASuspend(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop())
@@ -360,18 +362,18 @@ func TestAttemptIsNotToldOfASuspend(t *testing.T) {
 		}
 		client.Suspend()
 		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended {
-			t.Fatalf("next is %v", fail.Next)
+			t.Fatalf("next is %v, want suspended", fail.Next)
 		}
 		client.Resume()
 		client.Fail(resock.PhaseUpgrade)
 		if len(told) != 3 || told[1] == nil || told[2] != nil {
-			t.Errorf("attempts were told %v", told)
+			t.Errorf("the attempts were told %v, want an error told to the second only", told)
 		}
 	})
 }
 
-// Whatever a hook returns after it stopped the client, and whoever is faster: the
-// attempt ends with the state that was asked for, and leaves no connection.
+// If a hook stops the client, the attempt ends in the state that was asked for and
+// leaves no connection, whatever the hook returns and whoever is faster.
 func TestHooksMayStopTheClient(t *testing.T) {
 	endpoint := func(f func() error) resock.Option {
 		return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, f() })
@@ -388,13 +390,13 @@ func TestHooksMayStopTheClient(t *testing.T) {
 					client.Go()
 					fail := rig.Next[resock.FailEvent](client)
 					if fail.Next != resock.StateSuspended || fail.Err == nil {
-						t.Errorf("%s returned %v: next is %v, error %v", name, result, fail.Next, fail.Err)
+						t.Errorf("%s returned %v: next is %v, error %v, want suspended, with an error", name, result, fail.Next, fail.Err)
 					}
 					if name == "OnOpen" {
 						select {
 						case <-s.Accept().Done():
 						case <-time.After(time.Minute):
-							t.Error("a connection is left")
+							t.Error("a connection is still open after a minute")
 						}
 					}
 				})
@@ -406,7 +408,8 @@ func TestHooksMayStopTheClient(t *testing.T) {
 	}
 }
 
-// The contexts of an attempt end with it: what a hook left behind shall stop.
+// The contexts given to hooks end with the attempt, so that whatever a hook started with
+// them ends, too.
 func TestContextsEndWithTheAttempt(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var contexts []context.Context
@@ -425,17 +428,17 @@ func TestContextsEndWithTheAttempt(t *testing.T) {
 			}))
 		client.Open()
 		if len(contexts) != 3 {
-			t.Fatalf("%d hooks were called", len(contexts))
+			t.Fatalf("%d hooks were called, want 3", len(contexts))
 		}
 		for i, ctx := range contexts {
 			if ctx.Err() == nil {
-				t.Errorf("context %d lives on", i)
+				t.Errorf("context %d did not end with its attempt", i)
 			}
 		}
 	})
 }
 
-// An application may suspend the client while a lost session is taken down.
+// Suspend works while the client takes down a lost session.
 func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		reach, lines := rig.ReachLines(s)
@@ -445,7 +448,7 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		var outcome error
 		err := client.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(err error) {
 			outcome = err
-			time.Sleep(patience / 2) // the session's end waits for it
+			time.Sleep(rig.Patience / 2) // delays the end of the session
 			client.Suspend()
 		}))
 		if err != nil {
@@ -454,12 +457,12 @@ func TestSuspendWhileASessionIsTakenDown(t *testing.T) {
 		time.Sleep(time.Second)
 		s.Accept().Drop()
 		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateSuspended || !errors.Is(outcome, resock.ErrMaybeSent) {
-			t.Errorf("next is %v; the message's outcome is %v", fail.Next, outcome)
+			t.Errorf("next is %v, outcome %v, want suspended, ErrMaybeSent", fail.Next, outcome)
 		}
 	})
 }
 
-// A policy of the application's may give up.
+// A backoff policy of the application may give up.
 func TestBackoffPolicyGivesUp(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop())
@@ -469,19 +472,19 @@ func TestBackoffPolicyGivesUp(t *testing.T) {
 			}))
 		for _, next := range []resock.State{resock.StateWaiting, resock.StateWaiting, resock.StateClosed} {
 			if fail := client.Fail(resock.PhaseUpgrade); fail.Next != next {
-				t.Errorf("after attempt %d: %v", fail.Attempt, fail.Next)
+				t.Errorf("after attempt %d: next is %v, want %v", fail.Attempt, fail.Next, next)
 			}
 		}
 		<-client.Returned()
 		var giveUp *resock.GiveUpError
 		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "backoff policy" || giveUp.Attempts != 3 {
-			t.Errorf("Run returned %v", err)
+			t.Errorf("Run: got %v, want a GiveUpError by the backoff policy after 3 attempts", err)
 		}
 	})
 }
 
-// The log tells a client's life: its states, each end and the rule that decided
-// what followed.
+// The log tells the life of a client: its states, the end of each session and attempt,
+// and the rule that decided what followed.
 func TestLog(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(
@@ -501,7 +504,7 @@ func TestLog(t *testing.T) {
 		})
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(slog.New(handler)), resock.WithStableAfter(0), resock.WithMaxAttempts(1))
 		if err := client.Run(t.Context()); err == nil {
-			t.Error("the attempt limit has not ended Run")
+			t.Error("Run returned nil, want a GiveUpError by the attempt limit")
 		}
 		want := strings.TrimLeft(`
 level=DEBUG msg=state from=idle to=connecting
@@ -527,9 +530,8 @@ level=DEBUG msg=state from=connecting to=closed
 	})
 }
 
-// Resume dials at once, also when Reconnect had asked for an attempt before,
-// which was held back.
-func TestResumeIsNotHeldBack(t *testing.T) {
+// Resume dials at once, even after a Reconnect whose attempt was delayed.
+func TestResumeIsNotDelayed(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
 		first := client.Open()
@@ -539,34 +541,34 @@ func TestResumeIsNotHeldBack(t *testing.T) {
 		rig.Next[resock.FailEvent](client)
 		client.Resume()
 		if open := client.Open(); !open.Time.Equal(first.Time) {
-			t.Errorf("resumed after %v", open.Time.Sub(first.Time))
+			t.Errorf("reopened after %v, want at once", open.Time.Sub(first.Time))
 		}
 	})
 }
 
-// The state is never behind the events: who receives one finds the client in
-// the state that it names, or a later one.
+// Whoever receives an event finds the client in the state that it announces, or in a
+// later one.
 func TestStateIsNotBehindTheEvents(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop())
 		client := rig.Bare(t, s.URL, rig.Reach(s))
 		events := client.Subscribe(t.Context(), resock.WithBuffer(0))
 		go client.Run(t.Context())
-		synctest.Wait() // the failure waits to be received
+		synctest.Wait() // until the FailEvent waits to be received
 		if state := client.State(); state != resock.StateWaiting {
-			t.Errorf("the state is %v", state)
+			t.Errorf("state %v, want waiting", state)
 		}
 		_ = client.Close(resock.StatusNormalClosure, "")
 		for event := range new(grammar.Checker).All(t, events) {
 			if fail, ok := event.(resock.FailEvent); !ok || fail.Next != resock.StateWaiting {
-				t.Errorf("%#v", event)
+				t.Errorf("got %#v, want a FailEvent, and then waiting", event)
 			}
 		}
 	})
 }
 
-// A subscriber that does not read keeps a client that gives up for no longer than
-// the close timeout.
+// A subscriber that does not read delays a client that gives up by the close timeout at
+// most.
 func TestGivingUpIsBounded(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Drop())
@@ -575,19 +577,20 @@ func TestGivingUpIsBounded(t *testing.T) {
 		began := time.Now()
 		var giveUp *resock.GiveUpError
 		if err := client.Run(t.Context()); !errors.As(err, &giveUp) {
-			t.Errorf("Run returned %v", err)
+			t.Errorf("Run: got %v, want a GiveUpError", err)
 		}
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("it took %v", took)
+			t.Errorf("giving up took %v, want 3s", took)
 		}
 		for event := range new(grammar.Checker).All(t, events) {
-			t.Errorf("%#v came after the end", event)
+			t.Errorf("got %#v after the end, want no event", event)
 		}
 	})
 }
 
-// A retry policy is told what the server said, during the registration and later.
-func TestFailureTellsWhatTheServerSaid(t *testing.T) {
+// A retry policy is told the server's close code and reason, both during OnOpen and
+// later.
+func TestFailureHasTheServersCloseCode(t *testing.T) {
 	register := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
 		_, _, err := s.Receive(ctx)
 		return err
@@ -618,18 +621,17 @@ func TestFailureTellsWhatTheServerSaid(t *testing.T) {
 					}))
 				err := client.Run(t.Context())
 				if told.Phase != tt.phase || told.Code != tt.code || told.Reason != tt.reason {
-					t.Errorf("told %+v", told)
+					t.Errorf("the policy got %+v, want what the server said", told)
 				}
 				if tt.reason != "" && websocket.CloseStatus(err) != tt.code {
-					t.Errorf("Run returned %v", err)
+					t.Errorf("Run: got %v, want the close code", err)
 				}
 			})
 		})
 	}
 }
 
-// A server that does not answer the close frame is waited for as long as the
-// close timeout says.
+// The client waits for the server's close frame until the close timeout.
 func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 	for name, tt := range map[string]struct {
 		act  func(*resock.Client)
@@ -646,14 +648,13 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			tt.act(client.Client)
 			end := rig.Next[resock.CloseEvent](client)
 			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
-				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
+				t.Errorf("%s: closed after %v, clean %v, next %v, want 3s, and not clean", name, took, end.Clean, end.Next)
 			}
 		})
 	}
 }
 
-// TestAttemptErrAfterSuspend: what went wrong before a session says nothing about
-// its end.
+// Attempt.Err tells how the last session ended, not what had failed before it opened.
 func TestAttemptErrAfterSuspend(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
@@ -675,7 +676,7 @@ func TestAttemptErrAfterSuspend(t *testing.T) {
 	})
 }
 
-// TestDefaultRetryPolicy goes through every phase, status and close code.
+// The default policy decides as documented for every phase, status and close code.
 func TestDefaultRetryPolicy(t *testing.T) {
 	check := func(f resock.Failure, action resock.Action, after time.Duration, spread float64) {
 		t.Helper()
@@ -724,13 +725,13 @@ func TestDefaultRetryPolicy(t *testing.T) {
 	}
 }
 
-// TestRetryPolicyDecides: a policy's own decision is what happens.
+// The client does what the application's own policy decides.
 func TestRetryPolicyDecides(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Stop()
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
 			if f.Phase != resock.PhaseTCP {
-				t.Errorf("%+v", f)
+				t.Errorf("the policy got %+v, want phase TCP", f)
 			}
 			d := resock.DefaultRetryPolicy(f)
 			switch f.Attempt {
@@ -750,24 +751,14 @@ func TestRetryPolicyDecides(t *testing.T) {
 			t.Errorf("retry in %v, want 15 s to 30 s", fail.RetryIn)
 		}
 		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateClosed {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want closed next", fail)
 		}
 		<-client.Done()
 		var giveUp *resock.GiveUpError
 		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "three is enough" {
-			t.Errorf("ended by %v", err)
+			t.Errorf("Err: got %v, want a GiveUpError by the rule of the policy", err)
 		}
 	})
-}
-
-func (g *gate) Wait(ctx context.Context) error {
-	g.asked <- struct{}{}
-	select {
-	case err := <-g.tokens:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func TestOfflineFromTheStart(t *testing.T) {
@@ -775,22 +766,22 @@ func TestOfflineFromTheStart(t *testing.T) {
 		network := rig.Offline()
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
 		client.Quiet(time.Hour / 2)
-		network.Set(false) // a change to no better
+		network.Set(false) // an announcement without a change
 		client.Quiet(time.Hour / 2)
 		client.Is(resock.StateOffline)
 		if stats := client.Stats(); stats.Attempts != 0 || len(s.Attempts()) != 0 {
-			t.Errorf("%d attempts and %d dials without a network", stats.Attempts, len(s.Attempts()))
+			t.Errorf("%d attempts and %d dials without a network, want none", stats.Attempts, len(s.Attempts()))
 		}
 		began := time.Now()
 		network.Set(true)
 		if open := client.Open(); open.Attempt != 1 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want attempt 1", open)
 		}
 		rig.Within(t, began, 0, 500*time.Millisecond)
 		_ = client.Close(resock.StatusNormalClosure, "")
 		<-client.Returned()
 		if begun, stopped := network.Subscriptions(); begun != 1 || stopped != 1 {
-			t.Errorf("%d subscriptions, %d of them ended", begun, stopped)
+			t.Errorf("%d subscriptions to the network, %d stopped, want 1 and 1", begun, stopped)
 		}
 	})
 }
@@ -803,7 +794,7 @@ func TestOfflineWhileWaiting(t *testing.T) {
 			return resock.Decision{After: time.Minute}
 		}))
 		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want attempt 1, waiting", fail)
 		}
 		network.Set(false)
 		client.Is(resock.StateOffline)
@@ -811,26 +802,26 @@ func TestOfflineWhileWaiting(t *testing.T) {
 		began := time.Now()
 		network.Set(true)
 		client.Is(resock.StateWaiting)
-		// Offline was no attempt, and what the server asked for still holds.
+		// Being offline is not an attempt, and the delay that the server asked for holds.
 		if fail := rig.Next[resock.FailEvent](client); fail.Attempt != 2 {
 			t.Errorf("attempt %d, want 2", fail.Attempt)
 		}
 		rig.Within(t, began, 49*time.Second, 51*time.Second)
 
-		s.Script(resocktest.StallDial()) // and lost during an attempt
+		s.Script(resocktest.StallDial()) // the network is lost during an attempt
 		s.Restart()
 		began = time.Now()
 		client.Quiet(time.Minute + time.Second)
 		client.Is(resock.StateConnecting)
 		network.Set(false)
 		if fail := rig.Next[resock.FailEvent](client); fail.Next != resock.StateOffline || fail.RetryIn != 0 {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want offline next, without a delay", fail)
 		}
 		rig.Within(t, began, time.Minute, 71*time.Second)
 	})
 }
 
-// TestLoopbackNeedsNoNetwork: a target on this machine is never held back.
+// An attempt to reach this machine never waits for the network.
 func TestLoopbackNeedsNoNetwork(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "localhost"} {
 		t.Run(host, func(t *testing.T) {
@@ -850,7 +841,7 @@ func TestLoopbackNeedsNoNetwork(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
+func TestRetryAfterIsHonored(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Status(http.StatusServiceUnavailable, http.Header{"Retry-After": {"3"}}, "full"), resocktest.Hold())
 		r := rig.Reaching(t, s)
@@ -871,11 +862,11 @@ func TestAttemptLimit(t *testing.T) {
 		for attempt := 1; attempt <= 10; attempt++ {
 			fail := r.Fail(resock.PhaseTCP)
 			if last := fail.Next == resock.StateClosed; fail.Attempt != attempt || last != (attempt == 10) {
-				t.Errorf("attempt %d: %+v", attempt, fail)
+				t.Errorf("attempt %d: got %+v, want the client closed after attempt 10", attempt, fail)
 			}
 		}
 		if _, more := <-r.Events; more {
-			t.Error("an event after StateClosed")
+			t.Error("got an event after StateClosed")
 		}
 		<-r.Done()
 		var gaveUp *resock.GiveUpError
@@ -883,16 +874,16 @@ func TestAttemptLimit(t *testing.T) {
 			t.Errorf("%v, want to give up by the attempt limit", r.Err())
 		}
 		if err := <-queued; !errors.Is(err, resock.ErrClosed) {
-			t.Errorf("the queued message: %v", err)
+			t.Errorf("the queued message: got %v, want ErrClosed", err)
 		}
 		if n := len(s.Attempts()); n != 10 {
-			t.Errorf("%d attempts", n)
+			t.Errorf("%d attempts, want 10", n)
 		}
 	})
 }
 
-// TestFleetSpreads cuts a thousand clients off at the same instant and looks at
-// when they dial again: uniformly below the first bound, as full jitter promises.
+// A thousand clients that lose their connections at the same instant dial again at times
+// spread uniformly below the first bound, as full jitter promises.
 func TestFleetSpreads(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		const clients, bound, slots = 1000, 10 * time.Second, 10
@@ -905,7 +896,7 @@ func TestFleetSpreads(t *testing.T) {
 			all[i] = client
 			go client.Run(t.Context())
 		}
-		time.Sleep(time.Minute) // all are open and stable
+		time.Sleep(time.Minute) // until all are open and stable
 		cut := time.Now()
 		for _, c := range s.Conns() {
 			c.Drop()
@@ -917,20 +908,20 @@ func TestFleetSpreads(t *testing.T) {
 			counts[min(slots-1, int(attempt.Time.Sub(cut)*slots/bound))]++
 		}
 		if len(again) != clients {
-			t.Fatalf("%d clients dialed again", len(again))
+			t.Fatalf("%d clients dialed again, want all", len(again))
 		}
-		// Pearson's test: with 9 degrees of freedom a uniform draw exceeds 33.7
-		// once in ten thousand runs.
+		// Pearson's chi-squared test: with 9 degrees of freedom, a uniform distribution
+		// exceeds 33.7 once in ten thousand runs.
 		squares := 0.0
 		for _, n := range counts {
 			squares += float64((n-clients/slots)*(n-clients/slots)) / (clients / slots)
 		}
 		if squares > 33.7 {
-			t.Errorf("re-dials per second: %v, chi-squared %.1f", counts, squares)
+			t.Errorf("dials per second %v, chi-squared %.1f, want at most 33.7", counts, squares)
 		}
 		for _, client := range all {
 			if client.State() != resock.StateOpen {
-				t.Errorf("a client is %v", client.State())
+				t.Errorf("a client is %v, want open", client.State())
 			}
 			_ = client.Close(resock.StatusNormalClosure, "")
 		}

@@ -18,8 +18,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A Send whose message comes back unsent from a lost connection is waiting
-// again: a context that ended meanwhile ends it.
+// A Send whose message comes back unsent from a lost connection waits again, and returns
+// if its context has ended meanwhile.
 func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		reach, lines := rig.ReachLines(s)
@@ -27,7 +27,7 @@ func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 		client.Open()
 		line := <-lines
 		line.Limit(4 << 10)
-		time.AfterFunc(time.Second, func() { line.Limit(5 << 10) }) // from now on three messages are written at once
+		time.AfterFunc(time.Second, func() { line.Limit(5 << 10) }) // from now on, three messages share a write
 		big := []byte(strings.Repeat("x", 5<<10))
 		var errs [4]error
 		var wg sync.WaitGroup
@@ -40,15 +40,15 @@ func TestSendReturnsWhenItsContextEndedInFlight(t *testing.T) {
 		}
 		wg.Wait()
 		if took := time.Since(started); took > 12*time.Second {
-			t.Errorf("Send took %v with a context of 5 s and a write timeout of 10 s", took)
+			t.Errorf("Send took %v, want at most 12s: its context has 5s, the write timeout is 10s", took)
 		}
 		if err := errs[3]; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("the last Send: %v", err)
+			t.Errorf("the last Send: got %v, want ErrNotSent and DeadlineExceeded", err)
 		}
 	})
 }
 
-// A message that expired in flight and comes back unsent is given up at once.
+// A message that expires in flight and comes back unsent fails at once.
 func TestTTLEndsInFlight(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		reach, lines := rig.ReachLines(s)
@@ -69,12 +69,12 @@ func TestTTLEndsInFlight(t *testing.T) {
 			<-outcome
 		}
 		if took := last.Sub(started); took > 11*time.Second {
-			t.Errorf("the last outcome came after %v", took)
+			t.Errorf("the last outcome came after %v, want at most 11s", took)
 		}
 	})
 }
 
-// A slow result function does not stop the expiry of other messages.
+// A slow result function does not delay the expiry of other messages.
 func TestTTLSurvivesASlowResult(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := rig.Bare(t, "ws://server.test")
@@ -94,13 +94,13 @@ func TestTTLSurvivesASlowResult(t *testing.T) {
 		enqueue(time.Second, func() {})
 		time.Sleep(time.Minute)
 		if len(expired) != 3 {
-			t.Errorf("%d of 3 messages expired", len(expired))
+			t.Errorf("%d of 3 messages expired, want all", len(expired))
 		}
 	})
 }
 
-// While a result function takes its time, other messages expire. They are told
-// after it, and all before the client is done.
+// Messages that expire while a result function is running have their outcomes told after
+// it, and before the client is done.
 func TestSlowResultIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := rig.Bare(t, "ws://server.test")
@@ -123,8 +123,8 @@ func TestSlowResultIsWaitedFor(t *testing.T) {
 	})
 }
 
-// A server that closes while the client sends is a close with its code, and no
-// failed write.
+// If the server closes while the client sends, the session ends with the server's close
+// code, not with a failed write.
 func TestCloseByTheServerWhileSending(t *testing.T) {
 	for range 300 {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -154,7 +154,7 @@ func TestCloseByTheServerWhileSending(t *testing.T) {
 	}
 }
 
-// Suspend closes cleanly also while somebody sends.
+// Suspend closes cleanly even while messages are being sent.
 func TestSuspendWhileSending(t *testing.T) {
 	for range 300 {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -185,8 +185,7 @@ func TestSuspendWhileSending(t *testing.T) {
 	}
 }
 
-// What is queued is flushed by Close as soon as the session is open, also while
-// a subscriber has not taken the OpenEvent yet.
+// Close flushes the queue even if a subscriber has not received the OpenEvent yet.
 func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s))
@@ -199,15 +198,15 @@ func TestCloseFlushesBeforeOpenIsTaken(t *testing.T) {
 		time.Sleep(time.Second)
 		seen := slices.Collect(new(grammar.Checker).All(t, events))
 		if closed, ok := seen[len(seen)-1].(resock.CloseEvent); len(seen) != 2 || !ok || !closed.Clean {
-			t.Errorf("%+v", seen)
+			t.Errorf("got %+v, want an OpenEvent and a clean CloseEvent", seen)
 		}
 		if err, got := <-told, rig.Payloads(s.Accept()); err != nil || len(got) != 1 {
-			t.Errorf("outcome %v, the server got %q", err, got)
+			t.Errorf("outcome %v, the server received %q, want nil and one message", err, got)
 		}
 	})
 }
 
-// A write that fails does not hide what the server said before it went.
+// A failed write does not hide the close frame that the server sent before.
 func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
@@ -227,23 +226,23 @@ func TestCloseIsReadAfterAFailedWrite(t *testing.T) {
 				messages++
 			case resock.CloseEvent:
 				if ended = true; e.Code != 4001 || messages != 50 {
-					t.Errorf("after %d messages: %+v", messages, e)
+					t.Errorf("after %d messages: got %+v, want 50 messages and code 4001", messages, e)
 				}
 				client.Close(resock.StatusNormalClosure, "")
-			case resock.FailEvent: // of the next attempt
+			case resock.FailEvent: // the next attempt
 				if !ended {
-					t.Fatalf("after %d messages: %+v", messages, e)
+					t.Fatalf("after %d messages: got %+v, want the CloseEvent first", messages, e)
 				}
 			}
 			time.Sleep(time.Millisecond)
 		}
 		if !ended {
-			t.Error("no CloseEvent")
+			t.Error("got no CloseEvent")
 		}
 	})
 }
 
-// A message that cannot be sent is an argument to mend, and certainly not sent.
+// An invalid message or option is an OptionError and an ErrNotSent.
 func TestSendOptionErrors(t *testing.T) {
 	client, err := resock.New("ws://server.test")
 	if err != nil {
@@ -261,7 +260,7 @@ func TestSendOptionErrors(t *testing.T) {
 	}{
 		"Send without time":       {send(resock.WithTTL(0)), "WithTTL"},
 		"Enqueue without time":    {enqueue(resock.WithTTL(-1)), "WithTTL"},
-		"Send with a result":      {send(resock.WithResult(func(error) { t.Error("a result") })), "WithResult"},
+		"Send with a result":      {send(resock.WithResult(func(error) { t.Error("Send called a result function") })), "WithResult"},
 		"Send with a nil result":  {send(resock.WithResult(nil)), "WithResult"},
 		"Send in session 0":       {send(resock.WithSession(0)), "WithSession"},
 		"Enqueue in session 0":    {enqueue(resock.WithSession(0)), "WithSession"},
@@ -271,12 +270,12 @@ func TestSendOptionErrors(t *testing.T) {
 	} {
 		var option *resock.OptionError
 		if !errors.As(test.err, &option) || option.Option != test.option || !errors.Is(test.err, resock.ErrNotSent) {
-			t.Errorf("%s: %v", name, test.err)
+			t.Errorf("%s: got %v, want an OptionError and ErrNotSent", name, test.err)
 		}
 	}
 	for _, err := range []error{resock.ErrSessionOver, resock.ErrQueueFull, resock.ErrExpired, resock.ErrClosed} {
 		if !errors.Is(err, resock.ErrNotSent) || errors.Is(err, resock.ErrMaybeSent) {
-			t.Errorf("%v is no ErrNotSent", err)
+			t.Errorf("got %v, want ErrNotSent, and not ErrMaybeSent", err)
 		}
 	}
 	if err := enqueue(nil, resock.WithResult(nil)); err != nil {
@@ -284,8 +283,7 @@ func TestSendOptionErrors(t *testing.T) {
 	}
 }
 
-// A Send whose time is over while it waits returns at that time, whatever its
-// context allows.
+// A waiting Send returns when its TTL is over, whatever its context allows.
 func TestSendTTL(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(10*time.Second))
@@ -295,33 +293,33 @@ func TestSendTTL(t *testing.T) {
 			return time.Since(began), err
 		}
 		if took, err := send(1, 1234567*time.Microsecond); err != resock.ErrExpired || took != 1234567*time.Microsecond {
-			t.Errorf("before Run: %v after %v", err, took)
+			t.Errorf("before Run: got %v after %v, want ErrExpired when the TTL is over", err, took)
 		}
 		go client.Run(context.Background())
 		c := s.Accept()
 		if took, err := send(1, time.Second); err != nil || took != 0 {
-			t.Errorf("while open: %v after %v", err, took)
+			t.Errorf("while open: got %v after %v, want nil at once", err, took)
 		}
 		c.StopReading()
 		blocks := make(chan error)
 		go func() {
-			_, err := send(1<<20, 5*time.Second) // which is being written when its time is over
+			_, err := send(1<<20, 5*time.Second) // is being written when its TTL is over
 			blocks <- err
 		}()
 		synctest.Wait()
 		if took, err := send(1, 3*time.Second); err != resock.ErrExpired || took != 3*time.Second {
-			t.Errorf("behind another: %v after %v", err, took)
+			t.Errorf("behind another: got %v after %v, want ErrExpired after 3s", err, took)
 		}
 		if messages := client.Stats().Queued; messages != 0 {
-			t.Errorf("%d messages are queued", messages)
+			t.Errorf("%d messages are queued, want none", messages)
 		}
 		if err := <-blocks; !errors.Is(err, resock.ErrMaybeSent) {
-			t.Errorf("being written: %v", err)
+			t.Errorf("the message being written: got %v, want ErrMaybeSent", err)
 		}
 	})
 }
 
-// A message that comes back unsent when its time is over is not sent again.
+// A message that comes back unsent after its TTL is not sent again.
 func TestSendTTLInFlight(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		reach, lines := rig.ReachLines(s)
@@ -342,12 +340,12 @@ func TestSendTTLInFlight(t *testing.T) {
 			ends <- end{err, time.Since(began)}
 		}()
 		if e := <-ends; e.err != resock.ErrExpired || e.took != 5*time.Second {
-			t.Errorf("%v after %v", e.err, e.took)
+			t.Errorf("got %v after %v, want ErrExpired after 5s", e.err, e.took)
 		}
 	})
 }
 
-// What is bound to a session goes out in it, and what is bound to another nowhere.
+// A message bound to a session is sent in that session or not at all.
 func TestWithSession(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s)
@@ -364,22 +362,22 @@ func TestWithSession(t *testing.T) {
 			t.Error(err)
 		}
 		if err, ok := rig.Settled(told); err != nil || !ok {
-			t.Errorf("queued: %v", err)
+			t.Errorf("the queued message: got %v, want nil", err)
 		}
 		for _, n := range []uint64{2, 7} {
 			if err := send("early", n); err != resock.ErrSessionOver {
-				t.Errorf("session %d: %v", n, err)
+				t.Errorf("a message for session %d: got %v, want ErrSessionOver", n, err)
 			}
 		}
 		first.Drop()
 		r.Fail(resock.PhaseRead)
 		if err := send("between", 1); err != resock.ErrSessionOver {
-			t.Errorf("while there is none: %v", err)
+			t.Errorf("between sessions: got %v, want ErrSessionOver", err)
 		}
 		second := s.Accept()
 		r.Open()
 		if err := r.Enqueue(resock.MessageText, []byte("late"), resock.WithSession(1)); err != resock.ErrSessionOver {
-			t.Errorf("session 1, in session 2: %v", err)
+			t.Errorf("for session 1, in session 2: got %v, want ErrSessionOver", err)
 		}
 		if err := send("second", 2); err != nil {
 			t.Error(err)
@@ -390,8 +388,9 @@ func TestWithSession(t *testing.T) {
 	})
 }
 
-// A session in OnOpen takes what is bound to it after the hook, behind what waits
-// already. When the hook fails it is over, though the next one has its number.
+// A message bound to a session during OnOpen is sent after the hook, behind the messages
+// that wait already. If the hook fails, the session is over, although the next connection
+// gets the same number.
 func TestWithSessionInOnOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		attempts := 0
@@ -418,15 +417,15 @@ func TestWithSessionInOnOpen(t *testing.T) {
 			sent <- r.Send(context.Background(), resock.MessageText, []byte("of the first"), resock.WithSession(1))
 		}()
 		if err, ok := rig.Settled(told); ok {
-			t.Errorf("in OnOpen: %v", err)
+			t.Errorf("during OnOpen: got the outcome %v, want none yet", err)
 		}
 		steps <- io.ErrUnexpectedEOF
 		r.Fail(resock.PhaseSetup)
 		if err, ok := rig.Settled(told); err != resock.ErrSessionOver || !ok {
-			t.Errorf("after OnOpen failed: %v", err)
+			t.Errorf("after OnOpen failed: got %v, want ErrSessionOver", err)
 		}
 		if err := <-sent; err != resock.ErrSessionOver {
-			t.Errorf("a Send, after OnOpen failed: %v", err)
+			t.Errorf("Send, after OnOpen failed: got %v, want ErrSessionOver", err)
 		}
 		second := s.Accept()
 		<-steps
@@ -441,9 +440,9 @@ func TestWithSessionInOnOpen(t *testing.T) {
 	})
 }
 
-// Who names a number that was given again, before the hook has touched its session, means
-// the connection before.
-func TestWithSessionOfTheConnectionBefore(t *testing.T) {
+// When OnOpen fails, the next connection gets the same session number. Until its hook
+// asks for that number, WithSession means the connection before.
+func TestWithSessionOfThePreviousConnection(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		attempts := 0
 		inHook, goOn := make(chan struct{}), make(chan struct{})
@@ -465,7 +464,7 @@ func TestWithSessionOfTheConnectionBefore(t *testing.T) {
 			return nil
 		}))
 		client = r.Client
-		for _, text := range []string{"any 1", "any 2", "any 3"} { // what is bound stands beside others
+		for _, text := range []string{"any 1", "any 2", "any 3"} { // the bound message has neighbors
 			if err := client.Enqueue(resock.MessageText, []byte(text)); err != nil {
 				t.Fatal(err)
 			}
@@ -474,24 +473,24 @@ func TestWithSessionOfTheConnectionBefore(t *testing.T) {
 		r.Fail(resock.PhaseSetup)
 		<-inHook
 		if err := r.Enqueue(resock.MessageText, []byte("stale"), resock.WithSession(1)); err != resock.ErrSessionOver {
-			t.Errorf("before the hook has asked for the number: %v", err)
+			t.Errorf("before the hook called ID: got %v, want ErrSessionOver", err)
 		}
 		goOn <- struct{}{}
 		<-inHook
 		if err := r.Enqueue(resock.MessageText, []byte("new"), resock.WithSession(1)); err != nil {
-			t.Errorf("after it has: %v", err)
+			t.Errorf("after the hook called ID: got %v, want nil", err)
 		}
 		goOn <- struct{}{}
 		r.Open()
 		synctest.Wait()
 		if got := fmt.Sprint(rig.Payloads(s.Conns()[1])); got != "[any 1 any 2 any 3 new]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [any 1 any 2 any 3 new]", got)
 		}
 	})
 }
 
-// What is bound to a session that closes is settled at once: neither the write that
-// blocks, nor the closing handshake, is waited for.
+// Messages bound to a session that closes fail at once, without waiting for a blocked
+// write or for the closing handshake.
 func TestSessionOverAtOnce(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithWriteTimeout(time.Minute), resock.WithHeartbeat(0, 0))
@@ -514,26 +513,26 @@ func TestSessionOverAtOnce(t *testing.T) {
 		}
 		r.Suspend()
 		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
-			t.Errorf("what waits: %v", err)
+			t.Errorf("the waiting message: got %v, want ErrSessionOver at once", err)
 		}
 		if err, ok := rig.Settled(told); ok {
-			t.Errorf("what is being written: %v", err)
+			t.Errorf("the message being written: got %v, want no outcome yet", err)
 		}
 		if err := r.Send(t.Context(), resock.MessageText, nil, resock.WithSession(1)); err != resock.ErrSessionOver {
-			t.Errorf("while it closes: %v", err)
+			t.Errorf("during the closing handshake: got %v, want ErrSessionOver", err)
 		}
 		if err := <-told; err != resock.ErrMaybeSent {
-			t.Errorf("what was being written: %v", err)
+			t.Errorf("the message being written: got %v, want ErrMaybeSent", err)
 		}
 		r.Next()
 		if err, ok := rig.Settled(next); ok {
-			t.Errorf("what is bound to no session: %v", err)
+			t.Errorf("the message bound to no session: got %v, want no outcome", err)
 		}
 	})
 }
 
-// What a failed write leaves untouched is for the next session, unless it is bound
-// to this one.
+// The messages that a failed write did not touch are sent in the next session, unless
+// they are bound to this one.
 func TestSessionOverInFlight(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Second))
@@ -544,7 +543,7 @@ func TestSessionOverInFlight(t *testing.T) {
 		if err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<20), first); err != nil {
 			t.Fatal(err)
 		}
-		for r.Stats().Queued > 0 { // these are written together, then
+		for r.Stats().Queued > 0 { // until one write has taken all of them
 			synctest.Wait()
 		}
 		var told []<-chan error
@@ -560,7 +559,7 @@ func TestSessionOverInFlight(t *testing.T) {
 			told = append(told, outcome)
 		}
 		if err := <-begun; err != resock.ErrMaybeSent {
-			t.Errorf("what was being written: %v", err)
+			t.Errorf("the message being written: got %v, want ErrMaybeSent", err)
 		}
 		r.Fail(resock.PhaseWrite)
 		second := s.Accept()
@@ -575,18 +574,17 @@ func TestSessionOverInFlight(t *testing.T) {
 			}
 		}
 		if got := fmt.Sprint(rig.Payloads(second)); got != "[1 3]" {
-			t.Errorf("the next session received %s", got)
+			t.Errorf("the next session received %s, want [1 3]", got)
 		}
 	})
 }
 
-// turnstile is a limiter that lets one pass for each push, and fails at a full
-// context. Its zero value is closed.
+// turnstile is a send limiter that lets one message pass for each value sent to pass.
 type turnstile struct {
 	mu    sync.Mutex
 	asked int
-	ended []error // of contexts
-	fail  error   // the next answer
+	ended []error // errors of the contexts that ended during Wait
+	fail  error   // what the next Wait returns, unless nil
 	pass  chan struct{}
 }
 
@@ -623,8 +621,8 @@ func (g *turnstile) is(t *testing.T, what string, asked, ended int) {
 	}
 }
 
-// Messages pass one by one, in order, each asked for once and written before the next
-// one asks.
+// Messages pass the limiter one by one and in order. It is asked once for each, and each
+// is written before it is asked for the next.
 func TestSendLimiter(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -636,7 +634,7 @@ func TestSendLimiter(t *testing.T) {
 		queued := r.Queue("queued")
 		gate.is(t, "in OnOpen", 1, 0)
 		if got := rig.Payloads(c); len(got) != 0 {
-			t.Errorf("received %q before it passed", got)
+			t.Errorf("received %q before the limiter let it pass", got)
 		}
 		gate.pass <- struct{}{}
 		r.Open()
@@ -644,7 +642,7 @@ func TestSendLimiter(t *testing.T) {
 		go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("sent")) }()
 		gate.is(t, "after OnOpen", 2, 0)
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [hello]", got)
 		}
 		done := flush(r.Client)
 		gate.pass <- struct{}{}
@@ -653,7 +651,7 @@ func TestSendLimiter(t *testing.T) {
 			t.Error(err)
 		}
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [hello queued]", got)
 		}
 		waits(t, "behind one that has not passed", done)
 		gate.pass <- struct{}{}
@@ -663,13 +661,13 @@ func TestSendLimiter(t *testing.T) {
 		ends(t, "when all have passed", done, nil)
 		gate.is(t, "in the end", 3, 0)
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[hello queued sent]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [hello queued sent]", got)
 		}
 	})
 }
 
-// The heartbeat passes, whatever waits for the limiter.
-func TestSendLimiterAndBeats(t *testing.T) {
+// Heartbeats do not wait for the limiter.
+func TestSendLimiterLetsHeartbeatsPass(t *testing.T) {
 	for name, opt := range map[string]resock.Option{
 		"messages": resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }),
 		"pings":    nil,
@@ -689,7 +687,7 @@ func TestSendLimiterAndBeats(t *testing.T) {
 			gate.is(t, name, 1, 0)
 			time.Sleep(10 * time.Second)
 			if beats := len(rig.Payloads(c)) + len(c.Received().Pings); beats < 9 {
-				t.Errorf("%d %s", beats, name)
+				t.Errorf("%d %s, want at least 9", beats, name)
 			}
 			gate.is(t, name, 1, 0)
 			gate.pass <- struct{}{}
@@ -700,7 +698,8 @@ func TestSendLimiterAndBeats(t *testing.T) {
 	}
 }
 
-// The limiter waits no longer than the message does, nor than the session.
+// The context given to the limiter ends with the message's context or TTL, and with the
+// session.
 func TestSendLimiterContexts(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -714,11 +713,11 @@ func TestSendLimiterContexts(t *testing.T) {
 			return r.Send(ctx, resock.MessageText, []byte("x"), opts...)
 		}
 		if err := send(ctx); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != time.Second {
-			t.Errorf("the context: %v after %v", err, time.Since(began))
+			t.Errorf("when the context ends: got %v after %v, want DeadlineExceeded after 1s", err, time.Since(began))
 		}
 		gate.is(t, "the context", 1, 1)
 		if err := send(context.Background(), resock.WithTTL(time.Second)); err != resock.ErrExpired || time.Since(began) != 2*time.Second {
-			t.Errorf("the TTL: %v after %v", err, time.Since(began))
+			t.Errorf("when the TTL is over: got %v after %v, want ErrExpired after 2s", err, time.Since(began))
 		}
 		gate.is(t, "the TTL", 2, 2)
 		option, told := rig.Outcome()
@@ -727,7 +726,7 @@ func TestSendLimiterContexts(t *testing.T) {
 		}
 		gate.is(t, "the TTL in the queue", 3, 2)
 		if err := <-told; err != resock.ErrExpired {
-			t.Errorf("the TTL in the queue: %v", err)
+			t.Errorf("when the TTL in the queue is over: got %v, want ErrExpired", err)
 		}
 		gate.is(t, "the TTL in the queue", 3, 3)
 
@@ -740,7 +739,7 @@ func TestSendLimiterContexts(t *testing.T) {
 		c.Drop()
 		r.Fail(resock.PhaseRead)
 		if err, ok := rig.Settled(over); err != resock.ErrSessionOver || !ok {
-			t.Errorf("the session: %v", err)
+			t.Errorf("when the session ends: got %v, want ErrSessionOver", err)
 		}
 		gate.is(t, "the session", 4, 4)
 		s.Accept()
@@ -759,7 +758,7 @@ func TestSendLimiterContexts(t *testing.T) {
 	})
 }
 
-// An error of the limiter fails its message alone.
+// An error of the limiter fails only the message it was asked for.
 func TestSendLimiterFails(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -776,7 +775,7 @@ func TestSendLimiterFails(t *testing.T) {
 		first, second := r.Queue("first"), r.Queue("second")
 		for _, failed := range []<-chan error{inHook, first} {
 			if err := <-failed; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, rig.ErrTest) {
-				t.Errorf("what the limiter fails: %v", err)
+				t.Errorf("the message that the limiter failed: got %v, want ErrNotSent and ErrTest", err)
 			}
 		}
 		gate.pass <- struct{}{}
@@ -784,12 +783,12 @@ func TestSendLimiterFails(t *testing.T) {
 			t.Error(err)
 		}
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[second]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [second]", got)
 		}
 	})
 }
 
-// What passed and was not taken by the network is not asked for again.
+// The limiter is not asked again for a message that passed but came back unsent.
 func TestSendLimiterAsksOnce(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -806,23 +805,22 @@ func TestSendLimiterAsksOnce(t *testing.T) {
 		select {
 		case gate.pass <- struct{}{}:
 		case <-time.After(time.Hour):
-			t.Fatal("it was not asked")
+			t.Fatal("the limiter was not asked within an hour")
 		}
 		err := <-told
 		synctest.Wait()
 		if err != nil || client.Stats().Opens < 2 {
-			t.Errorf("%v, after %d sessions", err, client.Stats().Opens)
+			t.Errorf("got %v after %d sessions, want nil after 2 or more", err, client.Stats().Opens)
 		}
 		gate.mu.Lock()
 		defer gate.mu.Unlock()
 		if passed := gate.asked - len(gate.ended); passed != 1 {
-			t.Errorf("asked %d times, %d in vain", gate.asked, len(gate.ended))
+			t.Errorf("asked %d times, %d in vain, want one that passed", gate.asked, len(gate.ended))
 		}
 	})
 }
 
-// A limiter that lets nothing pass keeps nobody from closing, nor OnOpen from ending
-// in its time.
+// A limiter that lets nothing pass delays neither closing nor the dial timeout of OnOpen.
 func TestSendLimiterAndClose(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -838,10 +836,10 @@ func TestSendLimiterAndClose(t *testing.T) {
 		client.Close(resock.StatusNormalClosure, "")
 		<-client.Done()
 		if took := time.Since(began); took != 3*time.Second {
-			t.Errorf("closing took %v", took)
+			t.Errorf("closing took %v, want 3s", took)
 		}
 		if err := <-told; err != resock.ErrClosed {
-			t.Error(err)
+			t.Errorf("the queued message: got %v, want ErrClosed", err)
 		}
 		gate.is(t, "closed", 1, 1)
 	})
@@ -855,16 +853,17 @@ func TestSendLimiterAndClose(t *testing.T) {
 				return err
 			}))
 		if fail := r.Fail(resock.PhaseSetup); fail.Took != time.Second || !strings.Contains(fail.Err.Error(), "not sent") {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want OnOpen to fail after 1s, and nothing sent", fail)
 		}
 		if err := <-sent; !errors.Is(err, resock.ErrNotSent) {
-			t.Error(err)
+			t.Errorf("Send in OnOpen: got %v, want ErrNotSent", err)
 		}
 		gate.is(t, "in OnOpen", 1, 1)
 	})
 }
 
-// A Send that leaves while the limiter is asked for it leaves others behind it.
+// If a Send is canceled while the limiter is asked for it, the messages behind it are
+// still sent.
 func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		gate := newTurnstile()
@@ -881,19 +880,19 @@ func TestSendLimiterGivenUpBeforeOthers(t *testing.T) {
 		gate.is(t, "at first", 1, 0)
 		cancel()
 		if err := <-sent; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.Canceled) {
-			t.Error(err)
+			t.Errorf("the canceled Send: got %v, want ErrNotSent and Canceled", err)
 		}
 		for range 3 {
 			gate.pass <- struct{}{}
 		}
 		gate.is(t, "in the end", 4, 1)
 		if got := fmt.Sprint(rig.Payloads(c)); got != "[0 1 2]" {
-			t.Errorf("received %s", got)
+			t.Errorf("received %s, want [0 1 2]", got)
 		}
 	})
 }
 
-// deafLimiter does not hear the end of the context.
+// deafLimiter is a limiter that ignores the end of its context.
 type deafLimiter chan struct{}
 
 func (d deafLimiter) Wait(context.Context) error {
@@ -901,7 +900,8 @@ func (d deafLimiter) Wait(context.Context) error {
 	return nil
 }
 
-func TestSendLimiterThatIsDeafAtTheClose(t *testing.T) {
+// A limiter that ignores its context does not delay closing.
+func TestSendLimiterThatIgnoresItsContext(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		limiter := make(deafLimiter)
 		r := rig.Reaching(t, s, resock.WithSendLimiter(limiter))

@@ -17,8 +17,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// A network that takes no more bytes, but does not end either, is read for a
-// second: the server may have said why.
+// After a failed write the client reads on for a second, since the server may have said
+// why it closes.
 func TestFailedWriteEndsASilentSession(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		reach, lines := rig.ReachLines(s)
@@ -31,13 +31,12 @@ func TestFailedWriteEndsASilentSession(t *testing.T) {
 		}
 		fail := client.Fail(resock.PhaseWrite)
 		if lived := fail.Time.Sub(open.Time); lived != time.Second {
-			t.Errorf("it lived for %v", lived)
+			t.Errorf("the session lived for %v, want 1s", lived)
 		}
 	})
 }
 
-// While the server takes its time for the closing handshake, the heartbeat has
-// nothing to say.
+// A server that is slow to answer the close frame gets no heartbeat meanwhile.
 func TestNoHeartbeatWhileClosing(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second), resock.WithCloseTimeout(time.Minute))
@@ -48,16 +47,16 @@ func TestNoHeartbeatWhileClosing(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		received := c.Received()
 		if received.Close == nil || len(received.Pings) != 0 {
-			t.Errorf("the server got %+v", received)
+			t.Errorf("the server received %+v, want a close frame and no ping", received)
 		}
 		_ = c.Close(resock.StatusNormalClosure, "")
 		if end := client.Closed(resock.StatusNormalClosure, "", true); end.Took != 30*time.Second {
-			t.Errorf("%+v", end)
+			t.Errorf("got %+v, want the handshake to take 30s", end)
 		}
 	})
 }
 
-// received returns the first bytes of all messages that came to s.
+// received returns the first bytes of all messages that s received.
 func received(s *resocktest.Server) (first []byte) {
 	for _, c := range s.Conns() {
 		for _, message := range rig.Payloads(c) {
@@ -67,8 +66,8 @@ func received(s *resocktest.Server) (first []byte) {
 	return first
 }
 
-// Close sends what is queued before it closes. Suspend and the end of Run's
-// context do not: the former keeps it for the next session.
+// Close sends what is queued before the closing handshake. Suspend keeps it for the next
+// session, and the end of Run's context drops it.
 func TestWhoFlushesTheQueue(t *testing.T) {
 	const messages = 100
 	type end struct {
@@ -105,13 +104,13 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 				synctest.Wait()
 				tt.stop(client, cancel)
 				if end := rig.Await[resock.CloseEvent](t, events); end.Next != tt.next || !end.Clean {
-					t.Errorf("%+v", end)
+					t.Errorf("got %+v, want a clean close", end)
 				}
 				switch n := len(received(s)); {
 				case tt.name == "Close" && n != messages:
-					t.Errorf("%d messages were flushed", n)
+					t.Errorf("%d messages were flushed, want all", n)
 				case tt.name != "Close" && n > messages/2:
-					t.Errorf("%d messages were sent", n)
+					t.Errorf("%d messages were sent, want at most half", n)
 				}
 				if tt.name == "cancel" {
 					return
@@ -123,15 +122,15 @@ func TestWhoFlushesTheQueue(t *testing.T) {
 					rig.Await[resock.CloseEvent](t, events)
 				}
 				if got := received(s); !slices.Equal(got, want) {
-					t.Errorf("received %v", got)
+					t.Errorf("received %v, want %v", got, want)
 				}
 			})
 		})
 	}
 }
 
-// A heartbeat message that may not be sent ends the session, and is told: without
-// it a dead connection would not be found.
+// An invalid heartbeat message ends the session with an error: without heartbeats, a
+// dead connection would go unnoticed.
 func TestBadHeartbeatMessage(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s),
@@ -140,15 +139,16 @@ func TestBadHeartbeatMessage(t *testing.T) {
 		fail := client.Fail(resock.PhaseHeartbeat)
 		var option *resock.OptionError
 		if !errors.As(fail.Err, &option) || option.Option != "WithHeartbeatMessage" {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want an OptionError for WithHeartbeatMessage", fail)
 		}
 		if got := rig.Payloads(s.Accept()); len(got) != 0 {
-			t.Errorf("the server received %q", got)
+			t.Errorf("the server received %q, want nothing", got)
 		}
 	})
 }
 
-// A violation is told with what it was, whoever found it.
+// The error of a protocol violation says what the violation was, whichever layer
+// detected it.
 func TestViolationsAreNamed(t *testing.T) {
 	for name, bytes := range map[string]string{
 		"reserved opcode":         "\x83\x00",
@@ -168,16 +168,15 @@ func TestViolationsAreNamed(t *testing.T) {
 				fail := client.Fail(resock.PhaseProtocol)
 				var violation *resock.ProtocolError
 				if !errors.As(fail.Err, &violation) || violation.Err == nil {
-					t.Errorf("%+v", fail)
+					t.Errorf("got %+v, want a ProtocolError with its cause", fail)
 				}
 			})
 		})
 	}
 }
 
-// The end of a connection is told at once, whoever still waits for the network to
-// take something: the goroutine that answers pings, or the one that flushes the
-// queue for Close.
+// The end of a session is reported in time even if a write is still blocked, be it a
+// pong or the queue that Close flushes.
 func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 	for name, tt := range map[string]struct {
 		write func(*rig.Client, *resocktest.Conn)
@@ -208,17 +207,14 @@ func TestEndWaitsForNoBlockedWrite(t *testing.T) {
 				time.Sleep(time.Second)
 				_ = c.HalfClose()
 				if after := tt.ends(client).Sub(open.Time); after != time.Second {
-					t.Errorf("told after %v", after)
+					t.Errorf("reported after %v, want 1s", after)
 				}
 			})
 		})
 	}
 }
 
-// patience is how long the client waits for a hook.
-const patience = time.Second
-
-// What a session started is over when its end is told.
+// The goroutines of a session have ended when its end is reported.
 func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var over atomic.Bool
@@ -226,7 +222,7 @@ func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithHeartbeat(time.Second, time.Second),
 			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
 				beating <- struct{}{}
-				time.Sleep(patience / 2)
+				time.Sleep(rig.Patience / 2)
 				over.Store(true)
 				return resock.MessageText, nil
 			}))
@@ -235,7 +231,7 @@ func TestEndWaitsForTheHeartbeatMessage(t *testing.T) {
 		s.Accept().Drop()
 		rig.Next[resock.FailEvent](client)
 		if !over.Load() {
-			t.Error("the function still runs")
+			t.Error("the session was reported over while its hook was running")
 		}
 	})
 }
@@ -244,31 +240,31 @@ func TestMaxSessionAge(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithMaxSessionAge(10*time.Minute),
 			resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
-				t.Errorf("asked about %+v, which is no failure", f)
+				t.Errorf("the policy was asked about %+v, which is no failure", f)
 				return resock.Decision{}
 			}))
 		ages := make(map[time.Duration]bool)
 		for session := uint64(1); session <= 5; session++ {
 			if open := client.Open(); open.Session != session || open.Attempt != 1 {
-				t.Errorf("%+v", open)
+				t.Errorf("got %+v, want the next session, attempt 1", open)
 			}
 			event := rig.Next[resock.CloseEvent](client)
 			if event.Code != 1000 || !event.Clean || event.Next != resock.StateConnecting || event.RetryIn != 0 {
-				t.Errorf("%+v", event)
+				t.Errorf("got %+v, want 1000, clean, and then connecting at once", event)
 			}
 			if event.Took < 9*time.Minute || event.Took > 10*time.Minute {
-				t.Errorf("session %d lived for %v", session, event.Took)
+				t.Errorf("session %d lived for %v, want 9 to 10 minutes", session, event.Took)
 			}
 			ages[event.Took] = true
 		}
 		if len(ages) < 2 {
-			t.Error("every session lived equally long")
+			t.Error("all sessions lived equally long, want jitter")
 		}
 	})
 }
 
-// TestNetworkLostWhileOpen: the probe finds the dead connection, and the client
-// waits for the network.
+// When the network is lost, a probe detects the dead connection, and the client waits
+// until the network is back.
 func TestNetworkLostWhileOpen(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
@@ -280,21 +276,21 @@ func TestNetworkLostWhileOpen(t *testing.T) {
 		network.Set(false)
 		fail := rig.Next[resock.FailEvent](client)
 		if fail.Phase != resock.PhaseHeartbeat || !errors.Is(fail.Err, resock.ErrHeartbeat) || fail.Next != resock.StateOffline || fail.RetryIn != 0 {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want ErrHeartbeat, and then offline", fail)
 		}
 		rig.Within(t, began, 5*time.Second, 5*time.Second)
 		client.Quiet(time.Minute)
 		began = time.Now()
 		network.Set(true)
 		if open := client.Open(); open.Session != 2 || open.Attempt != 1 {
-			t.Errorf("%+v", open)
+			t.Errorf("got %+v, want session 2, attempt 1", open)
 		}
 		rig.Within(t, began, 0, 500*time.Millisecond)
 	})
 }
 
-// TestProbe: a change of the network finds a dead connection within the heartbeat
-// timeout, whenever the next beat is due.
+// After a change of the network, a dead connection is detected within the heartbeat
+// timeout, whenever the next heartbeat is due.
 func TestProbe(t *testing.T) {
 	text := func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }
 	heartbeats := map[string][]resock.Option{
@@ -315,9 +311,9 @@ func TestProbe(t *testing.T) {
 					began := time.Now()
 					network.Set(true)
 					if fail := rig.Next[resock.FailEvent](client); !errors.Is(fail.Err, resock.ErrHeartbeat) {
-						t.Errorf("%+v", fail)
+						t.Errorf("got %+v, want ErrHeartbeat", fail)
 					}
-					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // looks are at least 1 ms apart
+					if took := time.Since(began); took > 10*time.Second+2*time.Millisecond { // the pulse is checked every ms at most
 						t.Errorf("change after %v: dead connection found after %v, want 10 s", after, took)
 					}
 				})
@@ -326,7 +322,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestProbeFlapping: changes that never end do not put off the verdict.
+// A network that changes all the time does not put off the verdict of a probe.
 func TestProbeFlapping(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
@@ -343,13 +339,12 @@ func TestProbeFlapping(t *testing.T) {
 			case <-time.After(3 * time.Second):
 			}
 		}
-		t.Error("a dead connection lives on")
+		t.Error("a dead connection is still open")
 	})
 }
 
-// TestProbeBesideBeats: the server gets the messages that it asked for at their
-// time, however often the network changes.
-func TestProbeBesideBeats(t *testing.T) {
+// Heartbeat messages are sent on schedule, however often the network changes.
+func TestProbesKeepTheHeartbeatSchedule(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
 		client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), resock.WithHeartbeat(10*time.Second, 5*time.Second),
@@ -365,7 +360,7 @@ func TestProbeBesideBeats(t *testing.T) {
 	})
 }
 
-// TestProbeHealthy: changes do no harm to a connection that is well.
+// Changes of the network do not disturb a healthy connection.
 func TestProbeHealthy(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		network := new(rig.Network)
@@ -384,8 +379,8 @@ func TestProbeHealthy(t *testing.T) {
 	})
 }
 
-// Until its own close frame the server may send whatever it likes: messages whole
-// and in pieces, and pings, which get no pong any more (RFC 6455, section 5.5.1).
+// The server may send messages, fragments and pings until its own close frame. The
+// messages are delivered; the pings get no pong any more (RFC 6455, section 5.5.1).
 func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		client := rig.Start(t, s.URL, rig.Reach(s))
@@ -418,12 +413,12 @@ func TestClosingDeliversWhatPrecedesTheClose(t *testing.T) {
 		synctest.Wait()
 		after := c.Received()
 		if n := len(after.Messages) + len(after.Pings) + len(after.Pongs); n != 0 || after.Err != io.EOF {
-			t.Errorf("after its close frame the client sent %+v", after)
+			t.Errorf("the client sent %+v after its close frame, want nothing", after)
 		}
 	})
 }
 
-// The longest of all times means never.
+// The largest duration means never, and must not overflow.
 func TestHeartbeatForever(t *testing.T) {
 	const forever = time.Duration(math.MaxInt64)
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -438,7 +433,7 @@ func TestHeartbeatForever(t *testing.T) {
 		client.Quiet(10 * time.Second)
 		client.Is(resock.StateOpen)
 		if beats > 0 {
-			t.Errorf("%d beats", beats)
+			t.Errorf("%d heartbeats, want none", beats)
 		}
 	})
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// jumpingClock is added to the package, and takes the place of time's functions.
-// Its wall clock is at another hour whenever it is looked at. The monotonic
-// reading, in another word of a time.Time, goes on as ever.
+// jumpingClock is a file that is added to the package, and replaces the functions of
+// package time. Its wall clock shows a different hour at each call. The monotonic clock
+// reading, which is in another word of a time.Time, is left alone.
 const jumpingClock = `package resock
 
 import (
@@ -28,7 +28,7 @@ import (
 
 func jumpingNow() time.Time {
 	now := time.Now()
-	hours := rand.Uint64N(9) // earlier or later than at the last look
+	hours := rand.Uint64N(9) // earlier or later than at the last call
 	*(*uint64)(unsafe.Pointer(&now)) += hours * 3600 << 30 // seconds, above 30 bits of nanoseconds
 	return now
 }
@@ -39,8 +39,8 @@ func jumpingUntil(t time.Time) time.Duration { return t.Sub(jumpingNow()) }
 
 var jumpingNames = strings.NewReplacer("time.Now", "jumpingNow", "time.Since", "jumpingSince", "time.Until", "jumpingUntil")
 
-// TestFault45 lives through whatever takes time, in a build of the package whose
-// wall clock jumps.
+// TestFault45 goes through everything that measures time, in a build of the package
+// whose wall clock jumps.
 func TestFault45_WallClockJumps(t *testing.T) {
 	const role = "RESOCK_TEST_JUMPS"
 	if os.Getenv(role) != "" {
@@ -60,15 +60,15 @@ func TestFault45_WallClockJumps(t *testing.T) {
 	command := exec.Command(tool, arguments...)
 	command.Env = append(os.Environ(), role+"=1")
 	if output, err := command.CombinedOutput(); err != nil {
-		t.Errorf("with a clock that jumps: %v\n%s", err, output)
+		t.Errorf("with a jumping clock: %v\n%s", err, output)
 	}
 }
 
-// root is the folder of package resock.
+// root is the directory of package resock.
 const root = ".."
 
-// overlay returns a file that tells the go command to build the package with
-// jumpingClock.
+// overlay returns the path of an overlay file, by which the go command builds the
+// package with jumpingClock.
 func overlay(t *testing.T) string {
 	t.Helper()
 	folder, replace := t.TempDir(), make(map[string]string)
@@ -111,112 +111,149 @@ func overlay(t *testing.T) string {
 	return path
 }
 
-// wallClockStory comes by all that depends on time. Nothing in it takes long, so
-// that hours more or less show.
+// wallClockStory goes through everything that depends on time. All of it is over
+// within a minute, so an hour too many or too few shows.
 func wallClockStory(t *testing.T, jumps bool) {
-	const ms = time.Millisecond
-	began := time.Now()
 	s := resocktest.NewMemory(t)
 	s.Script(resocktest.Refuse(), resocktest.Hold())
-	network := new(rig.Network)
-	r := rig.Quick(t, s.URL, rig.Reach(s),
+	w := &wallClock{t: t, server: s, began: time.Now()}
+	w.client = rig.Quick(t, s.URL, rig.Reach(s),
 		resock.WithBackoff(100*ms, 100*ms),
-		resock.WithNetwork(network),
+		resock.WithNetwork(&w.network),
 		resock.WithStableAfter(30*time.Minute),
 		resock.WithHeartbeat(20*ms, 20*time.Second),
 		resock.WithWriteTimeout(time.Second),
 		resock.WithRetryPolicy(func(resock.Failure) resock.Decision { return resock.Decision{After: 100 * ms} }))
-	jumped := false
-	short := func(what string, d time.Duration) {
-		t.Helper()
-		if d < 0 || d > time.Since(began) {
-			t.Errorf("%s is %v, after %v in all", what, d, time.Since(began))
-		}
-	}
-	failed := func(phase resock.Phase, attempt int) resock.FailEvent {
-		t.Helper()
-		fail := r.Fail(phase)
-		if fail.Attempt != attempt { // a stable session would have restarted the count
-			t.Errorf("attempt %d failed, want %d", fail.Attempt, attempt)
-		}
-		short("Took", fail.Took)
-		short("Stats().Downtime", r.Stats().Downtime)
-		return fail
-	}
-	opened := func() *resocktest.Conn {
-		t.Helper()
-		open := r.Open()
-		short("Took", open.Took)
-		short("Downtime", open.Downtime)
-		off := open.Time.Round(0).Sub(time.Now().Round(0)).Abs()
-		jumped = jumped || off > 30*time.Minute
-		return s.Accept()
-	}
 
-	failed(resock.PhaseTCP, 1)
-	c := opened()
-	for beats := 0; beats < 3; beats = len(c.Received().Pings) { // the heart beats on, and finds life
+	w.heartbeats()
+	w.reconnects()
+	c := w.expiries()
+	c = w.waitsForPolicy(c)
+	w.writeTimeout(c)
+	w.short("Stats().Downtime", w.client.Stats().Downtime)
+	if w.jumped != jumps {
+		t.Errorf("the clock jumped: %t, want %t", w.jumped, jumps)
+	}
+	if took := time.Since(w.began); took > time.Minute {
+		t.Errorf("all of it took %v, want at most a minute", took)
+	}
+}
+
+const ms = time.Millisecond
+
+// wallClock is one run of wallClockStory.
+type wallClock struct {
+	t       *testing.T
+	server  *resocktest.Server
+	client  *rig.Client
+	network rig.Network
+	began   time.Time
+	jumped  bool // whether an OpenEvent showed another hour
+}
+
+// short checks a duration that the client reports: it cannot exceed the time so far.
+func (w *wallClock) short(what string, d time.Duration) {
+	w.t.Helper()
+	if all := time.Since(w.began); d < 0 || d > all {
+		w.t.Errorf("%s is %v, want at most the %v since the start", what, d, all)
+	}
+}
+
+func (w *wallClock) failed(phase resock.Phase, attempt int) resock.FailEvent {
+	w.t.Helper()
+	fail := w.client.Fail(phase)
+	if fail.Attempt != attempt { // a session taken for stable restarts the count
+		w.t.Errorf("attempt %d failed, want attempt %d", fail.Attempt, attempt)
+	}
+	w.short("Took", fail.Took)
+	w.short("Stats().Downtime", w.client.Stats().Downtime)
+	return fail
+}
+
+func (w *wallClock) opened() *resocktest.Conn {
+	w.t.Helper()
+	open := w.client.Open()
+	w.short("Took", open.Took)
+	w.short("Downtime", open.Downtime)
+	off := open.Time.Round(0).Sub(time.Now().Round(0)).Abs()
+	w.jumped = w.jumped || off > 30*time.Minute
+	return w.server.Accept()
+}
+
+// heartbeats checks that they are sent, and that their pongs are noticed.
+func (w *wallClock) heartbeats() {
+	w.failed(resock.PhaseTCP, 1)
+	c := w.opened()
+	for beats := 0; beats < 3; beats = len(c.Received().Pings) {
 		<-time.After(ms)
 	}
 	c.Drop()
-	failed(resock.PhaseRead, 2)
+	w.failed(resock.PhaseRead, 2)
+}
 
-	opened()
+// reconnects checks that Reconnect dials at most once per initial backoff.
+func (w *wallClock) reconnects() {
+	w.opened()
 	for range 4 {
 		asked := time.Now()
-		for range 2 { // and at most once per initial backoff
-			r.Reconnect()
-			r.Closed(resock.StatusNormalClosure, "", true)
-			opened()
+		for range 2 {
+			w.client.Reconnect()
+			w.client.Closed(resock.StatusNormalClosure, "", true)
+			w.opened()
 		}
 		if took := time.Since(asked); took < 100*ms {
-			t.Errorf("reconnected twice in %v", took)
+			w.t.Errorf("reconnected twice in %v, want at least %v", took, 100*ms)
 		}
 	}
-	r.Suspend()
-	r.Closed(resock.StatusNormalClosure, "", true)
-	_ = r.Enqueue(resock.MessageText, []byte("for long"), resock.WithTTL(30*time.Minute))
-	for range 10 {
-		expired := make(chan error, 1)
-		_ = r.Enqueue(resock.MessageText, []byte("expires"), resock.WithTTL(ms),
-			resock.WithResult(func(err error) { expired <- err }))
-		if err := <-expired; !errors.Is(err, resock.ErrExpired) {
-			t.Errorf("the outcome of a message that lives for 1 ms: %v", err)
-		}
-	}
-	r.Resume()
-	c = opened()
-	if message, err := c.Read(); err != nil || string(message.Data) != "for long" {
-		t.Errorf("got %q, %v; want the message that lives for 30 minutes", message.Data, err)
-	}
+}
 
+// expiries checks that messages expire by their TTL, no sooner and no later.
+func (w *wallClock) expiries() *resocktest.Conn {
+	w.client.Suspend()
+	w.client.Closed(resock.StatusNormalClosure, "", true)
+	_ = w.client.Enqueue(resock.MessageText, []byte("for long"), resock.WithTTL(30*time.Minute))
+	for range 10 {
+		option, expired := rig.Outcome()
+		_ = w.client.Enqueue(resock.MessageText, []byte("expires"), resock.WithTTL(ms), option)
+		if err := <-expired; !errors.Is(err, resock.ErrExpired) {
+			w.t.Errorf("a message with a TTL of 1ms: got %v, want ErrExpired", err)
+		}
+	}
+	w.client.Resume()
+	c := w.opened()
+	if message, err := c.Read(); err != nil || string(message.Data) != "for long" {
+		w.t.Errorf("got %q, %v; want the message with a TTL of 30 minutes", message.Data, err)
+	}
+	return c
+}
+
+// waitsForPolicy checks that the delay of the retry policy outlasts a change of the
+// network.
+func (w *wallClock) waitsForPolicy(c *resocktest.Conn) *resocktest.Conn {
 	for attempt := 1; attempt <= 5; attempt++ {
 		began := time.Now()
-		network.Set(false)
+		w.network.Set(false)
 		c.Drop()
-		if fail := failed(resock.PhaseRead, attempt); fail.Next != resock.StateOffline {
-			t.Errorf("next is %v", fail.Next)
+		if fail := w.failed(resock.PhaseRead, attempt); fail.Next != resock.StateOffline {
+			w.t.Errorf("next is %v, want offline", fail.Next)
 		}
-		network.Set(true)
-		c = opened()
+		w.network.Set(true)
+		c = w.opened()
 		if back := time.Since(began); back < 100*ms {
-			t.Errorf("back after %v, and the policy told the client to wait", back)
+			w.t.Errorf("reconnected after %v, want the %v of the policy at least", back, 100*ms)
 		}
 	}
+	return c
+}
 
+// writeTimeout checks that a blocked write ends the session, and then closes the client.
+func (w *wallClock) writeTimeout(c *resocktest.Conn) {
 	c.StopReading()
-	if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); !errors.Is(err, resock.ErrMaybeSent) {
-		t.Errorf("a Send that nobody reads: %v", err)
+	if err := w.client.Send(w.t.Context(), resock.MessageBinary, make([]byte, 1<<20)); !errors.Is(err, resock.ErrMaybeSent) {
+		w.t.Errorf("a Send that the server does not read: got %v, want ErrMaybeSent", err)
 	}
-	failed(resock.PhaseWrite, 6)
-	opened()
-	_ = r.Close(resock.StatusNormalClosure, "")
-	<-r.Done()
-	short("Stats().Downtime", r.Stats().Downtime)
-	if jumped != jumps {
-		t.Errorf("the clock jumped: %t, want %t", jumped, jumps)
-	}
-	if took := time.Since(began); took > time.Minute {
-		t.Errorf("all of it took %v", took)
-	}
+	w.failed(resock.PhaseWrite, 6)
+	w.opened()
+	_ = w.client.Close(resock.StatusNormalClosure, "")
+	<-w.client.Done()
 }

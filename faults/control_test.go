@@ -21,7 +21,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-func TestFault41_CloseAgainstABadPeer(t *testing.T) {
+func TestFault41_CloseWhileThePeerMisbehaves(t *testing.T) {
 	for name, misbehave := range map[string]func(*resocktest.Conn){
 		"silent": func(c *resocktest.Conn) { c.IgnoreClose() },
 		"stalled mid-frame": func(c *resocktest.Conn) {
@@ -58,14 +58,14 @@ func TestFault41_CloseAgainstABadPeer(t *testing.T) {
 					for {
 						if e, ok := r.Next().(resock.CloseEvent); ok {
 							if e.Code != 4000 || e.Reason != "enough" || e.Clean || e.Next != resock.StateClosed {
-								t.Errorf("%+v", e)
+								t.Errorf("got %+v, want code 4000, reason enough, not clean, and then closed", e)
 							}
 							break
 						}
 					}
 					<-r.Done()
 					if took := time.Since(started); took > time.Second {
-						t.Errorf("closing took %v, the close timeout is 1 s", took)
+						t.Errorf("closing took %v, want at most the close timeout of 1s", took)
 					}
 				})
 			})
@@ -73,14 +73,14 @@ func TestFault41_CloseAgainstABadPeer(t *testing.T) {
 	}
 }
 
-// TestFault42 closes at every place where a client can be; the rig checks the
-// rest.
+// TestFault42 closes the client in each of its states; the rig checks that this is in
+// time.
 func TestFault42_CloseAnywhere(t *testing.T) {
 	untilDone := func(ctx context.Context) { <-ctx.Done() }
 	for name, tt := range map[string]struct {
 		step resocktest.Step
 		opts []resock.Option
-		last resock.Phase // of the last event, a FailEvent, or 0
+		last resock.Phase // of the final FailEvent, or 0 if there is none
 	}{
 		"dial":    {resocktest.StallDial(), nil, resock.PhaseTCP},
 		"upgrade": {resocktest.StallUpgrade(), nil, resock.PhaseUpgrade},
@@ -107,15 +107,15 @@ func TestFault42_CloseAnywhere(t *testing.T) {
 				var last resock.Event
 				for event := range r.Events {
 					if _, open := event.(resock.OpenEvent); open {
-						t.Error("an Open after Close")
+						t.Errorf("got %+v after Close", event)
 					}
 					last = event
 				}
 				if took := time.Since(started); took > time.Second {
-					t.Errorf("closing took %v", took)
+					t.Errorf("closing took %v, want at most 1s", took)
 				}
 				if fail, ok := last.(resock.FailEvent); tt.last != 0 && (!ok || fail.Phase != tt.last || fail.Next != resock.StateClosed) {
-					t.Errorf("the last event is %T %+v, want a Fail in phase %v", last, last, tt.last)
+					t.Errorf("the last event is %T %+v, want a FailEvent in phase %v", last, last, tt.last)
 				}
 			})
 		})
@@ -165,7 +165,7 @@ func TestFault43_CloseRaces(t *testing.T) {
 				}
 			}
 			if final > 1 {
-				t.Errorf("seed %d: %d final events", seed, final)
+				t.Errorf("seed %d: %d final events, want at most 1", seed, final)
 			}
 		})
 	}
@@ -185,10 +185,10 @@ func TestFault44_DropDuringSend(t *testing.T) {
 		queued := r.Queue("behind it")
 		c.Reset()
 		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
-			t.Errorf("the Send: %v, want ErrMaybeSent", err)
+			t.Errorf("the Send in progress: got %v, want ErrMaybeSent", err)
 		}
 		if err := <-queued; err != nil {
-			t.Errorf("the message behind it: %v", err)
+			t.Errorf("the message behind it: got %v, want nil", err)
 		}
 		r.Next()
 		r.Open()
@@ -205,15 +205,15 @@ func TestFault47_ProxyIdleTimeout(t *testing.T) {
 		for range 5 {
 			r.Open()
 			if fail := r.Fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
-				t.Errorf("retry in %v after a stable session", fail.RetryIn)
+				t.Errorf("retry in %v after a stable session, want at most 20ms", fail.RetryIn)
 			}
 		}
 	})
 }
 
-// TestFault48 simulates a fleet with the library's own delays; the simulation of
-// the benchmarks does so at length.
-func TestFault48_Herd(t *testing.T) {
+// TestFault48 simulates a fleet with the delays of the library. The simulation in the
+// benchmarks module has more cases.
+func TestFault48_ThunderingHerd(t *testing.T) {
 	const clients, outage = 10_000, 10 * time.Second
 	peak := func(wait func(bound time.Duration) time.Duration) int {
 		seconds := map[time.Duration]int{}
@@ -238,14 +238,14 @@ func TestFault48_Herd(t *testing.T) {
 	jittered := peak(func(bound time.Duration) time.Duration {
 		return schedule.Draw(delay.Wish{}, bound, random.Float64())
 	})
-	alone := peak(func(bound time.Duration) time.Duration { return bound })
-	if jittered > alone/5 {
-		t.Errorf("%d attempts in the worst second, %d without jitter: want at most a fifth", jittered, alone)
+	plain := peak(func(bound time.Duration) time.Duration { return bound })
+	if jittered > plain/5 {
+		t.Errorf("%d attempts in the worst second, and %d without jitter, want at most a fifth", jittered, plain)
 	}
 }
 
 func TestFault49_HooksFailOrHang(t *testing.T) {
-	broken := errors.New("broken " + "hook")
+	broken := errors.New("broken hook")
 	endpoint := func(hook func(context.Context) error) resock.Option {
 		return resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
 			return resock.Endpoint{}, hook(ctx)
@@ -266,7 +266,7 @@ func TestFault49_HooksFailOrHang(t *testing.T) {
 				r := rig.Reaching(t, s, tt.with(func(context.Context) error { return broken }))
 				for attempt := 1; attempt <= 3; attempt++ {
 					if fail := r.Fail(tt.phase); !errors.Is(fail.Err, broken) || fail.Attempt != attempt || fail.Session != 0 {
-						t.Errorf("%+v", fail)
+						t.Errorf("got %+v, want attempt %d to fail by the error of the hook", fail, attempt)
 					}
 				}
 			})
@@ -278,15 +278,15 @@ func TestFault49_HooksFailOrHang(t *testing.T) {
 					return ctx.Err()
 				}))
 				if fail := r.Fail(tt.phase); fail.Took != 3*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) {
-					t.Errorf("%+v, want the dial timeout", fail)
+					t.Errorf("got %+v, want the dial timeout", fail)
 				}
 			})
 		})
 	}
 }
 
-// TestFault50 ends the context of Run at every moment of a story that comes by
-// every place where a client waits.
+// TestFault50 ends the context of Run at every moment of a run in which the client
+// waits at every place where it can.
 func TestFault50_CancelAnywhere(t *testing.T) {
 	for moment := range 120 {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -321,17 +321,17 @@ func TestFault50_CancelAnywhere(t *testing.T) {
 				}
 			}()
 			if err := client.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("moment %d: Run: %v", moment, err)
+				t.Errorf("moment %d: Run: got %v, want DeadlineExceeded", moment, err)
 			}
 			deadline, _ := ctx.Deadline()
 			if late := time.Since(deadline); late > time.Second {
-				t.Errorf("moment %d: %v until Run returned", moment, late)
+				t.Errorf("moment %d: Run returned after %v, want at most 1s", moment, late)
 			}
 			if len(outcomes) != 200 {
-				t.Errorf("moment %d: %d outcomes of 200 messages", moment, len(outcomes))
+				t.Errorf("moment %d: %d outcomes, want one for each of 200 messages", moment, len(outcomes))
 			}
 			if client.State() != resock.StateClosed || client.Err() == nil {
-				t.Errorf("moment %d: state %v, error %v", moment, client.State(), client.Err())
+				t.Errorf("moment %d: state %v, error %v, want closed, with an error", moment, client.State(), client.Err())
 			}
 		})
 	}
@@ -347,20 +347,20 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 			ctx, leave := context.WithCancel(context.Background())
 			late := (&grammar.Checker{Late: true, Cut: true}).Tee(ctx, t, r.Client, opts...)
 			if open, ok := (<-late).(resock.OpenEvent); !ok || open.Session != 1 {
-				t.Errorf("a late subscriber starts with %+v, want the session's Open", open)
+				t.Errorf("a late subscriber: got %+v, want the session's OpenEvent first", open)
 			}
 			_ = c.Push("for both")
 			r.Message("for both")
 			if message, ok := (<-late).(resock.MessageEvent); !ok || string(message.Data) != "for both" {
-				t.Errorf("then it gets %+v", message)
+				t.Errorf("a late subscriber: got %+v, want the message for both", message)
 			}
 			leave()
 			if _, more := <-late; more {
-				t.Error("an event after the subscriber had left")
+				t.Error("got an event after the subscriber had left")
 			}
 		}
 
-		// One that does not read delays the others until it leaves.
+		// A subscriber that does not read delays the others until it leaves.
 		ctx, leave := context.WithCancel(context.Background())
 		lazy := r.Subscribe(ctx, resock.WithBuffer(1))
 		for i := range 10 {
@@ -368,21 +368,22 @@ func TestFault51_SubscribersComeAndGo(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if r.Stats().BlockedSince.IsZero() {
-			t.Error("BlockedSince does not tell of it")
+			t.Error("BlockedSince is zero while a subscriber blocks delivery")
 		}
 		leave()
 		for i := range 10 {
 			r.Message(fmt.Sprint(i))
 		}
-		for range (&grammar.Checker{Late: true, Cut: true}).All(t, lazy) { // to the end
+		for range (&grammar.Checker{Late: true, Cut: true}).All(t, lazy) { // the channel is closed
 		}
 		if !r.Stats().BlockedSince.IsZero() {
-			t.Error("BlockedSince tells of one that has left")
+			t.Error("BlockedSince is set after the blocking subscriber has left")
 		}
 	})
 }
 
-// TestFault52 races everything that an application can ask for.
+// TestFault52 calls the control methods at random, while connections drop and messages
+// are sent.
 func TestFault52_ControlRaces(t *testing.T) {
 	for seed := range uint64(100) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -435,12 +436,13 @@ func TestFault52_ControlRaces(t *testing.T) {
 	}
 }
 
-// constantly is a policy without growth or jitter.
+// constantly returns a backoff policy that neither grows nor has jitter.
 func constantly(d time.Duration) func() backoff.BackOff {
 	return func() backoff.BackOff { return backoff.NewConstantBackOff(d) }
 }
 
-// A server may ping until it has read our close frame.
+// A server may send pings and messages until it has read our close frame; they must not
+// disturb the closing handshake.
 func TestPingDuringTheClosingHandshake(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s)
@@ -459,7 +461,7 @@ func TestPingDuringTheClosingHandshake(t *testing.T) {
 	})
 }
 
-// Of several options that were given nil the first that was not replaced is named.
+// If several options are nil, the error names the first that no later one replaces.
 func TestFault81_NilOptions(t *testing.T) {
 	endpoint := func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil }
 	for _, opts := range [][]resock.Option{
@@ -469,7 +471,7 @@ func TestFault81_NilOptions(t *testing.T) {
 	} {
 		var option *resock.OptionError
 		if _, err := resock.New("ws://server.test", opts...); !errors.As(err, &option) || option.Option != "WithOnOpen" {
-			t.Errorf("%v", err)
+			t.Errorf("New: got %v, want an OptionError for WithOnOpen", err)
 		}
 	}
 }

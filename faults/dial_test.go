@@ -1,15 +1,14 @@
 package faults
 
 import (
-	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha1"
+
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
+
 	"errors"
 	"fmt"
 	"math/big"
@@ -28,7 +27,7 @@ import (
 	"github.com/resock/resock/internal/rig"
 )
 
-// untilClosed returns when the other side has closed.
+// untilClosed reads until the peer has closed the connection.
 func untilClosed(conn net.Conn) {
 	for scratch := make([]byte, 4096); ; {
 		if _, err := conn.Read(scratch); err != nil {
@@ -37,7 +36,7 @@ func untilClosed(conn net.Conn) {
 	}
 }
 
-// serve returns an HTTP server's ws URL.
+// serve starts an HTTP server and returns its ws URL.
 func serve(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	server := httptest.NewServer(handler)
@@ -45,6 +44,7 @@ func serve(t *testing.T, handler http.HandlerFunc) string {
 	return "ws" + strings.TrimPrefix(server.URL, "http")
 }
 
+// dialOptions returns the option to dial by transport and to send the secret.
 func dialOptions(transport *http.Transport) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{
 		HTTPHeader: rig.SecretHeader(),
@@ -64,7 +64,7 @@ func TestFault01_Refused(t *testing.T) {
 	for attempt := 1; attempt <= 3; attempt++ {
 		fail := r.Fail(resock.PhaseTCP)
 		if !errors.Is(fail.Err, syscall.ECONNREFUSED) || fail.Attempt != attempt || fail.Next != resock.StateWaiting {
-			t.Errorf("attempt %d: %+v", attempt, fail)
+			t.Errorf("attempt %d: got %+v, want ECONNREFUSED and a retry", attempt, fail)
 		}
 	}
 }
@@ -72,12 +72,12 @@ func TestFault01_Refused(t *testing.T) {
 func TestFault02_SYNBlackHole(t *testing.T) {
 	rig.CheckLeaks(t)
 	hang := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		<-ctx.Done() // what a SYN without an answer looks like
+		<-ctx.Done() // as when no SYN is answered
 		return nil, ctx.Err()
 	}
 	r := rig.Quick(t, rig.WithSecrets("ws://192.0.2.1"), dialOptions(&http.Transport{DialContext: hang}), resock.WithDialTimeout(50*time.Millisecond))
 	if fail := r.Fail(resock.PhaseTCP); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
-		t.Errorf("%+v, want the dial timeout", fail)
+		t.Errorf("got %+v, want the dial timeout", fail)
 	}
 }
 
@@ -94,7 +94,7 @@ func TestFault03_NameNotFound(t *testing.T) {
 			r := rig.Quick(t, rig.WithSecrets("ws://feed.example"), dialOptions(&http.Transport{DialContext: resolve}))
 			for range 3 {
 				if fail := r.Fail(resock.PhaseDNS); fail.Next != resock.StateWaiting || fail.RetryIn > 100*time.Millisecond {
-					t.Errorf("%+v, want a plain retry", fail)
+					t.Errorf("got %+v, want a retry by the ordinary backoff", fail)
 				}
 			}
 		})
@@ -115,7 +115,7 @@ func TestFault04_NameMoves(t *testing.T) {
 	r.Open() // the second attempt resolved again
 }
 
-// accept upgrades and hands the connection to handle.
+// accept upgrades the connection, which is closed when handle returns.
 func accept(w http.ResponseWriter, r *http.Request, handle func(*websocket.Conn)) {
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
@@ -125,7 +125,7 @@ func accept(w http.ResponseWriter, r *http.Request, handle func(*websocket.Conn)
 	handle(conn)
 }
 
-// untilGone reads, and answers pings and closes, until the client is gone.
+// untilGone reads until the connection ends, and so answers pings and the close frame.
 func untilGone(conn *websocket.Conn) {
 	for {
 		if _, _, err := conn.Read(context.Background()); err != nil {
@@ -141,7 +141,7 @@ func TestFault05_NoDescriptors(t *testing.T) {
 	missing.Store(true)
 	dialer := func(ctx context.Context, network, address string) (net.Conn, error) {
 		if missing.Load() {
-			if strings.HasPrefix(address, "localhost") { // what a resolver makes of EMFILE
+			if strings.HasPrefix(address, "localhost") { // a resolver reports EMFILE like this
 				return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "localhost", IsNotFound: true}}
 			}
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.EMFILE}
@@ -164,7 +164,7 @@ func TestFault05_NoDescriptors(t *testing.T) {
 	}
 }
 
-// certificate returns a self-signed certificate for 127.0.0.1.
+// certificate returns a self-signed certificate for host, and a pool that trusts it.
 func certificate(t *testing.T, host string, notAfter time.Time) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -222,16 +222,16 @@ func TestFault06_BadCertificate(t *testing.T) {
 			r := rig.Quick(t, rig.WithSecrets("wss://"+address), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
 			dial := r.DialError(resock.PhaseTLS)
 			if d := resock.DefaultRetryPolicy(resock.Failure{Phase: dial.Phase, Err: dial, Code: -1}); d.Action != resock.ActionRetrySlow {
-				t.Errorf("%v: %+v, want a slow retry", dial, d)
+				t.Errorf("%v: got %+v, want a slow retry", dial, d)
 			}
 			if plaintext.Load() {
-				t.Error("the client spoke plaintext")
+				t.Error("the client sent plaintext, want nothing but TLS")
 			}
 		})
 	}
 }
 
-// replay is a connection whose first bytes were read already.
+// replay is a connection whose first bytes were read before, and are read again.
 type replay struct {
 	net.Conn
 	first []byte
@@ -255,9 +255,9 @@ func TestFault07_TLSStalls(t *testing.T) {
 	})
 	r := rig.Quick(t, rig.WithSecrets("wss://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
 	if fail := r.Fail(resock.PhaseTLS); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
-		t.Errorf("%+v, want the dial timeout", fail)
+		t.Errorf("got %+v, want the dial timeout", fail)
 	}
-	<-gone // the connection did not outlive the attempt
+	<-gone // the connection does not outlive the attempt
 }
 
 func TestFault08_UpgradeStalls(t *testing.T) {
@@ -265,15 +265,14 @@ func TestFault08_UpgradeStalls(t *testing.T) {
 	for name, answer := range map[string]string{"silent": "", "slow headers": "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"} {
 		t.Run(name, func(t *testing.T) {
 			gone := make(chan struct{}, 100)
-			address := rig.Listen(t, func(conn net.Conn) {
-				readUpgrade(conn)
+			address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 				gone <- struct{}{}
 			})
 			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(50*time.Millisecond))
 			if fail := r.Fail(resock.PhaseUpgrade); !errors.Is(fail.Err, context.DeadlineExceeded) || fail.Took > time.Second {
-				t.Errorf("%+v, want the dial timeout", fail)
+				t.Errorf("got %+v, want the dial timeout", fail)
 			}
 			<-gone
 		})
@@ -297,11 +296,11 @@ func TestFault09_Unauthorized(t *testing.T) {
 			}))
 			for range 2 {
 				if dial := r.DialError(resock.PhaseUpgrade); dial.Status != status {
-					t.Errorf("%+v, want status %d", dial, status)
+					t.Errorf("got %+v, want status %d", dial, status)
 				}
 			}
 			if open := r.Open(); open.Attempt != 3 {
-				t.Errorf("%+v, want the third attempt", open)
+				t.Errorf("got %+v, want the third attempt", open)
 			}
 		})
 	}
@@ -309,7 +308,7 @@ func TestFault09_Unauthorized(t *testing.T) {
 
 func TestFault10_RetryAfter(t *testing.T) {
 	rig.CheckLeaks(t)
-	for value, want := range map[string][2]time.Duration{ // least and most
+	for value, want := range map[string][2]time.Duration{ // the shortest and the longest delay
 		"3": {3 * time.Second, 3100 * time.Millisecond},
 		time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): {5 * time.Minute, 5*time.Minute + 100*time.Millisecond},
 		"-3":      {0, 100 * time.Millisecond},
@@ -343,7 +342,7 @@ func TestFault11_NotAWebSocketServer(t *testing.T) {
 			r := rig.Quick(t, rig.WithSecrets(target), dialOptions(&http.Transport{}))
 			dial := r.DialError(resock.PhaseUpgrade)
 			if dial.Status != status || len(dial.Body) != 1024 {
-				t.Errorf("status %d and %d bytes of the body, want %d and 1024", dial.Status, len(dial.Body), status)
+				t.Errorf("got status %d and %d bytes of the body, want %d and 1024", dial.Status, len(dial.Body), status)
 			}
 		})
 	}
@@ -359,10 +358,10 @@ func TestFault12_RedirectLoop(t *testing.T) {
 	r := rig.Quick(t, target, resock.WithMaxAttempts(1))
 	dial := r.DialError(resock.PhaseUpgrade)
 	if dial.Status != http.StatusFound || !strings.Contains(dial.Location, "/again") {
-		t.Errorf("%+v, want the redirect", dial)
+		t.Errorf("got %+v, want the redirect", dial)
 	}
 	if n := requests.Load(); n != 1 {
-		t.Errorf("%d requests in one attempt", n)
+		t.Errorf("%d requests in one attempt, want 1", n)
 	}
 }
 
@@ -386,12 +385,12 @@ func TestFault13_RedirectElsewhere(t *testing.T) {
 			t.Cleanup(server.Close)
 			r := rig.Quick(t, rig.WithSecrets("ws"+strings.TrimPrefix(server.URL, "http")), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
 			if dial := r.DialError(resock.PhaseUpgrade); dial.Status != http.StatusTemporaryRedirect || strings.Contains(dial.Location, rig.Secret) {
-				t.Errorf("%+v, want the redirect without its secret", dial)
+				t.Errorf("got %+v, want the redirect without its secret", dial)
 			}
 		})
 	}
 	if n := visits.Load(); n != 0 {
-		t.Errorf("the target of the redirect had %d visits", n)
+		t.Errorf("the target of the redirect received %d requests, want none", n)
 	}
 }
 
@@ -410,13 +409,13 @@ func TestFault14_BadHandshake(t *testing.T) {
 		"no upgrade": func(accept string) string { return "HTTP/1.1 101 Switching Protocols\r\n" + accept + "\r\n" },
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := rig.Listen(t, func(conn net.Conn) {
-				fmt.Fprint(conn, answer("Sec-WebSocket-Accept: "+readUpgrade(conn)+"\r\n"))
+			address := rig.ListenHTTP(t, func(conn net.Conn, request *http.Request) {
+				fmt.Fprint(conn, answer("Sec-WebSocket-Accept: "+rig.AcceptKey(request)+"\r\n"))
 				untilClosed(conn)
 			})
 			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}), resock.WithDialTimeout(5*time.Second))
 			if fail := r.Fail(resock.PhaseProtocol); fail.Took > time.Second {
-				t.Errorf("%+v, want it at once", fail)
+				t.Errorf("the attempt took %v, want it to fail at once", fail.Took)
 			}
 		})
 	}
@@ -430,8 +429,7 @@ func TestFault15_GarbageHeaders(t *testing.T) {
 		"garbage": "\x16\x03\x01\xff\xff\xff\xff\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := rig.Listen(t, func(conn net.Conn) {
-				readUpgrade(conn)
+			address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 				fmt.Fprint(conn, answer)
 				untilClosed(conn)
 			})
@@ -450,8 +448,7 @@ func TestFault16_Proxy(t *testing.T) {
 	} {
 		for _, scheme := range []string{"ws", "wss"} {
 			t.Run(name+" "+scheme, func(t *testing.T) {
-				address := rig.Listen(t, func(conn net.Conn) {
-					readUpgrade(conn)
+				address := rig.ListenHTTP(t, func(conn net.Conn, _ *http.Request) {
 					fmt.Fprint(conn, answer)
 					untilClosed(conn)
 				})
@@ -459,21 +456,10 @@ func TestFault16_Proxy(t *testing.T) {
 				r := rig.Quick(t, rig.WithSecrets(scheme+"://feed.example"), dialOptions(&http.Transport{Proxy: http.ProxyURL(proxy)}), resock.WithDialTimeout(200*time.Millisecond))
 				for range 2 {
 					if fail, ok := r.Next().(resock.FailEvent); !ok || fail.Next != resock.StateWaiting || fail.Took > time.Second {
-						t.Errorf("%+v, want a Fail that is retried", fail)
+						t.Errorf("got %+v, want a FailEvent and a retry", fail)
 					}
 				}
 			})
 		}
 	}
-}
-
-// readUpgrade reads a request to upgrade and returns the Sec-WebSocket-Accept that
-// it wants.
-func readUpgrade(conn net.Conn) string {
-	request, err := http.ReadRequest(bufio.NewReader(conn))
-	if err != nil {
-		return ""
-	}
-	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	return base64.StdEncoding.EncodeToString(sum[:])
 }

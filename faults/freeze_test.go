@@ -22,29 +22,25 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// echo answers every message by Send, and counts those answers that arrive in session
-// n. It checks the events.
-func echo(t *testing.T, client *resock.Client, tasks *sync.WaitGroup, opts ...resock.SubscribeOption) (lastSession func() uint64) {
-	var session atomic.Uint64
+// echo subscribes and answers every message by Send, as many applications do. It checks
+// the events.
+func echo(t *testing.T, client *resock.Client, tasks *sync.WaitGroup, opts ...resock.SubscribeOption) {
 	events := client.Subscribe(context.Background(), opts...)
 	tasks.Go(func() {
 		for event := range new(grammar.Checker).All(t, events) {
-			switch e := event.(type) {
-			case resock.OpenEvent:
-				session.Store(e.Session)
-			case resock.MessageEvent:
-				err := client.Send(context.Background(), resock.MessageText, []byte("answer"))
-				if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
-					t.Error(err)
-				}
+			if _, ok := event.(resock.MessageEvent); !ok {
+				continue
+			}
+			err := client.Send(context.Background(), resock.MessageText, []byte("answer"))
+			if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
+				t.Errorf("Send: got %v, want nil, ErrNotSent or ErrMaybeSent", err)
 			}
 		}
 	})
-	return session.Load
 }
 
-// The worst fault of all: whoever answers by Send waits for a session that only the
-// client can open, and the client waited for it.
+// A deadlock to avoid: a consumer that replies by Send waits for a session, which only
+// the client can open, and the client must not wait for the consumer.
 func TestFault53_ConsumerSends(t *testing.T) {
 	for name, drop := range map[string]func(*resocktest.Conn){
 		"drop":  (*resocktest.Conn).Drop,
@@ -63,7 +59,7 @@ func TestFault53_ConsumerSends(t *testing.T) {
 					rig.OpensWithin(t, client, 4, 10*time.Minute)
 					time.Sleep(time.Second)
 					if answers := len(s.Conns()[3].Received().Messages); answers == 0 {
-						t.Error("the answers do not go out in the last session")
+						t.Error("no reply arrived in the last session")
 					}
 					rig.ClosesWithin(t, client, 5*time.Second)
 					tasks.Wait()
@@ -114,7 +110,7 @@ func TestFault54_HandlerSends(t *testing.T) {
 		rig.OpensWithin(t, client, 4, 10*time.Minute)
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
-	// The server pushes on before it answers our close frame.
+	// The server goes on pushing before it answers our close frame.
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		push := make(chan struct{})
 		s.Handle(func(c *resocktest.Conn) {
@@ -137,7 +133,7 @@ func TestFault54_HandlerSends(t *testing.T) {
 		}()
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
-	// The context of the handler tells it at once.
+	// The context of the handler ends as soon as the client is suspended.
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
 		var client *resock.Client
@@ -145,7 +141,7 @@ func TestFault54_HandlerSends(t *testing.T) {
 		type key struct{}
 		client = rig.Bare(t, s.URL, rig.Reach(s), resock.WithMessageHandler(func(ctx context.Context, m resock.MessageEvent) {
 			if ctx.Value(key{}) != "value" || m.Session > 2 {
-				t.Errorf("value %v, session %d", ctx.Value(key{}), m.Session)
+				t.Errorf("got value %v, session %d, want the value of Run's context, session 1 or 2", ctx.Value(key{}), m.Session)
 			}
 			<-ctx.Done()
 			if m.Session == 1 {
@@ -157,14 +153,14 @@ func TestFault54_HandlerSends(t *testing.T) {
 		client.Suspend()
 		began := time.Now()
 		if err := <-errs; err != context.Canceled || time.Since(began) > 5*time.Second {
-			t.Errorf("%v after %v", err, time.Since(began))
+			t.Errorf("the context of the handler: got %v after %v, want Canceled within 5s", err, time.Since(began))
 		}
 		client.Resume()
 		rig.OpensWithin(t, client, 2, time.Minute)
 	})
 }
 
-func TestFault55_AgeUnderAnEcho(t *testing.T) {
+func TestFault55_SessionAgeUnderLoad(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			for c.Push("tick") == nil {
@@ -178,7 +174,7 @@ func TestFault55_AgeUnderAnEcho(t *testing.T) {
 		began := time.Now()
 		rig.OpensWithin(t, client, 30, 6*time.Minute)
 		if took := time.Since(began); took > 5*time.Minute+30*time.Second {
-			t.Errorf("30 sessions of 10 s took %v", took)
+			t.Errorf("30 sessions of 10s took %v, want at most 5m30s", took)
 		}
 		rig.ClosesWithin(t, client, 5*time.Second)
 		tasks.Wait()
@@ -204,15 +200,16 @@ func TestFault56_UnreadSubscriptions(t *testing.T) {
 			checker, n := grammar.Checker{Behind: true, Cut: true}, 0
 			for event := range checker.All(t, events) {
 				if n++; n > 64+64 {
-					t.Fatalf("subscriber %d: %d events were kept, the last %+v", i, n, event)
+					t.Fatalf("subscriber %d: event %d is %+v, want at most 128 kept", i, n, event)
 				}
 			}
 		}
 	})
 }
 
-// A hook that waits for the client, and not for its session, is left behind.
-func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
+// An OnOpen hook that waits for the client waits for itself. It is abandoned, and the
+// log tells the developer which hook it was.
+func TestFault57_OnOpenCallsClientSend(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle((*resocktest.Conn).Echo)
 		var client *resock.Client
@@ -230,7 +227,7 @@ func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
 		go client.Run(context.Background())
 		fail := rig.Await[resock.FailEvent](t, events)
 		if fail.Phase != resock.PhaseSetup || fail.Took > 4*time.Second || !errors.Is(fail.Err, context.DeadlineExceeded) || !strings.Contains(fail.Err.Error(), "WithOnOpen") {
-			t.Errorf("%+v", fail)
+			t.Errorf("got %+v, want a failure of WithOnOpen by the dial timeout", fail)
 		}
 		if !strings.Contains(log.String(), "WithOnOpen") {
 			t.Errorf("the log does not name the hook:\n%s", log)
@@ -238,7 +235,7 @@ func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
 		rig.Await[resock.OpenEvent](t, events)
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
-	// Hooks that never return pile up to a limit, and Close is still in time.
+	// Hooks that never return pile up only to a limit, and Close is still in time.
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle((*resocktest.Conn).Echo)
 		var client *resock.Client
@@ -251,111 +248,127 @@ func TestFault57_OnOpenSendsToTheClient(t *testing.T) {
 		go client.Run(context.Background())
 		time.Sleep(time.Hour)
 		if n := calls.Load(); n != 4 {
-			t.Errorf("%d hooks were left behind", n)
+			t.Errorf("OnOpen was called %d times, want 4", n)
 		}
 		if err := client.Stats().LastErr; !strings.Contains(err.Error(), "have not returned") {
-			t.Error(err)
+			t.Errorf("LastErr: got %v, want that hooks have not returned", err)
 		}
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
-// exits are ways in which a function of the application may fail to return.
+// exits are the ways in which a hook may end without returning.
 var exits = map[string]func(){
 	"panic":  func() { panic("of the application") },
 	"Goexit": runtime.Goexit,
 }
 
-// A panic in a hook that the client calls on a goroutine of its own ends the program, as
-// everywhere in Go. On the goroutine of Run, and by Goexit, it closes the client.
-func TestFault78_HooksThatDoNotReturn(t *testing.T) {
-	type hook func(do func()) resock.Option
-	onRun := map[string]hook{
-		"handler": func(do func()) resock.Option {
-			return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { do() })
-		},
-		"filter": func(do func()) resock.Option {
-			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
-		},
-		"ping": func(do func()) resock.Option { return rig.OnPing(do) },
-		"pong": func(do func()) resock.Option { return rig.OnPong(do) },
-	}
-	for name, option := range onRun {
+// A hookOption makes a hook of a function.
+type hookOption func(do func()) resock.Option
+
+// hooksOnRun are the hooks that the client calls on the goroutine of Run.
+var hooksOnRun = map[string]hookOption{
+	"handler": func(do func()) resock.Option {
+		return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { do() })
+	},
+	"filter": func(do func()) resock.Option {
+		return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { do(); return true })
+	},
+	"ping": rig.OnPing,
+	"pong": rig.OnPong,
+}
+
+// hooksBesideRun are the hooks that the client calls on goroutines of their own.
+var hooksBesideRun = map[string]hookOption{
+	"endpoint": func(do func()) resock.Option {
+		return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			do()
+			return resock.Endpoint{}, nil
+		})
+	},
+	"OnOpen": func(do func()) resock.Option {
+		return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
+	},
+	"dial limiter": func(do func()) resock.Option {
+		return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
+	},
+	"retry policy": func(do func()) resock.Option {
+		return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.Decision{} })
+	},
+	"backoff policy": func(do func()) resock.Option {
+		return resock.WithBackoffPolicy(func() backoff.BackOff { return rig.BackOff(func() time.Duration { do(); return time.Second }) })
+	},
+	"heartbeat message": func(do func()) resock.Option {
+		return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { do(); return resock.MessageText, nil })
+	},
+	"network": func(do func()) resock.Option {
+		return resock.WithNetwork(rig.Online(func() bool { do(); return true }))
+	},
+}
+
+// On the goroutine of Run, a panic or Goexit in a hook closes the client. A hook on
+// another goroutine that exits by Goexit counts as failed; a panic there ends the
+// program, as everywhere in Go, and so is not tested.
+func TestFault78_HooksPanicOrExit(t *testing.T) {
+	for name, option := range hooksOnRun {
 		for how, exit := range exits {
-			t.Run(name+" "+how, func(t *testing.T) {
-				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-					s.Handle(func(c *resocktest.Conn) {
-						_ = c.Ping("ping")
-						_ = c.Pong("pong")
-						_ = c.Push("message")
-						<-c.Done()
-					})
-					client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(exit))
-					events := grammar.Tee(t, client)
-					go func() {
-						defer func() { _ = recover() }()
-						_ = client.Run(context.Background())
-						t.Error("Run returned")
-					}()
-					<-client.Done()
-					for range events { // ends
-					}
-					if err := client.Err(); err == nil {
-						t.Error("the client is closed, and does not say why")
-					}
-				})
-			})
+			t.Run(name+" "+how, func(t *testing.T) { closesTheClient(t, option(exit)) })
 		}
 	}
-	asked := map[string]hook{
-		"endpoint": func(do func()) resock.Option {
-			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
-				do()
-				return resock.Endpoint{}, nil
-			})
-		},
-		"OnOpen": func(do func()) resock.Option {
-			return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
-		},
-		"dial limiter": func(do func()) resock.Option {
-			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
-		},
-		"retry policy": func(do func()) resock.Option {
-			return resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { do(); return resock.Decision{} })
-		},
-		"backoff policy": func(do func()) resock.Option {
-			return resock.WithBackoffPolicy(func() backoff.BackOff { return rig.BackOff(func() time.Duration { do(); return time.Second }) })
-		},
-		"heartbeat message": func(do func()) resock.Option {
-			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { do(); return resock.MessageText, nil })
-		},
-		"network": func(do func()) resock.Option {
-			return resock.WithNetwork(rig.Online(func() bool { do(); return true }))
-		},
-	}
-	for name, option := range asked {
+	for name, option := range hooksBesideRun {
 		t.Run(name+" Goexit", func(t *testing.T) {
-			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-				s.Script(resocktest.Drop(), resocktest.Serve((*resocktest.Conn).Drop), resocktest.Echo())
-				calls := 0
-				client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), option(func() {
-					if calls++; calls <= 3 {
-						runtime.Goexit()
-					}
-				}))
-				events := grammar.Tee(t, client)
-				go client.Run(context.Background())
-				rig.OpensWithin(t, client, 1, time.Hour)
-				rig.ClosesWithin(t, client, 5*time.Second)
-				for range events { // ends
+			calls := 0
+			survives(t, option(func() {
+				if calls++; calls <= 3 {
+					runtime.Goexit()
 				}
-			})
+			}))
 		})
 	}
 }
 
-// A session in which only the consumer took its time was not stable.
-func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
+// closesTheClient checks that a hook which exits closes the client with an error.
+func closesTheClient(t *testing.T, hook resock.Option) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			_ = c.Ping("ping")
+			_ = c.Pong("pong")
+			_ = c.Push("message")
+			<-c.Done()
+		})
+		client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), hook)
+		events := grammar.Tee(t, client)
+		go func() {
+			defer func() { _ = recover() }()
+			_ = client.Run(context.Background())
+			t.Error("Run returned, want the panic or Goexit to pass through")
+		}()
+		<-client.Done()
+		for range events { // the channel is closed
+		}
+		if err := client.Err(); err == nil {
+			t.Error("Err is nil after a hook closed the client")
+		}
+	})
+}
+
+// survives checks that a client opens in spite of a hook which exits a few times.
+func survives(t *testing.T, hook resock.Option) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.Serve((*resocktest.Conn).Drop), resocktest.Echo())
+		client := rig.Bare(t, s.URL, resock.WithHTTPClient(s.Client()), hook)
+		events := grammar.Tee(t, client)
+		go client.Run(context.Background())
+		rig.OpensWithin(t, client, 1, time.Hour)
+		rig.ClosesWithin(t, client, 5*time.Second)
+		for range events { // the channel is closed
+		}
+	})
+}
+
+// A session that lasted only because its consumer was slow is not stable: it must not
+// reset the backoff.
+func TestFault80_BlockedTimeIsNotUptime(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			_ = c.Push("hello")
@@ -370,10 +383,10 @@ func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
 		}
 		var gaveUp *resock.GiveUpError
 		if err := <-ran; !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
-			t.Errorf("Run: %v", err)
+			t.Errorf("Run: got %v, want a GiveUpError after 3 attempts", err)
 		}
 		if opens := client.Stats().Opens; opens != 3 {
-			t.Errorf("%d sessions", opens)
+			t.Errorf("%d sessions, want 3", opens)
 		}
 	})
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -385,12 +398,12 @@ func TestFault80_SlowConsumerIsNoUptime(t *testing.T) {
 			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(6 * time.Second) }))
 		var gaveUp *resock.GiveUpError
 		if err := client.Run(context.Background()); !errors.As(err, &gaveUp) || gaveUp.Attempts != 3 {
-			t.Errorf("Run: %v", err)
+			t.Errorf("Run: got %v, want a GiveUpError after 3 attempts", err)
 		}
 	})
 }
 
-func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
+func TestFault85_PushesBeforeTheReply(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
 			if _, err := c.Read(); err != nil {
@@ -416,7 +429,7 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 						return err
 					}
 					session.Unread(typ, data)
-					clear(data) // it was copied
+					clear(data) // Unread has copied it
 				}
 			}))
 		r.Open()
@@ -425,14 +438,14 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 		}
 		kept.Unread(resock.MessageText, []byte("too late"))
 		if err := kept.SetHeartbeat(time.Second, time.Second); err == nil {
-			t.Error("SetHeartbeat after OnOpen")
+			t.Error("SetHeartbeat after OnOpen: got nil, want an error")
 		}
 		if err := kept.SetIdleTimeout(time.Second); err == nil {
-			t.Error("SetIdleTimeout after OnOpen")
+			t.Error("SetIdleTimeout after OnOpen: got nil, want an error")
 		}
 		synctest.Wait()
 		if filtered != 3 {
-			t.Errorf("the filter saw %d messages", filtered)
+			t.Errorf("the filter saw %d messages, want 3", filtered)
 		}
 		s.Conns()[0].Drop()
 		r.Fail(resock.PhaseRead)
@@ -443,8 +456,8 @@ func TestFault85_PushesBeforeTheAnswer(t *testing.T) {
 	})
 }
 
-// A subscription costs no goroutine of its own: of a client that nobody runs or closes
-// it would stay for good.
+// A subscription has no goroutine of its own. It would leak if the client is never run
+// nor closed.
 func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 100 {
@@ -457,39 +470,12 @@ func TestFault87_NoGoroutineWithoutRun(t *testing.T) {
 		client.Messages(context.Background())
 	}
 	if now := runtime.NumGoroutine(); now > before+5 {
-		t.Errorf("%d goroutines, %d before", now, before)
+		t.Errorf("%d goroutines, want the %d from before", now, before)
 	}
 }
 
-// checkLossesStay checks that what was lost in one session is not counted in the next.
-func checkLossesStay(t *testing.T) {
-	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		rig.Flooding(s, 1, 100, (*resocktest.Conn).Drop)
-		client := rig.Bare(t, s.URL, rig.Reach(s))
-		events := client.Subscribe(context.Background(), resock.WithBuffer(5), resock.WithOverflow(resock.OverflowDropOldest))
-		go client.Run(context.Background())
-		rig.OpensWithin(t, client, 2, time.Minute)
-		synctest.Wait()
-		checker := grammar.Checker{}
-		lost, messages := map[uint64]uint64{}, map[uint64]int{}
-		go func() {
-			time.Sleep(time.Second)
-			_ = client.Close(resock.StatusNormalClosure, "")
-		}()
-		for event := range checker.All(t, events) {
-			if m, ok := event.(resock.MessageEvent); ok {
-				lost[m.Session] += m.Lost
-				messages[m.Session]++
-			}
-		}
-		if lost[2] != 0 || messages[2] != 1 || client.Stats().Dropped < 90 {
-			t.Errorf("%v lost, %v delivered, %d dropped", lost, messages, client.Stats().Dropped)
-		}
-	})
-}
-
-// A handler that sends with its own context holds up nothing: the write that fails
-// ends it.
+// The context of a handler ends when a write fails, so a handler that sends with it
+// does not delay the end of the session.
 func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Handle(func(c *resocktest.Conn) {
@@ -504,12 +490,13 @@ func TestHandlerContextEndsWithAFailedWrite(t *testing.T) {
 		go client.Run(t.Context())
 		open := rig.Await[resock.OpenEvent](t, events)
 		if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite || !fail.Time.Equal(open.Time) {
-			t.Errorf("%+v, after %v", fail, fail.Time.Sub(open.Time))
+			t.Errorf("got %+v after %v, want a FailEvent in phase write at once", fail, fail.Time.Sub(open.Time))
 		}
 	})
 }
 
-// A handler that overstays blocks the sessions that follow, too.
+// A handler that does not return blocks delivery in the following sessions, too, and
+// errors and Stats name it.
 func TestHandlerBlocksTheNextSession(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		rig.Flooding(s, 2, 1, func(c *resocktest.Conn) {
@@ -524,27 +511,27 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 		for event := range new(grammar.Checker).All(t, events) {
 			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
 				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
-					t.Errorf("%v, want %q", e.Err, want)
+					t.Errorf("got %v, want %q in it", e.Err, want)
 				}
 				break
 			}
 		}
 		began := time.Now()
 		if err := client.Send(context.Background(), resock.MessageText, []byte("hello")); err != nil {
-			t.Error(err)
+			t.Errorf("Send: got %v, want nil", err)
 		}
 		if err := client.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "by WithMessageHandler") || time.Since(began) > 10*time.Second {
-			t.Errorf("Flush: %v after %v", err, time.Since(began))
+			t.Errorf("Flush: got %v after %v, want an error that names WithMessageHandler within 10s", err, time.Since(began))
 		}
 		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked < 30*time.Second || stats.Blocked != time.Since(stats.BlockedSince) {
-			t.Errorf("%+v", stats)
+			t.Errorf("got %+v, want it blocked by WithMessageHandler for at least 30s", stats)
 		}
 		close(release)
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
-// lateTransport delivers its first answer late, whatever the context says.
+// lateTransport returns its first response late, whatever the context says.
 type lateTransport struct {
 	base http.RoundTripper
 	late atomic.Bool
@@ -559,8 +546,8 @@ func (l *lateTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, err
 }
 
-// An attempt that was left behind in the transport does not come to OnOpen, and takes
-// nothing from the session that is open by then.
+// An attempt whose transport was abandoned does not call OnOpen when it returns after
+// all, and does not affect the session that is open by then.
 func TestLateTransport(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		calls := 0
@@ -571,19 +558,19 @@ func TestLateTransport(t *testing.T) {
 		time.Sleep(time.Minute)
 		s.Conns()[1].IgnorePings()
 		if err := client.Send(context.Background(), resock.MessageText, []byte("hello"), resock.WithSession(1)); err != nil || calls != 1 {
-			t.Errorf("%v, after %d calls of OnOpen", err, calls)
+			t.Errorf("Send: got %v after %d calls of OnOpen, want nil after 1", err, calls)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		if err := client.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("Flush without an answer: %v", err)
+			t.Errorf("Flush that is not answered: got %v, want DeadlineExceeded", err)
 		}
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
-// A filter that returns when its context ends is not left behind, and what it sees is
-// delivered before the session's last event.
+// A filter that returns when its context ends is not abandoned, and the messages that
+// it lets pass are delivered before the end of the session.
 func TestFilterReturnsInTime(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
@@ -604,7 +591,7 @@ func TestFilterReturnsInTime(t *testing.T) {
 				got += string(e.Data)
 			case resock.FailEvent:
 				if got != "12" || e.Phase != resock.PhaseWrite {
-					t.Errorf("received %q before %+v", got, e)
+					t.Errorf("received %q before %+v, want 12 before a FailEvent in phase write", got, e)
 				}
 				_ = client.Close(resock.StatusNormalClosure, "")
 			}
@@ -612,7 +599,7 @@ func TestFilterReturnsInTime(t *testing.T) {
 	})
 }
 
-// slowLog takes its time for each record.
+// slowLog is a log handler that takes 10 ms for each record.
 type slowLog struct {
 	slog.Handler
 	records *atomic.Int32
@@ -624,14 +611,14 @@ func (h slowLog) Handle(context.Context, slog.Record) error {
 	return nil
 }
 
-// Records of many goroutines take turns, and none is dropped.
+// Log records from several goroutines wait for each other, and none is dropped.
 func TestSlowLogger(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		records := new(atomic.Int32)
 		log := slog.New(slowLog{slog.NewTextHandler(new(rig.Log), nil), records})
 		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithLogger(log))
 		for range 3 {
-			go client.Messages(context.Background(), resock.WithoutMessages()) // is logged
+			go client.Messages(context.Background(), resock.WithoutMessages()) // logs a warning
 		}
 		time.Sleep(time.Second)
 		if n := records.Load(); n != 3 {
@@ -640,7 +627,7 @@ func TestSlowLogger(t *testing.T) {
 	})
 }
 
-// curiousLog asks the client before each record.
+// curiousLog is a log handler that calls the client before each record.
 type curiousLog struct {
 	slog.Handler
 	client *atomic.Pointer[resock.Client]
@@ -653,8 +640,8 @@ func (h curiousLog) Enabled(context.Context, slog.Level) bool {
 	return true
 }
 
-// No lock is held while a log handler is asked.
-func TestLoggerAsksTheClient(t *testing.T) {
+// No lock is held while a log handler runs, so it may call the client.
+func TestLoggerCallsTheClient(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		rig.Flooding(s, 1, 1, func(c *resocktest.Conn) { <-c.Done() })
 		h := curiousLog{slog.NewTextHandler(new(rig.Log), nil), new(atomic.Pointer[resock.Client])}
@@ -665,37 +652,42 @@ func TestLoggerAsksTheClient(t *testing.T) {
 		rig.OpensWithin(t, client, 1, time.Minute)
 		time.Sleep(time.Second)
 		if by := client.Stats().BlockedBy; by != "blocks" {
-			t.Errorf("%q blocks", by)
+			t.Errorf("blocked by %q, want blocks", by)
 		}
 		rig.ClosesWithin(t, client, 5*time.Second)
 	})
 }
 
-// While delivery is blocked nothing is read, and so a ping behind what blocks it gets
-// its pong only when the subscriber reads on; a server that does not wait for that is
-// noticed by the heartbeat, which goes on. Who takes no messages yet, or may lose them,
-// blocks no pong.
+// startUnread starts a client whose one subscriber nobody reads.
+func startUnread(t *testing.T, s *resocktest.Server, opts ...resock.SubscribeOption) (*resocktest.Conn, *resock.Client, <-chan resock.Event) {
+	t.Helper()
+	client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
+	events := rig.Abandon(t.Context(), client, opts...)
+	go client.Run(context.Background())
+	rig.OpensWithin(t, client, 1, time.Second)
+	return s.Accept(), client, events
+}
+
+// pongs waits until all goroutines are blocked, and returns how many pongs came.
+func pongs(c *resocktest.Conn) int {
+	synctest.Wait()
+	return len(c.Received().Pongs)
+}
+
+// While delivery is blocked nothing is read, so a ping behind the blocked message gets
+// its pong only when the subscriber reads on. If the server does not wait for that and
+// cuts the connection, the heartbeat notices. A subscriber without a pending message, or
+// one that drops the oldest, delays no pong.
 func TestFault94_ServerPingsABlockedClient(t *testing.T) {
-	pongs := func(c *resocktest.Conn) int {
-		synctest.Wait()
-		return len(c.Received().Pongs)
-	}
-	start := func(t *testing.T, s *resocktest.Server, opts ...resock.SubscribeOption) (*resocktest.Conn, *resock.Client, <-chan resock.Event) {
-		client := rig.Bare(t, s.URL, rig.Reach(s), resock.WithHeartbeat(10*time.Second, 5*time.Second))
-		events := rig.Abandon(t.Context(), client, opts...)
-		go client.Run(context.Background())
-		rig.OpensWithin(t, client, 1, time.Second)
-		return s.Accept(), client, events
-	}
 	t.Run("blocks", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			c, client, events := start(t, s, resock.WithBuffer(1))
+			c, client, events := startUnread(t, s, resock.WithBuffer(1))
 			_ = c.Ping("before")
 			_ = c.Push("one")
 			_ = c.Ping("behind")
 			time.Sleep(time.Hour)
 			if n := pongs(c); n != 1 || client.State() != resock.StateOpen {
-				t.Fatalf("%d pongs, want the one from before; %v", n, client.State())
+				t.Fatalf("%d pongs, state %v; want only the first pong, and open", n, client.State())
 			}
 			rig.Await[resock.OpenEvent](t, events)
 			if n := pongs(c); n != 2 {
@@ -705,7 +697,7 @@ func TestFault94_ServerPingsABlockedClient(t *testing.T) {
 	})
 	t.Run("is cut", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			c, client, events := start(t, s, resock.WithBuffer(1))
+			c, client, events := startUnread(t, s, resock.WithBuffer(1))
 			_ = c.Push("one")
 			_ = c.Push("two")
 			synctest.Wait()
@@ -715,7 +707,7 @@ func TestFault94_ServerPingsABlockedClient(t *testing.T) {
 			rig.Await[resock.MessageEvent](t, events)
 			rig.Await[resock.MessageEvent](t, events)
 			if fail := rig.Await[resock.FailEvent](t, events); fail.Phase != resock.PhaseWrite {
-				t.Errorf("%+v, want a FailEvent in the write phase", fail)
+				t.Errorf("got %+v, want a FailEvent in phase write", fail)
 			}
 		})
 	})
@@ -726,7 +718,7 @@ func TestFault94_ServerPingsABlockedClient(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-				c, client, _ := start(t, s, opts...)
+				c, client, _ := startUnread(t, s, opts...)
 				if name != "takes no event" {
 					for range 10 {
 						_ = c.Push("push")

@@ -2,7 +2,7 @@ package faults
 
 import (
 	"bytes"
-	"compress/flate"
+
 	"context"
 	"encoding/binary"
 	"errors"
@@ -31,12 +31,12 @@ func TestFault17_AcceptsThenDrops(t *testing.T) {
 			r.Open()
 			fail := r.Fail(resock.PhaseRead)
 			if bound := min(time.Minute, time.Second<<min(session-1, 10)); fail.RetryIn > bound {
-				t.Errorf("session %d: retry in %v, above %v", session, fail.RetryIn, bound)
+				t.Errorf("session %d: retry in %v, want at most %v", session, fail.RetryIn, bound)
 			}
 			longest = max(longest, fail.RetryIn)
 		}
 		if longest < 30*time.Second {
-			t.Errorf("the longest of 40 delays was %v: the backoff did not grow", longest)
+			t.Errorf("the longest of 40 delays was %v, want the backoff to grow beyond 30s", longest)
 		}
 	})
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -48,7 +48,7 @@ func TestFault17_AcceptsThenDrops(t *testing.T) {
 			r.Fail(resock.PhaseRead)
 		}
 		if policy.resets != 0 {
-			t.Errorf("%d resets by sessions that never became stable", policy.resets)
+			t.Errorf("the policy was reset %d times by sessions that never became stable, want never", policy.resets)
 		}
 	})
 }
@@ -70,26 +70,23 @@ func TestFault18_FINBetweenMessages(t *testing.T) {
 		r.Open()
 		r.Message("whole")
 		if fail := r.Fail(resock.PhaseRead); !errors.Is(fail.Err, io.EOF) {
-			t.Errorf("%v, want an EOF", fail.Err)
+			t.Errorf("got %v, want io.EOF", fail.Err)
 		}
 	})
 }
 
-// truncations are beginnings of messages.
+// truncations returns messages that were cut off, by the place of the cut.
 func truncations() map[string][]byte {
 	whole := resocktest.Frame(rig.Fin|rig.Binary, bytes.Repeat([]byte("x"), 1000))
 	fragment := resocktest.Frame(rig.Text, []byte("half of "))
-	var deflated bytes.Buffer
-	w, _ := flate.NewWriter(&deflated, flate.BestSpeed)
-	_, _ = w.Write(bytes.Repeat([]byte("deflate"), 1000))
-	_ = w.Flush()
+	deflated := rig.Deflate(bytes.Repeat([]byte("deflate"), 1000), false)
 	return map[string][]byte{
 		"in the header":    whole[:1],
 		"after the header": whole[:4],
 		"mid payload":      whole[:512],
 		"mid fragment":     slices.Concat(fragment, resocktest.Frame(rig.Fin, []byte("message"))[:4]),
 		"after a fragment": fragment,
-		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated.Bytes())[:20],
+		"mid deflate":      resocktest.Frame(rig.Fin|rig.RSV1|2, deflated)[:20],
 	}
 }
 
@@ -135,15 +132,15 @@ func TestFault21_BlackHoleIdle(t *testing.T) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(20*time.Second, 10*time.Second))
 		c := s.Accept()
 		r.Open()
-		time.Sleep(time.Hour) // pongs come
+		time.Sleep(time.Hour) // while pongs arrive
 		c.StopReading()
 		c.IgnorePings()
 		silent := time.Now()
 		if fail := r.Fail(resock.PhaseHeartbeat); !errors.Is(fail.Err, resock.ErrHeartbeat) {
-			t.Errorf("%+v, want a heartbeat failure", fail)
+			t.Errorf("got %+v, want ErrHeartbeat", fail)
 		}
 		if took := time.Since(silent); took > 30*time.Second+time.Millisecond {
-			t.Errorf("found after %v, want interval + timeout", took)
+			t.Errorf("detected after %v, want at most 30s, interval + timeout", took)
 		}
 	})
 }
@@ -160,7 +157,7 @@ func TestFault22_BlackHoleWithSends(t *testing.T) {
 			outcomes[i] = r.Queue(fmt.Sprintf("%03d %s", i, strings.Repeat("x", 1000)))
 		}
 		if fail := r.Next().(resock.FailEvent); fail.Phase != resock.PhaseWrite {
-			t.Errorf("%+v, want the write timeout", fail)
+			t.Errorf("got %+v, want the write timeout", fail)
 		}
 		second := s.Accept()
 		r.Open()
@@ -171,7 +168,7 @@ func TestFault22_BlackHoleWithSends(t *testing.T) {
 			var i int
 			_, _ = fmt.Sscanf(string(message.Data), "%d", &i)
 			if i <= last {
-				t.Errorf("message %d after %d", i, last)
+				t.Errorf("message %d arrived after message %d", i, last)
 			}
 			last = i
 			arrived[i] = true
@@ -191,7 +188,7 @@ func TestFault22_BlackHoleWithSends(t *testing.T) {
 			}
 		}
 		if counts["maybe"] == 0 || counts["maybe"] > 70 || counts["on the second"] < 100 {
-			t.Errorf("outcomes: %v", counts)
+			t.Errorf("outcomes %v, want 1 to 70 maybe, and at least 100 on the second", counts)
 		}
 	})
 }
@@ -201,7 +198,7 @@ func TestFault23_PeerRestarted(t *testing.T) {
 		r := rig.Reaching(t, s)
 		c := s.Accept()
 		r.Open()
-		c.Reset() // what a restarted host answers to our next segment
+		c.Reset() // as a restarted host does when it receives our next segment
 		r.Fail(resock.PhaseRead)
 		r.Open()
 	})
@@ -215,14 +212,14 @@ func TestFault24_HalfClose(t *testing.T) {
 		_ = c.HalfClose()
 		r.Fail(resock.PhaseRead)
 		if err := <-r.Queue("after the fail"); err != nil {
-			t.Error(err)
+			t.Errorf("the message after the FailEvent: got %v, want nil", err)
 		}
 		synctest.Wait()
 		if n := len(c.Received().Messages); n != 0 {
-			t.Errorf("%d messages on the connection that had failed", n)
+			t.Errorf("%d messages arrived on the failed connection, want none", n)
 		}
 		if conns := s.Conns(); len(conns) != 2 || len(conns[1].Received().Messages) != 1 {
-			t.Errorf("the message did not come on the second of %d connections", len(conns))
+			t.Errorf("the message did not arrive on the second of %d connections", len(conns))
 		}
 		r.Open()
 	})
@@ -240,7 +237,7 @@ func TestFault25_NoPongsButData(t *testing.T) {
 			r.Message("data")
 		}
 		if pings := len(c.Received().Pings); pings < 500 {
-			t.Errorf("%d pings in 1000 silences", pings)
+			t.Errorf("%d pings in 1000 silences, want at least 500", pings)
 		}
 	})
 }
@@ -249,7 +246,7 @@ func TestFault26_PongBehindASlowFrame(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(5*time.Second, 3*time.Second))
 		c := s.Accept()
-		c.IgnorePings() // they would come after the frame
+		c.IgnorePings() // a pong would have to wait for the end of the frame
 		r.Open()
 		payload := strings.Repeat("y", 100_000)
 		frame := resocktest.Frame(rig.Fin|rig.Text, []byte(payload))
@@ -278,12 +275,12 @@ func TestFault27_SlowConsumer(t *testing.T) {
 			if i%100 == 0 {
 				time.Sleep(time.Minute)
 				if i > 0 && i < messages/2 && r.Stats().BlockedSince.IsZero() {
-					t.Error("BlockedSince does not tell")
+					t.Error("BlockedSince is zero while delivery is blocked")
 				}
 			}
 			message, ok := r.Next().(resock.MessageEvent)
 			if !ok || !strings.HasPrefix(string(message.Data), fmt.Sprintf("%d ", i)) {
-				t.Fatalf("message %d: %.20s", i, message.Data)
+				t.Fatalf("message %d: got %.20q", i, message.Data)
 			}
 		}
 	})
@@ -313,12 +310,12 @@ func TestFault28_StoppedConsumer(t *testing.T) {
 				started := time.Now()
 				_ = client.Close(resock.StatusNormalClosure, "")
 				if err := <-done; err != nil {
-					t.Error(err)
+					t.Errorf("Run: got %v, want nil", err)
 				}
 				if took := time.Since(started); took > time.Second {
-					t.Errorf("closing took %v", took)
+					t.Errorf("closing took %v, want at most 1s", took)
 				}
-				for range (&grammar.Checker{Cut: true}).All(t, events) { // what was delivered, and the end
+				for range (&grammar.Checker{Cut: true}).All(t, events) { // the channel is closed
 				}
 			})
 		})
@@ -340,16 +337,16 @@ func TestFault29_ServerDoesNotRead(t *testing.T) {
 		defer cancel()
 		started := time.Now()
 		if err := r.Send(ctx, resock.MessageText, []byte("waits")); !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("a Send that waits: %v", err)
+			t.Errorf("the waiting Send: got %v, want ErrNotSent and DeadlineExceeded", err)
 		}
 		if took := time.Since(started); took != time.Second {
-			t.Errorf("its context was honoured after %v", took)
+			t.Errorf("the waiting Send returned after %v, want 1s, as its context says", took)
 		}
 		if err := <-large; !errors.Is(err, resock.ErrMaybeSent) {
-			t.Errorf("the Send that was being written: %v", err)
+			t.Errorf("the Send in progress: got %v, want ErrMaybeSent", err)
 		}
 		if took := time.Since(started); took > 10*time.Second+time.Millisecond {
-			t.Errorf("the write timeout took %v", took)
+			t.Errorf("the session ended after %v, want at most the write timeout of 10s", took)
 		}
 		r.Fail(resock.PhaseWrite)
 	})
@@ -371,10 +368,10 @@ func TestFault30_PingDuringABlockedWrite(t *testing.T) {
 		}
 		c.StartReading()
 		if err := <-sent; err != nil {
-			t.Errorf("a write that was blocked for 30 s while pings came: %v", err)
+			t.Errorf("a Send blocked for 30s while pings arrived: got %v, want nil", err)
 		}
 		if n := len(s.Conns()); n != 1 {
-			t.Errorf("%d connections", n)
+			t.Errorf("%d connections, want 1", n)
 		}
 		synctest.Wait()
 		if n := len(c.Received().Pongs); n != 30 {
@@ -396,28 +393,7 @@ func TestFault31_PingFlood(t *testing.T) {
 		}
 		synctest.Wait()
 		if grown := rig.Heap() - before; grown > 1<<20 {
-			t.Errorf("50,000 pings that nobody reads an answer to cost %d KiB", grown>>10)
-		}
-	})
-}
-
-// violation starts a session in which the server sends raw bytes, and expects a
-// protocol failure with the code and a close frame with it.
-func violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
-	t.Helper()
-	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		r := rig.Reaching(t, s, opts...)
-		c := s.Accept()
-		r.Open()
-		_ = c.Raw(raw)
-		fail := r.Fail(resock.PhaseProtocol)
-		var protocol *resock.ProtocolError
-		if !errors.As(fail.Err, &protocol) || protocol.Code != code {
-			t.Errorf("%v, want a ProtocolError with code %d", fail.Err, code)
-		}
-		<-c.Done()
-		if closed := c.Received().Close; closed == nil || closed.Code != code {
-			t.Errorf("the server got the close frame %+v, want code %d", closed, code)
+			t.Errorf("the heap grew by %d KiB for 50,000 pings, want at most 1024", grown>>10)
 		}
 	})
 }
@@ -434,13 +410,13 @@ func TestFault32_BadFrames(t *testing.T) {
 		"lone continuation":   resocktest.Frame(rig.Fin, []byte("x")),
 		"two messages in one": slices.Concat(resocktest.Frame(rig.Text, []byte("x")), resocktest.Frame(rig.Fin|rig.Text, []byte("y"))),
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, raw) })
 	}
 }
 
 func TestFault33_EndlessContinuations(t *testing.T) {
 	empty := bytes.Repeat(resocktest.Frame(0, nil), 1000)
-	violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
+	rig.Violation(t, resock.StatusProtocolError, slices.Concat(resocktest.Frame(rig.Text, []byte("x")), empty))
 }
 
 func TestFault34_HugeLengths(t *testing.T) {
@@ -448,11 +424,11 @@ func TestFault34_HugeLengths(t *testing.T) {
 		return binary.BigEndian.AppendUint64([]byte{rig.Fin | rig.Binary, 127}, length)
 	}
 	before := rig.Heap()
-	violation(t, resock.StatusProtocolError, header(1<<63))
-	violation(t, websocket.StatusMessageTooBig, header(1<<40))
-	violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
+	rig.Violation(t, resock.StatusProtocolError, header(1<<63))
+	rig.Violation(t, websocket.StatusMessageTooBig, header(1<<40))
+	rig.Violation(t, websocket.StatusMessageTooBig, header(1<<63-1))
 	if grown := rig.Heap() - before; grown > 1<<20 {
-		t.Errorf("headers alone cost %d KiB", grown>>10)
+		t.Errorf("the heap grew by %d KiB for frame headers alone, want at most 1024", grown>>10)
 	}
 }
 
@@ -460,10 +436,10 @@ func TestFault35_Oversized(t *testing.T) {
 	large := make([]byte, 1001)
 	limit := resock.WithReadLimit(1000)
 	t.Run("one frame", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
+		rig.Violation(t, websocket.StatusMessageTooBig, resocktest.Frame(rig.Fin|rig.Binary, large), limit)
 	})
 	t.Run("fragments", func(t *testing.T) {
-		violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
+		rig.Violation(t, websocket.StatusMessageTooBig, slices.Concat(resocktest.Frame(2, large[:600]), resocktest.Frame(rig.Fin, large[:401])), limit)
 	})
 	t.Run("poison loop", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -473,16 +449,16 @@ func TestFault35_Oversized(t *testing.T) {
 				r.Open()
 				fail := r.Fail(resock.PhaseProtocol)
 				if slow := fail.RetryIn >= 50*time.Millisecond; session > 1 && session < 5 && !slow {
-					t.Errorf("session %d: retry in %v, want it slow", session, fail.RetryIn)
+					t.Errorf("session %d: retry in %v, want a slow retry", session, fail.RetryIn)
 				}
 				if last := fail.Next == resock.StateClosed; last != (session == 5) {
-					t.Errorf("session %d: next is %v", session, fail.Next)
+					t.Errorf("session %d: next is %v, want closed after session 5 only", session, fail.Next)
 				}
 			}
 			<-r.Done()
 			var gaveUp *resock.GiveUpError
 			if !errors.As(r.Err(), &gaveUp) || gaveUp.Rule != "poison loop" || gaveUp.Attempts != 5 {
-				t.Errorf("%v, want to give up the poison loop", r.Err())
+				t.Errorf("got %v, want a GiveUpError for a poison loop after 5 attempts", r.Err())
 			}
 		})
 	})
@@ -490,7 +466,7 @@ func TestFault35_Oversized(t *testing.T) {
 
 func TestFault36_CompressionBomb(t *testing.T) {
 	bomb := resocktest.Frame(rig.Fin|rig.RSV1|2, rig.Deflate(make([]byte, 100<<20), false))
-	t.Run("off by default", func(t *testing.T) { violation(t, resock.StatusProtocolError, bomb) })
+	t.Run("off by default", func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, bomb) })
 	for name, tt := range map[string]struct {
 		raw     []byte
 		message string // delivered, if any
@@ -511,14 +487,14 @@ func TestFault36_CompressionBomb(t *testing.T) {
 				}
 				r.Fail(resock.PhaseProtocol)
 				if grown := rig.Heap() - before; grown > 8<<20 {
-					t.Errorf("it cost %d KiB", grown>>10)
+					t.Errorf("the heap grew by %d KiB, want at most 8192", grown>>10)
 				}
 			})
 		})
 	}
 }
 
-func TestFault37_BadText(t *testing.T) {
+func TestFault37_InvalidUTF8(t *testing.T) {
 	masked := []byte{rig.Fin | rig.Text, 0x80 | 2, 1, 2, 3, 4, 'h' ^ 1, 'i' ^ 2}
 	closing := func(reason string) []byte { return append([]byte{0x03, 0xe8}, reason...) }
 	for name, tt := range map[string]struct {
@@ -533,7 +509,7 @@ func TestFault37_BadText(t *testing.T) {
 		"close reason":     {1007, resocktest.Frame(rig.Fin|8, closing("a\xff"))},
 		"masked":           {1002, masked},
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, tt.code, tt.raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, tt.code, tt.raw) })
 	}
 }
 
@@ -554,11 +530,11 @@ func TestFault38_CloseCodes(t *testing.T) {
 					spread = 5
 				}
 				if e.Next != resock.StateWaiting || e.RetryIn > time.Duration(spread)*20*time.Millisecond || code == 1008 && e.RetryIn < 50*time.Millisecond {
-					t.Errorf("%+v", e)
+					t.Errorf("got %+v, want a retry as the policy has it for %d", e, code)
 				}
 				<-c.Done()
 				if echo := c.Received().Close; echo == nil || echo.Code != code {
-					t.Errorf("the server got the close frame %+v", echo)
+					t.Errorf("the server received the close frame %+v, want code %d", echo, code)
 				}
 			})
 		})
@@ -577,11 +553,11 @@ func TestFault38_CloseCodes(t *testing.T) {
 func TestFault39_IllegalClose(t *testing.T) {
 	for _, code := range []uint16{0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
+			rig.Violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, binary.BigEndian.AppendUint16(nil, code)))
 		})
 	}
 	t.Run("one byte", func(t *testing.T) {
-		violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
+		rig.Violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
 	})
 }
 
@@ -602,8 +578,8 @@ func TestFault40_DataAndCloseTogether(t *testing.T) {
 	})
 }
 
-// The application's hook decides which pings are answered, may keep their payload,
-// and may take its time.
+// OnPingReceived decides which pings are answered. It may keep their payload, and take
+// longer than the heartbeat timeout.
 func TestOnPingReceived(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		var seen [][]byte
@@ -628,14 +604,14 @@ func TestOnPingReceived(t *testing.T) {
 			pongs = append(pongs, string(pong.Payload))
 		}
 		if got, asked := fmt.Sprint(pongs), fmt.Sprintf("%s", seen); got != "[one two]" || asked != "[one no two]" {
-			t.Errorf("pongs %v after pings %s", got, asked)
+			t.Errorf("pongs %v after pings %s, want [one two] after [one no two]", got, asked)
 		}
 	})
 }
 
-// The context of a hook ends with the connection: a hook that waits for a consumer
-// which has left does not outlast the close timeout.
-func TestHookWaitsForItsContext(t *testing.T) {
+// The context of a ping or pong hook ends with the connection, so that a hook which
+// waits for something else cannot delay closing.
+func TestHookContextEndsWithTheConnection(t *testing.T) {
 	for _, ping := range []bool{true, false} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			entered := make(chan struct{}, 1)
@@ -644,7 +620,7 @@ func TestHookWaitsForItsContext(t *testing.T) {
 				select {
 				case <-ctx.Done():
 				case <-time.After(time.Hour):
-					t.Error("the context of the hook has not ended")
+					t.Error("the context of the hook did not end within an hour")
 				}
 			}
 			r := rig.Reaching(t, s, resock.WithHeartbeat(0, 0), resock.WithDialOptions(&websocket.DialOptions{

@@ -15,7 +15,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// TestFault46 stops the process of a client for longer than its heartbeat.
+// A stopped process reads no pongs, but its server is not dead: when it continues, the
+// client must not reconnect again and again.
 func TestFault46_ProcessStopped(t *testing.T) {
 	const role = "RESOCK_TEST_STOPPED"
 	if target := os.Getenv(role); target != "" {
@@ -50,7 +51,7 @@ func TestFault46_ProcessStopped(t *testing.T) {
 	_ = command.Process.Signal(syscall.SIGCONT)
 	<-time.After(500 * time.Millisecond)
 	if attempts := len(s.Attempts()) - before; attempts > 1 {
-		t.Errorf("%d attempts after the process went on, want at most one reconnect", attempts)
+		t.Errorf("%d attempts after the process continued, want at most one", attempts)
 	}
 	conns := s.Conns()
 	last := conns[len(conns)-1]

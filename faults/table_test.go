@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestEveryFaultHasATest keeps the table and the tests together.
+// Every row of the table has its test, every test its row, and the rows are in order.
 func TestEveryFaultHasATest(t *testing.T) {
 	table, err := os.ReadFile("README.md")
 	if err != nil {
@@ -33,19 +33,19 @@ func TestEveryFaultHasATest(t *testing.T) {
 	for _, row := range rows {
 		number, _ := strconv.Atoi(row[1])
 		if number <= last || row[3] != fmt.Sprintf("%02d", number) {
-			t.Errorf("row %s stands behind row %d and names %s", row[1], last, row[2])
+			t.Errorf("row %s comes after row %d and names %s, want rising numbers and a test of that number", row[1], last, row[2])
 		}
 		last = number
 		if !strings.Contains(tests.String(), "\nfunc "+row[2]+"(") {
-			t.Errorf("row %s: there is no %s", row[1], row[2])
+			t.Errorf("row %s names %s, which does not exist", row[1], row[2])
 		}
 	}
 	if len(rows) < 52 {
-		t.Errorf("%d rows, want 52 and more", len(rows))
+		t.Errorf("%d rows, want at least 52", len(rows))
 	}
 	for _, name := range regexp.MustCompile(`(?m)^func (TestFault\d+_\w+)\(`).FindAllStringSubmatch(tests.String(), -1) {
 		if !strings.Contains(string(table), "`"+name[1]+"`") {
-			t.Errorf("%s has no row", name[1])
+			t.Errorf("%s has no row in the table", name[1])
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"compress/flate"
 	"context"
 	"encoding/binary"
-	"errors"
+
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +22,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// pushedCompressed starts a session in which the server, which compresses, sends raw bytes.
+// pushedCompressed starts a session with compression, in which the server sends raw.
 func pushedCompressed(t *testing.T, takeover bool, raw []byte, test func(r *rig.Client, c *resocktest.Conn)) {
 	t.Helper()
 	extension := "permessage-deflate; client_no_context_takeover"
@@ -38,10 +38,11 @@ func pushedCompressed(t *testing.T, takeover bool, raw []byte, test func(r *rig.
 	})
 }
 
+// deflated returns the frame of a text message with a compressed payload.
 func deflated(payload []byte) []byte { return resocktest.Frame(rig.Fin|rig.RSV1|rig.Text, payload) }
 
-// A server may end a message by a final block (RFC 7692, section 7.2.3.4), or have
-// one in the middle of it.
+// A server may end a message with a final block (RFC 7692, section 7.2.3.4), or have
+// final blocks within it. The compression context must survive them.
 func TestFault65_FinalBlock(t *testing.T) {
 	final := func(text string) []byte { return rig.Deflate([]byte(text), true) }
 	more := func(text string) []byte { return rig.Deflate([]byte(text), false) }
@@ -66,7 +67,7 @@ func TestFault65_FinalBlock(t *testing.T) {
 			})
 		}
 	}
-	t.Run("what came before it is remembered", func(t *testing.T) {
+	t.Run("the context survives", func(t *testing.T) {
 		const line = "a line that is long enough to be worth a reference"
 		var b bytes.Buffer
 		w, err := flate.NewWriterDict(&b, flate.BestCompression, []byte(line))
@@ -77,7 +78,7 @@ func TestFault65_FinalBlock(t *testing.T) {
 		_ = w.Flush()
 		again := bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
 		if len(again) > 15 {
-			t.Fatalf("no reference in % x", again)
+			t.Fatalf("% x does not refer to the context", again)
 		}
 		pushedCompressed(t, true, slices.Concat(deflated(final(line)), deflated(again)), func(r *rig.Client, _ *resocktest.Conn) {
 			r.Message(line)
@@ -86,38 +87,34 @@ func TestFault65_FinalBlock(t *testing.T) {
 	})
 }
 
-// A payload that ends early is no message, and none of its bytes is taken for a
-// frame.
+// A truncated payload is not a message, and what follows a complete one in its frame is
+// not taken for a frame: either would let a broken server inject messages.
 func TestFault66_TruncatedDeflate(t *testing.T) {
 	whole := rig.Deflate([]byte(strings.Repeat("the quick brown fox ", 10)), false)
-	spoilt := func(name string, payload []byte) {
+	reject := func(name string, payload []byte) {
 		t.Helper()
 		for _, takeover := range []bool{true, false} {
 			t.Run(fmt.Sprint(name, ", takeover ", takeover), func(t *testing.T) {
 				raw := slices.Concat(deflated(payload), resocktest.Frame(rig.Fin|rig.Text, []byte("next")))
 				pushedCompressed(t, takeover, raw, func(r *rig.Client, c *resocktest.Conn) {
-					fail := r.Fail(resock.PhaseProtocol)
-					var protocol *resock.ProtocolError
-					if !errors.As(fail.Err, &protocol) || protocol.Code != websocket.StatusInvalidFramePayloadData {
-						t.Errorf("got %v", fail.Err)
-					}
+					r.ProtocolError(websocket.StatusInvalidFramePayloadData)
 					<-c.Done()
 					if closed := c.Received().Close; closed == nil || closed.Code != websocket.StatusInvalidFramePayloadData {
-						t.Errorf("the server got the close frame %+v", closed)
+						t.Errorf("the server received the close frame %+v, want code 1007", closed)
 					}
 				})
 			})
 		}
 	}
 	for n := 1; n < len(whole); n++ {
-		spoilt(fmt.Sprintf("%d of %d bytes", n, len(whole)), whole[:n])
+		reject(fmt.Sprintf("%d of %d bytes", n, len(whole)), whole[:n])
 	}
 	frame := resocktest.Frame(rig.Fin|rig.Text, []byte("a frame?"))
-	spoilt("a frame behind a final block", append(rig.Deflate([]byte("hello"), true), frame...))
-	spoilt("a frame behind a block", append(slices.Clone(whole), frame...))
+	reject("a frame after a final block", append(rig.Deflate([]byte("hello"), true), frame...))
+	reject("a frame after a block", append(slices.Clone(whole), frame...))
 }
 
-// slowConn is a connection whose writes take their time.
+// slowConn is a connection whose writes take a while.
 type slowConn struct {
 	net.Conn
 	takes time.Duration
@@ -128,9 +125,9 @@ func (c slowConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-func TestFault73_BothClose(t *testing.T) {
+func TestFault73_BothSidesClose(t *testing.T) {
 	const takes = 100 * time.Millisecond
-	for _, early := range []time.Duration{0, takes / 2, takes, takes + takes/2} { // of ours, before the server's
+	for _, early := range []time.Duration{0, takes / 2, takes, takes + takes/2} { // how long before the server we close
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			r := rig.Reaching(t, s, rig.ReachBy(s, func(conn net.Conn) net.Conn { return slowConn{conn, takes} }))
 			c := s.Accept()
@@ -139,19 +136,19 @@ func TestFault73_BothClose(t *testing.T) {
 			time.Sleep(early)
 			_ = c.Close(resock.StatusGoingAway, "theirs")
 			e := r.Next().(resock.CloseEvent)
-			ours := e.Code == resock.StatusNormalClosure && e.Reason == "ours" // answered before the server's own
+			ours := e.Code == resock.StatusNormalClosure && e.Reason == "ours" // the server answered before it closed by itself
 			if !e.Clean || !ours && (e.Code != resock.StatusGoingAway || e.Reason != "theirs") {
-				t.Errorf("%v: %+v", early, e)
+				t.Errorf("%v early: got %+v, want a clean close with either close frame", early, e)
 			}
 			<-c.Done()
 			if got := c.Received().Close; got == nil || got.Code != resock.StatusNormalClosure && got.Code != resock.StatusGoingAway {
-				t.Errorf("%v: the server got the close frame %+v", early, got)
+				t.Errorf("%v early: the server received the close frame %+v, want code 1000 or 1001", early, got)
 			}
 		})
 	}
 }
 
-func TestFault74_StrangePongs(t *testing.T) {
+func TestFault74_UnexpectedPongs(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithHeartbeat(10*time.Second, time.Minute))
 		c := s.Accept()
@@ -168,18 +165,18 @@ func TestFault74_StrangePongs(t *testing.T) {
 			_ = c.Pong(pong)
 			synctest.Wait()
 			if got := r.Stats().RoundTrip; got.Truncate(time.Millisecond) != want.Truncate(time.Millisecond) {
-				t.Errorf("after the pong %q: %v, want %v", pong, got, want)
+				t.Errorf("round trip after the pong %q: got %v, want %v", pong, got, want)
 			}
 		}
 		roundTrip("", 0)
 		roundTrip("0123", 0)
 		first := string(pings(1)[0].Payload)
 		time.Sleep(2 * time.Second)
-		roundTrip("nobody asked for this", 0)
+		roundTrip("unsolicited", 0)
 		took := time.Since(pings(1)[0].Time)
 		roundTrip(first, took)
 		time.Sleep(time.Second)
-		roundTrip(first, took) // a second time
+		roundTrip(first, took) // repeated
 		late, last := pings(3)[1], pings(3)[2]
 		time.Sleep(time.Second)
 		roundTrip(string(late.Payload), time.Since(late.Time)) // later than the next ping
@@ -187,7 +184,7 @@ func TestFault74_StrangePongs(t *testing.T) {
 	})
 }
 
-func TestFault75_LongLengths(t *testing.T) {
+func TestFault75_NonMinimalLengths(t *testing.T) {
 	long := func(first byte, length byte) []byte {
 		return append([]byte{first, 126, 0, length}, make([]byte, length)...)
 	}
@@ -206,11 +203,11 @@ func TestFault75_LongLengths(t *testing.T) {
 		"a pong":                   longer(rig.Fin|10, 0),
 		"a close frame":            append([]byte{rig.Fin | 8, 126, 0, 2}, 0x03, 0xe8),
 	} {
-		t.Run(name, func(t *testing.T) { violation(t, resock.StatusProtocolError, raw) })
+		t.Run(name, func(t *testing.T) { rig.Violation(t, resock.StatusProtocolError, raw) })
 	}
 }
 
-func TestFault76_LargeMessageGoes(t *testing.T) {
+func TestFault76_LargeMessageIsReleased(t *testing.T) {
 	const size = 48 << 20
 	for name, large := range map[string][]byte{
 		"in one frame": resocktest.Frame(rig.Fin|rig.Binary, make([]byte, size)),
@@ -228,24 +225,24 @@ func TestFault76_LargeMessageGoes(t *testing.T) {
 				before := rig.Heap()
 				_ = c.Raw(large)
 				if got := <-sizes; got != size {
-					t.Errorf("got %d bytes", got)
+					t.Errorf("got a message of %d bytes, want %d", got, size)
 				}
 				for range 3 {
 					_ = c.Push("small")
 					<-sizes
 					synctest.Wait()
 				}
-				rig.Heap() // pools hold what they have for one collection more
+				rig.Heap() // a sync.Pool keeps its items for one more collection
 				if grown := rig.Heap() - before; grown > 1<<20 {
-					t.Errorf("%d KiB are kept of it", grown>>10)
+					t.Errorf("%d KiB are still in use, want at most 1024", grown>>10)
 				}
 			})
 		})
 	}
 }
 
-// What follows the first response are frames: the H of the second one is a close frame's
-// first fragment.
+// Everything after the first response is read as frames: the H of a second response is
+// the first byte of a fragmented close frame, which no server may send.
 func TestFault93_SecondResponse(t *testing.T) {
 	receive := func(ctx context.Context, session *resock.Session) error {
 		_, _, err := session.Receive(ctx)
@@ -278,19 +275,15 @@ func TestFault93_SecondResponse(t *testing.T) {
 					if hook != "OnOpen receives" {
 						r.Open()
 					}
-					fail := r.Fail(resock.PhaseProtocol)
-					var protocol *resock.ProtocolError
-					if !errors.As(fail.Err, &protocol) || protocol.Code != resock.StatusProtocolError {
-						t.Errorf("%v, want a ProtocolError with code 1002", fail.Err)
-					}
+					fail := r.ProtocolError(resock.StatusProtocolError)
 					if fail.Next != resock.StateWaiting || fail.Took > time.Second {
-						t.Errorf("%+v, want it soon, and a retry", fail)
+						t.Errorf("got %+v, want a retry within 1s", fail)
 					}
 					if frames := <-sent; closeCode(frames) != resock.StatusProtocolError {
-						t.Errorf("the server got % x, want a close frame with code 1002", frames)
+						t.Errorf("the server received % x, want a close frame with code 1002", frames)
 					}
 					if in := r.Stats().MessagesIn; in != 0 {
-						t.Errorf("%d messages", in)
+						t.Errorf("MessagesIn is %d, want 0", in)
 					}
 				})
 			})
@@ -298,7 +291,8 @@ func TestFault93_SecondResponse(t *testing.T) {
 	}
 }
 
-// closeCode returns the code of the one close frame of a client that is all of raw, or 0.
+// closeCode returns the code of raw if that is exactly one close frame of a client, and
+// 0 otherwise.
 func closeCode(raw []byte) resock.StatusCode {
 	const mask = 0x80
 	if len(raw) < 8 || raw[0] != rig.Fin|8 || int(raw[1]) != mask|len(raw)-6 {

@@ -16,10 +16,10 @@ import (
 	"github.com/resock/resock/internal/rig"
 )
 
-// allocations fails the test if f, which does something times times, allocates
-// more than most for each. These are counts and not times, so they hold on any
-// machine. AllocsPerRun rounds down, to none if there is not one in each run: that
-// is for what happens once in a while, as when the garbage collector empties a pool.
+// allocations fails the test if f, which does something the given number of times,
+// allocates more than most for each of them. Counts, unlike times, are the same on every
+// machine. AllocsPerRun rounds down, so what happens only now and then, such as a
+// garbage collection that empties a pool, does not count.
 func allocations(t *testing.T, most float64, times int, f func()) {
 	t.Helper()
 	if got := testing.AllocsPerRun(20, f) / float64(times); got > most {
@@ -53,7 +53,7 @@ func TestAllocsReceive(t *testing.T) {
 			allocations(t, test.most, times, func() {
 				for range times {
 					if _, ok := next().(resock.MessageEvent); !ok {
-						t.Fatal("not a message")
+						t.Fatal("got another event, want a MessageEvent")
 					}
 				}
 			})
@@ -194,9 +194,9 @@ func TestAllocsHeartbeat(t *testing.T) {
 	allocations(t, 0, times, func() { <-beaten })
 }
 
-// openClient returns a client with an open session, and what reads and checks the
-// events that follow its OpenEvent, from a buffer of 256. The client ends with the
-// test, without waiting long for a server that does not listen.
+// openClient returns a client with an open session, and a function that returns the next
+// of the events after the OpenEvent, and checks it. The client is closed when the test
+// ends, without waiting long for a server that does not read.
 func openClient(tb testing.TB, url string, opts ...resock.Option) (client *resock.Client, next func() resock.Event) {
 	tb.Helper()
 	client, err := resock.New(url, append(opts, resock.WithCloseTimeout(50*time.Millisecond))...)
@@ -225,8 +225,8 @@ func openClient(tb testing.TB, url string, opts ...resock.Option) (client *resoc
 	return client, next
 }
 
-// rawServer returns the URL of a server that does the opening handshake by hand
-// and leaves the connection to serve. It ends with the test.
+// rawServer starts a server that does the opening handshake by hand and then calls
+// serve. It returns the server's URL. The server is closed when the test ends.
 func rawServer(tb testing.TB, serve func(net.Conn, *bufio.Reader)) string {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -256,8 +256,8 @@ func rawServer(tb testing.TB, serve func(net.Conn, *bufio.Reader)) string {
 	return "ws://" + listener.Addr().String()
 }
 
-// flood serves messages of one size, as fast as they are taken, once the client
-// has said something.
+// flood returns a handler that, once it has received something, sends messages of one
+// size as fast as it can.
 func flood(size int) func(net.Conn, *bufio.Reader) {
 	frame := binaryFrame(size)
 	var chunk []byte
@@ -279,7 +279,7 @@ func flood(size int) func(net.Conn, *bufio.Reader) {
 // discard reads until the client leaves.
 func discard(_ net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) }
 
-// binaryFrame returns a frame from a server.
+// binaryFrame returns a server's frame with a binary message of the given size.
 func binaryFrame(size int) []byte {
 	frame := []byte{0x82}
 	switch {

@@ -18,10 +18,10 @@ import (
 	"github.com/resock/resock/internal/rig"
 )
 
-// BenchmarkIn is the way of a message from the connection to the application. Neither
-// it nor BenchmarkOut has a network or a server: they measure the client's own work, so
-// that benchstat can compare two versions of it. The module in benchmarks compares it
-// with other clients.
+// BenchmarkIn measures the path of a message from the connection to the application.
+// Neither it nor BenchmarkOut has a network or a server: they measure the work of the
+// client alone, so that benchstat can compare two versions of it. The benchmarks module
+// compares it with other clients.
 func BenchmarkIn(b *testing.B) {
 	for _, size := range []int{16, 128, 1 << 10, 16 << 10} {
 		b.Run(fmt.Sprintf("handler/%d", size), func(b *testing.B) {
@@ -69,7 +69,7 @@ func benchmarkIn(b *testing.B, size int, receive func(*resock.Client), opts ...r
 	b.StopTimer()
 }
 
-// BenchmarkOut is the way of a message from the application to the connection.
+// BenchmarkOut measures the path of a message from the application to the connection.
 func BenchmarkOut(b *testing.B) {
 	for _, size := range []int{128, 16 << 10} {
 		data := make([]byte, size)
@@ -100,7 +100,7 @@ func BenchmarkOut(b *testing.B) {
 	}
 }
 
-// runOver returns a client that is open over conn.
+// runOver returns a client with an open session over conn.
 func runOver(b *testing.B, conn net.Conn, opts ...resock.Option) *resock.Client {
 	b.Helper()
 	dial := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
@@ -121,8 +121,8 @@ func runOver(b *testing.B, conn net.Conn, opts ...resock.Option) *resock.Client 
 	return client
 }
 
-// loopConn is the end of a connection whose server upgrades it, sends the same frames
-// for ever once flood is closed, and ignores what it gets.
+// loopConn is the client's end of a connection. Its server upgrades it, sends the same
+// frames for ever once flood is closed, and ignores what it receives.
 type loopConn struct {
 	flood  chan struct{}
 	closed chan struct{}

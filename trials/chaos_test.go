@@ -20,11 +20,12 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-var chaosSeeds = flag.Int("chaos", 150, "seeds that TestChaos tries")
+var chaosSeeds = flag.Int("resock.chaos", 150, "how many seeds TestChaos runs")
 
-// TestChaos does everything at random times, against a server that does
-// anything, and checks what must hold in any case: the event grammar, one outcome
-// per message, and an end within the close timeout after which nothing runs.
+// TestChaos calls all methods of a client at random times, against a server that does
+// random things, and checks what must hold in any case: the events follow the grammar,
+// every message has one outcome, and the client closes within the close timeout, after
+// which nothing runs.
 func TestChaos(t *testing.T) {
 	for seed := range *chaosSeeds {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) { runChaos(t, s, uint64(seed)) })
@@ -34,7 +35,7 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// dice is random and may be shared.
+// dice is a source of random numbers for concurrent use.
 type dice struct {
 	mu sync.Mutex
 	r  *rand.Rand
@@ -46,13 +47,13 @@ func (d *dice) roll(n int) int {
 	return d.r.IntN(n)
 }
 
-// pause sleeps for up to most.
+// pause sleeps for a random time of up to most.
 func (d *dice) pause(most time.Duration) { time.Sleep(time.Duration(d.roll(int(most)))) }
 
-// chaosCloseTimeout is the close timeout of its client.
+// chaosCloseTimeout is the close timeout of the client of TestChaos.
 const chaosCloseTimeout = time.Second
 
-// chaos is one client, and all that goes on with it.
+// chaos is one run of TestChaos: a client and everything that happens to it.
 type chaos struct {
 	*dice
 	t      *testing.T
@@ -77,14 +78,14 @@ func runChaos(t *testing.T, s *resocktest.Server, seed uint64) {
 	c.run()
 	c.tasks.Wait()
 	if queued, settled := c.queued.Load(), c.settled.Load(); queued != settled {
-		t.Errorf("%d messages queued, %d outcomes", queued, settled)
+		t.Errorf("%d messages queued, %d outcomes, want one for each", queued, settled)
 	}
 	if stats := c.client.Stats(); stats.Queued != 0 || stats.QueuedBytes != 0 || !stats.BlockedSince.IsZero() {
-		t.Errorf("%+v", stats)
+		t.Errorf("got %+v after the end, want an empty queue, and delivery not blocked", stats)
 	}
 }
 
-// chaosOptions are short times, and options that a client may have or not.
+// chaosOptions returns options with short times, and a random choice of others.
 func chaosOptions(d *dice) []resock.Option {
 	opts := []resock.Option{
 		resock.WithBackoff(50*time.Millisecond, 500*time.Millisecond),
@@ -135,7 +136,7 @@ func chaosOnOpen(ctx context.Context, d *dice, s *resock.Session) error {
 	return s.Send(ctx, resock.MessageText, []byte("hello"))
 }
 
-// subscribe adds a consumer, which may be slow, stop reading, or leave.
+// subscribe adds a consumer that may be slow, stop reading, or leave.
 func (c *chaos) subscribe(late bool) {
 	ctx, leave := context.WithCancel(context.Background())
 	leaves := c.roll(3) == 0
@@ -159,7 +160,7 @@ func (c *chaos) subscribe(late bool) {
 				c.pause(50 * time.Millisecond)
 			}
 			if stops && c.roll(20) == 0 {
-				<-c.client.Done() // reads no more
+				<-c.client.Done() // without reading
 			}
 			if leaves && c.roll(20) == 0 {
 				leave()
@@ -168,14 +169,14 @@ func (c *chaos) subscribe(late bool) {
 	})
 }
 
-// enqueue queues messages, and checks that each has one outcome at most.
+// enqueue queues messages, and checks that none has two outcomes.
 func (c *chaos) enqueue() {
 	for time.Now().Before(c.stopAt) {
 		var once atomic.Bool
 		err := c.client.Enqueue(resock.MessageBinary, make([]byte, c.roll(3000)), resock.WithTTL(time.Duration(1+c.roll(int(time.Second)))),
 			resock.WithResult(func(error) {
 				if once.Swap(true) {
-					c.t.Error("two outcomes")
+					c.t.Error("a message has two outcomes")
 				}
 				c.settled.Add(1)
 			}))
@@ -186,26 +187,26 @@ func (c *chaos) enqueue() {
 	}
 }
 
-// send sends messages, and checks that it returns in time.
+// send sends messages, and checks that each Send returns in time.
 func (c *chaos) send() {
 	for time.Now().Before(c.stopAt) {
 		limit := time.Duration(1 + c.roll(int(300*time.Millisecond)))
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		started := time.Now()
 		err := c.client.Send(ctx, resock.MessageText, make([]byte, c.roll(3000)))
-		// Its context, or one flush; and a drainer settles only after the flush.
+		// Send takes as long as its context allows, or one flush of the write buffer more.
 		if took := time.Since(started); took > limit+900*time.Millisecond {
-			c.t.Errorf("Send took %v with a context of %v: %v", took, limit, err)
+			c.t.Errorf("Send took %v with a context of %v: got %v", took, limit, err)
 		}
 		cancel()
 		if err != nil && !errors.Is(err, resock.ErrNotSent) && !errors.Is(err, resock.ErrMaybeSent) {
-			c.t.Errorf("Send: %v", err)
+			c.t.Errorf("Send: got %v, want nil, ErrNotSent or ErrMaybeSent", err)
 		}
 		c.pause(20 * time.Millisecond)
 	}
 }
 
-// control calls the other methods.
+// control calls the control methods at random.
 func (c *chaos) control() {
 	for time.Now().Before(c.stopAt) {
 		c.pause(100 * time.Millisecond)
@@ -226,7 +227,7 @@ func (c *chaos) control() {
 	}
 }
 
-// run calls Run, ends it after some time, and checks how it ends.
+// run calls Run, closes or cancels it after some time, and checks how it returns.
 func (c *chaos) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -245,15 +246,15 @@ func (c *chaos) run() {
 	}
 	err := <-done
 	if took := time.Since(began); took > chaosCloseTimeout+20*time.Millisecond {
-		c.t.Errorf("closing took %v", took)
+		c.t.Errorf("closing took %v, want at most the close timeout", took)
 	}
 	if canceled != errors.Is(err, context.Canceled) || !canceled && err != nil {
-		c.t.Errorf("Run returned %v; canceled: %v", err, canceled)
+		c.t.Errorf("Run: got %v, canceled: %v, want Canceled if it was, and else nil", err, canceled)
 	}
 }
 
-// arrivals are how a server answers a hundred attempts: by a connection on which it
-// does anything, mostly.
+// arrivals returns how a server answers a hundred attempts: mostly by a connection on
+// which it does random things.
 func arrivals(d *dice) (steps []resocktest.Step) {
 	for range 100 {
 		step := resocktest.Serve(func(c *resocktest.Conn) { anything(d, c) })
@@ -272,7 +273,7 @@ func arrivals(d *dice) (steps []resocktest.Step) {
 
 func anyOf(d *dice, of ...resocktest.Step) resocktest.Step { return of[d.roll(len(of))] }
 
-// late takes its time to upgrade, sends one message byte by byte, and is gone.
+// late upgrades a connection late, sends one message byte by byte, and drops it.
 func late(d *dice, conn net.Conn, request *http.Request) {
 	d.pause(400 * time.Millisecond)
 	if d.roll(3) == 0 {
@@ -288,7 +289,7 @@ func late(d *dice, conn net.Conn, request *http.Request) {
 	d.pause(100 * time.Millisecond)
 }
 
-// anything is a connection on which the server does anything.
+// anything makes random moves on a connection until it ends.
 func anything(d *dice, c *resocktest.Conn) {
 	defer c.Drop()
 	switch d.roll(6) {
@@ -313,7 +314,7 @@ func anything(d *dice, c *resocktest.Conn) {
 	}
 }
 
-// anyMove makes one move and reports whether the connection goes on.
+// anyMove makes one random move, and reports whether the connection goes on.
 func anyMove(d *dice, c *resocktest.Conn) bool {
 	switch d.roll(13) {
 	case 0, 1, 2, 3:
@@ -347,7 +348,8 @@ func anyMove(d *dice, c *resocktest.Conn) bool {
 	return true
 }
 
-// anyFault is one of the rare moves, and none most of the time.
+// anyFault makes one of the rare moves now and then. It reports whether the connection
+// goes on.
 func anyFault(d *dice, c *resocktest.Conn) bool {
 	partial := []byte{rig.Fin | rig.Binary, 126, 5, 0, 'p', 'a', 'r', 't'}
 	switch d.roll(20) {
@@ -375,7 +377,7 @@ func anyFault(d *dice, c *resocktest.Conn) bool {
 	return true
 }
 
-// inPieces sends bytes cut at random places.
+// inPieces sends bytes in pieces of random sizes.
 func inPieces(d *dice, c *resocktest.Conn, b []byte) error {
 	for len(b) > 0 {
 		n := 1 + d.roll(len(b))

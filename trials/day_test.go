@@ -14,8 +14,8 @@ import (
 
 const day = 24 * time.Hour
 
-// resockGoroutines counts the goroutines that run the library's code, or were
-// started by it.
+// resockGoroutines returns how many goroutines run code of the library or were started
+// by it.
 func resockGoroutines() (n int) {
 	stacks := make([]byte, 1<<20)
 	for stack := range bytes.SplitSeq(stacks[:runtime.Stack(stacks, true)], []byte("\n\n")) {
@@ -35,15 +35,15 @@ func TestDayOfHeartbeats(t *testing.T) {
 			time.Sleep(time.Hour)
 			synctest.Wait()
 			if n := resockGoroutines(); n != 1 {
-				t.Fatalf("an open client is %d goroutines, want the one of Run", n)
+				t.Fatalf("an open client has %d goroutines, want only that of Run", n)
 			}
 		}
 		if stats := r.Stats(); stats.Fails != 0 || stats.State != resock.StateOpen || stats.RoundTrip < 0 {
-			t.Errorf("after a day: %+v", stats)
+			t.Errorf("after a day: got %+v, want one healthy session", stats)
 		}
-		// Each silence is cut short by up to a tenth.
+		// Jitter shortens each interval by up to a tenth.
 		if n := len(c.Received().Pings); n < 2880 || n > 3200 {
-			t.Errorf("%d pings in a day of 30 s intervals", n)
+			t.Errorf("%d pings in a day of 30 s intervals, want 2880 to 3200", n)
 		}
 	})
 }
@@ -61,11 +61,11 @@ func TestDayOfReconnecting(t *testing.T) {
 			sessions = r.Open().Session
 			r.Message("push")
 			if fail := r.Fail(resock.PhaseRead); fail.RetryIn > 20*time.Millisecond {
-				t.Errorf("session %d: retry in %v after a stable session", sessions, fail.RetryIn)
+				t.Errorf("session %d: retry in %v after a stable session, want at most 20ms", sessions, fail.RetryIn)
 			}
 		}
 		if sessions < 1430 {
-			t.Errorf("%d sessions in a day", sessions)
+			t.Errorf("%d sessions in a day, want at least 1430", sessions)
 		}
 	})
 }
@@ -79,7 +79,7 @@ func TestDayWithoutAServer(t *testing.T) {
 		}
 		go client.Run(t.Context())
 		time.Sleep(day)
-		// The mean delay at the maximum of 30 s is 15 s.
+		// With a bound of 30 s, the mean delay is 15 s.
 		if attempts := client.Stats().Attempts; attempts < 5300 || attempts > 6300 {
 			t.Errorf("%d attempts in a day, want about one every 15 s", attempts)
 		}
@@ -88,7 +88,7 @@ func TestDayWithoutAServer(t *testing.T) {
 			t.Error(err)
 		}
 		if downtime := client.Stats().Downtime; downtime != 0 {
-			t.Errorf("downtime %v before the first session", downtime)
+			t.Errorf("downtime %v before the first session, want 0", downtime)
 		}
 	})
 }

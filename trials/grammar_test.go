@@ -12,20 +12,20 @@ import (
 	"testing"
 )
 
-// repository is its root, with the folders of all modules.
+// repository is the root of the repository, which contains all modules.
 const repository = ".."
 
-// TestEveryStreamIsChecked keeps the tests of all modules to the grammar: a
-// function that subscribes by itself, and not by grammar.Tee, reads what it gets
-// by the All of a grammar.Checker. Examples are shown to users, and show no more
-// than users need.
+// TestEveryStreamIsChecked ensures that the tests of all modules check the event
+// grammar: a function that calls Subscribe, rather than grammar.Tee, reads the events by
+// the All of a grammar.Checker. Examples are exempt, since they show users no more than
+// they need.
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
-		"internal/rig/bare.go: Abandon":        "nobody reads what it returns, or a checker does",
-		"trials/bench_test.go: BenchmarkIn":    "by the same stream in TestAllocsReceive: a check would be measured too",
-		"trials/load_test.go: testManyClients": "by fleet.watch, which counts as well",
-		"trials/schedule_test.go: subscribe":   "by checkReader, with all else, when a trial is over",
-		"trials/soak_test.go: testPushes":      "by its own loop, which waits for more than events",
+		"internal/rig/bare.go: Abandon":      "nobody reads what it returns, or a checker does",
+		"trials/bench_test.go: BenchmarkIn":  "by the same stream in TestAllocsReceive: a check would be measured too",
+		"trials/load_test.go: launch":        "by fleet.watch, which counts as well",
+		"trials/schedule_test.go: subscribe": "by checkReader, with all else, when a trial is over",
+		"trials/soak_test.go: testPushes":    "by its own loop, which waits for more than events",
 	}
 	err := filepath.WalkDir(repository, func(file string, entry fs.DirEntry, err error) error {
 		path := strings.TrimPrefix(filepath.ToSlash(file), repository+"/")
@@ -44,7 +44,7 @@ func TestEveryStreamIsChecked(t *testing.T) {
 			called := calledMethods(function)
 			if name := path + ": " + function.Name.Name; called["Subscribe"] && !called["All"] {
 				if checkedElsewhere[name] == "" {
-					t.Errorf("%s subscribes without a check of the event grammar", name)
+					t.Errorf("%s subscribes, but does not check the event grammar", name)
 				}
 				delete(checkedElsewhere, name)
 			}
@@ -55,11 +55,11 @@ func TestEveryStreamIsChecked(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(checkedElsewhere)) {
-		t.Errorf("%s is no exception", name)
+		t.Errorf("%s is in checkedElsewhere, but does not subscribe unchecked", name)
 	}
 }
 
-// calledMethods returns the names of what node selects: methods, mostly.
+// calledMethods returns the names of all selectors in node, most of which are methods.
 func calledMethods(node ast.Node) map[string]bool {
 	names := make(map[string]bool)
 	ast.Inspect(node, func(node ast.Node) bool {

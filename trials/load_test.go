@@ -30,13 +30,14 @@ var loadClients = flag.Int("resock.clients", 200, "clients of TestManyClients; e
 
 const (
 	loadRounds   = 10
-	loadMessages = 4 // of a client in a round: two while it is open, two while it is down
+	loadMessages = 4 // per client and round: two while it is open, two while it is down
 	loadPatience = 3 * time.Minute
 )
 
-// TestManyClients kills the server of many clients ten times. All of them must
-// come back, each message of Enqueue must have its one outcome, and nothing may
-// pile up: neither from round to round, nor when all clients are closed.
+// TestManyClients kills the server of many clients again and again. All of them must
+// reconnect, each message must have exactly one outcome, and neither memory nor
+// goroutines nor descriptors may pile up, from round to round or after all clients are
+// closed.
 func TestManyClients(t *testing.T) {
 	const role = "RESOCK_TEST_SERVER"
 	if address := os.Getenv(role); address != "" {
@@ -47,8 +48,8 @@ func TestManyClients(t *testing.T) {
 	spare(6 * len(clients)) // of a client that dials
 	before := measure(anyUsage)
 	t.Run("rounds", func(t *testing.T) { testManyClients(t, clients, role) })
-	// Until the next dials, net/http keeps some of what waited for a connection,
-	// and the runtime timers that were stopped: about 150 bytes for each client.
+	// Until the next dial, net/http holds on to some of the requests that waited for a
+	// connection, and the runtime to stopped timers: about 150 bytes for each client.
 	slack := uint64(2<<20 + len(clients)<<9)
 	within := func(u usage) bool {
 		return reachable(clients) == 0 && u.goroutines <= before.goroutines &&
@@ -57,11 +58,11 @@ func TestManyClients(t *testing.T) {
 	after := measure(within)
 	t.Logf("before: %v; after: %v", before, after)
 	if !within(after) {
-		t.Errorf("before: %v; after: %v, and %d clients reachable", before, after, reachable(clients))
+		t.Errorf("before: %v; after: %v, with %d clients reachable, want no more than before", before, after, reachable(clients))
 	}
 }
 
-// usage is what the process holds.
+// usage is what the process uses of the system's resources.
 type usage struct {
 	goroutines, descriptors int
 	memory                  uint64 // heap and stacks
@@ -73,11 +74,11 @@ func (u usage) String() string {
 
 func anyUsage(usage) bool { return true }
 
-// measure returns the usage as soon as it is as wanted, or when patience ends.
+// measure returns the usage once it is as wanted, or after a while.
 func measure(wanted func(usage) bool) (u usage) {
 	for deadline := time.Now().Add(10 * time.Second); ; <-time.After(50 * time.Millisecond) {
 		runtime.GC()
-		runtime.GC() // the pools are empty after the second
+		runtime.GC() // the second collection empties the pools
 		var stats runtime.MemStats
 		runtime.ReadMemStats(&stats)
 		u.goroutines, u.descriptors = rig.Resources()
@@ -88,7 +89,7 @@ func measure(wanted func(usage) bool) (u usage) {
 	}
 }
 
-// reachable counts the clients that were not collected.
+// reachable returns how many clients have not been garbage collected.
 func reachable(clients []weak.Pointer[resock.Client]) (n int) {
 	for _, c := range clients {
 		if c.Value() != nil {
@@ -98,8 +99,8 @@ func reachable(clients []weak.Pointer[resock.Client]) (n int) {
 	return n
 }
 
-// spare has n goroutines at once, and ends them. The runtime keeps what describes
-// them for those that come.
+// spare starts n goroutines and ends them. The runtime keeps their descriptors for later
+// goroutines, so these do not count as growth.
 func spare(n int) {
 	var tasks sync.WaitGroup
 	end := make(chan struct{})
@@ -110,17 +111,17 @@ func spare(n int) {
 	tasks.Wait()
 }
 
-// result is what an application was told of a message.
+// result counts the outcomes that the application was told for a message.
 type result = int32
 
 const (
-	resultSent result = 1 << (8 * iota) // a byte counts how often
+	resultSent result = 1 << (8 * iota) // one byte per kind of outcome
 	resultMaybe
 	resultNotSent
 	resultWrong
 )
 
-// fleet is the clients of TestManyClients, and what became of their messages.
+// fleet holds the clients of TestManyClients, and what became of their messages.
 type fleet struct {
 	clients  []*resock.Client
 	opened   chan struct{}
@@ -129,6 +130,8 @@ type fleet struct {
 	received []atomic.Int32 // by a server
 	results  []atomic.Int32
 	accepted int
+
+	running sync.WaitGroup // Run and watch of each client
 }
 
 func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role string) {
@@ -141,35 +144,17 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 		received: make([]atomic.Int32, total),
 		results:  make([]atomic.Int32, total),
 	}
-	server := &serverProcess{role: role, address: unusedAddress(t), received: fl.received}
+	server := &serverProcess{role: role, address: rig.UnusedAddress(t), received: fl.received}
 	server.start(t)
-	maximum := max(20*time.Millisecond, time.Duration(n)*200*time.Microsecond)
-	var running sync.WaitGroup
-	for i := range clients {
-		c, err := resock.New("ws://"+server.address,
-			resock.WithBackoff(time.Millisecond, maximum),
-			resock.WithDialTimeout(time.Minute))
-		if err != nil {
-			t.Fatal(err)
-		}
-		clients[i] = weak.Make(c)
-		fl.clients = append(fl.clients, c)
-		events := c.Subscribe(context.Background())
-		running.Go(func() { fl.ended <- fl.watch(events) })
-		running.Go(func() {
-			if err := c.Run(context.Background()); err != nil {
-				fl.ended <- err
-			}
-		})
-	}
+	fl.launch(t, clients, server.address)
 
 	started := time.Now()
 	collect(t, fl.opened, n, "clients opened")
 	took := time.Since(started)
 	first := measure(anyUsage)
 	t.Logf("%d clients opened in %v: %v", n, took.Round(time.Millisecond), first)
-	// The stacks of a client's reader and of its consumer may grow from 2 to 4 KiB, once:
-	// which of them do in a round is chance.
+	// The stacks of a client's reader and of its consumer may each grow once, from 2 to
+	// 4 KiB, in any round.
 	stacks := uint64(n) * 4 << 10
 	within := func(u usage) bool {
 		return u.goroutines <= first.goroutines && u.descriptors <= first.descriptors &&
@@ -189,28 +174,55 @@ func testManyClients(t *testing.T, clients []weak.Pointer[resock.Client], role s
 		u := measure(within)
 		t.Logf("round %d: %d clients came back in %v: %v", round, n, took.Round(time.Millisecond), u)
 		if !within(u) {
-			t.Errorf("with all clients open: %v in round %d, %v at first", u, round, first)
+			t.Errorf("with all clients open: %v in round %d, want no more than %v at first", u, round, first)
 		}
 	}
 
+	fl.close(t)
+	server.kill(t)
+	server.wait(t)
+	fl.check(t)
+}
+
+// launch starts the clients, and fills in the slice.
+func (fl *fleet) launch(t *testing.T, clients []weak.Pointer[resock.Client], address string) {
+	maximum := max(20*time.Millisecond, time.Duration(len(clients))*200*time.Microsecond)
+	for i := range clients {
+		c, err := resock.New("ws://"+address,
+			resock.WithBackoff(time.Millisecond, maximum),
+			resock.WithDialTimeout(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		clients[i] = weak.Make(c)
+		fl.clients = append(fl.clients, c)
+		events := c.Subscribe(context.Background())
+		fl.running.Go(func() { fl.ended <- fl.watch(events) })
+		fl.running.Go(func() {
+			if err := c.Run(context.Background()); err != nil {
+				fl.ended <- err
+			}
+		})
+	}
+}
+
+// close closes the clients, and checks how they end.
+func (fl *fleet) close(t *testing.T) {
 	for _, c := range fl.clients {
 		if opens := c.Stats().Opens; opens != loadRounds+1 {
-			t.Errorf("a client opened %d sessions", opens)
+			t.Errorf("a client opened %d sessions, want one per round and the first", opens)
 		}
 		if err := c.Close(resock.StatusNormalClosure, ""); err != nil {
 			t.Error(err)
 		}
 	}
-	running.Wait()
-	server.kill(t)
-	server.wait(t)
+	fl.running.Wait()
 	close(fl.ended)
 	for err := range fl.ended {
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	fl.check(t)
 }
 
 // collect receives n tokens.
@@ -221,7 +233,7 @@ func collect(t *testing.T, tokens <-chan struct{}, n int, format string, args ..
 		select {
 		case <-tokens:
 		case <-timeout:
-			t.Fatalf("%d of %d %s", i, n, fmt.Sprintf(format, args...))
+			t.Fatalf("only %d of %d %s", i, n, fmt.Sprintf(format, args...))
 		}
 	}
 }
@@ -245,7 +257,7 @@ func (fl *fleet) watch(events <-chan resock.Event) error {
 	return checker.End()
 }
 
-// enqueue sends half of the round's messages of some clients.
+// enqueue enqueues half of a round's messages, of the clients from up to to.
 func (fl *fleet) enqueue(t *testing.T, round, half, from, to int) {
 	t.Helper()
 	const each = loadMessages / 2
@@ -262,7 +274,7 @@ func (fl *fleet) enqueue(t *testing.T, round, half, from, to int) {
 	}
 }
 
-// message numbers the messages.
+// message returns the number of a message, which identifies it.
 func (fl *fleet) message(client, round, n int) int {
 	return (round*len(fl.clients)+client)*loadMessages + n
 }
@@ -279,7 +291,7 @@ func resultOf(err error) result {
 	return resultWrong
 }
 
-// check compares what the clients were told with what the servers got.
+// check compares what the clients were told with what the servers received.
 func (fl *fleet) check(t *testing.T) {
 	t.Helper()
 	count := map[result]int{}
@@ -291,19 +303,19 @@ func (fl *fleet) check(t *testing.T) {
 		received += int(got)
 		switch {
 		case result != resultSent && result != resultMaybe && result != resultNotSent:
-			t.Errorf("message %d has the results %#x", id, result)
+			t.Errorf("message %d has the outcomes %#x, want exactly one", id, result)
 		case got > 1:
-			t.Errorf("message %d was received %d times", id, got)
+			t.Errorf("message %d was received %d times, want at most once", id, got)
 		case got > 0 && result == resultNotSent:
-			t.Errorf("message %d was received, and not sent", id)
+			t.Errorf("message %d was received, but its outcome is ErrNotSent", id)
 		}
 	}
-	// What was enqueued last went out in the last session, which ended well.
+	// The last messages went out in the last session, which was closed cleanly.
 	for i := range fl.clients {
 		for n := loadMessages / 2; n < loadMessages; n++ {
 			id := fl.message(i, loadRounds-1, n)
 			if fl.results[id].Load() != resultSent || fl.received[id].Load() != 1 {
-				t.Errorf("message %d was received %d times, results %#x", id, fl.received[id].Load(), fl.results[id].Load())
+				t.Errorf("message %d was received %d times, outcomes %#x, want once, sent", id, fl.received[id].Load(), fl.results[id].Load())
 			}
 		}
 	}
@@ -311,9 +323,10 @@ func (fl *fleet) check(t *testing.T) {
 		fl.accepted, count[resultSent], count[resultMaybe], count[resultNotSent], received)
 }
 
-// serverProcess is a server in a process of its own. It tells what it receives: numbers of 8 bytes on its standard output.
+// serverProcess is a server in a process of its own. It reports the messages that it
+// receives, as numbers of 8 bytes, on its standard output.
 type serverProcess struct {
-	role     string // the environment variable that makes a test binary one
+	role     string // the environment variable that turns the test binary into the server
 	address  string
 	received []atomic.Int32
 
@@ -321,10 +334,10 @@ type serverProcess struct {
 	told    chan error
 }
 
-// ready is what a server tells first.
+// ready is the number that a server reports first.
 const ready = math.MaxUint64
 
-// start returns when the server listens.
+// start starts the process, and returns when the server listens.
 func (p *serverProcess) start(t *testing.T) {
 	t.Helper()
 	p.command = exec.Command(os.Args[0], "-test.run=^TestManyClients$")
@@ -343,12 +356,12 @@ func (p *serverProcess) start(t *testing.T) {
 	p.told = make(chan error, 1)
 	numbers := bufio.NewReader(stdout)
 	if n, err := readNumber(numbers); err != nil || n != ready {
-		t.Fatalf("the server told %d, %v", n, err)
+		t.Fatalf("the server reported %d, %v, want that it is ready", n, err)
 	}
 	go func() { p.told <- p.listen(numbers) }()
 }
 
-// listen takes what the process tells to its end.
+// listen counts the messages that the process reports, until it ends.
 func (p *serverProcess) listen(numbers io.Reader) error {
 	for {
 		n, err := readNumber(numbers)
@@ -370,8 +383,8 @@ func readNumber(r io.Reader) (uint64, error) {
 	return binary.BigEndian.Uint64(b[:]), err
 }
 
-// kill ends the process as the system does when there is no memory left: it
-// does nothing more.
+// kill kills the process, as the system does when memory runs out. The process has no
+// chance to clean up.
 func (p *serverProcess) kill(t *testing.T) {
 	t.Helper()
 	if err := p.command.Process.Kill(); err != nil {
@@ -379,7 +392,7 @@ func (p *serverProcess) kill(t *testing.T) {
 	}
 }
 
-// wait waits for the end of the process, and of what it told.
+// wait waits until the process has ended and all its reports are read.
 func (p *serverProcess) wait(t *testing.T) {
 	t.Helper()
 	if err := <-p.told; err != nil {
@@ -388,7 +401,7 @@ func (p *serverProcess) wait(t *testing.T) {
 	_ = p.command.Wait() // it was killed
 }
 
-// serveProcess is that process.
+// serveProcess is the main function of that process.
 func serveProcess(t *testing.T, address string) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {

@@ -20,31 +20,31 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// The matrix is the proof that nothing freezes the client: from inside of every
-// callback every method is called, with a context that does not end, and then anything
-// happens. Another session opens, or the client is closed in time, with Run to follow as
-// soon as the callback returns.
+// The matrix shows that no callback can freeze the client: every callback calls every
+// method, with a context that does not end, and meanwhile every event happens. Then
+// another session must open, or the client must close in time, and Run must return as
+// soon as the callback does.
 
-// What a trial waits for, in virtual time.
+// How long a trial waits, in virtual time.
 const (
 	matrixClose = 2 * time.Second        // the close timeout
-	matrixSlack = 100 * time.Millisecond // beyond it, until Done is closed
+	matrixSlack = 100 * time.Millisecond // beyond the close timeout, until Done is closed
 	matrixOpens = 2 * time.Minute        // until another session is open
 )
 
 // A matrixCallback is a function of the application that the client calls, or a loop
-// that it feeds. It calls do, again and again.
+// over its events. It calls do each time.
 type matrixCallback struct {
 	name   string
-	hook   string                                 // its name in the log, if it is one
-	option func(do func()) resock.Option          // or
-	loop   func(client *resock.Client, do func()) // until the client is closed
-	early  bool                                   // is called once, by Run, and not in a session
-	always bool                                   // do does not stop after matrixCalls
+	hook   string                                 // its name in the log, if it is a hook
+	option func(do func()) resock.Option          // either this
+	loop   func(client *resock.Client, do func()) // or this, which runs until the client is closed
+	early  bool                                   // it is called once, at the start of Run
+	always bool                                   // it calls the client more than matrixCalls times
 }
 
-// matrixCalls is how often a callback calls the client: more often than it is once in
-// the wrong place, and less often than attempts are left behind (see TestFault57).
+// matrixCalls is how often a callback calls the client: more than once, so that a second
+// call is tried, and less often than attempts may be abandoned (see TestFault57).
 const matrixCalls = 3
 
 var matrixCallbacks = []matrixCallback{
@@ -129,13 +129,13 @@ func matrixEndpoint(do func()) resock.Option {
 	})
 }
 
-// matrixNetwork is a network whose OnChange does something.
+// matrixNetwork is a network whose OnChange is the callback.
 type matrixNetwork func()
 
 func (matrixNetwork) Online() bool                     { return true }
 func (do matrixNetwork) OnChange(func()) (stop func()) { do(); return func() {} }
 
-// matrixLog is a log handler that does something.
+// matrixLog is a log handler whose methods may be the callback.
 type matrixLog struct {
 	slog.Handler
 	enabled func() bool
@@ -145,14 +145,13 @@ type matrixLog struct {
 func (l matrixLog) Enabled(context.Context, slog.Level) bool  { return l.enabled() }
 func (l matrixLog) Handle(context.Context, slog.Record) error { l.handle(); return nil }
 
-// A matrixMethod calls a method of the client. ctx ends with the trial, and so never for
-// what the trial is about.
+// A matrixMethod calls a method of the client. Its ctx ends only with the trial.
 type matrixMethod struct {
 	name   string
 	call   func(ctx context.Context, client *resock.Client)
-	closes bool                 // the client
-	shuts  bool                 // the client, when all is sent
-	undo   func(*resock.Client) // is called by somebody else, later
+	closes bool                 // it closes the client
+	shuts  bool                 // it closes the client when everything is sent
+	undo   func(*resock.Client) // called later, outside the callback
 }
 
 var matrixMethods = []matrixMethod{
@@ -163,7 +162,7 @@ var matrixMethods = []matrixMethod{
 		_ = client.Enqueue(resock.MessageText, nil)
 	}},
 	{name: "Flush", call: func(ctx context.Context, client *resock.Client) {
-		_ = client.Enqueue(resock.MessageText, nil) // there is something to wait for
+		_ = client.Enqueue(resock.MessageText, nil) // something to wait for
 		_ = client.Flush(ctx)
 	}},
 	{name: "Shutdown", shuts: true, call: func(ctx context.Context, client *resock.Client) { _ = client.Shutdown(ctx) }},
@@ -200,12 +199,12 @@ var matrixMethods = []matrixMethod{
 	{name: "WaitOpen", call: func(ctx context.Context, client *resock.Client) { _ = client.WaitOpen(ctx) }},
 }
 
-// A matrixEvent is what happens while the callback is in the call.
+// A matrixEvent is what happens while the callback is calling the client.
 type matrixEvent struct {
 	name    string
 	happens func(s *resocktest.Server, client *resock.Client)
-	age     time.Duration // of sessions, at most
-	closes  bool          // the client
+	age     time.Duration // the maximum session age, or 0
+	closes  bool          // it closes the client
 }
 
 var matrixEvents = []matrixEvent{
@@ -232,30 +231,29 @@ func matrixDrop(s *resocktest.Server) {
 	}
 }
 
-// A matrixException tells of cells in which less is promised, and what then is: the
-// client is closed in time but where Done is held, and the log names the hook where it
-// overstays.
+// A matrixException is a set of cells in which less is promised. The client still closes
+// in time, unless holds is set, and the log names the hook that does not return.
 type matrixException struct {
 	callback string
 	methods  []string
-	never    bool // no session opens
+	never    bool // no further session opens
 	holds    bool // Done waits for the callback
 	why      string
 }
 
 var matrixExceptions = []matrixException{
 	{callback: "dial limiter", methods: matrixWaits, never: true,
-		why: "a limiter may let an attempt wait for any time, and no session opens without one"},
+		why: "a limiter may delay an attempt for any time, and no session opens without an attempt"},
 	{callback: "endpoint, always", methods: matrixWaits, never: true,
-		why: "no session opens before the hook has told where"},
+		why: "no session opens before the hook has returned the endpoint"},
 	{callback: "OnOpen, always", methods: matrixWaits, never: true,
 		why: "no session opens before the hook has returned"},
 	{callback: "endpoint, always", methods: []string{"Suspend"}, never: true,
-		why: "each attempt is suspended"},
+		why: "the hook suspends each attempt"},
 	{callback: "OnOpen, always", methods: []string{"Suspend"}, never: true,
-		why: "each attempt is suspended"},
+		why: "the hook suspends each attempt"},
 	{callback: "result", methods: []string{"Done", "Shutdown"}, holds: true,
-		why: "every result is told before Done"},
+		why: "every outcome is told before Done is closed"},
 }
 
 // matrixWaits are the calls that wait for an open session, or longer.
@@ -276,7 +274,7 @@ func TestMatrix(t *testing.T) {
 	for i, client := 0, reflect.TypeFor[*resock.Client](); i < client.NumMethod(); i++ {
 		name := client.Method(i).Name
 		if !slices.ContainsFunc(matrixMethods, func(m matrixMethod) bool { return m.name == name }) {
-			t.Errorf("%s is missing", name)
+			t.Errorf("no matrixMethod calls %s", name)
 		}
 	}
 }
@@ -292,14 +290,14 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	client := startMatrix(t, s, callback, method, event.age)
 	client.enter(t, s, callback.early)
 	began := time.Now()
-	synctest.Wait() // the method waits, if it does
+	synctest.Wait() // until the method blocks, if it does
 	last := client.Stats().Session
 	event.happens(s, client.Client)
 
 	opened, closes := client.opens(last+1, method.undo), event.closes || method.closes
 	shut := method.shuts && client.State() == resock.StateClosed
 	if !closes && !shut && opened == exception.never {
-		t.Errorf("opened %t, %+v", opened, client.Stats())
+		t.Errorf("a session opened: %t, want %t; %+v", opened, !exception.never, client.Stats())
 	}
 
 	if !closes {
@@ -309,11 +307,11 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	select {
 	case at := <-client.closed:
 		if took := at.Sub(began); took > matrixClose+matrixSlack || exception.holds {
-			t.Errorf("closed %v after Close", took)
+			t.Errorf("closed %v after Close, want within the close timeout, or not before the callback returns", took)
 		}
 	case <-time.After(matrixClose + matrixSlack):
 		if !exception.holds {
-			t.Errorf("not closed: %+v", client.Stats())
+			t.Errorf("not closed within the close timeout: %+v", client.Stats())
 		}
 	}
 
@@ -321,7 +319,7 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	select {
 	case <-client.over:
 	case <-time.After(matrixSlack):
-		t.Errorf("not over: %+v", client.Stats())
+		t.Errorf("Run or a loop has not returned after the callback did: %+v", client.Stats())
 	}
 	overstays := method.name == "Done" || exception.why != "" && slices.Contains(matrixWaits, method.name)
 	if callback.hook != "" && overstays && !strings.Contains(client.log.String(), "hook="+callback.hook) {
@@ -329,15 +327,15 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	}
 }
 
-// matrixClient is a client that runs, and whose callback calls it.
+// matrixClient is a running client whose callback calls it.
 type matrixClient struct {
 	*resock.Client
 	log     *rig.Log
-	armed   atomic.Bool        // the callback is to call it
-	calls   atomic.Int32       // how often it did
-	entered chan struct{}      // that it does
-	release context.CancelFunc // lets it return
-	closed  chan time.Time     // when the client was
+	armed   atomic.Bool        // whether the callback is to call the client
+	calls   atomic.Int32       // how often it has
+	entered chan struct{}      // receives a value when it does
+	release context.CancelFunc // lets the call return
+	closed  chan time.Time     // receives the time at which Done was closed
 	over    chan struct{}      // closed when Run and all loops have returned
 }
 
@@ -367,13 +365,13 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 		resock.WithHeartbeat(time.Second, time.Second),
 		resock.WithMaxSessionAge(age),
 		resock.WithHTTPClient(s.Client()),
-		matrixEndpoint(func() {}), // which is not to blame
+		matrixEndpoint(func() {}), // unless it is the callback
 	}
 	if callback.option != nil {
 		opts = append(opts, callback.option(do))
 	}
 	c.Client = rig.Bare(t, s.URL, opts...)
-	t.Cleanup(release) // before the client is waited for
+	t.Cleanup(release) // runs before the cleanup of rig.Bare, which waits for the client
 
 	c.armed.Store(callback.early)
 	var tasks sync.WaitGroup
@@ -391,7 +389,7 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 	return c
 }
 
-// enter waits until the callback calls the client, in a session or after it.
+// enter waits until the callback calls the client, during a session or after its loss.
 func (c *matrixClient) enter(t *testing.T, s *resocktest.Server, early bool) {
 	t.Helper()
 	if !early {
@@ -407,11 +405,12 @@ func (c *matrixClient) enter(t *testing.T, s *resocktest.Server, early bool) {
 	select {
 	case <-c.entered:
 	case <-time.After(time.Minute):
-		t.Fatal("the callback was not called")
+		t.Fatal("the callback was not called within a minute")
 	}
 }
 
-// opens waits until session n is open, or the client is closed.
+// opens waits until session n or a later one is open, and reports whether it is. It also
+// returns when the client is closed, or after matrixOpens.
 func (c *matrixClient) opens(n uint64, undo func(*resock.Client)) bool {
 	for deadline := time.Now().Add(matrixOpens); c.State() != resock.StateClosed && time.Now().Before(deadline); {
 		time.Sleep(100 * time.Millisecond)

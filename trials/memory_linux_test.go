@@ -27,17 +27,17 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// idleCase is an open client with a heartbeat that has nothing to do, and what it
-// may add to the resident memory of a process, in KiB.
+// idleCase is a kind of idle client, with an open session and a heartbeat, and how much
+// each may add to the resident memory of the process.
 type idleCase struct {
 	Name       string
 	Clients    int
-	Most       float64
-	Subscriber bool // by default options
-	Traffic    bool // there was some before
-	Reconnects bool // it lost its first session
+	Most       float64 // KiB
+	Subscriber bool    // it has a subscriber, with default options
+	Traffic    bool    // it has received a burst of messages before
+	Reconnects bool    // it has lost its first session
 	TLS        bool
-	Compressed bool // by a server with context takeover
+	Compressed bool // the server compresses with context takeover
 
 	URL  string
 	Root []byte // the server's certificate
@@ -52,7 +52,7 @@ var idleCases = []idleCase{
 	{Name: "TLS", Clients: 600, Most: 22.5, Subscriber: true, TLS: true},
 }
 
-// TestIdleMemory measures each of them in a process of its own.
+// TestIdleMemory measures each kind of idle client in a process of its own.
 func TestIdleMemory(t *testing.T) {
 	if rig.Race || testing.CoverMode() != "" {
 		t.Skip("what the race detector or coverage adds would be measured")
@@ -70,20 +70,21 @@ func TestIdleMemory(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			s := c.server(t)
 			c.Clients, c.URL = min(c.Clients, most), s.URL
-			// How much garbage lies between what lives depends on when it is collected.
+			// How fragmented the heap is depends on when garbage is collected, so the
+			// best of several measurements counts.
 			goroutines, memory := 0.0, c.Most+1
 			for try := 0; try < 6 && memory > c.Most; try++ {
 				goroutines, memory = c.measure(t)
 				t.Logf("%d clients, each %.2f goroutines and %.2f KiB resident", c.Clients, goroutines, memory)
 			}
 			if goroutines > 1.01 || memory > c.Most {
-				t.Errorf("an idle client is %.2f goroutines and %.2f KiB, want 1 and at most %.2f", goroutines, memory, c.Most)
+				t.Errorf("an idle client has %.2f goroutines and %.2f KiB, want 1 and at most %.2f", goroutines, memory, c.Most)
 			}
 		})
 	}
 }
 
-// server returns a server for c.
+// server starts a server for the clients of c.
 func (c *idleCase) server(t *testing.T) *resocktest.Server {
 	s := resocktest.NewServer
 	if c.TLS {
@@ -112,7 +113,7 @@ func (c *idleCase) server(t *testing.T) *resocktest.Server {
 			return
 		}
 		_ = conn.Raw(burst)
-		for n := 1; n <= 3; n++ { // reads that bring nothing but a ping
+		for n := 1; n <= 3; n++ { // each makes the client read a ping alone
 			_ = conn.Ping("")
 			for len(conn.Received().Pongs) < n && conn.Received().Ended.IsZero() {
 				<-time.After(time.Millisecond)
@@ -123,8 +124,8 @@ func (c *idleCase) server(t *testing.T) *resocktest.Server {
 	return server
 }
 
-// ticks returns the payloads of messages that differ little, which together fill the
-// window of an inflater if they are compressed.
+// ticks returns the payloads of n similar messages. If compressed, they together fill
+// the window of an inflater.
 func ticks(n int, compressed bool) (payloads [][]byte) {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestSpeed)
@@ -163,14 +164,14 @@ func (c *idleCase) measure(t *testing.T) (goroutines, memory float64) {
 	return goroutines, memory
 }
 
-// idle is the process that is measured.
+// idle is the main function of the process that is measured.
 func idle(t *testing.T, task string) {
 	var c idleCase
 	if err := json.Unmarshal([]byte(task), &c); err != nil {
 		t.Fatal(err)
 	}
 	resident := func() float64 {
-		for range 4 { // stacks shrink by half at each collection, and pools forget
+		for range 4 { // each collection halves stacks, and pools lose their items
 			runtime.GC()
 		}
 		debug.FreeOSMemory()
@@ -180,7 +181,7 @@ func idle(t *testing.T, task string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for range 16 { // what is paid once
+	for range 16 { // so that one-time costs do not count
 		c.open(t, ctx)
 	}
 	goroutines, memory := runtime.NumGoroutine(), resident()
@@ -192,10 +193,10 @@ func idle(t *testing.T, task string) {
 	runtime.KeepAlive(idleClients)
 }
 
-// idleClients are all of them, and what they need to live.
+// idleClients keeps the clients and their event channels reachable.
 var idleClients []any
 
-// open starts a client and returns when it is idle.
+// open starts a client, and returns once it is idle.
 func (c *idleCase) open(t *testing.T, ctx context.Context) {
 	opts := []resock.Option{resock.WithHTTPClient(c.client()), resock.WithBackoff(time.Millisecond, time.Millisecond)}
 	if c.Compressed {
@@ -238,7 +239,7 @@ func (c *idleCase) open(t *testing.T, ctx context.Context) {
 
 var sharedClient *http.Client
 
-// client returns the HTTP client that all of them share.
+// client returns the HTTP client that all clients share, or nil without TLS.
 func (c *idleCase) client() *http.Client {
 	if c.Root == nil || sharedClient != nil {
 		return sharedClient

@@ -15,28 +15,28 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// opening is one session, as the subscribers saw it.
+// opening is one session, as its subscribers saw it.
 type opening struct {
 	open     resock.OpenEvent
-	end      resock.Event // nil if it was cut off
+	end      resock.Event // nil if nobody received it
 	endAt    time.Time
 	peer     *serverSide
 	consumed int // messages that OnOpen received
-	messages int // delivered by then, with those
-	before   int // messages of all sessions before
+	messages int // messages delivered, including those
+	before   int // messages of all earlier sessions
 }
 
-// model is what a trial led to.
+// model is what is known about a trial after its end.
 type model struct {
 	*trial
 	endedAt  time.Time // when the client was told to end, or gave up
-	aborted  bool      // the close timeout passed since
+	aborted  bool      // whether the close timeout expired
 	received map[int]int
 	sessions []*opening
 	byPath   map[int]*opening
 }
 
-// check holds a trial that is over against what is allowed.
+// check compares a finished trial with what is allowed.
 func (tr *trial) check() {
 	m := &model{
 		trial:    tr,
@@ -50,9 +50,9 @@ func (tr *trial) check() {
 	case m.gaveUp() != nil: // the last event was discarded
 		m.endedAt = tr.doneAt.Add(-tr.closeIn)
 	case !tr.byClose && tr.ranAt.After(tr.stopped):
-		m.endedAt = tr.ranAt // a context that ended before is looked at then
+		m.endedAt = tr.ranAt // a context that ended before Run is noticed then
 	}
-	if m.shutDown() { // when it began to close is not known, nor whether that was in time
+	if m.shutDown() { // when it began to close, and whether that was in time, is not known
 		m.endedAt = tr.doneAt
 	}
 	m.aborted = m.shutDown() || tr.doneAt.Sub(m.endedAt) >= tr.closeIn
@@ -79,83 +79,84 @@ func (tr *trial) check() {
 	m.checkStats()
 }
 
-// shutDown reports whether it may have been Shutdown that closed the client.
+// shutDown reports whether Shutdown may have closed the client.
 func (m *model) shutDown() bool {
 	return !m.sealed.IsZero() && m.gaveUp() == nil && (m.stopped.IsZero() || m.doneAt.Before(m.stopped) || m.result == nil)
 }
 
-// checkCover checks what a Flush or a Shutdown that ended well waited for.
+// checkCover checks that a Flush or a Shutdown that returned nil has waited for the
+// messages of c.
 func (m *model) checkCover(c *cover) {
 	if c.name == "Flush" && slices.ContainsFunc(m.sessions, func(o *opening) bool { return o.endAt.Equal(c.at) }) {
-		return // it may have been called when the session that took them was lost already
+		return // the session that took them may have been lost before the call
 	}
 	for _, p := range c.parcels {
 		switch {
 		case c.name == "Flush" && errors.Is(p.err, resock.ErrMaybeSent):
-			m.t.Errorf("Flush is done, and message %d may have been sent", p.id)
+			m.t.Errorf("Flush returned nil, but the outcome of message %d is ErrMaybeSent", p.id)
 		case c.name == "Flush" && p.err == nil && m.received[p.id] == 0:
-			m.t.Errorf("Flush is done, and message %d was not received", p.id)
-		case c.name == "Shutdown" && p.settled.Equal(c.at): // perhaps before, and told since
+			m.t.Errorf("Flush returned nil, but message %d was not received", p.id)
+		case c.name == "Shutdown" && p.settled.Equal(c.at): // perhaps settled before the call, and told after it
 		case c.name == "Shutdown" && errors.Is(p.err, resock.ErrNotSent):
-			m.t.Errorf("Shutdown tells of no loss, and message %d has the outcome %v", p.id, p.err)
+			m.t.Errorf("Shutdown returned nil, but the outcome of message %d is %v", p.id, p.err)
 		}
 	}
 }
 
-// checkEnd checks when and how the client ended.
+// checkEnd checks when and how the client closed.
 func (m *model) checkEnd() {
 	gaveUp := m.gaveUp()
 	switch err := m.result; {
 	case gaveUp != nil:
 		if m.attempts == 0 && m.poison < 5 {
-			m.t.Errorf("the client gave up: %v", err)
+			m.t.Errorf("the client gave up without a reason: %v", err)
 		}
 		if m.attempts > 0 && gaveUp.Attempts > m.attempts {
-			m.t.Errorf("the client gave up after %d attempts of %d", gaveUp.Attempts, m.attempts)
+			m.t.Errorf("the client gave up after %d attempts, want at most %d", gaveUp.Attempts, m.attempts)
 		}
 	case err == nil && (m.closed || !m.sealed.IsZero()):
 	case errors.Is(err, context.Canceled) && m.canceled:
 	default:
-		m.t.Errorf("Run: %v; closed %t, canceled %t", err, m.closed, m.canceled)
+		m.t.Errorf("Run: got %v; closed %t, canceled %t", err, m.closed, m.canceled)
 	}
 	if took := m.doneAt.Sub(m.endedAt); took > m.closeIn {
-		m.t.Errorf("closing took %v, the close timeout is %v", took, m.closeIn)
+		m.t.Errorf("closing took %v, want at most the close timeout of %v", took, m.closeIn)
 	}
 	if err := m.client.Err(); err != m.result {
-		m.t.Errorf("Err is %v, Run returned %v", err, m.result)
+		m.t.Errorf("Err: got %v, want %v, as from Run", err, m.result)
 	}
 	if state := m.client.State(); state != resock.StateClosed {
-		m.t.Errorf("in the end the state is %v", state)
+		m.t.Errorf("state %v at the end, want closed", state)
 	}
 	if err := m.client.Enqueue(resock.MessageText, nil); err != resock.ErrClosed {
-		m.t.Errorf("Enqueue on a closed client: %v", err)
+		m.t.Errorf("Enqueue on a closed client: got %v, want ErrClosed", err)
 	}
 	if err := m.client.Send(context.Background(), resock.MessageText, nil); err != resock.ErrClosed {
-		m.t.Errorf("Send on a closed client: %v", err)
+		m.t.Errorf("Send on a closed client: got %v, want ErrClosed", err)
 	}
 	for event := range new(grammar.Checker).All(m.t, m.client.Subscribe(context.Background())) {
-		m.t.Errorf("an event of a closed client: %+v", event)
+		m.t.Errorf("a closed client: got %+v, want no event", event)
 	}
 }
 
-// gaveUp returns why the client ended by itself, or nil.
+// gaveUp returns why the client gave up, or nil.
 func (m *model) gaveUp() (err *resock.GiveUpError) {
 	errors.As(m.result, &err)
 	return err
 }
 
-// mostAttempts is how many attempts fit into two initial backoffs: of so many
-// delays, each uniform in [0, initial], the sum is larger but once in 10¹².
+// mostAttempts is how many attempts fit into twice the initial backoff. The sum of that
+// many delays, each uniform in [0, initial], is smaller only once in 10¹² runs.
 const mostAttempts = 20
 
-// checkAttempts checks that the server is not flooded, nor dialed when the client
-// must not.
+// checkAttempts checks that the client does not flood the server, and does not dial when
+// it must not.
 func (m *model) checkAttempts() {
 	attempts := m.server.Attempts()
 	if most := mostAttempts + m.resumes; len(attempts) > most {
 		for i := most; i < len(attempts); i++ {
 			if took := attempts[i].Time.Sub(attempts[i-most].Time); took < 2*m.initial {
-				m.t.Errorf("%d attempts in %v, the initial backoff is %v", most+1, took, m.initial)
+				m.t.Errorf("%d attempts in %v, too many for an initial backoff of %v", most+1, took, m.initial)
 				break
 			}
 		}
@@ -166,14 +167,14 @@ func (m *model) checkAttempts() {
 	for _, held := range m.held {
 		for _, attempt := range attempts {
 			if attempt.Time.After(held.from.Add(m.delay)) && attempt.Time.Before(held.to) {
-				m.t.Errorf("an attempt %v after the client was told not to", attempt.Time.Sub(held.from))
+				m.t.Errorf("an attempt began %v after the client was told not to dial", attempt.Time.Sub(held.from))
 			}
 		}
 	}
 }
 
-// collectSessions learns from the subscribers what sessions there were: from the
-// first one, or from another if the first missed the end.
+// collectSessions learns from the subscribers which sessions there were: from the first
+// one, or from another one if the first missed the end.
 func (m *model) collectSessions() {
 	peers := map[int]*serverSide{}
 	for _, p := range m.peers {
@@ -192,10 +193,10 @@ func (m *model) collectSessions() {
 
 func (m *model) opened(e resock.OpenEvent, p *serverSide) {
 	if p == nil {
-		m.t.Fatalf("the server knows nothing of session %d, %s", e.Session, e.URL)
+		m.t.Fatalf("the server has no connection for session %d, %s", e.Session, e.URL)
 	}
 	if m.byPath[p.dial] != nil {
-		m.t.Errorf("session %d is on a connection that another one had", e.Session)
+		m.t.Errorf("session %d is on the connection of another session", e.Session)
 	}
 	consumed := m.consumed[e.Session]
 	o := &opening{open: e, endAt: m.doneAt, peer: p, consumed: consumed, messages: consumed}
@@ -203,8 +204,8 @@ func (m *model) opened(e resock.OpenEvent, p *serverSide) {
 	m.sessions = append(m.sessions, o)
 }
 
-// countMessages learns how many messages were delivered in each session: as many
-// as anybody got.
+// countMessages learns how many messages were delivered in each session: as many as any
+// subscriber received.
 func (m *model) countMessages() {
 	note := func(data []byte) {
 		kind, dial, number, err := unpack(data)
@@ -213,9 +214,9 @@ func (m *model) countMessages() {
 		case err != nil:
 			m.t.Error("delivered: ", err)
 		case kind != 'p' || number < 1 || o == nil:
-			m.t.Errorf("delivered: message %c %d of dial %d, which opened no session", kind, number, dial)
+			m.t.Errorf("delivered: message %c %d of dial %d, on which no session opened", kind, number, dial)
 		case number > o.peer.pushed:
-			m.t.Errorf("delivered: message %d of session %d, after %d that were sent, or something that forbids more", number, o.open.Session, o.peer.pushed)
+			m.t.Errorf("delivered: message %d of session %d, but only %d were sent before its end", number, o.open.Session, o.peer.pushed)
 		default:
 			o.messages = max(o.messages, number)
 		}
@@ -236,7 +237,7 @@ func (m *model) countMessages() {
 	}
 }
 
-// place is a message's place among all that were delivered, from 1.
+// place returns the place of a message among all those delivered, counted from 1.
 func (m *model) place(data []byte) (place int, session uint64) {
 	_, dial, number, _ := unpack(data)
 	o := m.byPath[dial]
@@ -246,9 +247,9 @@ func (m *model) place(data []byte) (place int, session uint64) {
 	return o.before + number - o.consumed, o.open.Session
 }
 
-// checkReader checks what one subscriber got.
+// checkReader checks what one subscriber received.
 func (m *model) checkReader(name string, r *reader) {
-	behind := r.slow() // whole attempts may be left out for it
+	behind := r.slow() // it may have missed whole attempts
 	checker := grammar.Checker{Late: r.late, Cut: r.left || m.aborted, Behind: behind}
 	at, known := 0, !r.late // the place of its last message
 	var life []string
@@ -261,11 +262,11 @@ func (m *model) checkReader(name string, r *reader) {
 			life = append(life, identity(event))
 			if o := m.ended(event); o != nil {
 				if all := o.before + o.messages - o.consumed; !r.silent && !m.handler {
-					none := behind && o.messages == o.consumed  // that could tell what was left out
-					if known && at != all && !none && !r.drop { // what is lost in a session is told in it only
-						m.t.Errorf("%s: session %d ended after message %d of %d", name, o.open.Session, at, all)
+					none := behind && o.messages == o.consumed  // no message could report what was missed
+					if known && at != all && !none && !r.drop { // losses are reported within their session only
+						m.t.Errorf("%s: session %d ended after message %d, want %d", name, o.open.Session, at, all)
 					}
-					if !none || r.drop { // else the next message tells what was left out before
+					if !none || r.drop { // else the next message reports what was missed
 						at, known = all, true
 					}
 				}
@@ -279,9 +280,9 @@ func (m *model) checkReader(name string, r *reader) {
 		case e.Session != session:
 			m.t.Errorf("%s: message %d of session %d in session %d", name, place, session, e.Session)
 		case !r.drop && !behind && e.Lost != 0:
-			m.t.Errorf("%s: %d messages lost", name, e.Lost)
+			m.t.Errorf("%s: %d messages reported lost, want none", name, e.Lost)
 		case known && place != at+int(e.Lost)+1:
-			m.t.Errorf("%s: message %d, %d lost before it, after message %d", name, place, e.Lost, at)
+			m.t.Errorf("%s: message %d, %d reported lost before it, came after message %d", name, place, e.Lost, at)
 		}
 		at, known = place, true
 	}
@@ -291,7 +292,7 @@ func (m *model) checkReader(name string, r *reader) {
 	m.checkLife(name, r, life)
 }
 
-// ended returns the session that event ends, if it does.
+// ended returns the session that event ends, or nil.
 func (m *model) ended(event resock.Event) *opening {
 	var session uint64
 	switch e := event.(type) {
@@ -306,8 +307,8 @@ func (m *model) ended(event resock.Event) *opening {
 	return m.sessions[session-1]
 }
 
-// checkLife checks that a subscriber got the same events besides messages as the
-// first one, from some point on.
+// checkLife checks that a subscriber received the same lifecycle events as the first one,
+// from some point on.
 func (m *model) checkLife(name string, r *reader, life []string) {
 	var all []string
 	for _, event := range m.readers[0].events {
@@ -317,31 +318,31 @@ func (m *model) checkLife(name string, r *reader, life []string) {
 	}
 	if len(life) == 0 {
 		if !r.late && !r.left && !m.aborted && len(all) > 0 {
-			m.t.Errorf("%s: no events", name)
+			m.t.Errorf("%s: got no events", name)
 		}
 		return
 	}
 	from := slices.Index(all, life[0])
 	switch {
-	case m.aborted: // anybody may have missed the last ones
+	case m.aborted: // every subscriber may have missed the last events
 	case from < 0 || !r.late && from != 0:
-		m.t.Errorf("%s began with %s", name, life[0])
+		m.t.Errorf("%s began with %s, which is not where it subscribed", name, life[0])
 	case r.slow():
 		m.checkBehind(name, life, all[from:])
 	case len(life) > len(all[from:]) || !slices.Equal(life, all[from:][:len(life)]):
-		m.t.Errorf("%s got\n%s\nand the first subscriber\n%s", name, strings.Join(life, "\n"), strings.Join(all[from:], "\n"))
+		m.t.Errorf("%s got\n%s\nwant the events of the first subscriber\n%s", name, strings.Join(life, "\n"), strings.Join(all[from:], "\n"))
 	case !r.left && len(life) != len(all[from:]):
 		m.t.Errorf("%s missed the end:\n%s", name, strings.Join(all[from+len(life):], "\n"))
 	}
 }
 
-// checkStream checks what one loop over Messages got.
+// checkStream checks what one loop over Messages received.
 func (m *model) checkStream(name string, r *reader) {
 	at, session, known := 0, uint64(0), !r.late
 	for _, event := range r.events {
 		e := event.(resock.MessageEvent)
 		place, of := m.place(e.Data)
-		if r.drop && e.Session != session { // what was lost at the end of a session is not told
+		if r.drop && e.Session != session { // losses at the end of a session are not reported
 			at, known = 0, false
 		}
 		switch {
@@ -350,35 +351,35 @@ func (m *model) checkStream(name string, r *reader) {
 		case e.Session != of || of < session:
 			m.t.Errorf("%s: message %d of session %d in session %d, after %d", name, place, of, e.Session, session)
 		case !r.drop && e.Lost != 0:
-			m.t.Errorf("%s: %d messages lost", name, e.Lost)
+			m.t.Errorf("%s: %d messages reported lost, want none", name, e.Lost)
 		case known && place != at+int(e.Lost)+1, place <= at:
-			m.t.Errorf("%s: message %d, %d lost before it, after message %d", name, place, e.Lost, at)
+			m.t.Errorf("%s: message %d, %d reported lost before it, came after message %d", name, place, e.Lost, at)
 		}
 		at, session, known = place, of, true
 	}
 	last := m.sessions[max(0, len(m.sessions)-1):]
 	if !r.drop && !r.left && !m.aborted && !m.handler && known && len(last) > 0 {
 		if all := last[0].before + last[0].messages - last[0].consumed; at != all {
-			m.t.Errorf("%s ended after message %d of %d", name, at, all)
+			m.t.Errorf("%s ended after message %d, want %d", name, at, all)
 		}
 	}
 }
 
-// checkBehind checks that a slow subscriber got what the first one got, in order, but
-// for attempts that were left out while more than enough events waited for it.
+// checkBehind checks that a slow subscriber received what the first one did, in order,
+// except for attempts that it missed while too many events waited for it.
 func (m *model) checkBehind(name string, life, all []string) {
 	next := 0
 	for _, event := range life {
 		at := slices.Index(all[next:], event)
 		if at < 0 {
-			m.t.Errorf("%s got %s, which came before, or never", name, event)
+			m.t.Errorf("%s got %s, which is out of order or never happened", name, event)
 			return
 		}
 		next += at + 1
 	}
-	const waiting = 64 // events, beside its buffer
+	const waiting = 64 // events, in addition to its buffer
 	if missed := len(all) - len(life); missed > 0 && len(life) < waiting && next == len(all) {
-		m.t.Errorf("%s missed %d events, and got only %d", name, missed, len(life))
+		m.t.Errorf("%s missed %d events, though only %d waited for it", name, missed, len(life))
 	}
 }
 
@@ -391,7 +392,7 @@ func (tr *trial) lastEvent() resock.Event {
 	return events[len(events)-1]
 }
 
-// nextOf returns the state that an event announces, or 0.
+// nextOf returns the state that an event announces as next, or 0.
 func nextOf(event resock.Event) resock.State {
 	switch e := event.(type) {
 	case resock.FailEvent:
@@ -414,7 +415,7 @@ func timeOf(event resock.Event) time.Time {
 	return time.Time{}
 }
 
-// identity tells one event besides messages from any other.
+// identity returns a text that identifies a lifecycle event.
 func identity(event resock.Event) string {
 	switch e := event.(type) {
 	case resock.OpenEvent:
@@ -429,45 +430,44 @@ func identity(event resock.Event) string {
 
 func clockTime(at time.Time) string { return at.UTC().Format("15:04:05.000000") }
 
-// checkHandled checks what the message handler got.
+// checkHandled checks what the message handler received.
 func (m *model) checkHandled() {
 	for i, data := range m.handled {
 		if place, _ := m.place(data); place != i+1 {
-			m.t.Errorf("the handler got message %d in place of %d", place, i+1)
+			m.t.Errorf("the handler got message %d, want message %d", place, i+1)
 			return
 		}
 	}
 }
 
-// checkSessions checks how sessions ended, and that nothing was lost that came
-// before.
+// checkSessions checks how sessions ended, and that no message before the end was lost.
 func (m *model) checkSessions() {
 	for _, o := range m.sessions {
 		if o.open.Time.After(m.endedAt) {
-			m.t.Errorf("session %d opened %v after the end", o.open.Session, o.open.Time.Sub(m.endedAt))
+			m.t.Errorf("session %d opened %v after the client was told to end", o.open.Session, o.open.Time.Sub(m.endedAt))
 		}
-		all := false // what was sent wholly must have been delivered
+		all := false // whether all messages sent completely must have been delivered
 		switch e := o.end.(type) {
 		case resock.FailEvent:
-			// Only the server ends a connection so.
+			// Only the server ends a connection in this way.
 			all = e.Phase == resock.PhaseRead && (errors.Is(e.Err, io.EOF) || errors.Is(e.Err, io.ErrUnexpectedEOF) || errors.Is(e.Err, syscall.ECONNRESET))
 			if e.Phase == resock.PhaseProtocol {
 				all = true
 				if !o.peer.violated {
-					m.t.Errorf("session %d: the server did nothing wrong: %v", e.Session, e.Err)
+					m.t.Errorf("session %d: the server violated nothing, but got %v", e.Session, e.Err)
 				}
 			}
 		case resock.CloseEvent:
-			// The client itself closes with 1000, 1001 or 4999.
+			// With 1000, 1001 or 4999 the client may have closed.
 			all = o.peer.code > 1001 && e.Code == o.peer.code && !(m.aborted && e.Next == resock.StateClosed)
 		}
 		if someone := len(m.handled) > 0 || !m.handler; all && someone && o.messages != o.peer.pushed {
-			m.t.Errorf("session %d: %d of %d messages delivered before %s", o.open.Session, o.messages, o.peer.pushed, identity(o.end))
+			m.t.Errorf("session %d: %d messages delivered, want %d, before %s", o.open.Session, o.messages, o.peer.pushed, identity(o.end))
 		}
 	}
 }
 
-// checkReceived checks what the server got: nothing twice, and in order.
+// checkReceived checks that the server received each message once at most, and in order.
 func (m *model) checkReceived() {
 	order := map[int]int{}
 	for _, c := range m.server.Conns() {
@@ -478,64 +478,64 @@ func (m *model) checkReceived() {
 			}
 			kind, id, _, err := unpack(message.Data)
 			if err != nil || kind != 'o' || id >= len(m.parcels) {
-				m.t.Errorf("the server received message %c %d: %v", kind, id, err)
+				m.t.Errorf("the server received message %c %d, which was never sent: %v", kind, id, err)
 				continue
 			}
 			m.received[id]++
 			p := m.parcels[id]
 			if o := m.byPath[dialOf(c.Request().URL.Path)]; p.session != 0 && o != nil && o.open.Session != p.session {
-				m.t.Errorf("message %d of session %d was received in session %d", id, p.session, o.open.Session)
+				m.t.Errorf("message %d is bound to session %d, but was received in session %d", id, p.session, o.open.Session)
 			}
 			if m.received[id] > 1 {
-				m.t.Errorf("message %d was received %d times", id, m.received[id])
+				m.t.Errorf("message %d was received %d times, want at most once", id, m.received[id])
 			}
 			if p.hook && queued {
-				m.t.Errorf("message %d of OnOpen came after a queued one", id)
+				m.t.Errorf("message %d of OnOpen was received after a queued message", id)
 			}
 			queued = queued || !p.hook
 			if last, ok := order[p.order]; ok && p.order != 0 && last >= id {
-				m.t.Errorf("message %d was received after %d", id, last)
+				m.t.Errorf("message %d was received after message %d", id, last)
 			}
 			order[p.order] = id
 		}
 	}
 }
 
-// checkOutcome checks what was told of one message.
+// checkOutcome checks the outcome of one message.
 func (m *model) checkOutcome(p *parcel) {
 	if p.outcomes != 1 {
-		m.t.Errorf("message %d has %d outcomes, the last %v", p.id, p.outcomes, p.err)
+		m.t.Errorf("message %d has %d outcomes, want 1; the last is %v", p.id, p.outcomes, p.err)
 	}
 	received := m.received[p.id] > 0
 	switch err := p.err; {
 	case err == nil:
 		if !received && !m.lossyAt(p.settled) {
-			m.t.Errorf("message %d was sent, and lost by a connection that lost nothing", p.id)
+			m.t.Errorf("message %d was sent, but not received, though its connection lost nothing", p.id)
 		}
 	case errors.Is(err, resock.ErrMaybeSent):
 	case !errors.Is(err, resock.ErrNotSent):
-		m.t.Errorf("message %d has the outcome %v", p.id, err)
+		m.t.Errorf("message %d: outcome %v, want nil, ErrMaybeSent or ErrNotSent", p.id, err)
 	case received:
-		m.t.Errorf("message %d was received, and has the outcome %v", p.id, err)
+		m.t.Errorf("message %d was received, but its outcome is %v", p.id, err)
 	}
 	waited := p.settled.Sub(p.at)
 	if errors.Is(p.err, resock.ErrExpired) && (p.ttl == 0 || waited < p.ttl) {
-		m.t.Errorf("message %d expired after %v of %v", p.id, waited, p.ttl)
+		m.t.Errorf("message %d expired after %v, want at least its TTL of %v", p.id, waited, p.ttl)
 	}
 	if errors.Is(p.err, resock.ErrClosed) && p.settled.Before(m.endedAt) && (m.sealed.IsZero() || p.settled.Before(m.sealed)) {
-		m.t.Errorf("message %d was refused by a client that is not closed", p.id)
+		m.t.Errorf("message %d: outcome ErrClosed, but the client was not closed", p.id)
 	}
 	if most := p.timeout + 3*m.writeIn; p.timeout > 0 && waited > most {
-		m.t.Errorf("message %d: Send took %v, with a timeout of %v", p.id, waited, p.timeout)
+		m.t.Errorf("message %d: Send took %v, far longer than its timeout of %v", p.id, waited, p.timeout)
 	}
 }
 
-// lossyAt reports whether a connection that was open at that time lost something
-// of what the network had taken.
+// lossyAt reports whether a connection that was open at that time lost bytes which the
+// network had accepted.
 func (m *model) lossyAt(at time.Time) bool {
 	received := func(c *resocktest.Conn) bool {
 		switch c.Received().Err {
-		case nil, io.EOF, io.ErrUnexpectedEOF: // the server read all there was
+		case nil, io.EOF, io.ErrUnexpectedEOF: // the server read everything
 			return true
 		}
 		return false
@@ -550,14 +550,14 @@ func (m *model) lossyAt(at time.Time) bool {
 	return false
 }
 
-// checkStats checks that the counters agree with the events.
+// checkStats checks that Stats agrees with the events.
 func (m *model) checkStats() {
 	stats := m.client.Stats()
 	if stats.Queued != 0 || stats.QueuedBytes != 0 {
-		m.t.Errorf("in the end %d messages of %d bytes are queued", stats.Queued, stats.QueuedBytes)
+		m.t.Errorf("%d messages of %d bytes are queued at the end, want none", stats.Queued, stats.QueuedBytes)
 	}
 	if stats.Attempts < uint64(len(m.server.Attempts())) {
-		m.t.Errorf("%d attempts counted, and %d made", stats.Attempts, len(m.server.Attempts()))
+		m.t.Errorf("Stats counts %d attempts, but %d were made", stats.Attempts, len(m.server.Attempts()))
 	}
 	sent := uint64(0)
 	for _, p := range m.parcels {
@@ -565,8 +565,8 @@ func (m *model) checkStats() {
 			sent++
 		}
 	}
-	if stats.MessagesOut != sent { // the beats do not count
-		m.t.Errorf("%d messages counted as sent, and %d told to be", stats.MessagesOut, sent)
+	if stats.MessagesOut != sent { // heartbeat messages do not count
+		m.t.Errorf("Stats counts %d messages as sent, want %d", stats.MessagesOut, sent)
 	}
 	if m.aborted {
 		return
@@ -584,33 +584,33 @@ func (m *model) checkStats() {
 		messages += uint64(o.messages)
 	}
 	if stats.Opens != opens || stats.Session != opens || stats.Fails != fails || stats.MessagesIn < messages {
-		m.t.Errorf("%+v, and events tell of %d opens, %d fails, %d messages", stats, opens, fails, messages)
+		m.t.Errorf("got %+v, want the %d opens, %d fails and %d messages of the events", stats, opens, fails, messages)
 	}
 	if !stats.BlockedSince.IsZero() {
-		m.t.Error("a closed client is blocked")
+		m.t.Error("BlockedSince is set after the client has closed")
 	}
 }
 
-// checkSettled ends all faults, and wants a client that is connected, and that
-// sends what is queued.
+// checkSettled ends all faults, and checks that the client then connects and sends what
+// is queued.
 func (tr *trial) checkSettled() {
 	tr.becomeWell()
 	patience, done := context.WithTimeout(context.Background(), 2*time.Hour)
 	defer done()
-	stopped := func() bool { return tr.client.State() == resock.StateClosed } // it gave up
+	stopped := func() bool { return tr.client.State() == resock.StateClosed } // the client gave up
 	if err := tr.client.WaitOpen(patience); err != nil && !stopped() {
-		tr.t.Errorf("all is well, and the client is %v: %v", tr.client.State(), err)
+		tr.t.Errorf("after all faults ended, the client is %v: %v", tr.client.State(), err)
 		return
 	}
 	if !tr.sealed.IsZero() {
 		select {
 		case <-tr.client.Done():
 		case <-patience.Done():
-			tr.t.Error("all is well, and Shutdown does not end")
+			tr.t.Error("after all faults ended, Shutdown does not return")
 		}
 		return
 	}
-	for range 10 { // what is being sent when a session ends may be lost
+	for range 10 { // a message that is being sent when a session ends may be lost
 		p := tr.newParcel(0)
 		p.timeout = time.Hour
 		ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
@@ -623,23 +623,22 @@ func (tr *trial) checkSettled() {
 		}
 	}
 	if !stopped() {
-		tr.t.Error("all is well, and nothing can be sent")
+		tr.t.Error("after all faults ended, no message can be sent")
 	}
 }
 
-// checkDrained checks that queued messages have an outcome when a later one was
-// sent.
+// checkDrained checks that every queued message has an outcome once a later one was sent.
 func (tr *trial) checkDrained(sent int) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, p := range tr.parcels[:sent] {
 		if p.order == enqueued && p.outcomes == 0 {
-			tr.t.Errorf("message %d waits, and a later one was sent", p.id)
+			tr.t.Errorf("message %d has no outcome, though a later one was sent", p.id)
 		}
 	}
 }
 
-// story tells what the first subscriber saw, and what became of the messages.
+// story returns what the first subscriber received, and what became of the messages.
 func (tr *trial) story() string {
 	var b strings.Builder
 	messages := 0

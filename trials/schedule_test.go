@@ -27,15 +27,15 @@ import (
 
 var (
 	schedules    = flag.Int("resock.schedules", 300, "how many random schedules TestSchedules runs: the seeds from 1")
-	scheduleSeed = flag.Uint64("resock.seed", 0, "if not 0, the only seed of TestSchedules; with -count, since goroutines and the library's jitter keep their own chance")
+	scheduleSeed = flag.Uint64("resock.seed", 0, "if not 0, the only seed of TestSchedules; use it with -count, since goroutines and the library's jitter remain random")
 )
 
 // regressions are seeds that once failed.
 var regressions = []uint64{435, 658, 2856, 6437, 17084}
 
-// TestSchedules lets everything happen at random to a client in virtual time:
-// faults of the server and of the network, and whatever an application may ask
-// for. A model, in schedule_model_test.go, tells what is allowed.
+// TestSchedules runs clients through random schedules in virtual time: faults of the
+// server and of the network, and everything an application may ask for. The model in
+// schedule_model_test.go decides what is allowed.
 func TestSchedules(t *testing.T) {
 	if *scheduleSeed != 0 {
 		runSchedule(t, *scheduleSeed)
@@ -60,11 +60,11 @@ func runSchedule(t *testing.T, seed uint64) {
 	explain := func() string {
 		return fmt.Sprintf("seed %d: go test ./trials -run 'TestSchedules$' -resock.seed=%d -count=100\n%v", seed, seed, plan)
 	}
-	// This timer is of the real time: it is not made in the bubble.
+	// This timer runs in real time, since it is created outside the bubble.
 	watchdog := time.AfterFunc(time.Minute, func() { panic("the schedule hangs: " + explain()) })
 	defer watchdog.Stop()
 	defer func() {
-		if err := recover(); err != nil { // what a bubble panics with does not tell
+		if err := recover(); err != nil { // the panic of a bubble does not name the seed
 			fmt.Fprintln(os.Stderr, explain())
 			panic(err)
 		}
@@ -79,35 +79,35 @@ func runSchedule(t *testing.T, seed uint64) {
 	})
 }
 
-// plan is a schedule, drawn from a seed alone.
+// plan is a schedule. It depends on the seed alone.
 type plan struct {
 	secure       bool
-	initial      time.Duration // of the backoff
+	initial      time.Duration // the first bound of the backoff
 	closeIn      time.Duration // the close timeout
 	writeIn      time.Duration // the write timeout
-	delay        time.Duration // of the dial limiter
-	attempts     int           // the limit, or 0
-	poison       int           // ends of sessions that may count as poison
+	delay        time.Duration // how long the dial limiter delays an attempt
+	attempts     int           // the attempt limit, or 0
+	poison       int           // how many ends of sessions may count as poison
 	handler      bool
 	handlerSends bool
-	filters      bool // every third message
-	offline      bool // there is a network to lose
+	filters      bool // a filter is slow for some messages
+	offline      bool // the network may be lost
 	hookReceives bool // OnOpen receives the greeting
 	hookSends    bool // OnOpen sends
-	settle       bool // all becomes well before the end
+	settle       bool // all faults end before the end
 	options      []choice[resock.Option]
 	arrivals     []choice[func(*trial) resocktest.Step] // what happens to the first attempts
 	actions      []action
-	beforeRun    int // of the actions
+	beforeRun    int // how many of the actions precede Run
 }
 
-// choice is something that was drawn, and how it is told.
+// choice is something drawn at random, with its description.
 type choice[T any] struct {
 	text string
 	pick T
 }
 
-// action is something that happens, after a pause.
+// action is something that happens after a pause.
 type action struct {
 	pause time.Duration
 	choice[func(*trial)]
@@ -145,7 +145,7 @@ func newPlan(seed uint64) *plan {
 	for range g.IntN(12) {
 		g.arrivals = append(g.arrivals, g.arrival())
 	}
-	// The first subscriber stays to the end: the model knows by it what happened.
+	// The first subscriber stays to the end: from it the model learns what happened.
 	g.add(0, g.subscribe(false))
 	for range 5 + g.IntN(50) {
 		g.add(g.pause(), g.action())
@@ -155,13 +155,13 @@ func newPlan(seed uint64) *plan {
 		g.beforeRun = 1 + g.IntN(5)
 	}
 	g.settle = !g.one(4)
-	// What came later is drawn apart: the seeds from before mean what they meant.
+	// Later additions are drawn separately, so that old seeds keep their schedules.
 	generator{rand.New(rand.NewPCG(seed, 0x5e9d)), g.plan}.drawSending()
 	generator{rand.New(rand.NewPCG(seed, 0x5eaf)), g.plan}.drawConsumers()
 	return g.plan
 }
 
-// drawConsumers adds those who stand in the client's way.
+// drawConsumers adds consumers that get in the client's way.
 func (g generator) drawConsumers() {
 	g.handlerSends = g.handler && g.one(2)
 	g.filters = g.one(8)
@@ -192,7 +192,7 @@ func (g generator) drawConsumers() {
 	}
 }
 
-// drawSending adds what concerns sending to a plan.
+// drawSending adds options and actions that concern sending.
 func (g generator) drawSending() {
 	if g.one(8) {
 		pace := oneOf(g, time.Microsecond, time.Millisecond)
@@ -213,7 +213,7 @@ func (g generator) drawSending() {
 	}
 }
 
-// insert adds an action somewhere behind Run.
+// insert adds an action somewhere after Run.
 func (g generator) insert(c choice[func(*trial)]) {
 	if at := g.beforeRun; at < len(g.actions) {
 		at += g.IntN(len(g.actions) - at)
@@ -229,13 +229,14 @@ func (g generator) add(pause time.Duration, c choice[func(*trial)]) {
 	g.actions = append(g.actions, action{pause, c})
 }
 
-// pause is often nothing at all, so that things race, and may be long.
+// pause returns a pause between actions. Often it is 0, so that actions race, and it may
+// be long.
 func (g generator) pause() time.Duration {
 	scale := oneOf(g, 0, 0, time.Microsecond, time.Millisecond, time.Millisecond, 10*time.Millisecond, 100*time.Millisecond, time.Second)
 	return scale * time.Duration(1+g.IntN(9))
 }
 
-// size is the size of a message.
+// size returns the size of a message.
 func (g generator) size() int {
 	return g.IntN(oneOf(g, 1, 50, 50, 300, 300, 1500, 6000, 100_000))
 }
@@ -290,7 +291,7 @@ func (g generator) drawOptions() {
 	g.hookReceives, g.hookSends = g.one(6), g.one(6)
 }
 
-// limiter lets every attempt wait for a while.
+// limiter is a dial limiter that delays every attempt.
 type limiter time.Duration
 
 func (l limiter) Wait(ctx context.Context) error {
@@ -302,7 +303,7 @@ func (l limiter) Wait(ctx context.Context) error {
 	}
 }
 
-// arrival is what happens to one attempt.
+// arrival returns what happens to one attempt.
 func (g generator) arrival() choice[func(*trial) resocktest.Step] {
 	plain := func(text string, step resocktest.Step) choice[func(*trial) resocktest.Step] {
 		return choice[func(*trial) resocktest.Step]{text, func(*trial) resocktest.Step { return step }}
@@ -334,7 +335,7 @@ func (g generator) arrival() choice[func(*trial) resocktest.Step] {
 	}}
 }
 
-// action is one thing that happens to the client.
+// action returns one thing that happens to the client.
 func (g generator) action() choice[func(*trial)] {
 	plain := func(text string, pick func(*trial)) choice[func(*trial)] { return choice[func(*trial)]{text, pick} }
 	switch g.IntN(40) {
@@ -425,7 +426,8 @@ func (g generator) sends() choice[func(*trial)] {
 	}
 }
 
-// connAction happens to the last connection at once, whatever it does.
+// connAction returns something that happens to the last connection at once, whatever its
+// server is doing.
 func (g generator) connAction() choice[func(*trial)] {
 	n := g.IntN(oneOf(g, 5, 300, 10_000))
 	c := oneOf(g,
@@ -447,7 +449,7 @@ func (g generator) connAction() choice[func(*trial)] {
 	}}
 }
 
-// violations are what a server must not send.
+// violations are bytes that a server must not send.
 var violations = []choice[[]byte]{
 	{"masked", []byte{rig.Fin | rig.Text, 0x81, 1, 2, 3, 4, 'x'}},
 	{"bad text", resocktest.Frame(rig.Fin|rig.Text, []byte("\xff"))},
@@ -457,8 +459,8 @@ var violations = []choice[[]byte]{
 	{"bad close", resocktest.Frame(rig.Fin|8, []byte{0x03, 0xee})},
 }
 
-// peerAction is something that the server says, one after the other on one
-// connection.
+// peerAction returns something that the server sends. On one connection, these happen one
+// after the other.
 func (g generator) peerAction() choice[func(*serverSide)] {
 	switch g.IntN(12) {
 	case 0:
@@ -498,28 +500,28 @@ func (g generator) peerAction() choice[func(*serverSide)] {
 	}}
 }
 
-// push is a message of the server.
+// push is a message from the server.
 type push struct {
 	size      int
 	binary    bool
-	fragments int // besides the last one
+	fragments int // before the last one
 }
 
 // serverSide is the server's side of one connection.
 type serverSide struct {
 	conn *resocktest.Conn
-	dial int // of the client, from its path
+	dial int // the number of the client's dial, from the path
 	jobs chan func(*serverSide)
 
-	// Of the goroutine that serves.
-	pushed   int // messages that were sent wholly
+	// These belong to the goroutine that serves.
+	pushed   int // messages sent completely
 	over     bool
 	violated bool
 	code     resock.StatusCode
 }
 
-// afterwards numbers the pushes that must not be delivered: a close frame, or a
-// violation, came before them.
+// afterwards is added to the numbers of pushes that must not be delivered, because a
+// close frame or a violation precedes them.
 const afterwards = 1_000_000
 
 func (p *serverSide) push(m push) {
@@ -533,7 +535,7 @@ func (p *serverSide) push(m push) {
 		first = rig.Binary
 	}
 	for i := range m.fragments {
-		// Not on a rune's boundary, often.
+		// Fragments often split a rune.
 		part := rest[:len(rest)/(m.fragments-i+1)]
 		rest = rest[len(part):]
 		if p.conn.Raw(resocktest.Frame(first, part)) != nil {
@@ -549,7 +551,7 @@ func (p *serverSide) push(m push) {
 	}
 }
 
-// packet is a message that can be told from any other, and whether it is whole.
+// packet returns a message that differs from all others, and shows whether it is intact.
 func packet(kind byte, a, b, size int) []byte {
 	const filler = "plain, ñandú, → and 😀; "
 	data := fmt.Appendf(nil, "%c %d %d ", kind, a, b)
@@ -560,7 +562,7 @@ func packet(kind byte, a, b, size int) []byte {
 	return fmt.Appendf(data, " %08x", crc32.ChecksumIEEE(data))
 }
 
-// unpack undoes packet.
+// unpack returns what a packet was made of, or an error if it is damaged.
 func unpack(data []byte) (kind byte, a, b int, err error) {
 	sum := data[max(0, len(data)-9):]
 	body := data[:len(data)-len(sum)]
@@ -578,24 +580,24 @@ type trial struct {
 	server *resocktest.Server
 	client *resock.Client
 	ctx    context.Context
-	end    context.CancelFunc // of ctx
+	end    context.CancelFunc // cancels ctx
 	tasks  sync.WaitGroup     // senders and readers
-	quick  chan struct{}      // closed when nobody is slow any more
-	result error              // of Run
+	quick  chan struct{}      // closed when nothing is to be slow any more
+	result error              // what Run returned
 
-	// Of the goroutine of the test.
+	// These belong to the goroutine of the test.
 	began    time.Time
 	readers  []*reader
-	groups   int // of sends
+	groups   int // how many orders of messages there are
 	resumes  int // how often the client may dial at once
 	ranAt    time.Time
-	stopped  time.Time // when it was told to end
+	stopped  time.Time // when the client was told to end
 	byClose  bool
 	closed   bool
 	canceled bool
 	sealed   time.Time // when Shutdown was called
 	doneAt   time.Time
-	held     []span // when the client must not dial
+	held     []span // when the client had to stay off
 	holding  map[string]time.Time
 
 	mu       sync.Mutex
@@ -606,17 +608,18 @@ type trial struct {
 	parcels  []*parcel
 	consumed map[uint64]int // messages that OnOpen received, by session
 	handled  [][]byte
-	flushes  []*cover // that were told to be done
+	flushes  []*cover // of the calls that returned nil
 }
 
-// cover is what a Flush, or a Shutdown, is to wait for: messages without an outcome.
+// cover is what a Flush or a Shutdown has to wait for: the messages without an outcome
+// when it was called.
 type cover struct {
 	parcels []*parcel
 	name    string
 	at      time.Time
 }
 
-// span is a stretch of time.
+// span is an interval of time.
 type span struct{ from, to time.Time }
 
 // reader is a subscriber.
@@ -625,33 +628,33 @@ type reader struct {
 	drop    bool          // OverflowDropOldest
 	silent  bool          // WithoutMessages
 	stream  bool          // Messages
-	answers bool          // each message, by Send
-	pause   time.Duration // after every so many events
-	every   int
+	answers bool          // it answers each message by Send
+	pause   time.Duration // how long it pauses
+	every   int           // after how many events it does, or 0
 
 	leave  context.CancelFunc
 	left   bool
 	events []resock.Event
 }
 
-// slow reports whether whole attempts may be left out for r.
+// slow reports whether r may miss whole attempts.
 func (r *reader) slow() bool { return r.every > 0 || r.answers }
 
-// parcel is a message of the client.
+// parcel is a message from the client.
 type parcel struct {
 	id       int
-	order    int // messages of the same order keep theirs; those of 0 have none
+	order    int // messages with the same order, unless it is 0, arrive in sequence
 	hook     bool
 	at       time.Time
 	ttl      time.Duration
-	session  uint64        // that it is bound to, or 0
-	timeout  time.Duration // of a Send
+	session  uint64        // the session that it is bound to, or 0
+	timeout  time.Duration // of the Send, or 0
 	outcomes int
 	err      error
 	settled  time.Time
 }
 
-// enqueued is the order of all that is enqueued by the goroutine of the test.
+// enqueued is the order of all messages that the goroutine of the test enqueues.
 const enqueued = 1
 
 func newTrial(t *testing.T, p *plan) *trial {
@@ -699,8 +702,8 @@ func newTrial(t *testing.T, p *plan) *trial {
 	return tr
 }
 
-// run lets everything happen. When it returns, all is over but the server's
-// memory of it.
+// run carries out the plan. When it returns, nothing runs any more, and the server has
+// recorded what it received.
 func (tr *trial) run() {
 	for i, action := range tr.actions {
 		if i == tr.beforeRun {
@@ -730,7 +733,7 @@ func (tr *trial) run() {
 		r.leave()
 	}
 	tr.becomeReadable()
-	synctest.Wait() // what is under way arrives
+	synctest.Wait() // until everything under way has arrived
 	tr.server.Close()
 }
 
@@ -739,7 +742,7 @@ func (tr *trial) start() {
 	tr.tasks.Go(func() { tr.result = tr.client.Run(tr.ctx) })
 }
 
-// becomeWell ends all faults.
+// becomeWell ends all faults of the server and of the network.
 func (tr *trial) becomeWell() {
 	tr.server.Restart()
 	tr.setOnline(true)
@@ -749,7 +752,7 @@ func (tr *trial) becomeWell() {
 	tr.becomeReadable()
 }
 
-// becomeReadable lets the server read what it has left.
+// becomeReadable has the server read what it has not read yet.
 func (tr *trial) becomeReadable() {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -759,7 +762,8 @@ func (tr *trial) becomeReadable() {
 	}
 }
 
-// endpoint gives each dial a path of its own, which an OpenEvent tells.
+// endpoint gives each dial a path of its own, so that the URL of an OpenEvent identifies
+// the connection.
 func (tr *trial) endpoint(context.Context, resock.Attempt) (resock.Endpoint, error) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -767,7 +771,7 @@ func (tr *trial) endpoint(context.Context, resock.Attempt) (resock.Endpoint, err
 	return resock.Endpoint{URL: fmt.Sprintf("%s/%d", tr.server.URL, tr.dials)}, nil
 }
 
-// serve is the handler of a connection.
+// serve returns the handler of a connection.
 func (tr *trial) serve(habit func(*serverSide)) func(*resocktest.Conn) {
 	return func(c *resocktest.Conn) {
 		p := &serverSide{conn: c, dial: dialOf(c.Request().URL.Path), jobs: make(chan func(*serverSide), 100)}
@@ -804,7 +808,7 @@ func (tr *trial) lastPeer() *serverSide {
 	return tr.peers[len(tr.peers)-1]
 }
 
-// post lets the last peer do something when it has done all else.
+// post queues a job for the last peer, to be done after its other jobs.
 func (tr *trial) post(job func(*serverSide)) {
 	if p := tr.lastPeer(); p != nil {
 		select {
@@ -847,13 +851,13 @@ func (tr *trial) handle(_ context.Context, m resock.MessageEvent) {
 	}
 }
 
-// answer sends a message, however long that takes.
+// answer sends a message, without a timeout.
 func (tr *trial) answer() {
 	p := tr.newParcel(0)
 	tr.settled(p, tr.client.Send(context.Background(), resock.MessageText, packet('o', p.id, 0, 10)))
 }
 
-// filter lets all messages pass, and takes its time for some.
+// filter lets all messages pass, and is slow for some.
 func (tr *trial) filter(_ context.Context, m resock.MessageEvent) bool {
 	if _, _, number, err := unpack(m.Data); err != nil {
 		tr.t.Error("the filter got a message that is ", err)
@@ -900,7 +904,7 @@ func (tr *trial) subscribe(shape reader, opts ...resock.SubscribeOption) {
 	})
 }
 
-// leave lets a subscriber leave, but for the first.
+// leave makes a subscriber leave, but never the first.
 func (tr *trial) leave(nth int) {
 	if len(tr.readers) > 1 {
 		r := tr.readers[1+nth%(len(tr.readers)-1)]
@@ -924,8 +928,8 @@ func (tr *trial) settled(p *parcel, err error) {
 	p.err, p.settled = err, time.Now()
 }
 
-// enqueue queues a message, and another one when its outcome is known if again
-// is set.
+// enqueue enqueues a message, and, if again is set, another one when its outcome is
+// told.
 func (tr *trial) enqueue(size int, ttl time.Duration, again bool) {
 	tr.enqueueParcel(tr.newParcel(enqueued), size, ttl, again)
 }
@@ -946,7 +950,7 @@ func (tr *trial) enqueueParcel(p *parcel, size int, ttl time.Duration, again boo
 	}
 }
 
-// send sends messages one after the other, on a goroutine of its own.
+// send sends messages one after another, on a goroutine of its own.
 func (tr *trial) send(sizes []int, timeout time.Duration) {
 	tr.groups++
 	group := tr.groups
@@ -970,7 +974,8 @@ func (tr *trial) sendTTL(size int, ttl time.Duration) {
 	})
 }
 
-// enqueueInSession queues a message for the last session, or one so far ahead.
+// enqueueInSession enqueues a message bound to the last session, or to one that many
+// sessions ahead.
 func (tr *trial) enqueueInSession(size int, ahead uint64) {
 	p := tr.newParcel(enqueued)
 	p.session = max(1, tr.client.Stats().Session+ahead)
@@ -981,7 +986,7 @@ func (tr *trial) enqueueInSession(size int, ahead uint64) {
 	}
 }
 
-// unsettled is what was enqueued and has no outcome yet.
+// unsettled returns the enqueued messages that have no outcome yet.
 func (tr *trial) unsettled(name string) *cover {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -994,7 +999,7 @@ func (tr *trial) unsettled(name string) *cover {
 	return c
 }
 
-// flush waits for what is queued, on a goroutine of its own.
+// flush calls Flush on a goroutine of its own.
 func (tr *trial) flush(timeout time.Duration) {
 	c := tr.unsettled("Flush")
 	tr.tasks.Go(func() {
@@ -1011,19 +1016,19 @@ func (tr *trial) flush(timeout time.Duration) {
 	})
 }
 
-// covered notes that what c covers was told to be done.
+// covered checks that everything that c covers has an outcome, and records c.
 func (tr *trial) covered(c *cover) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, p := range c.parcels {
 		if p.outcomes == 0 {
-			tr.t.Errorf("%s is done, and message %d has no outcome", c.name, p.id)
+			tr.t.Errorf("%s returned nil, but message %d has no outcome", c.name, p.id)
 		}
 	}
 	tr.flushes = append(tr.flushes, c)
 }
 
-// shutdown closes the client when all is sent.
+// shutdown calls Shutdown on a goroutine of its own.
 func (tr *trial) shutdown(timeout time.Duration) {
 	if !tr.sealed.IsZero() || !tr.stopped.IsZero() {
 		return
@@ -1046,7 +1051,7 @@ func (tr *trial) shutdown(timeout time.Duration) {
 	})
 }
 
-// hold notes that from now on the client must not dial.
+// hold records that the client must not dial from now on.
 func (tr *trial) hold(why string) {
 	if _, ok := tr.holding[why]; !ok {
 		tr.holding[why] = time.Now()

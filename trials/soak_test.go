@@ -19,36 +19,21 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/grammar"
+	"github.com/resock/resock/internal/rig"
 )
 
 var soakTime = flag.Duration("resock.soak", 3*time.Second, "how long TestPushesWithDrops lasts")
 
-// farm is a server that can be killed, with its connections, and started again.
+// farm is a server that can be killed, with all its connections, and started again.
 type farm struct {
 	address string
 	handler http.HandlerFunc
-	wrap    func(*net.TCPConn) net.Conn // what the handler writes to, if not nil
+	wrap    func(*net.TCPConn) net.Conn // wraps each connection, unless nil
 
 	mu    sync.Mutex
 	http  *http.Server
-	conns map[net.Conn]bool // nil while it is dead
+	conns map[net.Conn]bool // nil while the server is down
 	tasks sync.WaitGroup
-}
-
-// unusedAddress returns one where nobody listens. Its port is none of those that
-// the kernel hands out by itself: a dial to such a port, while nobody listens,
-// may connect to itself.
-func unusedAddress(t *testing.T) string {
-	t.Helper()
-	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
-		if listener, err := net.Listen("tcp", address); err == nil {
-			_ = listener.Close()
-			return address
-		}
-	}
-	t.Fatal("no free port")
-	return ""
 }
 
 func (f *farm) start(t *testing.T) {
@@ -64,7 +49,7 @@ func (f *farm) start(t *testing.T) {
 	f.tasks.Go(func() { _ = f.http.Serve(&farmListener{listener, f}) })
 }
 
-// kill ends the server as the death of its process does.
+// kill stops the server and resets its connections, as if its process had died.
 func (f *farm) kill() {
 	_ = f.http.Close()
 	f.mu.Lock()
@@ -77,8 +62,8 @@ func (f *farm) kill() {
 	f.tasks.Wait()
 }
 
-// farmListener keeps the connections, and resets them when they are closed: a
-// port in TIME-WAIT for each of thousands would leave none for the next ones.
+// farmListener keeps track of the connections, and has them reset when they are closed:
+// thousands of connections in TIME-WAIT would use up all ports.
 type farmListener struct {
 	net.Listener
 	f *farm
@@ -117,11 +102,11 @@ func (c *farmConn) Close() error {
 	return c.Conn.Close()
 }
 
-// TestPushesWithDrops has the server push as fast as it can, over connections
-// that break at random places. Every message must arrive, and in order, since the
-// client resumes where it was. The client does not wait for its subscribers before it
-// reconnects: what they had not taken by then comes again, in the next session. A
-// handler is waited for.
+// TestPushesWithDrops has the server push as fast as it can, over connections that break
+// at random places. Every message must arrive, and in order, since the client resumes
+// after the last one it has handled. It does not wait for its subscribers before it
+// reconnects, so messages that they had not received by then come again in the next
+// session; with a handler, none does.
 func TestPushesWithDrops(t *testing.T) {
 	duration := *soakTime
 	if testing.Short() {
@@ -145,7 +130,7 @@ func TestPushesWithDrops(t *testing.T) {
 
 func testPushes(t *testing.T, duration time.Duration, handler bool, compression websocket.CompressionMode) {
 	f := feed{t: t, compression: compression}
-	server := &farm{address: unusedAddress(t), handler: f.serve}
+	server := &farm{address: rig.UnusedAddress(t), handler: f.serve}
 	server.wrap = func(conn *net.TCPConn) net.Conn {
 		return &brittle{TCPConn: conn, left: 1000 + rand.IntN(1<<18)}
 	}
@@ -168,66 +153,84 @@ func testPushes(t *testing.T, duration time.Duration, handler bool, compression 
 		t.Fatal(err)
 	}
 	events := c.Subscribe(context.Background(), resock.WithBuffer(0))
-	var check grammar.Checker
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(context.Background()) }()
 
-	var outcomes atomic.Int64
-	var enqueued int64
-	sessions := uint64(0)
-	stop := time.NewTimer(duration)
-	defer stop.Stop()
-	for open := true; open; {
-		var event resock.Event
-		select {
-		case event, open = <-events:
-		case <-stop.C:
-			if sessions < 3 { // on a slow machine
-				stop.Reset(100 * time.Millisecond)
-				continue
-			}
-			_ = c.Close(resock.StatusNormalClosure, "")
-		}
-		if event != nil {
-			if err := check.Event(event); err != nil {
-				t.Errorf("event grammar: %v", err)
-			}
-		} else if !open {
-			if err := check.End(); err != nil {
-				t.Errorf("event grammar: %v", err)
-			}
-		}
-		switch e := event.(type) {
-		case resock.OpenEvent:
-			sessions = e.Session
-			err := c.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, sessions),
-				resock.WithResult(func(error) { outcomes.Add(1) }))
-			if err == nil {
-				enqueued++
-			} else if !errors.Is(err, resock.ErrClosed) {
-				t.Error(err)
-			}
-		case resock.MessageEvent:
-			cursor.take(e.Data)
-		}
-	}
+	a := announcer{t: t, client: c, cursor: &cursor}
+	a.run(events, duration)
 	if err := <-ran; err != nil {
-		t.Errorf("Run returned %v", err)
+		t.Errorf("Run: got %v, want nil", err)
 	}
 	server.kill()
 	f.tasks.Wait()
 
-	t.Logf("%d messages in %d sessions", cursor.last.Load(), sessions)
-	if got, want := outcomes.Load(), enqueued; got != want {
-		t.Errorf("%d outcomes of %d messages", got, want)
+	t.Logf("%d messages in %d sessions", cursor.last.Load(), a.sessions)
+	if got, want := a.outcomes.Load(), a.enqueued; got != want {
+		t.Errorf("%d outcomes, want one for each of %d messages", got, want)
 	}
-	if cursor.last.Load() == 0 || sessions < 2 {
-		t.Errorf("%d messages in %d sessions are no test", cursor.last.Load(), sessions)
+	if cursor.last.Load() == 0 || a.sessions < 2 {
+		t.Errorf("%d messages in %d sessions are too few to test anything", cursor.last.Load(), a.sessions)
 	}
 }
 
-// pushed returns message n of a feed: its number, noise that depends on it, and
-// a checksum. One in a hundred does not fit into any buffer.
+// announcer is the subscriber of TestPushesWithDrops. It announces each session to the
+// server, by a message.
+type announcer struct {
+	t        *testing.T
+	client   *resock.Client
+	cursor   *cursor
+	check    grammar.Checker
+	sessions uint64
+	enqueued int64
+	outcomes atomic.Int64
+}
+
+// run receives the events to their end. It closes the client after duration, but not
+// before there were some sessions.
+func (a *announcer) run(events <-chan resock.Event, duration time.Duration) {
+	stop := time.NewTimer(duration)
+	defer stop.Stop()
+	for {
+		select {
+		case event, open := <-events:
+			if !open {
+				if err := a.check.End(); err != nil {
+					a.t.Errorf("event grammar: %v", err)
+				}
+				return
+			}
+			a.take(event)
+		case <-stop.C:
+			if a.sessions < 3 { // on a slow machine
+				stop.Reset(100 * time.Millisecond)
+				continue
+			}
+			_ = a.client.Close(resock.StatusNormalClosure, "")
+		}
+	}
+}
+
+func (a *announcer) take(event resock.Event) {
+	if err := a.check.Event(event); err != nil {
+		a.t.Errorf("event grammar: %v", err)
+	}
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		a.sessions = e.Session
+		err := a.client.Enqueue(resock.MessageBinary, binary.BigEndian.AppendUint64(nil, a.sessions),
+			resock.WithResult(func(error) { a.outcomes.Add(1) }))
+		if err == nil {
+			a.enqueued++
+		} else if !errors.Is(err, resock.ErrClosed) {
+			a.t.Errorf("Enqueue: got %v, want nil or ErrClosed", err)
+		}
+	case resock.MessageEvent:
+		a.cursor.take(e.Data)
+	}
+}
+
+// pushed returns message n of a feed: its number, noise that depends on it, and a
+// checksum. One in a hundred is larger than any buffer.
 func pushed(n uint64) []byte {
 	source := rand.New(rand.NewPCG(n, 0))
 	size := source.IntN(300)
@@ -241,18 +244,18 @@ func pushed(n uint64) []byte {
 	return binary.BigEndian.AppendUint32(data, crc32.ChecksumIEEE(data))
 }
 
-// cursor is how far a client got in a feed.
+// cursor records how far a client has come in a feed.
 type cursor struct {
 	t       *testing.T
-	repeats bool // are no fault
+	repeats bool // whether messages may come again
 	last    atomic.Uint64
 }
 
-// take wants the next message.
+// take checks that data is the next message.
 func (c *cursor) take(data []byte) {
 	body, sum := data[:max(0, len(data)-4)], data[max(0, len(data)-4):]
 	if len(body) < 8 || crc32.ChecksumIEEE(body) != binary.BigEndian.Uint32(sum) {
-		c.t.Errorf("a message of %d bytes after number %d is damaged", len(data), c.last.Load())
+		c.t.Errorf("a message of %d bytes after message %d is damaged", len(data), c.last.Load())
 		return
 	}
 	got, want := binary.BigEndian.Uint64(body), c.last.Load()+1
@@ -272,7 +275,7 @@ type feed struct {
 	tasks       sync.WaitGroup
 
 	mu   sync.Mutex
-	seen uint64 // the last session that a client told
+	seen uint64 // the last session that the client announced
 }
 
 // serve pushes messages until the connection breaks.
@@ -283,7 +286,7 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // the connection is over
 	f.tasks.Go(func() { f.listen(conn) })
 	after, err := strconv.ParseUint(r.URL.Query().Get("after"), 10, 64)
 	if err != nil {
@@ -296,9 +299,9 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// listen wants each session told at most once, and in order.
+// listen checks that the client announces each session at most once, and in order.
 func (f *feed) listen(conn *websocket.Conn) {
-	defer conn.CloseNow() //nolint:errcheck // it is over
+	defer conn.CloseNow() //nolint:errcheck // the connection is over
 	for {
 		_, data, err := conn.Read(context.Background())
 		if err != nil {
@@ -307,15 +310,15 @@ func (f *feed) listen(conn *websocket.Conn) {
 		f.mu.Lock()
 		session := binary.BigEndian.Uint64(data)
 		if session <= f.seen {
-			f.t.Errorf("session %d told after session %d", session, f.seen)
+			f.t.Errorf("session %d came after session %d, want each once, in order", session, f.seen)
 		}
 		f.seen = session
 		f.mu.Unlock()
 	}
 }
 
-// brittle is a connection that breaks after some bytes, in the middle of
-// whatever is written. Now and then it ends as if nothing had happened.
+// brittle is a connection that breaks after some bytes, in the middle of a write, either
+// by a reset or by a normal close.
 type brittle struct {
 	*net.TCPConn
 	mu   sync.Mutex
@@ -332,7 +335,7 @@ func (b *brittle) Write(p []byte) (int, error) {
 	n, _ := b.TCPConn.Write(p[:b.left])
 	b.left = 0
 	if rand.IntN(2) == 0 {
-		_ = b.SetLinger(-1) // what was written arrives, and then the end
+		_ = b.SetLinger(-1) // a FIN instead of a RST: what was written arrives
 	}
 	_ = b.TCPConn.Close()
 	return n, net.ErrClosed

@@ -9,8 +9,8 @@ import (
 	"github.com/resock/resock"
 )
 
-// Bare returns a client that is not run and has no subscriber. It is closed, and
-// waited for, when the test ends.
+// Bare returns a client that has no subscriber and is not running. When the test
+// ends, the client is closed and its Done channel awaited.
 func Bare(t *testing.T, url string, opts ...resock.Option) *resock.Client {
 	t.Helper()
 	client, err := resock.New(url, opts...)
@@ -24,7 +24,7 @@ func Bare(t *testing.T, url string, opts ...resock.Option) *resock.Client {
 	return client
 }
 
-// Await returns the next of the events, which must be an E.
+// Await returns the next event, and fails the test unless it is an E.
 func Await[E resock.Event](t *testing.T, events <-chan resock.Event) E {
 	t.Helper()
 	var want E
@@ -33,19 +33,20 @@ func Await[E resock.Event](t *testing.T, events <-chan resock.Event) E {
 		if e, is := event.(E); is {
 			return e
 		}
-		t.Fatalf("got %T %+v (open channel: %v), want %T", event, event, ok, want)
+		t.Fatalf("got %T %+v (channel open: %t), want %T", event, event, ok, want)
 	case <-time.After(time.Hour):
-		t.Fatal("no event in an hour")
+		t.Fatalf("got no event within an hour, want %T", want)
 	}
 	return want
 }
 
-// Abandon subscribes on behalf of somebody who does not read on, and so checks nothing.
+// Abandon subscribes without reading the stream to its end. Such a stream cannot be
+// checked against the grammar.
 func Abandon(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) <-chan resock.Event {
 	return client.Subscribe(ctx, opts...)
 }
 
-// ClosesWithin closes a client, and checks that it is closed within d.
+// ClosesWithin closes the client and checks that this takes no longer than d.
 func ClosesWithin(t *testing.T, client *resock.Client, d time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -58,7 +59,8 @@ func ClosesWithin(t *testing.T, client *resock.Client, d time.Duration) {
 	}
 }
 
-// OpensWithin waits until session n, or a later one, is open, in virtual time.
+// OpensWithin waits until session n or a later one is open, and fails the test if that
+// takes longer than d. It needs virtual time.
 func OpensWithin(t *testing.T, client *resock.Client, n uint64, d time.Duration) {
 	t.Helper()
 	for deadline := time.Now().Add(d); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -66,10 +68,10 @@ func OpensWithin(t *testing.T, client *resock.Client, n uint64, d time.Duration)
 			return
 		}
 	}
-	t.Fatalf("session %d is not open after %v: %+v", n, d, client.Stats())
+	t.Fatalf("session %d not open within %v: %+v", n, d, client.Stats())
 }
 
-// Within checks how long ago began is.
+// Within checks that the time elapsed since began is between low and high.
 func Within(t *testing.T, began time.Time, low, high time.Duration) {
 	t.Helper()
 	if took := time.Since(began); took < low || took > high {
@@ -77,13 +79,15 @@ func Within(t *testing.T, began time.Time, low, high time.Duration) {
 	}
 }
 
-// Outcome returns an option that tells the outcome of a message, and where.
+// Outcome returns an option for Enqueue, and the channel on which the outcome of the
+// message arrives.
 func Outcome() (resock.SendOption, <-chan error) {
-	told := make(chan error, 2) // a second one shows
+	told := make(chan error, 2) // room for a second outcome, so that a test notices it
 	return resock.WithResult(func(err error) { told <- err }), told
 }
 
-// Settled returns what was told, if it was, once all is quiet in virtual time.
+// Settled waits until all goroutines of the bubble are blocked. It returns the outcome,
+// and whether there is one.
 func Settled(told <-chan error) (err error, ok bool) {
 	synctest.Wait()
 	select {

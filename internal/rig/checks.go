@@ -14,21 +14,21 @@ import (
 	"github.com/resock/resock"
 )
 
-// end closes the client, and checks what must hold whatever happened.
+// end closes the client and checks the guarantees that hold in every test.
 func (c *Client) end() {
 	began := time.Now()
 	_ = c.Close(resock.StatusNormalClosure, "")
-	for event := range c.Events { // to the end: the channel closes
+	for event := range c.Events { // ends only if the channel closes
 		c.note(event)
 	}
 	select {
 	case <-c.returned:
 	case <-time.After(c.closeIn):
-		c.t.Errorf("Run has not returned within %v", c.closeIn)
+		c.t.Errorf("Run did not return within %v", c.closeIn)
 		return
 	}
 	if took := time.Since(began); took > c.closeIn {
-		c.t.Errorf("closing took %v", took)
+		c.t.Errorf("closing took %v, want at most %v", took, c.closeIn)
 	}
 	c.Outcomes.Wait()
 	c.checkSecrets()
@@ -47,10 +47,10 @@ func (c *Client) checkSecrets() {
 	defer c.mu.Unlock()
 	for _, event := range c.seen {
 		if _, ok := event.(resock.MessageEvent); ok {
-			continue // what the server sends is the application's
+			continue // a message carries whatever the server put into it
 		}
 		if text := fmt.Sprintf("%+v %#v", event, event); strings.Contains(text, Secret) {
-			c.t.Errorf("an event tells the secret: %s", text)
+			c.t.Errorf("an event contains the secret: %s", text)
 		}
 		if fail, ok := event.(resock.FailEvent); ok {
 			checkErrorSecrets(c.t, fail.Err)
@@ -59,7 +59,7 @@ func (c *Client) checkSecrets() {
 	checkErrorSecrets(c.t, c.Err())
 	checkErrorSecrets(c.t, c.Stats().LastErr)
 	if strings.Contains(c.log.String(), Secret) {
-		c.t.Errorf("the log tells the secret:\n%s", c.log)
+		c.t.Errorf("the log contains the secret:\n%s", c.log)
 	}
 }
 
@@ -71,11 +71,11 @@ func checkErrorSecrets(t *testing.T, err error) {
 		return
 	}
 	if text := err.Error(); strings.Contains(text, Secret) || websocketKey.MatchString(text) {
-		t.Errorf("an error tells a secret: %s", text)
+		t.Errorf("an error contains a secret: %s", text)
 	}
 	var raw *url.Error
 	if errors.As(err, &raw) && strings.Contains(raw.URL, Secret) {
-		t.Errorf("a url.Error in the chain tells the secret: %s", raw.URL)
+		t.Errorf("a url.Error in the chain contains the secret: %s", raw.URL)
 	}
 	switch err := err.(type) {
 	case interface{ Unwrap() error }:
@@ -87,7 +87,7 @@ func checkErrorSecrets(t *testing.T, err error) {
 	}
 }
 
-// checkRate looks for too many failed attempts within a second (G5).
+// checkRate checks that no second saw too many failed attempts (G5).
 func (c *Client) checkRate() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,17 +97,18 @@ func (c *Client) checkRate() {
 			fails = append(fails, fail.Time)
 		}
 	}
-	const most = 60 // the backoff of Quick is more than ten times as quick as the default
+	const most = 60 // generous: the backoff of Quick is more than ten times as fast as the default
 	for i := most; i < len(fails); i++ {
 		if took := fails[i].Sub(fails[i-most]); took < time.Second {
-			c.t.Errorf("%d attempts in %v", most, took)
+			c.t.Errorf("%d failed attempts in %v, want at most %d in a second", most+1, took, most)
 			return
 		}
 	}
 }
 
-// CheckLeaks checks, when all else of the test is cleaned up, that no goroutine and
-// no descriptor is left (G3). It is called first in a test on real sockets.
+// CheckLeaks checks that the test leaves no goroutine and no file descriptor behind
+// (G3). A test on real sockets calls it first, so that the check runs after all other
+// cleanups.
 func CheckLeaks(t *testing.T) {
 	t.Helper()
 	goroutines, descriptors := Resources()
@@ -122,7 +123,7 @@ func CheckLeaks(t *testing.T) {
 			case <-time.After(5 * time.Millisecond):
 			case <-deadline:
 				stacks := make([]byte, 1<<20)
-				t.Errorf("%d goroutines and %d descriptors, %d and %d before:\n%s",
+				t.Errorf("%d goroutines and %d file descriptors left, %d and %d before the test:\n%s",
 					g, d, goroutines, descriptors, stacks[:runtime.Stack(stacks, true)])
 				return
 			}
@@ -130,13 +131,14 @@ func CheckLeaks(t *testing.T) {
 	})
 }
 
-// Resources returns how many goroutines and descriptors the process has.
+// Resources returns how many goroutines and open file descriptors the process has. Where
+// there is no /proc, the second number is 0.
 func Resources() (goroutines, descriptors int) {
 	open, _ := os.ReadDir("/proc/self/fd")
 	return runtime.NumGoroutine(), len(open)
 }
 
-// Heap returns the bytes that live in the heap.
+// Heap returns the number of live bytes on the heap.
 func Heap() int64 {
 	runtime.GC()
 	var stats runtime.MemStats

@@ -12,16 +12,19 @@ import (
 	"github.com/resock/resock"
 )
 
-// ErrTest is an error of the application.
-var ErrTest = errors.New("of the test")
+// Patience is how long the client waits for a hook after the hook's context has ended.
+const Patience = time.Second
 
-// Limiter is a dial limiter, or a send limiter.
+// ErrTest stands for an error of the application.
+var ErrTest = errors.New("test error")
+
+// Limiter is a function that serves as a dial limiter or a send limiter.
 type Limiter func(context.Context) error
 
 // Wait calls f.
 func (f Limiter) Wait(ctx context.Context) error { return f(ctx) }
 
-// BackOff is a backoff policy that nothing resets.
+// BackOff is a function that serves as a backoff policy. It keeps no state to reset.
 type BackOff func() time.Duration
 
 // NextBackOff calls f.
@@ -30,26 +33,26 @@ func (f BackOff) NextBackOff() time.Duration { return f() }
 // Reset does nothing.
 func (BackOff) Reset() {}
 
-// Online is a network that does not tell of changes.
+// Online is a function that serves as a network. It reports no changes.
 type Online func() bool
 
 // Online calls f.
 func (f Online) Online() bool { return f() }
 
-// OnChange returns nil.
+// OnChange never calls the function, and returns a nil stop function.
 func (Online) OnChange(func()) (stop func()) { return nil }
 
-// OnPing is the option to do something when a ping comes, which is answered.
+// OnPing returns an option that calls do for each ping received. The ping is answered.
 func OnPing(do func()) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool { do(); return true }})
 }
 
-// OnPong is the option to do something when a pong comes.
+// OnPong returns an option that calls do for each pong received.
 func OnPong(do func()) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{OnPongReceived: func(context.Context, []byte) { do() }})
 }
 
-// Network is a network that a test changes. Its zero value is online.
+// Network is a network that the test switches on and off. The zero value is online.
 type Network struct {
 	mu          sync.Mutex
 	offline     bool
@@ -57,17 +60,18 @@ type Network struct {
 	stopped     int
 }
 
-// Offline returns a network that is not there.
+// Offline returns a Network that is offline.
 func Offline() *Network { return &Network{offline: true} }
 
-// Online returns what Set said last.
+// Online returns the value last given to Set.
 func (n *Network) Online() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.offline
 }
 
-// OnChange has changed called by each Set.
+// OnChange registers changed, to be called by each Set. The stop function is only
+// counted: changed may be called after it, as by any careless Network.
 func (n *Network) OnChange(changed func()) (stop func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -79,7 +83,7 @@ func (n *Network) OnChange(changed func()) (stop func()) {
 	}
 }
 
-// Set changes the network, or not, and tells of it.
+// Set sets the network's state and announces a change, even if there is none.
 func (n *Network) Set(online bool) {
 	n.mu.Lock()
 	n.offline = !online
@@ -90,7 +94,7 @@ func (n *Network) Set(online bool) {
 	}
 }
 
-// Subscriptions returns how many calls of OnChange there were, and of stop.
+// Subscriptions returns how often OnChange and the stop functions were called.
 func (n *Network) Subscriptions() (begun, stopped int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -11,26 +11,26 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// Line is the client's end of a connection, with a network behind it that takes as
-// many bytes as a test says.
+// Line is the client's end of a connection, over a network that accepts as many bytes
+// as the test allows.
 type Line struct {
 	net.Conn
 
 	mu      sync.Mutex
 	changed sync.Cond
 	limited bool
-	room    int   // bytes that are taken, if it is limited
-	err     error // of each Write
+	room    int   // how many more bytes are accepted, if limited
+	err     error // returned by every Write, unless nil
 }
 
-// NewLine returns a line without a limit.
+// NewLine returns a Line without a limit.
 func NewLine(conn net.Conn) *Line {
 	l := &Line{Conn: conn}
 	l.changed.L = &l.mu
 	return l
 }
 
-// ReachBy is [Reach] with what wrap makes of each connection.
+// ReachBy is [Reach] with each connection wrapped by wrap.
 func ReachBy(s *resocktest.Server, wrap func(net.Conn) net.Conn) resock.Option {
 	dial := s.Client().Transport.(*http.Transport).DialContext
 	return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
@@ -44,8 +44,8 @@ func ReachBy(s *resocktest.Server, wrap func(net.Conn) net.Conn) resock.Option {
 	}})
 }
 
-// ReachLines is [Reach] with a [Line] for each connection, in the order of the
-// attempts, of which there are at most a hundred.
+// ReachLines is [Reach] with a [Line] for each connection. It returns the lines in the
+// order of the attempts, of which there may be a hundred.
 func ReachLines(s *resocktest.Server) (resock.Option, <-chan *Line) {
 	lines := make(chan *Line, 100)
 	return ReachBy(s, func(conn net.Conn) net.Conn {
@@ -55,13 +55,13 @@ func ReachLines(s *resocktest.Server) (resock.Option, <-chan *Line) {
 	}), lines
 }
 
-// Limit lets the line take n more bytes. A Write of more waits.
+// Limit makes the line accept n more bytes. A Write of more than that blocks.
 func (l *Line) Limit(n int) { l.change(func() { l.limited, l.room = true, n }) }
 
-// Unlimit undoes [Line.Limit].
+// Unlimit undoes [Line.Limit], and unblocks the Writes that wait.
 func (l *Line) Unlimit() { l.change(func() { l.limited = false }) }
 
-// Fail lets each Write fail, and take nothing. What is read goes on.
+// Fail makes every Write fail without accepting a byte. Reads are not affected.
 func (l *Line) Fail() { l.change(func() { l.err = io.ErrClosedPipe }) }
 
 // Close closes the connection.
@@ -77,7 +77,7 @@ func (l *Line) change(f func()) {
 	l.changed.Broadcast()
 }
 
-// Write writes b, as far as the line takes it.
+// Write writes b as fast as the limit permits, until the line fails.
 func (l *Line) Write(b []byte) (n int, err error) {
 	for len(b) > 0 && err == nil {
 		var taken int
@@ -89,7 +89,7 @@ func (l *Line) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// take waits until at least one of n bytes may be written, and returns how many.
+// take waits until at least one of n bytes may be written, and returns how many may.
 func (l *Line) take(n int) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Log is a log that may be read while it is written.
+// Log collects log output. It may be read while it is written.
 type Log struct {
 	mu     sync.Mutex
 	buffer bytes.Buffer
@@ -18,7 +18,7 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.buffer.Write(p)
 }
 
-// String returns all that was written.
+// String returns everything written so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -2,5 +2,6 @@
 
 package rig
 
-// Race is whether the race detector runs, which allocates itself.
+// Race reports whether the race detector is on. It allocates, so tests that count
+// allocations are skipped under it.
 const Race = true

@@ -1,13 +1,16 @@
 package rig
 
 import (
+	"bufio"
 	"bytes"
 	"compress/flate"
 	"crypto/sha1"
 	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,7 +22,7 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// What the first byte of a frame is made of, for [resocktest.Frame].
+// The bits of a frame's first byte, for [resocktest.Frame].
 const (
 	Fin    = 0x80
 	RSV1   = 0x40
@@ -27,33 +30,33 @@ const (
 	Binary = 2
 )
 
-// Secret stands in every place where a test puts something that must not be told:
-// URL queries, user info, header values.
+// Secret is the text that tests put wherever an application has its secrets: URL
+// queries, user info and header values. No error, event or log record may contain it.
 const Secret = "s3cr3t"
 
-// WithSecrets returns the target with the secret in every place that it can have.
+// WithSecrets returns the target URL with the secret as its user info and its query.
 func WithSecrets(target string) string {
 	return strings.Replace(target, "://", "://user:"+Secret+"@", 1) + "/path?token=" + Secret
 }
 
-// SecretHeader returns request headers with the secret.
+// SecretHeader returns request headers that contain the secret.
 func SecretHeader() http.Header {
 	return http.Header{"Authorization": {"Bearer " + Secret}, "X-Token": {Secret}, "Cookie": {"session=" + Secret}}
 }
 
-// Virtual runs a test in virtual time, against a server in memory. When it returns,
-// no goroutine may be left (synctest).
+// Virtual runs a test in virtual time against an in-memory server. When the test
+// returns, no goroutine may be left in its synctest bubble.
 func Virtual(t *testing.T, test func(t *testing.T, s *resocktest.Server)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) { test(t, resocktest.NewMemory(t)) })
 }
 
-// Reach is the option that lets a client reach s, by any URL.
+// Reach returns the option that connects a client to s, whatever its URL.
 func Reach(s *resocktest.Server) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: SecretHeader(), HTTPClient: s.Client()})
 }
 
-// ReachCompressed is [Reach] with an offer of compression.
+// ReachCompressed is [Reach] with compression offered.
 func ReachCompressed(s *resocktest.Server) resock.Option {
 	return resock.WithDialOptions(&websocket.DialOptions{HTTPClient: s.Client(), CompressionMode: websocket.CompressionNoContextTakeover})
 }
@@ -63,8 +66,8 @@ func Compressed(handler func(*resocktest.Conn)) resocktest.Step {
 	return resocktest.Upgrade(http.Header{"Sec-Websocket-Extensions": {"permessage-deflate; server_no_context_takeover; client_no_context_takeover"}}, handler)
 }
 
-// Deflate returns the payload of a compressed message. A final one ends with a final
-// block, as some servers send it.
+// Deflate returns the payload of a compressed message. If final is set, it ends with a
+// final block, as that of some servers does.
 func Deflate(payload []byte, final bool) []byte {
 	var b bytes.Buffer
 	w, _ := flate.NewWriter(&b, flate.BestCompression)
@@ -77,8 +80,8 @@ func Deflate(payload []byte, final bool) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\x00\x00\xff\xff"))
 }
 
-// Flooding scripts a server whose first connections push so many messages and then
-// end as drop says. The last one pushes once, and stays.
+// Flooding scripts a server whose first connections each push the given number of
+// messages and then call drop. The connection after them pushes once and stays open.
 func Flooding(s *resocktest.Server, connections, messages int, drop func(*resocktest.Conn)) {
 	var steps []resocktest.Step
 	for range connections {
@@ -97,8 +100,8 @@ func Flooding(s *resocktest.Server, connections, messages int, drop func(*resock
 	}))...)
 }
 
-// Payloads returns the messages that a connection received, once all is quiet in
-// virtual time.
+// Payloads waits until all goroutines of the bubble are blocked, and returns the
+// messages that the server received on c.
 func Payloads(c *resocktest.Conn) (all []string) {
 	synctest.Wait()
 	for _, m := range c.Received().Messages {
@@ -107,15 +110,20 @@ func Payloads(c *resocktest.Conn) (all []string) {
 	return all
 }
 
-// Upgraded returns the response to a request to upgrade, for [resocktest.Answer].
+// Upgraded returns the 101 response to an upgrade request, for [resocktest.Answer].
 func Upgraded(request *http.Request) []byte {
-	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return fmt.Appendf(nil, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n",
-		base64.StdEncoding.EncodeToString(sum[:]))
+		AcceptKey(request))
 }
 
-// Listen returns the address of a TCP server that leaves each connection to handle,
-// and closes it then.
+// AcceptKey returns the Sec-WebSocket-Accept that answers an upgrade request.
+func AcceptKey(request *http.Request) string {
+	sum := sha1.Sum([]byte(request.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// Listen starts a TCP server and returns its address. Each connection is closed when
+// handle returns.
 func Listen(t *testing.T, handle func(net.Conn)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -138,8 +146,51 @@ func Listen(t *testing.T, handle func(net.Conn)) string {
 	return listener.Addr().String()
 }
 
-// LateUpgrade is a step that upgrades the connection after some time, reads nothing,
-// and drops it after some more.
+// UnusedAddress returns an address on which nobody listens. Its port is not an ephemeral
+// one: a dial to an ephemeral port on which nobody listens may connect to itself.
+func UnusedAddress(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(10000+rand.IntN(22000)))
+		if listener, err := net.Listen("tcp", address); err == nil {
+			_ = listener.Close()
+			return address
+		}
+	}
+	t.Fatal("found no unused port")
+	return ""
+}
+
+// ListenHTTP is [Listen] with the first HTTP request of each connection read, which
+// handle may answer with any bytes.
+func ListenHTTP(t *testing.T, handle func(net.Conn, *http.Request)) string {
+	t.Helper()
+	return Listen(t, func(conn net.Conn) {
+		if request, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			handle(conn, request)
+		}
+	})
+}
+
+// Violation runs a session in which the server sends raw, and expects the client to
+// end it with a [resock.ProtocolError] and a close frame, both with the given code.
+func Violation(t *testing.T, code resock.StatusCode, raw []byte, opts ...resock.Option) {
+	t.Helper()
+	Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		client := Reaching(t, s, opts...)
+		c := s.Accept()
+		client.Open()
+		_ = c.Raw(raw)
+		client.ProtocolError(code)
+		<-c.Done()
+		if closed := c.Received().Close; closed == nil || closed.Code != code {
+			t.Errorf("the server received the close frame %+v, want code %d", closed, code)
+		}
+	})
+}
+
+// LateUpgrade returns a step that waits for after before it upgrades the connection. It
+// reads nothing, and drops the connection when life has passed.
 func LateUpgrade(after, life time.Duration) resocktest.Step {
 	return resocktest.Answer(func(conn net.Conn, request *http.Request) {
 		time.Sleep(after)
