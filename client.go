@@ -128,8 +128,8 @@ func newClient(config config) *Client {
 }
 
 // Run connects, and stays connected until [Client.Close] is called, ctx ends or the
-// retry policy gives up. It returns nil after Close, the context's error, or a
-// [*GiveUpError]: the first of the three decides. [Client.Err] returns the same
+// client gives up. It returns nil after Close and after [ActionFinish], the context's
+// error, or a [*GiveUpError]: whichever comes first. [Client.Err] returns the same
 // afterwards. When Run returns, every channel is closed and nothing that it started still
 // runs: unlike [Client.Done], it waits for handlers and hooks that do not return. A
 // second call returns [ErrAlreadyRun].

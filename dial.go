@@ -36,7 +36,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	if c.config.endpoint != nil {
 		endpoint, err := c.config.endpoint(ctx, attempt)
 		if err != nil {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+			return nil, &DialError{Phase: PhaseEndpoint, Err: redactHook(err)}
 		}
 		var fault string
 		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
@@ -73,10 +73,10 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	if c.config.onOpen != nil {
 		at.Store(int32(PhaseSetup))
 		if err := s.register(ctx, t.restored(response.Header), t.remote()); err != nil {
-			if e := s.discard(err); e.phase == PhaseProtocol {
+			if e := s.discard(err); e.phase == PhaseProtocol && !permanent(err) {
 				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
-			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
+			return nil, &DialError{Phase: PhaseSetup, Err: redactHook(err)}
 		}
 	}
 	return s, nil

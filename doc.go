@@ -109,6 +109,10 @@
 // in a row end with the same close code for a bad message; [WithMaxAttempts] sets a
 // limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
 //
+// An endpoint or OnOpen hook that returns backoff.Permanent(err) ends the client at
+// once, whatever the policy says. The Rule of a [FailEvent] or [CloseEvent] tells what
+// decided; it is empty after something that the application asked for.
+//
 // # Sending
 //
 // [Client.Send] waits for an open session and returns nil once the message was handed

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
 )
 
 // Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session. Match
@@ -91,11 +93,11 @@ func (e *ProtocolError) Error() string {
 // Unwrap returns the violation.
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
-// GiveUpError is what [Client.Run] returns when the retry policy, the backoff policy or
-// the attempt limit ended it.
+// GiveUpError is what [Client.Run] returns when the retry policy, the backoff policy, the
+// attempt limit or a permanent error of a hook ended it.
 type GiveUpError struct {
 	Attempts int    // failed attempts in a row
-	Rule     string // the rule that decided
+	Rule     string // the rule that decided, as in the last event
 	Err      error  // the last failure
 }
 
@@ -136,6 +138,15 @@ func redact(err error) error {
 		return err
 	}
 	return &url.Error{Op: urlErr.Op, URL: redactURL(urlErr.URL), Err: redact(urlErr.Err)}
+}
+
+// redactHook returns what a hook returned, redacted. A permanent error stays one.
+func redactHook(err error) error {
+	clean := redact(err)
+	if permanent(err) && !permanent(clean) {
+		return backoff.Permanent(clean)
+	}
+	return clean
 }
 
 // redactURL removes what may be secret from a URL: userinfo, query and fragment.

@@ -1,10 +1,13 @@
 package resock
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/delay"
 )
 
@@ -51,7 +54,8 @@ type Action int
 const (
 	ActionRetry     Action = iota // after the backoff's delay
 	ActionRetrySlow               // after half to all of the backoff's maximum; with WithBackoffPolicy, at least 30 s
-	ActionStop                    // give up
+	ActionStop                    // give up: Run returns a GiveUpError
+	ActionFinish                  // end the client as intended: Run returns nil
 )
 
 // Decision is a retry policy's answer.
@@ -59,7 +63,7 @@ type Decision struct {
 	Action Action
 	After  time.Duration // a floor for the delay, with the jitter on top; 0 is none
 	Spread float64       // factor of the jitter; 0 means 1
-	Rule   string        // a short name, for the log
+	Rule   string        // a short name, for the events and the log; defaults to "retry policy"
 }
 
 const (
@@ -105,6 +109,12 @@ func DefaultRetryPolicy(f Failure) Decision {
 		return Decision{Rule: "closed"}
 	}
 	return Decision{Rule: "connection"}
+}
+
+// permanent reports whether a hook returned what backoff.Permanent makes of an error.
+func permanent(err error) bool {
+	var p *backoff.PermanentError
+	return errors.As(err, &p)
 }
 
 // poisonous reports whether a close code blames a message: as long as that message comes

@@ -1,6 +1,7 @@
 package resock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -46,8 +47,9 @@ func (s State) String() string {
 type step struct {
 	state   State
 	wait    time.Duration // for StateWaiting
+	rule    string        // that decided on it; empty if only the application did
 	session *session      // for StateOpen
-	giveUp  *GiveUpError  // for StateClosed; nil if the application closed the client
+	err     error         // for StateClosed: what Run returns, unless the client is closed already
 }
 
 // loop is the state machine. What changes in it, the backoff included, belongs to the one
@@ -175,7 +177,7 @@ func (l *loop) advance(last *session) {
 	for {
 		switch next.state {
 		case StateClosed:
-			l.end(next.giveUp)
+			l.end(next.err)
 			return
 		case StateOpen:
 			l.open(next.session)
@@ -192,11 +194,10 @@ func (l *loop) advance(last *session) {
 	}
 }
 
-// end finishes the client. Run returns when its reader does.
-func (l *loop) end(giveUp *GiveUpError) {
-	if giveUp != nil {
-		l.c.stop(giveUp, StatusNormalClosure, "", false)
-	}
+// end finishes the client, with err if it is not closed already. Run returns when its
+// reader does.
+func (l *loop) end(err error) {
+	l.c.stop(err, StatusNormalClosure, "", false)
 	l.withdraw()
 	if l.unwatch != nil {
 		l.unwatch()
@@ -363,13 +364,18 @@ func (l *loop) reset() {
 	ask(l.c, hookBackoffPolicy, false, func() bool { l.backoff.Reset(); return true })
 }
 
-// decide asks the retry policy.
+// decide asks the retry policy, unless a hook has decided already.
 func (l *loop) decide(f Failure) Decision {
+	if hook := f.Phase == PhaseEndpoint || f.Phase == PhaseSetup; hook && permanent(f.Err) {
+		return Decision{Action: ActionStop, Rule: "permanent"}
+	}
 	policy := l.c.config.retryPolicy
 	if policy == nil {
 		return DefaultRetryPolicy(f)
 	}
-	return ask(l.c, hookRetryPolicy, DefaultRetryPolicy(f), func() Decision { return policy(f) })
+	d := ask(l.c, hookRetryPolicy, DefaultRetryPolicy(f), func() Decision { return policy(f) })
+	d.Rule = cmp.Or(d.Rule, "retry policy")
+	return d
 }
 
 // nextBackOff asks the backoff policy.
@@ -392,26 +398,30 @@ func (l *loop) after(f Failure, stable bool) step {
 	d := l.decide(f)
 	bound := l.nextBackOff()
 	switch limit := l.c.config.maxAttempts; {
-	case d.Action == ActionStop:
+	case d.Action == ActionStop, d.Action == ActionFinish:
 	case limit > 0 && l.failures >= limit:
 		d.Action, d.Rule = ActionStop, "attempt limit"
 	case bound < 0:
 		d.Action, d.Rule = ActionStop, "backoff policy"
 	}
-	if d.Action == ActionStop {
+	switch d.Action {
+	case ActionStop:
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
-		return step{state: StateClosed, giveUp: &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}}
+		return step{state: StateClosed, rule: d.Rule, err: &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}}
+	case ActionFinish:
+		l.c.log().Info("finish", "rule", d.Rule, "err", f.Err)
+		return step{state: StateClosed, rule: d.Rule}
 	}
 	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
 	l.notBefore = time.Now().Add(d.After)
 	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
 	switch {
 	case !l.c.online():
-		return step{state: StateOffline}
+		return step{state: StateOffline, rule: d.Rule}
 	case wait <= 0:
-		return step{state: StateConnecting}
+		return step{state: StateConnecting, rule: d.Rule}
 	}
-	return step{state: StateWaiting, wait: wait}
+	return step{state: StateWaiting, wait: wait, rule: d.Rule}
 }
 
 // stopped is what follows an end that the application asked for.
@@ -527,7 +537,7 @@ func (l *loop) sleep(d time.Duration) bool {
 
 // failed enters the next state and reports the failure.
 func (l *loop) failed(event FailEvent, next step) {
-	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	event.Time, event.Next, event.RetryIn, event.Rule = time.Now(), next.state, next.wait, next.rule
 	l.c.failed(event.Err)
 	l.c.log().Warn("fail", "session", event.Session, "phase", event.Phase, "err", event.Err, "next", next.state)
 	l.announce(event, next)
@@ -535,7 +545,7 @@ func (l *loop) failed(event FailEvent, next step) {
 
 // closed enters the next state and reports the close.
 func (l *loop) closed(event CloseEvent, next step) {
-	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	event.Time, event.Next, event.RetryIn, event.Rule = time.Now(), next.state, next.wait, next.rule
 	l.c.log().Info("close", "session", event.Session, "code", int(event.Code), "reason", event.Reason, "clean", event.Clean, "next", next.state)
 	l.announce(event, next)
 }

@@ -3,8 +3,10 @@ package resock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -936,6 +938,144 @@ func TestFleetSpreads(t *testing.T) {
 		}
 		for _, client := range all {
 			<-client.Done()
+		}
+	})
+}
+
+// The last event and the error of Run name the rule that ended the client.
+func TestPermanentError(t *testing.T) {
+	transport := &url.Error{Op: "Post", URL: rig.WithSecrets("https://tokens.test"), Err: rig.ErrTest}
+	endpoint := func(err error) resock.Option {
+		return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, err })
+	}
+	onOpen := func(err error) resock.Option {
+		return resock.WithOnOpen(func(context.Context, *resock.Session) error { return err })
+	}
+	for name, tt := range map[string]struct {
+		hook  resock.Option
+		phase resock.Phase
+	}{
+		"endpoint":          {endpoint(backoff.Permanent(rig.ErrTest)), resock.PhaseEndpoint},
+		"endpoint, wrapped": {endpoint(fmt.Errorf("token: %w", backoff.Permanent(rig.ErrTest))), resock.PhaseEndpoint},
+		"endpoint, a URL":   {endpoint(backoff.Permanent(transport)), resock.PhaseEndpoint},
+		"OnOpen":            {onOpen(backoff.Permanent(rig.ErrTest)), resock.PhaseSetup},
+		"OnOpen, after a violation": {resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			_, _, _ = s.Receive(ctx)
+			return backoff.Permanent(rig.ErrTest)
+		}), resock.PhaseSetup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) { _ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) })
+				r := rig.Start(t, s.URL, rig.Reach(s), tt.hook, resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+					t.Error("the policy is asked")
+					return resock.Decision{}
+				}))
+				if fail := r.Fail(tt.phase); fail.Next != resock.StateClosed || fail.Rule != "permanent" || !errors.Is(fail.Err, rig.ErrTest) {
+					t.Errorf("%+v", fail)
+				}
+				<-r.Done()
+				var giveUp *resock.GiveUpError
+				if err := r.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "permanent" || giveUp.Attempts != 1 || !errors.Is(err, rig.ErrTest) {
+					t.Errorf("Run returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+// What a hook returns after the application called Suspend is not looked at.
+func TestPermanentErrorAfterSuspend(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			<-ctx.Done()
+			return resock.Endpoint{}, backoff.Permanent(ctx.Err())
+		}))
+		synctest.Wait()
+		r.Suspend()
+		if fail := r.Fail(resock.PhaseEndpoint); fail.Next != resock.StateSuspended || fail.Rule != "" {
+			t.Errorf("%+v", fail)
+		}
+	})
+}
+
+// Run returns nil when the retry policy finishes the client, be it on a failed attempt,
+// a lost session or a close.
+func TestActionFinish(t *testing.T) {
+	for name, step := range map[string]resocktest.Step{
+		"attempt": resocktest.Drop(),
+		"session": resocktest.Serve((*resocktest.Conn).Drop),
+		"close":   resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(4000, "all done") }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(step)
+				r := rig.Start(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(1), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+					return resock.Decision{Action: resock.ActionFinish, Rule: "done"}
+				}))
+				var last resock.Event
+				for event := range r.Events {
+					last = event
+				}
+				var next resock.State
+				var rule string
+				switch e := last.(type) {
+				case resock.FailEvent:
+					next, rule = e.Next, e.Rule
+				case resock.CloseEvent:
+					next, rule = e.Next, e.Rule
+				}
+				if next != resock.StateClosed || rule != "done" {
+					t.Errorf("the last event is %+v", last)
+				}
+				<-r.Returned()
+				if err := r.Err(); err != nil {
+					t.Errorf("Run returned %v", err)
+				}
+				if err := r.WaitOpen(t.Context()); err != resock.ErrClosed {
+					t.Errorf("WaitOpen: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Each event that ends an attempt or a session tells the rule that decided.
+func TestRuleInEvents(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(),
+			resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(1012, "") }),
+			resocktest.Serve((*resocktest.Conn).Drop),
+			resocktest.Drop(), resocktest.Hold())
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			if f.Attempt == 4 {
+				return resock.Decision{}
+			}
+			return resock.DefaultRetryPolicy(f)
+		}))
+		if fail := r.Fail(resock.PhaseUpgrade); fail.Rule != "connection" {
+			t.Errorf("%+v", fail)
+		}
+		r.Open()
+		if e := r.Closed(1012, "", true); e.Rule != "server busy" {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		if fail := r.Fail(resock.PhaseRead); fail.Rule != "connection" {
+			t.Errorf("%+v", fail)
+		}
+		if fail := r.Fail(resock.PhaseUpgrade); fail.Rule != "retry policy" {
+			t.Errorf("a decision without a name: %+v", fail)
+		}
+		r.Open()
+		r.Reconnect()
+		if e := rig.Next[resock.CloseEvent](r); e.Rule != "" {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if e := rig.Next[resock.CloseEvent](r); e.Rule != "" {
+			t.Errorf("%+v", e)
 		}
 	})
 }

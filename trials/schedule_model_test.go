@@ -113,6 +113,9 @@ func (m *model) checkEnd() {
 		if m.attempts > 0 && gaveUp.Attempts > m.attempts {
 			m.t.Errorf("the client gave up after %d attempts of %d", gaveUp.Attempts, m.attempts)
 		}
+		if last := m.lastEvent(); last != nil && nextOf(last) == resock.StateClosed && ruleOf(last) != gaveUp.Rule {
+			m.t.Errorf("the client gave up by %q, and the last event tells %q", gaveUp.Rule, ruleOf(last))
+		}
 	case err == nil && (m.closed || !m.sealed.IsZero()):
 	case errors.Is(err, context.Canceled) && m.canceled:
 	default:
@@ -402,6 +405,17 @@ func nextOf(event resock.Event) resock.State {
 	return 0
 }
 
+// ruleOf returns the rule that decided on what follows an event, if one did.
+func ruleOf(event resock.Event) string {
+	switch e := event.(type) {
+	case resock.FailEvent:
+		return e.Rule
+	case resock.CloseEvent:
+		return e.Rule
+	}
+	return ""
+}
+
 func timeOf(event resock.Event) time.Time {
 	switch e := event.(type) {
 	case resock.OpenEvent:
@@ -420,9 +434,9 @@ func identity(event resock.Event) string {
 	case resock.OpenEvent:
 		return fmt.Sprintf("%s open %d attempt %d %s", clockTime(e.Time), e.Session, e.Attempt, e.URL)
 	case resock.FailEvent:
-		return fmt.Sprintf("%s fail %d attempt %d %v %v, next %v in %v", clockTime(e.Time), e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn)
+		return fmt.Sprintf("%s fail %d attempt %d %v %v, next %v in %v by %q", clockTime(e.Time), e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn, e.Rule)
 	case resock.CloseEvent:
-		return fmt.Sprintf("%s close %d %d %q clean %t, next %v in %v", clockTime(e.Time), e.Session, e.Code, e.Reason, e.Clean, e.Next, e.RetryIn)
+		return fmt.Sprintf("%s close %d %d %q clean %t, next %v in %v by %q", clockTime(e.Time), e.Session, e.Code, e.Reason, e.Clean, e.Next, e.RetryIn, e.Rule)
 	}
 	return fmt.Sprint(event)
 }
