@@ -92,7 +92,7 @@ type dialed struct {
 const maxStrays = 4
 
 // attempt runs f, a part of an attempt, until ctx ends or the application no longer wants
-// a connection, which canceled reports. If f does not return then, it is left behind. f
+// this connection, which canceled reports. If f does not return then, it is left behind. f
 // keeps its phase in at, which is nil for the dial limiter.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomic.Int32, f func() (*session, error)) (s *session, err error, canceled bool) {
 	defer cancel()
@@ -114,7 +114,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 			}
 			return d.session, d.err, canceled
 		case <-c.wake:
-			if !c.wanted().connected() {
+			if !c.wanted().allows() {
 				canceled = true
 				cancel()
 			}

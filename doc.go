@@ -135,8 +135,8 @@
 // to register with the server. [WithNetwork] keeps the client from dialing while there
 // is no network, and [Client.Suspend] while the application needs no connection, until
 // [Client.Resume]. [Client.Reconnect] replaces the connection at once, and
-// [WithMaxSessionAge] before the server would cut it. [WithDialLimiter] limits the rate
-// at which many clients dial.
+// [WithMaxSessionAge] before the server would cut it; what is asked for is remembered in
+// every state. [WithDialLimiter] limits the rate at which many clients dial.
 //
 // # Advanced
 //

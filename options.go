@@ -416,8 +416,9 @@ func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 
 // WithNetwork asks n before each attempt whether there is a network. While there is
 // none the client does not dial and counts no attempt ([StateOffline]); it dials when
-// the network is back, after a random part of the initial backoff. When the network
-// changes while a session is open, the connection is probed at once.
+// the network is back, after a random part of the initial backoff, but no sooner than it
+// would have dialed without the interruption. When the network changes while a session is
+// open, the connection is probed at once.
 //
 // Loopback addresses are dialed in any case. With [WithEndpoint], the URL of the last
 // attempt tells whether the address is one, and before the first attempt the URL

@@ -68,8 +68,9 @@ type loop struct {
 
 	failures  int        // failed attempts in a row
 	dialedAt  time.Time  // when the last attempt began
-	notBefore time.Time  // the floor of the last decision, such as a Retry-After
+	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
+	resumedAt time.Time  // when the last Resume was granted that no StateSuspended came before
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
@@ -252,13 +253,14 @@ func (l *loop) connect() step {
 }
 
 // dial makes one attempt. It fails, with canceled set, when the application no longer
-// wants a connection.
+// wants this connection.
 func (l *loop) dial() (s *session, err error, canceled bool) {
 	if !l.pace() {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: context.Canceled}, true
 	}
+	l.c.begins()
 	l.requested = false
-	l.dialedAt = time.Now()
+	l.dialedAt, l.dueAt = time.Now(), time.Time{}
 	if strays := l.strays.Load(); strays >= maxStrays {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
 	}
@@ -389,7 +391,7 @@ func (l *loop) nextBackOff() time.Duration {
 // after decides what follows a failure that the application did not ask for. The end of
 // a stable session does not count as a failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
-	if !l.c.wanted().connected() {
+	if !l.c.wanted().allows() {
 		return l.stopped()
 	}
 	if !stable {
@@ -413,7 +415,10 @@ func (l *loop) after(f Failure, stable bool) step {
 		return step{state: StateClosed, rule: d.Rule}
 	}
 	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
-	l.notBefore = time.Now().Add(d.After)
+	l.dueAt = time.Now().Add(wait)
+	if l.c.wanted().reconnect {
+		wait = min(wait, time.Until(l.soonest()))
+	}
 	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
 	switch {
 	case !l.c.online():
@@ -451,6 +456,11 @@ func (l *loop) pace() bool {
 		if _, ok := l.held(l.c.wanted()); ok {
 			return false
 		}
+		if l.resume() { // the application may do this again and again
+			now := time.Now()
+			l.requested = now.Before(l.resumedAt.Add(l.c.config.backoffInitial))
+			l.resumedAt = now
+		}
 		if !l.requested || !l.sleep(time.Until(l.soonest())) {
 			return true
 		}
@@ -466,12 +476,12 @@ func (l *loop) wait(d time.Duration) step {
 	until := time.Now().Add(d)
 	l.c.setState(StateWaiting)
 	for {
-		wanted := l.c.takeIntent()
+		wanted := l.c.wanted()
 		if next, ok := l.held(wanted); ok {
 			return next
 		}
 		if wanted.resume {
-			return l.resume()
+			return step{state: StateConnecting}
 		}
 		if soonest := l.soonest(); wanted.reconnect && soonest.Before(until) {
 			until = soonest
@@ -482,17 +492,18 @@ func (l *loop) wait(d time.Duration) step {
 	}
 }
 
-// offline waits for the network, and then for a random delay: many clients see it return
-// at the same moment.
+// offline waits for the network, and then for a random delay, since many clients see it
+// return at the same moment, and at least until the next attempt was due anyway.
 func (l *loop) offline() step {
 	l.c.setState(StateOffline)
 	for {
+		l.resume()
 		if next, ok := l.held(l.c.wanted()); next.state != StateOffline {
 			if ok {
 				return next
 			}
 			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
-			return step{state: StateWaiting, wait: max(spread, time.Until(l.notBefore))}
+			return step{state: StateWaiting, wait: max(spread, time.Until(l.dueAt))}
 		}
 		<-l.c.wake
 	}
@@ -507,17 +518,21 @@ func (l *loop) suspended() step {
 			return step{state: StateClosed}
 		}
 		if !wanted.suspended {
-			return l.resume()
+			l.resume()
+			return step{state: StateConnecting}
 		}
 		<-l.c.wake
 	}
 }
 
-// resume dials at once, with a fresh backoff and count of attempts.
-func (l *loop) resume() step {
+// resume grants a Resume, if there is one: a fresh backoff and count of attempts.
+func (l *loop) resume() (granted bool) {
+	if !l.c.takeResume() {
+		return false
+	}
 	l.reset()
-	l.requested = false
-	return step{state: StateConnecting}
+	l.requested, l.dueAt = false, time.Time{}
+	return true
 }
 
 // sleep waits for d. It reports whether it was woken before that.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -471,5 +472,209 @@ func TestFault81_NilOptions(t *testing.T) {
 		if _, err := resock.New("ws://server.test", opts...); !errors.As(err, &option) || option.Option != "WithOnOpen" {
 			t.Errorf("%v", err)
 		}
+	}
+}
+
+// TestFault77 asks for a connection in states in which another one ends or begins.
+func TestFault77_WishesInEveryState(t *testing.T) {
+	t.Run("Resume while connecting", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
+			r := rig.Reaching(t, s)
+			r.Fail(resock.PhaseUpgrade)
+			r.Fail(resock.PhaseUpgrade)
+			time.Sleep(time.Second)
+			r.Is(resock.StateConnecting)
+			r.Suspend()
+			r.Resume()
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
+				t.Errorf("the attempt under way: %+v", fail)
+			}
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
+				t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
+			}
+			r.Open()
+		})
+	})
+	t.Run("Resume while open", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
+			r := rig.Reaching(t, s)
+			r.Fail(resock.PhaseUpgrade)
+			r.Fail(resock.PhaseUpgrade)
+			open := r.Open()
+			r.Suspend()
+			r.Resume()
+			r.Closed(resock.StatusNormalClosure, "", true)
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
+				t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
+			}
+			r.Open()
+		})
+	})
+	never := resock.WithBackoffPolicy(constantly(time.Hour))
+	t.Run("Reconnect while a session is taken down", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			reach, lines := rig.ReachLines(s)
+			r := rig.Quick(t, s.URL, reach, never)
+			r.Open()
+			(<-lines).Limit(1 << 10)
+			err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
+				time.Sleep(500 * time.Millisecond) // the session's end waits for it
+				r.Reconnect()
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+			s.Accept().Drop()
+			if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
+				t.Errorf("%+v, want to connect at once", fail)
+			}
+			r.Open()
+		})
+	})
+	t.Run("Reconnect while connecting", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.StallUpgrade(), resocktest.Hold())
+			r := rig.Reaching(t, s, never)
+			time.Sleep(time.Second)
+			r.Is(resock.StateConnecting)
+			r.Reconnect()
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
+				t.Errorf("%+v, want to connect at once", fail)
+			}
+			r.Open()
+			r.Quiet(time.Minute) // the wish was granted
+		})
+	})
+	t.Run("Reconnect before Run, and again and again", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Prepare(t, s.URL, rig.Reach(s))
+			r.Reconnect()
+			r.Go()
+			r.Open()
+			r.Quiet(time.Minute)
+			for range 10 {
+				r.Reconnect()
+			}
+			r.Closed(resock.StatusNormalClosure, "", true)
+			r.Open()
+			r.Quiet(time.Minute)
+		})
+	})
+	t.Run("Reconnect while offline", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
+			network := new(rig.Network)
+			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+			r.Fail(resock.PhaseUpgrade)
+			network.Set(false)
+			r.Is(resock.StateOffline)
+			r.Reconnect()
+			r.Quiet(time.Second)
+			began := time.Now()
+			network.Set(true)
+			r.Open()
+			rig.Within(t, began, 0, 0)
+		})
+	})
+}
+
+// TestFault79 counts the attempts of an hour.
+func TestFault79_FlappingNetwork(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(403, nil, ""))
+		network := new(rig.Network)
+		r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		for range 3600 / 2 {
+			time.Sleep(time.Second)
+			network.Set(false)
+			time.Sleep(time.Second)
+			network.Set(true)
+		}
+		const most = 3600/15 + 1 // slow retries take at least 15 s
+		if n := r.Stats().Attempts; n > most || n < 3600/60 {
+			t.Errorf("%d attempts in an hour, want at most %d", n, most)
+		}
+	})
+}
+
+// After Close, also while the closing handshake goes on, no session is worth waiting for.
+func TestWaitOpenAfterClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Reaching(t, s)
+		r.Open()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if err := r.WaitOpen(t.Context()); !errors.Is(err, resock.ErrClosed) {
+			t.Errorf("WaitOpen while the session is closed: %v", err)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.StallUpgrade())
+		release := make(chan struct{})
+		r := rig.Reaching(t, s, resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			<-release
+			return resock.Endpoint{}, nil
+		}))
+		began := time.Now()
+		waits := make(chan error, 1)
+		go func() { waits <- r.WaitOpen(context.Background()) }()
+		synctest.Wait()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if err := <-waits; err != resock.ErrClosed {
+			t.Errorf("a WaitOpen that waits: %v", err)
+		}
+		rig.Within(t, began, 0, 0)
+		close(release)
+	})
+}
+
+// A WaitOpen after Reconnect waits for the next session.
+func TestWaitOpenAfterReconnect(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Reconnect()
+		if err := r.WaitOpen(t.Context()); err != nil || r.Stats().Session != 2 {
+			t.Errorf("%v, session %d is open", err, r.Stats().Session)
+		}
+	})
+}
+
+// meddler is a network whose Online calls the client, but no more than 1000 times.
+type meddler struct {
+	online bool
+	calls  atomic.Int64
+	meddle func()
+}
+
+func (n *meddler) Online() bool {
+	if n.calls.Add(1) < 1000 {
+		n.meddle()
+	}
+	return n.online
+}
+
+func (*meddler) OnChange(func()) (stop func()) { return nil }
+
+// Online is asked in many states, and may ask for something each time.
+func TestOnlineCallsReconnect(t *testing.T) {
+	for _, online := range []bool{true, false} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(403, nil, ""))
+			network := &meddler{online: online}
+			r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+			network.meddle = r.Reconnect
+			r.Go()
+			time.Sleep(10 * time.Second)
+			if calls := network.calls.Load(); calls > 200 { // an attempt each 500 ms
+				t.Errorf("online %t: asked %d times in 10 s", online, calls)
+			}
+			if n := r.Stats().Attempts; n > 21 {
+				t.Errorf("online %t: %d attempts in 10 s", online, n)
+			}
+		})
 	}
 }
