@@ -105,9 +105,8 @@
 // After a failure the client waits for a random time between zero and a bound that
 // starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session of at least 5 s
 // resets the backoff ([WithStableAfter]). [DefaultRetryPolicy] documents which failures
-// are retried, and how fast. By default the client never gives up, unless five sessions
-// in a row end with the same close code for a bad message; [WithMaxAttempts] sets a
-// limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
+// are retried, and how fast. By default the client never gives up; [WithMaxAttempts] sets
+// a limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
 //
 // An endpoint or OnOpen hook that returns backoff.Permanent(err) ends the client at
 // once, whatever the policy says. The Rule of a [FailEvent] or [CloseEvent] tells what

@@ -80,7 +80,8 @@ func (e *DialError) Error() string {
 func (e *DialError) Unwrap() error { return e.Err }
 
 // ProtocolError is a violation of RFC 6455 by the server, and the close code that was
-// sent for it.
+// sent for it. If the violation is a close frame, Err wraps a [websocket.CloseError] with
+// the code and reason that came.
 type ProtocolError struct {
 	Code StatusCode
 	Err  error

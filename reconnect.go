@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +72,7 @@ type loop struct {
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
 	resumedAt time.Time  // when the last Resume was granted that no StateSuspended came before
+	denied    bool       // the last attempt got a status 401 or 403
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
@@ -246,10 +248,19 @@ func (l *loop) connect() step {
 		next = l.stopped()
 	} else {
 		l.lastErr = err
+		f.Renewable = l.renewable(f.Status)
 		next = l.after(f, false)
 	}
 	l.failed(event, next)
 	return next
+}
+
+// renewable reports whether the next attempt may bring other credentials, after a status
+// that asks for them and the last attempt had not got already.
+func (l *loop) renewable(status int) bool {
+	again := l.denied
+	l.denied = status == http.StatusUnauthorized || status == http.StatusForbidden
+	return l.denied && !again && l.c.config.endpoint != nil
 }
 
 // dial makes one attempt. It fails, with canceled set, when the application no longer
@@ -292,6 +303,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 // open reports the new session, starts it and hands it to the reader. After that the
 // state machine no longer belongs to this goroutine.
 func (l *loop) open(s *session) {
+	l.denied = false
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
@@ -531,7 +543,7 @@ func (l *loop) resume() (granted bool) {
 		return false
 	}
 	l.reset()
-	l.requested, l.dueAt = false, time.Time{}
+	l.requested, l.denied, l.dueAt = false, false, time.Time{}
 	return true
 }
 

@@ -92,16 +92,15 @@ func TestClosingMakesNoSessionStable(t *testing.T) {
 			_ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) // a reserved opcode
 		})
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithStableAfter(500*time.Millisecond))
-		for range 5 {
+		for attempt := 1; attempt <= 5; attempt++ {
 			client.Open()
-			if fail := client.Fail(resock.PhaseProtocol); fail.Took >= 500*time.Millisecond {
-				t.Fatalf("a session that ended at once took %v", fail.Took)
+			fail := client.Fail(resock.PhaseProtocol)
+			if fail.Took >= 500*time.Millisecond || fail.Attempt != attempt {
+				t.Fatalf("a session that ended at once took %v, attempt %d", fail.Took, fail.Attempt)
 			}
-		}
-		<-client.Returned()
-		var giveUp *resock.GiveUpError
-		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "poison loop" {
-			t.Errorf("Run returned %v", err)
+			if again := attempt > 1; again != (fail.Rule == "repeated close code") {
+				t.Errorf("attempt %d: rule %q", attempt, fail.Rule)
+			}
 		}
 	})
 }
@@ -686,7 +685,7 @@ func TestDefaultRetryPolicy(t *testing.T) {
 			t.Errorf("%+v for %+v, want action %d after %v, spread %v", d, f, action, after, spread)
 		}
 	}
-	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
+	const retry, slow = resock.ActionRetry, resock.ActionRetrySlow
 	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
 		for _, attempt := range []int{1, 2, 1000000} {
 			check(resock.Failure{Phase: phase, Err: rig.ErrTest, Code: -1, Attempt: attempt}, retry, 0, 1)
@@ -713,10 +712,7 @@ func TestDefaultRetryPolicy(t *testing.T) {
 				case 1008:
 					action = slow
 				case 1002, 1003, 1007, 1009, 1010:
-					switch {
-					case repeats >= 5:
-						action = stop
-					case repeats >= 2:
+					if repeats >= 2 {
 						action = slow
 					}
 				}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -281,6 +282,9 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 		e = *known
 	case violated:
 		e = ending{phase: PhaseProtocol, err: readError(end), code: StatusCode(violation.Code)}
+		if violation.Came != nil {
+			e.reason = violation.Came.Reason
+		}
 	case answered:
 		e = ending{closing: true}
 	case end != nil:
@@ -308,13 +312,22 @@ func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
 func readError(err error) error {
 	switch e := err.(type) {
 	case *wire.Violation:
-		return &ProtocolError{StatusCode(e.Code), errors.New(e.Text)}
+		fault := errors.New(e.Text)
+		if e.Came != nil {
+			fault = fmt.Errorf("%w: %w", fault, closeError(e.Came))
+		}
+		return &ProtocolError{StatusCode(e.Code), fault}
 	case *wire.Closed:
-		return &lostError{"closed by the server", websocket.CloseError{Code: StatusCode(e.Code), Reason: e.Reason}}
+		return &lostError{"closed by the server", closeError(e)}
 	case *wire.Lost:
 		return &lostError{"connection lost", e.Err}
 	}
 	return err
+}
+
+// closeError is what a close frame of the server says, as an error.
+func closeError(c *wire.Closed) error {
+	return websocket.CloseError{Code: StatusCode(c.Code), Reason: c.Reason}
 }
 
 // discard finishes a session that never opened, because of err, and returns how it

@@ -600,6 +600,47 @@ func TestFault79_FlappingNetwork(t *testing.T) {
 	})
 }
 
+// TestFault90 has a hook with a fresh token for each attempt.
+func TestFault90_ExpiredToken(t *testing.T) {
+	refused := func(status int) resocktest.Step { return resocktest.Status(status, nil, "") }
+	hook := resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+		return resock.Endpoint{}, nil
+	})
+	for name, tt := range map[string]struct {
+		steps []resocktest.Step
+		opts  []resock.Option
+		slow  []bool // of each failure
+	}{
+		"the first":             {[]resocktest.Step{refused(401)}, []resock.Option{hook}, []bool{false}},
+		"the second":            {[]resocktest.Step{refused(401), refused(401), refused(403)}, []resock.Option{hook}, []bool{false, true, true}},
+		"another kind":          {[]resocktest.Step{refused(403), refused(401)}, []resock.Option{hook}, []bool{false, true}},
+		"not in a row":          {[]resocktest.Step{refused(403), resocktest.Drop(), refused(403)}, []resock.Option{hook}, []bool{false, false, false}},
+		"another status":        {[]resocktest.Step{refused(404)}, []resock.Option{hook}, []bool{true}},
+		"no hook":               {[]resocktest.Step{refused(401)}, nil, []bool{true}},
+		"a policy around it":    {[]resocktest.Step{refused(401), refused(401)}, []resock.Option{hook, resock.WithRetryPolicy(resock.DefaultRetryPolicy)}, []bool{false, true}},
+		"an hour after another": {[]resocktest.Step{refused(401), resocktest.Serve(func(c *resocktest.Conn) { time.Sleep(time.Hour); c.Drop() }), refused(401)}, []resock.Option{hook}, []bool{false, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(append(tt.steps, resocktest.Hold())...)
+				r := rig.Start(t, "ws://a/", append(tt.opts, rig.Reach(s))...)
+				for i, want := range tt.slow {
+					event := r.Next()
+					if _, open := event.(resock.OpenEvent); open {
+						time.Sleep(time.Hour)
+						event = r.Next()
+					}
+					fail, ok := event.(resock.FailEvent)
+					if slow := fail.RetryIn >= 15*time.Second; !ok || slow != want {
+						t.Errorf("failure %d: %+v, slow %t, want %t", i+1, event, slow, want)
+					}
+				}
+				r.Open()
+			})
+		})
+	}
+}
+
 // After Close, also while the closing handshake goes on, no session is worth waiting for.
 func TestWaitOpenAfterClose(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {

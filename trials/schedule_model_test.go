@@ -107,7 +107,7 @@ func (m *model) checkEnd() {
 	gaveUp := m.gaveUp()
 	switch err := m.result; {
 	case gaveUp != nil:
-		if m.attempts == 0 && m.poison < 5 {
+		if m.attempts == 0 {
 			m.t.Errorf("the client gave up: %v", err)
 		}
 		if m.attempts > 0 && gaveUp.Attempts > m.attempts {

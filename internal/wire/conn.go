@@ -87,6 +87,7 @@ func (e *Closed) Error() string { return fmt.Sprintf("closed by the server: %d %
 type Violation struct {
 	Code int
 	Text string
+	Came *Closed // what an illegal close frame says, made valid UTF-8; nil if it was none
 }
 
 func (e *Violation) Error() string { return fmt.Sprintf("protocol error %d: %s", e.Code, e.Text) }

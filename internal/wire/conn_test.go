@@ -18,7 +18,7 @@ func TestErrors(t *testing.T) {
 		want string
 	}{
 		{&Closed{1001, "bye"}, `closed by the server: 1001 "bye"`},
-		{&Violation{1002, "masked"}, "protocol error 1002: masked"},
+		{&Violation{Code: 1002, Text: "masked"}, "protocol error 1002: masked"},
 		{&Lost{io.EOF}, "connection lost: EOF"},
 	} {
 		if test.err.Error() != test.want {
