@@ -244,10 +244,15 @@ func (c *Client) limitClosingLocked() {
 }
 
 // Reconnect replaces the connection: an open session is closed with code 1000 and
-// Next == [StateConnecting], and the next attempt starts at once. So it does if the client
-// waits, as soon as the network is back if it is offline, and if an attempt under way
-// fails; one that succeeds is what was asked for. There is at most one such attempt per
-// initial delay of [WithBackoff]. A client that is suspended or closed stays so.
+// Next == [StateConnecting], and the next attempt starts at once. The server gets a close
+// frame, but the client does not wait for the answer, so that Clean is false, and what the
+// server still sends is not delivered. If the network does not take that frame within 1 s,
+// the connection is cut; else it is gone within [WithCloseTimeout].
+//
+// The next attempt also starts at once if the client waits for it, when the network is
+// back if the client is offline, and when an attempt under way fails; one that succeeds is
+// what was asked for. There is at most one such attempt per initial delay of
+// [WithBackoff]. A client that is suspended or closed stays so.
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -256,7 +261,7 @@ func (c *Client) Reconnect() {
 	}
 	c.intent.reconnect = true
 	if c.session != nil {
-		c.session.close(StatusNormalClosure, "", false)
+		c.session.replace()
 	}
 	notify(c.wake)
 }
@@ -286,6 +291,9 @@ func (c *Client) Resume() {
 	defer c.mu.Unlock()
 	if c.intent.suspended {
 		c.intent.suspended, c.intent.resume = false, true
+		if c.session != nil {
+			c.session.replace()
+		}
 		notify(c.wake)
 	}
 }

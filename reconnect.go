@@ -155,7 +155,7 @@ func (l *loop) left(s *session) {
 	if s.leave() {
 		go l.advance(s)
 	} else {
-		s.wire.Release()
+		s.release()
 	}
 }
 
@@ -213,7 +213,7 @@ func (l *loop) end(err error) {
 func (l *loop) withdraw() {
 	select {
 	case stale := <-l.ready:
-		stale.wire.Release()
+		stale.release()
 	default:
 	}
 }

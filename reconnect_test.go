@@ -32,7 +32,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 		client.Open()
 		time.Sleep(time.Minute)
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		if fail := client.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
 			t.Errorf("after a minute of health: attempt %d, next %v", fail.Attempt, fail.Next)
 		}
@@ -132,7 +132,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 		client.Fail(resock.PhaseUpgrade)
 		client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		client.Open()
 		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
 			t.Errorf("attempts were told %v", told)
@@ -265,7 +265,7 @@ func TestReconnectHoldsOneAttemptBack(t *testing.T) {
 			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }))
 		first := client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		for range 3 {
 			fail := client.Fail(resock.PhaseUpgrade)
 			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
@@ -535,7 +535,7 @@ func TestResumeIsNotHeldBack(t *testing.T) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
 		first := client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		client.Suspend()
 		rig.Next[resock.FailEvent](client)
 		client.Resume()
@@ -630,14 +630,16 @@ func TestFailureTellsWhatTheServerSaid(t *testing.T) {
 }
 
 // A server that does not answer the close frame is waited for as long as the
-// close timeout says.
+// close timeout says, but by Reconnect not at all.
 func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 	for name, tt := range map[string]struct {
 		act  func(*resock.Client)
+		took time.Duration
 		next resock.State
 	}{
-		"Suspend":   {(*resock.Client).Suspend, resock.StateSuspended},
-		"Reconnect": {(*resock.Client).Reconnect, resock.StateConnecting},
+		"Suspend":   {(*resock.Client).Suspend, 3 * time.Second, resock.StateSuspended},
+		"Close":     {func(c *resock.Client) { _ = c.Close(resock.StatusNormalClosure, "") }, 3 * time.Second, resock.StateClosed},
+		"Reconnect": {(*resock.Client).Reconnect, 0, resock.StateConnecting},
 	} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Handle((*resocktest.Conn).IgnoreClose)
@@ -646,7 +648,7 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			began := time.Now()
 			tt.act(client.Client)
 			end := rig.Next[resock.CloseEvent](client)
-			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
+			if took := end.Time.Sub(began); took != tt.took || end.Clean || end.Next != tt.next {
 				t.Errorf("%s: after %v, clean: %v, next is %v", name, took, end.Clean, end.Next)
 			}
 		})

@@ -166,7 +166,7 @@ func wallClockStory(t *testing.T, jumps bool) {
 		asked := time.Now()
 		for range 2 { // and at most once per initial backoff
 			r.Reconnect()
-			r.Closed(resock.StatusNormalClosure, "", true)
+			r.Closed(resock.StatusNormalClosure, "", false)
 			opened()
 		}
 		if took := time.Since(asked); took < 100*ms {

@@ -448,7 +448,7 @@ func TestPingDuringTheClosingHandshake(t *testing.T) {
 		c := s.Accept()
 		c.IgnoreClose()
 		r.Open()
-		r.Reconnect()
+		r.Suspend()
 		for range 3 {
 			synctest.Wait()
 			_ = c.Ping("are you there?")
@@ -505,7 +505,7 @@ func TestFault77_WishesInEveryState(t *testing.T) {
 			open := r.Open()
 			r.Suspend()
 			r.Resume()
-			r.Closed(resock.StatusNormalClosure, "", true)
+			r.Closed(resock.StatusNormalClosure, "", false)
 			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
 				t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
 			}
@@ -558,7 +558,7 @@ func TestFault77_WishesInEveryState(t *testing.T) {
 			for range 10 {
 				r.Reconnect()
 			}
-			r.Closed(resock.StatusNormalClosure, "", true)
+			r.Closed(resock.StatusNormalClosure, "", false)
 			r.Open()
 			r.Quiet(time.Minute)
 		})
@@ -718,4 +718,157 @@ func TestOnlineCallsReconnect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Reconnect sends a close frame and goes on, whatever the server makes of it. The old
+// connection is gone within the close timeout.
+func TestReconnectDoesNotWait(t *testing.T) {
+	for name, tt := range map[string]struct {
+		serve func(*resocktest.Conn)
+		holds bool // the connection, until the close timeout
+	}{
+		"answers": {func(*resocktest.Conn) {}, false},
+		"silent":  {(*resocktest.Conn).IgnoreClose, true},
+		"announces a large frame": {func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(2, make([]byte, 100_000))[:100])
+		}, true},
+		"streaming": {func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}, true},
+	} {
+		for scheme, start := range map[string]func(testing.TB) *resocktest.Server{"TCP": resocktest.NewMemory, "TLS": resocktest.NewTLSMemory} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t)
+					s.Script(resocktest.Serve(tt.serve), resocktest.Hold())
+					r := rig.Quick(t, s.URL, rig.Reach(s))
+					c := s.Accept()
+					r.Open()
+					time.Sleep(100 * time.Millisecond)
+					began := time.Now()
+					r.Reconnect()
+					event := r.Next()
+					for ; event != nil; event = r.Next() {
+						if _, message := event.(resock.MessageEvent); !message {
+							break
+						}
+					}
+					if e, ok := event.(resock.CloseEvent); !ok || e.Clean || e.Code != resock.StatusNormalClosure || e.Next != resock.StateConnecting {
+						t.Errorf("%+v", event)
+					}
+					r.Open()
+					rig.Within(t, began, 0, 0)
+					<-c.Done()
+					if closed := c.Received().Close; closed == nil || closed.Code != resock.StatusNormalClosure {
+						t.Errorf("the server got the close frame %+v", closed)
+					}
+					if tt.holds {
+						rig.Within(t, began, time.Second, time.Second+time.Millisecond)
+					} else {
+						rig.Within(t, began, 0, 0)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A network that takes no bytes, and a handler that does not return, delay Reconnect by no
+// more than a moment.
+func TestReconnectOfAStuckSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve((*resocktest.Conn).StopReading), resocktest.Hold())
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(time.Minute), resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
+		r.Open()
+		sent := make(chan error, 1)
+		go func() { sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+		synctest.Wait()
+		queued := r.Queue("behind it")
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, time.Second)
+		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("the Send under way: %v", err)
+		}
+		if err := <-queued; err != nil {
+			t.Errorf("the message behind it: %v", err)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
+		release := make(chan struct{})
+		defer close(release)
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(time.Minute),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		r.Open()
+		time.Sleep(time.Second)
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, time.Second)
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}), resocktest.Hold())
+		r := rig.Reaching(t, s)
+		unread := rig.Abandon(t.Context(), r.Client)
+		r.Open()
+		time.Sleep(time.Minute) // a subscriber that does not read blocks delivery
+		began := time.Now()
+		r.Reconnect()
+		if err := r.WaitOpen(t.Context()); err != nil {
+			t.Error(err)
+		}
+		rig.Within(t, began, 0, 0)
+		_ = unread
+	})
+}
+
+// A connection that was left to the server does not outlive Run, nor keep it for longer
+// than the close timeout.
+func TestCloseAfterReconnect(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Reaching(t, s)
+		old := s.Accept()
+		r.Open()
+		time.Sleep(time.Second)
+		r.Reconnect()
+		time.Sleep(500 * time.Millisecond)
+		began := time.Now()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		<-r.Returned()
+		rig.Within(t, began, 0, time.Second)
+		<-old.Done()
+		rig.Within(t, began, 0, time.Second)
+	})
+}
+
+// Resume does not wait for the answer to the close frame of Suspend.
+func TestResumeDoesNotWait(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve((*resocktest.Conn).IgnoreClose), resocktest.Hold())
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(5*time.Second))
+		r.Open()
+		began := time.Now()
+		r.Suspend()
+		time.Sleep(100 * time.Millisecond)
+		r.Resume()
+		if e := r.Closed(resock.StatusNormalClosure, "", false); e.Next != resock.StateConnecting {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		rig.Within(t, began, 100*time.Millisecond, 100*time.Millisecond)
+		time.Sleep(5 * time.Second) // the old connection is gone
+	})
 }
