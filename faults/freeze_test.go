@@ -523,7 +523,7 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 		rig.OpensWithin(t, client, 3, 10*time.Minute)
 		for event := range new(grammar.Checker).All(t, events) {
 			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
-				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+				if want := fmt.Sprintf("was blocked for %v of %v", e.Took.Round(time.Millisecond), e.Took.Round(time.Millisecond)); !strings.Contains(e.Err.Error(), want) {
 					t.Errorf("%v, want %q", e.Err, want)
 				}
 				break
