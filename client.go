@@ -59,7 +59,7 @@ type Client struct {
 	state    State
 	since    time.Time     // when state began
 	session  *session      // the open one, or nil
-	changed  chan struct{} // closed when state changes; nil if nobody waits for that
+	changed  chan struct{} // closed when state or intent.closed changes; nil if nobody waits for that
 	lostAt   time.Time     // when the last session ended
 	downtime time.Duration // between sessions, until the last one opened
 	lastErr  error         // the last failure, whatever came after it
@@ -71,14 +71,16 @@ type intent struct {
 	closed    bool // by Close, the end of Run's context, or because the client gave up
 	suspended bool
 
-	// These are requests to a client that waits for its next attempt. They are taken
-	// once, and dropped when the state changes.
-	reconnect bool
-	resume    bool // Suspend and Resume were called before the loop saw the Suspend
+	// These are wishes. They are remembered in every state until they are granted.
+	reconnect bool // an attempt soon; granted by the next one that begins or opens
+	resume    bool // an attempt now, with a fresh count; what was under way before fails
 }
 
 // connected reports whether a connection is wanted.
 func (i intent) connected() bool { return !i.closed && !i.suspended }
+
+// allows reports whether the attempt or session that is there now may go on.
+func (i intent) allows() bool { return i.connected() && !i.resume }
 
 // counters hold what Stats reads without a lock.
 type counters struct {
@@ -128,8 +130,8 @@ func newClient(config config) *Client {
 }
 
 // Run connects, and stays connected until [Client.Close] is called, ctx ends or the
-// retry policy gives up. It returns nil after Close, the context's error, or a
-// [*GiveUpError]: the first of the three decides. [Client.Err] returns the same
+// client gives up. It returns nil after Close and after [ActionFinish], the context's
+// error, or a [*GiveUpError]: whichever comes first. [Client.Err] returns the same
 // afterwards. When Run returns, every channel is closed and nothing that it started still
 // runs: unlike [Client.Done], it waits for handlers and hooks that do not return. A
 // second call returns [ErrAlreadyRun].
@@ -202,9 +204,18 @@ func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 	if c.session != nil {
 		c.session.close(code, reason, flush)
 	}
+	c.tellChanged()
 	notify(c.wake)
 	if !c.ran {
 		go c.finish()
+	}
+}
+
+// tellChanged tells those who wait for a change; mu is held.
+func (c *Client) tellChanged() {
+	if c.changed != nil {
+		close(c.changed)
+		c.changed = nil
 	}
 }
 
@@ -233,20 +244,26 @@ func (c *Client) limitClosingLocked() {
 }
 
 // Reconnect replaces the connection: an open session is closed with code 1000 and
-// Next == [StateConnecting], and the next attempt starts at once. A client that waits for
-// its next attempt starts it at once, too; in any other state Reconnect does nothing.
-// There is at most one such attempt per initial delay of [WithBackoff].
+// Next == [StateConnecting], and the next attempt starts at once. The server gets a close
+// frame, but the client does not wait for the answer, so that Clean is false, and what the
+// server still sends is not delivered. If the network does not take that frame within 1 s,
+// the connection is cut; else it is gone within [WithCloseTimeout].
+//
+// The next attempt also starts at once if the client waits for it, when the network is
+// back if the client is offline, and when an attempt under way fails; one that succeeds is
+// what was asked for. There is at most one such attempt per initial delay of
+// [WithBackoff]. A client that is suspended or closed stays so.
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case !c.intent.connected():
-	case c.session != nil:
-		c.session.close(StatusNormalClosure, "", false)
-	case c.state == StateWaiting:
-		c.intent.reconnect = true
-		notify(c.wake)
+	if !c.intent.connected() || c.intent.reconnect { // a hook that always asks must not always wake
+		return
 	}
+	c.intent.reconnect = true
+	if c.session != nil {
+		c.session.replace()
+	}
+	notify(c.wake)
 }
 
 // Suspend says that the application needs no connection for now. An open session is
@@ -267,13 +284,16 @@ func (c *Client) Suspend() {
 }
 
 // Resume ends what Suspend began: the client dials at once, with a fresh backoff and
-// count of attempts. If the client is not suspended, it does nothing.
+// count of attempts, even if it was still busy with the Suspend. If the client is not
+// suspended, it does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.intent.suspended {
-		c.intent.suspended = false
-		c.intent.resume = c.state == StateWaiting
+		c.intent.suspended, c.intent.resume = false, true
+		if c.session != nil {
+			c.session.replace()
+		}
 		notify(c.wake)
 	}
 }
@@ -285,14 +305,20 @@ func (c *Client) wanted() intent {
 	return c.intent
 }
 
-// takeIntent is wanted for the loop that waits for its next attempt: it also takes the
-// requests, so that each is obeyed once.
-func (c *Client) takeIntent() intent {
+// takeResume reports whether there is a Resume to grant, and grants it.
+func (c *Client) takeResume() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	taken := c.intent
-	c.intent.reconnect, c.intent.resume = false, false
+	taken := c.intent.resume
+	c.intent.resume = false
 	return taken
+}
+
+// begins notes that an attempt begins, which grants a Reconnect.
+func (c *Client) begins() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.intent.reconnect = false
 }
 
 // setState changes the state. No other function does.
@@ -301,11 +327,7 @@ func (c *Client) setState(state State) {
 	from := c.state
 	if state != from {
 		c.state, c.since = state, time.Now()
-		c.intent.reconnect, c.intent.resume = false, false
-		if c.changed != nil {
-			close(c.changed)
-			c.changed = nil
-		}
+		c.tellChanged()
 	}
 	c.mu.Unlock()
 	if state != from {
@@ -314,13 +336,14 @@ func (c *Client) setState(state State) {
 }
 
 // opened makes s the open session and lets messages flow into it. It reports false, and
-// does neither, if the application no longer wants a connection.
+// does neither, if the application no longer wants this connection.
 func (c *Client) opened(s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.intent.connected() {
+	if !c.intent.allows() {
 		return false
 	}
+	c.intent.reconnect = false
 	c.session = s
 	c.outbox.attach(s)
 	c.counters.opens.Add(1)
@@ -366,25 +389,15 @@ func (c *Client) State() State {
 	return c.state
 }
 
-// WaitOpen returns nil once a session is open. When ctx ends first, the error wraps the
-// context's error and the last failure, if there was one. When the client is closed for
-// good, the error is [ErrClosed], and wraps the error of [Client.Run], if there is one.
+// WaitOpen returns nil once a session is open; after [Client.Reconnect], once the next one
+// is. When ctx ends first, the error wraps the context's error and the last failure, if
+// there was one. When the client is closed for good, or closing, the error is [ErrClosed],
+// and wraps the error of [Client.Run], if there is one.
 func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
-		c.mu.Lock()
-		state, err := c.state, c.err
-		if c.changed == nil && state != StateOpen && state != StateClosed {
-			c.changed = make(chan struct{})
-		}
-		changed := c.changed
-		c.mu.Unlock()
-		switch {
-		case state == StateOpen:
-			return nil
-		case state == StateClosed && err == nil:
-			return ErrClosed
-		case state == StateClosed:
-			return fmt.Errorf("%w: %w", ErrClosed, err)
+		changed, err := c.untilOpen()
+		if changed == nil {
+			return err
 		}
 		select {
 		case <-changed:
@@ -396,6 +409,24 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 			return fmt.Errorf("resock: not open: %w: %w", ctx.Err(), lastErr)
 		}
 	}
+}
+
+// untilOpen returns what [Client.WaitOpen] returns, or a channel that is closed when that
+// may have changed.
+func (c *Client) untilOpen() (changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.intent.closed && c.err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrClosed, c.err)
+	case c.intent.closed:
+		return nil, ErrClosed
+	case c.state == StateOpen && c.intent.allows() && !c.intent.reconnect:
+		return nil, nil
+	case c.changed == nil:
+		c.changed = make(chan struct{})
+	}
+	return c.changed, nil
 }
 
 // Stats is a snapshot of the client: its state, and its counters since [New].

@@ -36,7 +36,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	if c.config.endpoint != nil {
 		endpoint, err := c.config.endpoint(ctx, attempt)
 		if err != nil {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+			return nil, &DialError{Phase: PhaseEndpoint, Err: redactHook(err)}
 		}
 		var fault string
 		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
@@ -73,10 +73,10 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	if c.config.onOpen != nil {
 		at.Store(int32(PhaseSetup))
 		if err := s.register(ctx, t.restored(response.Header), t.remote()); err != nil {
-			if e := s.discard(err); e.phase == PhaseProtocol {
+			if e := s.discard(err); e.phase == PhaseProtocol && !permanent(err) {
 				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
-			return nil, &DialError{Phase: PhaseSetup, Err: redact(err)}
+			return nil, &DialError{Phase: PhaseSetup, Err: redactHook(err)}
 		}
 	}
 	return s, nil
@@ -92,7 +92,7 @@ type dialed struct {
 const maxStrays = 4
 
 // attempt runs f, a part of an attempt, until ctx ends or the application no longer wants
-// a connection, which canceled reports. If f does not return then, it is left behind. f
+// this connection, which canceled reports. If f does not return then, it is left behind. f
 // keeps its phase in at, which is nil for the dial limiter.
 func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomic.Int32, f func() (*session, error)) (s *session, err error, canceled bool) {
 	defer cancel()
@@ -114,7 +114,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 			}
 			return d.session, d.err, canceled
 		case <-c.wake:
-			if !c.wanted().connected() {
+			if !c.wanted().allows() {
 				canceled = true
 				cancel()
 			}

@@ -105,9 +105,12 @@
 // After a failure the client waits for a random time between zero and a bound that
 // starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session of at least 5 s
 // resets the backoff ([WithStableAfter]). [DefaultRetryPolicy] documents which failures
-// are retried, and how fast. By default the client never gives up, unless five sessions
-// in a row end with the same close code for a bad message; [WithMaxAttempts] sets a
-// limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
+// are retried, and how fast. By default the client never gives up; [WithMaxAttempts] sets
+// a limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
+//
+// An endpoint or OnOpen hook that returns backoff.Permanent(err) ends the client at
+// once, whatever the policy says. The Rule of a [FailEvent] or [CloseEvent] tells what
+// decided; it is empty after something that the application asked for.
 //
 // # Sending
 //
@@ -131,8 +134,8 @@
 // to register with the server. [WithNetwork] keeps the client from dialing while there
 // is no network, and [Client.Suspend] while the application needs no connection, until
 // [Client.Resume]. [Client.Reconnect] replaces the connection at once, and
-// [WithMaxSessionAge] before the server would cut it. [WithDialLimiter] limits the rate
-// at which many clients dial.
+// [WithMaxSessionAge] before the server would cut it; what is asked for is remembered in
+// every state. [WithDialLimiter] limits the rate at which many clients dial.
 //
 // # Advanced
 //

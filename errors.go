@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
 )
 
 // Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session. Match
@@ -78,7 +80,8 @@ func (e *DialError) Error() string {
 func (e *DialError) Unwrap() error { return e.Err }
 
 // ProtocolError is a violation of RFC 6455 by the server, and the close code that was
-// sent for it.
+// sent for it. If the violation is a close frame, Err wraps a [websocket.CloseError] with
+// the code and reason that came.
 type ProtocolError struct {
 	Code StatusCode
 	Err  error
@@ -91,11 +94,11 @@ func (e *ProtocolError) Error() string {
 // Unwrap returns the violation.
 func (e *ProtocolError) Unwrap() error { return e.Err }
 
-// GiveUpError is what [Client.Run] returns when the retry policy, the backoff policy or
-// the attempt limit ended it.
+// GiveUpError is what [Client.Run] returns when the retry policy, the backoff policy, the
+// attempt limit or a permanent error of a hook ended it.
 type GiveUpError struct {
 	Attempts int    // failed attempts in a row
-	Rule     string // the rule that decided
+	Rule     string // the rule that decided, as in the last event
 	Err      error  // the last failure
 }
 
@@ -136,6 +139,15 @@ func redact(err error) error {
 		return err
 	}
 	return &url.Error{Op: urlErr.Op, URL: redactURL(urlErr.URL), Err: redact(urlErr.Err)}
+}
+
+// redactHook returns what a hook returned, redacted. A permanent error stays one.
+func redactHook(err error) error {
+	clean := redact(err)
+	if permanent(err) && !permanent(clean) {
+		return backoff.Permanent(clean)
+	}
+	return clean
 }
 
 // redactURL removes what may be secret from a URL: userinfo, query and fragment.

@@ -43,6 +43,7 @@ type FailEvent struct {
 	Took    time.Duration // length of the attempt or of the session
 	Next    State         // the state that follows
 	RetryIn time.Duration // if Next is StateWaiting
+	Rule    string        // that decided on Next; empty if only the application did
 }
 
 // CloseEvent says that a session ended by a closing handshake that one side began.
@@ -55,6 +56,7 @@ type CloseEvent struct {
 	Took    time.Duration // length of the session
 	Next    State         // the state that follows
 	RetryIn time.Duration // if Next is StateWaiting
+	Rule    string        // that decided on Next; empty if only the application did
 }
 
 func (OpenEvent) event()    {}

@@ -248,7 +248,9 @@ func TestMessagesNeverRanged(t *testing.T) {
 		if stats := client.Stats(); stats.BlockedBy != "forgotten" {
 			t.Errorf("got %+v, want it blocked by forgotten", stats)
 		}
-		client.Reconnect()
+		client.Suspend() // reads on until the server has closed
+		time.Sleep(time.Second)
+		client.Resume()
 		rig.OpensWithin(t, client, 2, time.Minute)
 		time.Sleep(time.Hour)
 		if stats := client.Stats(); stats.Session != 2 || stats.BlockedBy != "forgotten" || stats.Blocked < time.Hour {

@@ -344,8 +344,9 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 }
 
 // WithEndpoint asks next for the URL and the header of each attempt: fresh tokens,
-// failover, resume cursors. An error fails the attempt in [PhaseEndpoint]. next may
-// block; its context ends with the dial timeout and when the client closes, and it
+// failover, resume cursors. An error fails the attempt in [PhaseEndpoint], and one of
+// backoff.Permanent (cenkalti/backoff) ends the client with a [*GiveUpError], whatever
+// the retry policy says. next may block; its context ends with the dial timeout and when the client closes, and it
 // must return then. If it waits for the client itself, no session opens.
 //
 // A subscriber may still have messages of the last session in its buffer when next is
@@ -365,7 +366,8 @@ func WithEndpoint(next func(ctx context.Context, a Attempt) (Endpoint, error)) O
 // delivered after the OpenEvent. Defaults to none.
 //
 // An error of setup fails the attempt in [PhaseSetup] and counts for the backoff, and
-// so does an error of [Session.Receive]. The context ends with the dial timeout and
+// so does an error of [Session.Receive]. An error of backoff.Permanent ends the client, as
+// in [WithEndpoint]. The context ends with the dial timeout and
 // when the client closes; setup must return then. If it waits for the client itself,
 // as [Client.Send] does, and not for its [Session], no session opens.
 func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
@@ -375,7 +377,8 @@ func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 // WithRetryPolicy decides what follows a failure. decide is called once per failure;
 // a session that the application itself ended is none. decide may call
 // [DefaultRetryPolicy], which also decides when decide has not returned after 1 s.
-// Defaults to DefaultRetryPolicy.
+// [ActionStop] and [ActionFinish] end the client. [WithMaxAttempts] and a permanent error
+// of a hook take precedence. Defaults to DefaultRetryPolicy.
 func WithRetryPolicy(decide func(Failure) Decision) Option {
 	return notNil("WithRetryPolicy", decide == nil, func(g *given) { g.retryPolicy = decide })
 }
@@ -413,8 +416,9 @@ func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 
 // WithNetwork asks n before each attempt whether there is a network. While there is
 // none the client does not dial and counts no attempt ([StateOffline]); it dials when
-// the network is back, after a random part of the initial backoff. When the network
-// changes while a session is open, the connection is probed at once.
+// the network is back, after a random part of the initial backoff, but no sooner than it
+// would have dialed without the interruption. When the network changes while a session is
+// open, the connection is probed at once.
 //
 // Loopback addresses are dialed in any case. With [WithEndpoint], the URL of the last
 // attempt tells whether the address is one, and before the first attempt the URL

@@ -1,10 +1,13 @@
 package resock
 
 import (
+	"errors"
 	"net/http"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/delay"
 )
 
@@ -39,10 +42,11 @@ type Failure struct {
 	Status     int           // HTTP status of a refused upgrade, or 0
 	RetryAfter time.Duration // from the response, or 0
 	Code       StatusCode    // the close code that was sent or received, or -1
-	Reason     string        // of the close
+	Reason     string        // that the server gave for the close
 	Attempt    int           // which attempt failed or opened the session, from 1
 	Uptime     time.Duration // of the session, or 0
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
+	Renewable  bool          // Status 401 or 403, not in a row, and WithEndpoint may have other credentials
 }
 
 // Action is what follows a failure.
@@ -51,7 +55,8 @@ type Action int
 const (
 	ActionRetry     Action = iota // after the backoff's delay
 	ActionRetrySlow               // after half to all of the backoff's maximum; with WithBackoffPolicy, at least 30 s
-	ActionStop                    // give up
+	ActionStop                    // give up: Run returns a GiveUpError
+	ActionFinish                  // end the client as intended: Run returns nil
 )
 
 // Decision is a retry policy's answer.
@@ -59,30 +64,31 @@ type Decision struct {
 	Action Action
 	After  time.Duration // a floor for the delay, with the jitter on top; 0 is none
 	Spread float64       // factor of the jitter; 0 means 1
-	Rule   string        // a short name, for the log
+	Rule   string        // a short name, for the events and the log; defaults to "retry policy"
 }
 
 const (
 	maxRetryAfter   = 5 * time.Minute
 	busySpread      = 2
 	poisonSlow      = 2 // repeats
-	poisonStop      = 5
 	unknownPeerCode = StatusCode(-1)
 )
 
-// DefaultRetryPolicy retries nearly everything for ever, since a feed that must not stop
-// has to outlive any outage. It is a pure function.
+// DefaultRetryPolicy retries everything for ever, since a feed that must not stop has to
+// outlive any outage. It is a pure function.
 //
 //   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code not
 //     named below: retry. A Retry-After of up to 5 min is a floor, with the jitter on
 //     top, since many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
 //     the spread.
+//   - Status 401 or 403 to the first of several attempts, if [WithEndpoint] may bring fresh
+//     credentials to the next: retry.
 //   - Any other status 3xx or 4xx, a certificate that is not trusted, and close code 1008
 //     (policy violation): retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the
 //     second session in a row: retry slowly, since the server will most likely repeat
-//     what led to it. In the fifth: stop.
+//     what led to it.
 func DefaultRetryPolicy(f Failure) Decision {
 	switch f.Code {
 	case StatusServiceRestart, StatusTryAgainLater:
@@ -91,10 +97,10 @@ func DefaultRetryPolicy(f Failure) Decision {
 		return Decision{Action: ActionRetrySlow, Rule: "policy violation"}
 	}
 	switch {
-	case poisonous(f.Code) && f.Repeats >= poisonStop:
-		return Decision{Action: ActionStop, Rule: "poison loop"}
 	case poisonous(f.Code) && f.Repeats >= poisonSlow:
 		return Decision{Action: ActionRetrySlow, Rule: "repeated close code"}
+	case f.Renewable:
+		return Decision{After: floor(f.RetryAfter), Rule: "fresh credentials"}
 	case f.Status >= 300 && f.Status <= 499 && !temporaryStatus(f.Status):
 		return Decision{Action: ActionRetrySlow, After: floor(f.RetryAfter), Rule: "refused"}
 	case f.Status != 0:
@@ -105,6 +111,12 @@ func DefaultRetryPolicy(f Failure) Decision {
 		return Decision{Rule: "closed"}
 	}
 	return Decision{Rule: "connection"}
+}
+
+// permanent reports whether a hook returned what backoff.Permanent makes of an error.
+func permanent(err error) bool {
+	var p *backoff.PermanentError
+	return errors.As(err, &p)
 }
 
 // poisonous reports whether a close code blames a message: as long as that message comes

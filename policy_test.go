@@ -42,8 +42,6 @@ func TestDefaultRetryPolicyCloseCodes(t *testing.T) {
 				want.Spread = 2
 			case code == 1008:
 				want.Action = ActionRetrySlow
-			case poison[code] && repeats >= 5:
-				want.Action = ActionStop
 			case poison[code] && repeats >= 2:
 				want.Action = ActionRetrySlow
 			}

@@ -1,9 +1,11 @@
 package resock
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -46,8 +48,9 @@ func (s State) String() string {
 type step struct {
 	state   State
 	wait    time.Duration // for StateWaiting
+	rule    string        // that decided on it; empty if only the application did
 	session *session      // for StateOpen
-	giveUp  *GiveUpError  // for StateClosed; nil if the application closed the client
+	err     error         // for StateClosed: what Run returns, unless the client is closed already
 }
 
 // loop is the state machine. What changes in it, the backoff included, belongs to the one
@@ -66,8 +69,10 @@ type loop struct {
 
 	failures  int        // failed attempts in a row
 	dialedAt  time.Time  // when the last attempt began
-	notBefore time.Time  // the floor of the last decision, such as a Retry-After
+	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
+	resumedAt time.Time  // when the last Resume was granted that no StateSuspended came before
+	denied    bool       // the last attempt got a status 401 or 403
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
@@ -150,7 +155,7 @@ func (l *loop) left(s *session) {
 	if s.leave() {
 		go l.advance(s)
 	} else {
-		s.wire.Release()
+		s.release()
 	}
 }
 
@@ -175,7 +180,7 @@ func (l *loop) advance(last *session) {
 	for {
 		switch next.state {
 		case StateClosed:
-			l.end(next.giveUp)
+			l.end(next.err)
 			return
 		case StateOpen:
 			l.open(next.session)
@@ -192,11 +197,10 @@ func (l *loop) advance(last *session) {
 	}
 }
 
-// end finishes the client. Run returns when its reader does.
-func (l *loop) end(giveUp *GiveUpError) {
-	if giveUp != nil {
-		l.c.stop(giveUp, StatusNormalClosure, "", false)
-	}
+// end finishes the client, with err if it is not closed already. Run returns when its
+// reader does.
+func (l *loop) end(err error) {
+	l.c.stop(err, StatusNormalClosure, "", false)
 	l.withdraw()
 	if l.unwatch != nil {
 		l.unwatch()
@@ -209,7 +213,7 @@ func (l *loop) end(giveUp *GiveUpError) {
 func (l *loop) withdraw() {
 	select {
 	case stale := <-l.ready:
-		stale.wire.Release()
+		stale.release()
 	default:
 	}
 }
@@ -244,20 +248,30 @@ func (l *loop) connect() step {
 		next = l.stopped()
 	} else {
 		l.lastErr = err
+		f.Renewable = l.renewable(f.Status)
 		next = l.after(f, false)
 	}
 	l.failed(event, next)
 	return next
 }
 
+// renewable reports whether the next attempt may bring other credentials, after a status
+// that asks for them and the last attempt had not got already.
+func (l *loop) renewable(status int) bool {
+	again := l.denied
+	l.denied = status == http.StatusUnauthorized || status == http.StatusForbidden
+	return l.denied && !again && l.c.config.endpoint != nil
+}
+
 // dial makes one attempt. It fails, with canceled set, when the application no longer
-// wants a connection.
+// wants this connection.
 func (l *loop) dial() (s *session, err error, canceled bool) {
 	if !l.pace() {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: context.Canceled}, true
 	}
+	l.c.begins()
 	l.requested = false
-	l.dialedAt = time.Now()
+	l.dialedAt, l.dueAt = time.Now(), time.Time{}
 	if strays := l.strays.Load(); strays >= maxStrays {
 		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
 	}
@@ -289,6 +303,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 // open reports the new session, starts it and hands it to the reader. After that the
 // state machine no longer belongs to this goroutine.
 func (l *loop) open(s *session) {
+	l.denied = false
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
@@ -363,13 +378,18 @@ func (l *loop) reset() {
 	ask(l.c, hookBackoffPolicy, false, func() bool { l.backoff.Reset(); return true })
 }
 
-// decide asks the retry policy.
+// decide asks the retry policy, unless a hook has decided already.
 func (l *loop) decide(f Failure) Decision {
+	if hook := f.Phase == PhaseEndpoint || f.Phase == PhaseSetup; hook && permanent(f.Err) {
+		return Decision{Action: ActionStop, Rule: "permanent"}
+	}
 	policy := l.c.config.retryPolicy
 	if policy == nil {
 		return DefaultRetryPolicy(f)
 	}
-	return ask(l.c, hookRetryPolicy, DefaultRetryPolicy(f), func() Decision { return policy(f) })
+	d := ask(l.c, hookRetryPolicy, DefaultRetryPolicy(f), func() Decision { return policy(f) })
+	d.Rule = cmp.Or(d.Rule, "retry policy")
+	return d
 }
 
 // nextBackOff asks the backoff policy.
@@ -383,7 +403,7 @@ func (l *loop) nextBackOff() time.Duration {
 // after decides what follows a failure that the application did not ask for. The end of
 // a stable session does not count as a failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
-	if !l.c.wanted().connected() {
+	if !l.c.wanted().allows() {
 		return l.stopped()
 	}
 	if !stable {
@@ -392,26 +412,33 @@ func (l *loop) after(f Failure, stable bool) step {
 	d := l.decide(f)
 	bound := l.nextBackOff()
 	switch limit := l.c.config.maxAttempts; {
-	case d.Action == ActionStop:
+	case d.Action == ActionStop, d.Action == ActionFinish:
 	case limit > 0 && l.failures >= limit:
 		d.Action, d.Rule = ActionStop, "attempt limit"
 	case bound < 0:
 		d.Action, d.Rule = ActionStop, "backoff policy"
 	}
-	if d.Action == ActionStop {
+	switch d.Action {
+	case ActionStop:
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)
-		return step{state: StateClosed, giveUp: &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}}
+		return step{state: StateClosed, rule: d.Rule, err: &GiveUpError{Attempts: l.failures, Rule: d.Rule, Err: f.Err}}
+	case ActionFinish:
+		l.c.log().Info("finish", "rule", d.Rule, "err", f.Err)
+		return step{state: StateClosed, rule: d.Rule}
 	}
 	wait := l.schedule.Draw(d.wish(), bound, rand.Float64())
-	l.notBefore = time.Now().Add(d.After)
+	l.dueAt = time.Now().Add(wait)
+	if l.c.wanted().reconnect {
+		wait = min(wait, time.Until(l.soonest()))
+	}
 	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
 	switch {
 	case !l.c.online():
-		return step{state: StateOffline}
+		return step{state: StateOffline, rule: d.Rule}
 	case wait <= 0:
-		return step{state: StateConnecting}
+		return step{state: StateConnecting, rule: d.Rule}
 	}
-	return step{state: StateWaiting, wait: wait}
+	return step{state: StateWaiting, wait: wait, rule: d.Rule}
 }
 
 // stopped is what follows an end that the application asked for.
@@ -441,6 +468,11 @@ func (l *loop) pace() bool {
 		if _, ok := l.held(l.c.wanted()); ok {
 			return false
 		}
+		if l.resume() { // the application may do this again and again
+			now := time.Now()
+			l.requested = now.Before(l.resumedAt.Add(l.c.config.backoffInitial))
+			l.resumedAt = now
+		}
 		if !l.requested || !l.sleep(time.Until(l.soonest())) {
 			return true
 		}
@@ -456,12 +488,12 @@ func (l *loop) wait(d time.Duration) step {
 	until := time.Now().Add(d)
 	l.c.setState(StateWaiting)
 	for {
-		wanted := l.c.takeIntent()
+		wanted := l.c.wanted()
 		if next, ok := l.held(wanted); ok {
 			return next
 		}
 		if wanted.resume {
-			return l.resume()
+			return step{state: StateConnecting}
 		}
 		if soonest := l.soonest(); wanted.reconnect && soonest.Before(until) {
 			until = soonest
@@ -472,17 +504,18 @@ func (l *loop) wait(d time.Duration) step {
 	}
 }
 
-// offline waits for the network, and then for a random delay: many clients see it return
-// at the same moment.
+// offline waits for the network, and then for a random delay, since many clients see it
+// return at the same moment, and at least until the next attempt was due anyway.
 func (l *loop) offline() step {
 	l.c.setState(StateOffline)
 	for {
+		l.resume()
 		if next, ok := l.held(l.c.wanted()); next.state != StateOffline {
 			if ok {
 				return next
 			}
 			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
-			return step{state: StateWaiting, wait: max(spread, time.Until(l.notBefore))}
+			return step{state: StateWaiting, wait: max(spread, time.Until(l.dueAt))}
 		}
 		<-l.c.wake
 	}
@@ -497,17 +530,21 @@ func (l *loop) suspended() step {
 			return step{state: StateClosed}
 		}
 		if !wanted.suspended {
-			return l.resume()
+			l.resume()
+			return step{state: StateConnecting}
 		}
 		<-l.c.wake
 	}
 }
 
-// resume dials at once, with a fresh backoff and count of attempts.
-func (l *loop) resume() step {
+// resume grants a Resume, if there is one: a fresh backoff and count of attempts.
+func (l *loop) resume() (granted bool) {
+	if !l.c.takeResume() {
+		return false
+	}
 	l.reset()
-	l.requested = false
-	return step{state: StateConnecting}
+	l.requested, l.denied, l.dueAt = false, false, time.Time{}
+	return true
 }
 
 // sleep waits for d. It reports whether it was woken before that.
@@ -527,7 +564,7 @@ func (l *loop) sleep(d time.Duration) bool {
 
 // failed enters the next state and reports the failure.
 func (l *loop) failed(event FailEvent, next step) {
-	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	event.Time, event.Next, event.RetryIn, event.Rule = time.Now(), next.state, next.wait, next.rule
 	l.c.failed(event.Err)
 	l.c.log().Warn("fail", "session", event.Session, "phase", event.Phase, "err", event.Err, "next", next.state)
 	l.announce(event, next)
@@ -535,7 +572,7 @@ func (l *loop) failed(event FailEvent, next step) {
 
 // closed enters the next state and reports the close.
 func (l *loop) closed(event CloseEvent, next step) {
-	event.Time, event.Next, event.RetryIn = time.Now(), next.state, next.wait
+	event.Time, event.Next, event.RetryIn, event.Rule = time.Now(), next.state, next.wait, next.rule
 	l.c.log().Info("close", "session", event.Session, "code", int(event.Code), "reason", event.Reason, "clean", event.Clean, "next", next.state)
 	l.announce(event, next)
 }

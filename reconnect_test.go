@@ -3,8 +3,10 @@ package resock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,7 +32,7 @@ func TestStableSessionRestartsTheCount(t *testing.T) {
 		client.Open()
 		time.Sleep(time.Minute)
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		if fail := client.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || fail.Next != resock.StateWaiting {
 			t.Errorf("after a stable session: attempt %d, next %v, want attempt 1, waiting", fail.Attempt, fail.Next)
 		}
@@ -90,16 +92,15 @@ func TestClosingTimeIsNotUptime(t *testing.T) {
 			_ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) // a reserved opcode
 		})
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithStableAfter(500*time.Millisecond))
-		for range 5 {
+		for attempt := 1; attempt <= 5; attempt++ {
 			client.Open()
-			if fail := client.Fail(resock.PhaseProtocol); fail.Took >= 500*time.Millisecond {
-				t.Fatalf("the session took %v, want less than 500ms: it ended at once", fail.Took)
+			fail := client.Fail(resock.PhaseProtocol)
+			if fail.Took >= 500*time.Millisecond || fail.Attempt != attempt {
+				t.Fatalf("attempt %d took %v, want attempt %d, and less than 500ms: it ended at once", fail.Attempt, fail.Took, attempt)
 			}
-		}
-		<-client.Returned()
-		var giveUp *resock.GiveUpError
-		if err := client.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "poison loop" {
-			t.Errorf("Run: got %v, want a GiveUpError for a poison loop", err)
+			if again := attempt > 1; again != (fail.Rule == "repeated close code") {
+				t.Errorf("attempt %d: rule %q, want \"repeated close code\": %t", attempt, fail.Rule, again)
+			}
 		}
 	})
 }
@@ -131,7 +132,7 @@ func TestAttemptIsToldTheLastEnd(t *testing.T) {
 		client.Fail(resock.PhaseUpgrade)
 		client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		client.Open()
 		if len(told) != 3 || told[0] != nil || told[1] == nil || told[2] != nil {
 			t.Errorf("the attempts were told %v, want the second of them to be told an error", told)
@@ -266,7 +267,7 @@ func TestReconnectDelaysOneAttemptOnly(t *testing.T) {
 			resock.WithBackoffPolicy(func() backoff.BackOff { return new(backoff.ZeroBackOff) }))
 		first := client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		for range 3 {
 			fail := client.Fail(resock.PhaseUpgrade)
 			if waited := fail.Time.Sub(first.Time); waited != 500*time.Millisecond || fail.Next != resock.StateConnecting {
@@ -536,7 +537,7 @@ func TestResumeIsNotDelayed(t *testing.T) {
 		client := rig.Start(t, s.URL, rig.Reach(s), resock.WithBackoff(time.Minute, time.Minute))
 		first := client.Open()
 		client.Reconnect()
-		client.Closed(resock.StatusNormalClosure, "", true)
+		client.Closed(resock.StatusNormalClosure, "", false)
 		client.Suspend()
 		rig.Next[resock.FailEvent](client)
 		client.Resume()
@@ -631,14 +632,17 @@ func TestFailureHasTheServersCloseCode(t *testing.T) {
 	}
 }
 
-// The client waits for the server's close frame until the close timeout.
+// The client waits for the server's close frame until the close timeout, except when it
+// reconnects.
 func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 	for name, tt := range map[string]struct {
 		act  func(*resock.Client)
+		took time.Duration
 		next resock.State
 	}{
-		"Suspend":   {(*resock.Client).Suspend, resock.StateSuspended},
-		"Reconnect": {(*resock.Client).Reconnect, resock.StateConnecting},
+		"Suspend":   {(*resock.Client).Suspend, 3 * time.Second, resock.StateSuspended},
+		"Close":     {func(c *resock.Client) { _ = c.Close(resock.StatusNormalClosure, "") }, 3 * time.Second, resock.StateClosed},
+		"Reconnect": {(*resock.Client).Reconnect, 0, resock.StateConnecting},
 	} {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Handle((*resocktest.Conn).IgnoreClose)
@@ -647,8 +651,8 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			began := time.Now()
 			tt.act(client.Client)
 			end := rig.Next[resock.CloseEvent](client)
-			if took := end.Time.Sub(began); took != 3*time.Second || end.Clean || end.Next != tt.next {
-				t.Errorf("%s: closed after %v, clean %v, next %v, want 3s, and not clean", name, took, end.Clean, end.Next)
+			if took := end.Time.Sub(began); took != tt.took || end.Clean || end.Next != tt.next {
+				t.Errorf("%s: closed after %v, clean %v, next %v, want %v, not clean, and %v", name, took, end.Clean, end.Next, tt.took, tt.next)
 			}
 		})
 	}
@@ -685,7 +689,7 @@ func TestDefaultRetryPolicy(t *testing.T) {
 			t.Errorf("%+v for %+v, want action %d after %v, spread %v", d, f, action, after, spread)
 		}
 	}
-	const retry, slow, stop = resock.ActionRetry, resock.ActionRetrySlow, resock.ActionStop
+	const retry, slow = resock.ActionRetry, resock.ActionRetrySlow
 	for phase := resock.PhaseEndpoint; phase <= resock.PhaseProtocol; phase++ {
 		for _, attempt := range []int{1, 2, 1000000} {
 			check(resock.Failure{Phase: phase, Err: rig.ErrTest, Code: -1, Attempt: attempt}, retry, 0, 1)
@@ -712,10 +716,7 @@ func TestDefaultRetryPolicy(t *testing.T) {
 				case 1008:
 					action = slow
 				case 1002, 1003, 1007, 1009, 1010:
-					switch {
-					case repeats >= 5:
-						action = stop
-					case repeats >= 2:
+					if repeats >= 2 {
 						action = slow
 					}
 				}
@@ -927,6 +928,144 @@ func TestFleetSpreads(t *testing.T) {
 		}
 		for _, client := range all {
 			<-client.Done()
+		}
+	})
+}
+
+// The last event and the error of Run name the rule that ended the client.
+func TestPermanentError(t *testing.T) {
+	transport := &url.Error{Op: "Post", URL: rig.WithSecrets("https://tokens.test"), Err: rig.ErrTest}
+	endpoint := func(err error) resock.Option {
+		return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, err })
+	}
+	onOpen := func(err error) resock.Option {
+		return resock.WithOnOpen(func(context.Context, *resock.Session) error { return err })
+	}
+	for name, tt := range map[string]struct {
+		hook  resock.Option
+		phase resock.Phase
+	}{
+		"endpoint":          {endpoint(backoff.Permanent(rig.ErrTest)), resock.PhaseEndpoint},
+		"endpoint, wrapped": {endpoint(fmt.Errorf("token: %w", backoff.Permanent(rig.ErrTest))), resock.PhaseEndpoint},
+		"endpoint, a URL":   {endpoint(backoff.Permanent(transport)), resock.PhaseEndpoint},
+		"OnOpen":            {onOpen(backoff.Permanent(rig.ErrTest)), resock.PhaseSetup},
+		"OnOpen, after a violation": {resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			_, _, _ = s.Receive(ctx)
+			return backoff.Permanent(rig.ErrTest)
+		}), resock.PhaseSetup},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) { _ = c.Raw(resocktest.Frame(rig.Fin|3, nil)) })
+				r := rig.Start(t, s.URL, rig.Reach(s), tt.hook, resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+					t.Error("the policy is asked")
+					return resock.Decision{}
+				}))
+				if fail := r.Fail(tt.phase); fail.Next != resock.StateClosed || fail.Rule != "permanent" || !errors.Is(fail.Err, rig.ErrTest) {
+					t.Errorf("%+v", fail)
+				}
+				<-r.Done()
+				var giveUp *resock.GiveUpError
+				if err := r.Err(); !errors.As(err, &giveUp) || giveUp.Rule != "permanent" || giveUp.Attempts != 1 || !errors.Is(err, rig.ErrTest) {
+					t.Errorf("Run returned %v", err)
+				}
+			})
+		})
+	}
+}
+
+// What a hook returns after the application called Suspend is not looked at.
+func TestPermanentErrorAfterSuspend(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+			<-ctx.Done()
+			return resock.Endpoint{}, backoff.Permanent(ctx.Err())
+		}))
+		synctest.Wait()
+		r.Suspend()
+		if fail := r.Fail(resock.PhaseEndpoint); fail.Next != resock.StateSuspended || fail.Rule != "" {
+			t.Errorf("%+v", fail)
+		}
+	})
+}
+
+// Run returns nil when the retry policy finishes the client, be it on a failed attempt,
+// a lost session or a close.
+func TestActionFinish(t *testing.T) {
+	for name, step := range map[string]resocktest.Step{
+		"attempt": resocktest.Drop(),
+		"session": resocktest.Serve((*resocktest.Conn).Drop),
+		"close":   resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(4000, "all done") }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(step)
+				r := rig.Start(t, s.URL, rig.Reach(s), resock.WithMaxAttempts(1), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+					return resock.Decision{Action: resock.ActionFinish, Rule: "done"}
+				}))
+				var last resock.Event
+				for event := range r.Events {
+					last = event
+				}
+				var next resock.State
+				var rule string
+				switch e := last.(type) {
+				case resock.FailEvent:
+					next, rule = e.Next, e.Rule
+				case resock.CloseEvent:
+					next, rule = e.Next, e.Rule
+				}
+				if next != resock.StateClosed || rule != "done" {
+					t.Errorf("the last event is %+v", last)
+				}
+				<-r.Returned()
+				if err := r.Err(); err != nil {
+					t.Errorf("Run returned %v", err)
+				}
+				if err := r.WaitOpen(t.Context()); err != resock.ErrClosed {
+					t.Errorf("WaitOpen: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// Each event that ends an attempt or a session tells the rule that decided.
+func TestRuleInEvents(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(),
+			resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(1012, "") }),
+			resocktest.Serve((*resocktest.Conn).Drop),
+			resocktest.Drop(), resocktest.Hold())
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			if f.Attempt == 4 {
+				return resock.Decision{}
+			}
+			return resock.DefaultRetryPolicy(f)
+		}))
+		if fail := r.Fail(resock.PhaseUpgrade); fail.Rule != "connection" {
+			t.Errorf("%+v", fail)
+		}
+		r.Open()
+		if e := r.Closed(1012, "", true); e.Rule != "server busy" {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		if fail := r.Fail(resock.PhaseRead); fail.Rule != "connection" {
+			t.Errorf("%+v", fail)
+		}
+		if fail := r.Fail(resock.PhaseUpgrade); fail.Rule != "retry policy" {
+			t.Errorf("a decision without a name: %+v", fail)
+		}
+		r.Open()
+		r.Reconnect()
+		if e := rig.Next[resock.CloseEvent](r); e.Rule != "" {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if e := rig.Next[resock.CloseEvent](r); e.Rule != "" {
+			t.Errorf("%+v", e)
 		}
 	})
 }

@@ -746,7 +746,7 @@ func TestSendLimiterContexts(t *testing.T) {
 		r.Open()
 		gate.is(t, "the next session", 5, 4)
 		r.Reconnect()
-		r.Closed(resock.StatusNormalClosure, "", true)
+		r.Closed(resock.StatusNormalClosure, "", false)
 		gate.is(t, "another one", 5, 5)
 		s.Accept()
 		r.Open()

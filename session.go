@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -61,6 +62,7 @@ type ending struct {
 	code      StatusCode
 	reason    string
 	clean     bool
+	half      bool // the server's close frame is not waited for
 
 	phase Phase // of a failure
 	err   error
@@ -180,6 +182,45 @@ func (s *session) close(code StatusCode, reason string, flush bool) {
 	})
 }
 
+// replace ends the session by half a closing handshake: it sends a close frame, as soon as
+// the network takes it, and leaves the rest to the server and [wire.Conn.Linger].
+func (s *session) replace() {
+	began, timeout := s.wire.Now(), s.client.config.closeTimeout
+	grace := min(patience, timeout)
+	half := ending{closing: true, requested: true, half: true, code: StatusNormalClosure, grace: grace}
+	if !s.end(half) && !s.halve(grace) {
+		return
+	}
+	s.spawn(func() {
+		s.heart.stop()
+		s.client.outbox.detach(s)
+		s.wire.SendClose(int(StatusNormalClosure), "") // what is written later is refused
+		s.wire.Part(timeout - (s.wire.Now() - began))
+		s.kill()
+	})
+}
+
+// halve makes a closing handshake that this side began half a one, and reports whether it
+// did.
+func (s *session) halve(grace time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished || s.ending == nil || !s.ending.requested || s.ending.half {
+		return false
+	}
+	s.ending.half = true
+	s.deadline.Reset(grace)
+	return true
+}
+
+// release returns what the wire holds. Nobody uses it any more.
+func (s *session) release() {
+	s.wire.Release()
+	if s.wire.Parted() {
+		s.client.hooks.Go(s.wire.Linger)
+	}
+}
+
 // write writes one message into the wire, without flushing. Only OnOpen and the holder
 // of the outbox's token may call it.
 func (s *session) write(m *outbound) error {
@@ -253,7 +294,7 @@ func (s *session) finish() ending {
 	if taken {
 		return s.conclude(known, nil)
 	}
-	s.wire.Release()
+	s.release()
 	return s.conclude(known, s.wire.End())
 }
 
@@ -281,6 +322,9 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 		e = *known
 	case violated:
 		e = ending{phase: PhaseProtocol, err: readError(end), code: StatusCode(violation.Code)}
+		if violation.Came != nil {
+			e.reason = violation.Came.Reason
+		}
 	case answered:
 		e = ending{closing: true}
 	case end != nil:
@@ -288,7 +332,7 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 	default: // delivery was aborted
 		e = ending{closing: true, requested: true, code: StatusGoingAway}
 	}
-	if e.closing && answered {
+	if e.closing && answered && !e.half {
 		e.clean = s.wire.CloseSent()
 		e.code, e.reason = StatusCode(closed.Code), closed.Reason
 	}
@@ -308,13 +352,22 @@ func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
 func readError(err error) error {
 	switch e := err.(type) {
 	case *wire.Violation:
-		return &ProtocolError{StatusCode(e.Code), errors.New(e.Text)}
+		fault := errors.New(e.Text)
+		if e.Came != nil {
+			fault = fmt.Errorf("%w: %w", fault, closeError(e.Came))
+		}
+		return &ProtocolError{StatusCode(e.Code), fault}
 	case *wire.Closed:
-		return &lostError{"closed by the server", websocket.CloseError{Code: StatusCode(e.Code), Reason: e.Reason}}
+		return &lostError{"closed by the server", closeError(e)}
 	case *wire.Lost:
 		return &lostError{"connection lost", e.Err}
 	}
 	return err
+}
+
+// closeError is what a close frame of the server says, as an error.
+func closeError(c *wire.Closed) error {
+	return websocket.CloseError{Code: StatusCode(c.Code), Reason: c.Reason}
 }
 
 // discard finishes a session that never opened, because of err, and returns how it

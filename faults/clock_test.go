@@ -198,7 +198,7 @@ func (w *wallClock) reconnects() {
 		asked := time.Now()
 		for range 2 {
 			w.client.Reconnect()
-			w.client.Closed(resock.StatusNormalClosure, "", true)
+			w.client.Closed(resock.StatusNormalClosure, "", false)
 			w.opened()
 		}
 		if took := time.Since(asked); took < 100*ms {

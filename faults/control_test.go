@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -449,7 +450,7 @@ func TestPingDuringTheClosingHandshake(t *testing.T) {
 		c := s.Accept()
 		c.IgnoreClose()
 		r.Open()
-		r.Reconnect()
+		r.Suspend()
 		for range 3 {
 			synctest.Wait()
 			_ = c.Ping("are you there?")
@@ -474,4 +475,402 @@ func TestFault81_NilOptions(t *testing.T) {
 			t.Errorf("New: got %v, want an OptionError for WithOnOpen", err)
 		}
 	}
+}
+
+// TestFault77 asks for a connection in states in which another one ends or begins.
+func TestFault77_WishesInEveryState(t *testing.T) {
+	t.Run("Resume while connecting", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
+			r := rig.Reaching(t, s)
+			r.Fail(resock.PhaseUpgrade)
+			r.Fail(resock.PhaseUpgrade)
+			time.Sleep(time.Second)
+			r.Is(resock.StateConnecting)
+			r.Suspend()
+			r.Resume()
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
+				t.Errorf("the attempt under way: %+v", fail)
+			}
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
+				t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
+			}
+			r.Open()
+		})
+	})
+	t.Run("Resume while open", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
+			r := rig.Reaching(t, s)
+			r.Fail(resock.PhaseUpgrade)
+			r.Fail(resock.PhaseUpgrade)
+			open := r.Open()
+			r.Suspend()
+			r.Resume()
+			r.Closed(resock.StatusNormalClosure, "", false)
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
+				t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
+			}
+			r.Open()
+		})
+	})
+	never := resock.WithBackoffPolicy(constantly(time.Hour))
+	t.Run("Reconnect while a session is taken down", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			reach, lines := rig.ReachLines(s)
+			r := rig.Quick(t, s.URL, reach, never)
+			r.Open()
+			(<-lines).Limit(1 << 10)
+			err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
+				time.Sleep(500 * time.Millisecond) // the session's end waits for it
+				r.Reconnect()
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(100 * time.Millisecond)
+			s.Accept().Drop()
+			if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
+				t.Errorf("%+v, want to connect at once", fail)
+			}
+			r.Open()
+		})
+	})
+	t.Run("Reconnect while connecting", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.StallUpgrade(), resocktest.Hold())
+			r := rig.Reaching(t, s, never)
+			time.Sleep(time.Second)
+			r.Is(resock.StateConnecting)
+			r.Reconnect()
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
+				t.Errorf("%+v, want to connect at once", fail)
+			}
+			r.Open()
+			r.Quiet(time.Minute) // the wish was granted
+		})
+	})
+	t.Run("Reconnect before Run, and again and again", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Prepare(t, s.URL, rig.Reach(s))
+			r.Reconnect()
+			r.Go()
+			r.Open()
+			r.Quiet(time.Minute)
+			for range 10 {
+				r.Reconnect()
+			}
+			r.Closed(resock.StatusNormalClosure, "", false)
+			r.Open()
+			r.Quiet(time.Minute)
+		})
+	})
+	t.Run("Reconnect while offline", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
+			network := new(rig.Network)
+			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+			r.Fail(resock.PhaseUpgrade)
+			network.Set(false)
+			r.Is(resock.StateOffline)
+			r.Reconnect()
+			r.Quiet(time.Second)
+			began := time.Now()
+			network.Set(true)
+			r.Open()
+			rig.Within(t, began, 0, 0)
+		})
+	})
+}
+
+// TestFault79 counts the attempts of an hour.
+func TestFault79_FlappingNetwork(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(403, nil, ""))
+		network := new(rig.Network)
+		r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		for range 3600 / 2 {
+			time.Sleep(time.Second)
+			network.Set(false)
+			time.Sleep(time.Second)
+			network.Set(true)
+		}
+		const most = 3600/15 + 1 // slow retries take at least 15 s
+		if n := r.Stats().Attempts; n > most || n < 3600/60 {
+			t.Errorf("%d attempts in an hour, want at most %d", n, most)
+		}
+	})
+}
+
+// TestFault90 has a hook with a fresh token for each attempt.
+func TestFault90_ExpiredToken(t *testing.T) {
+	refused := func(status int) resocktest.Step { return resocktest.Status(status, nil, "") }
+	hook := resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+		return resock.Endpoint{}, nil
+	})
+	for name, tt := range map[string]struct {
+		steps []resocktest.Step
+		opts  []resock.Option
+		slow  []bool // of each failure
+	}{
+		"the first":             {[]resocktest.Step{refused(401)}, []resock.Option{hook}, []bool{false}},
+		"the second":            {[]resocktest.Step{refused(401), refused(401), refused(403)}, []resock.Option{hook}, []bool{false, true, true}},
+		"another kind":          {[]resocktest.Step{refused(403), refused(401)}, []resock.Option{hook}, []bool{false, true}},
+		"not in a row":          {[]resocktest.Step{refused(403), resocktest.Drop(), refused(403)}, []resock.Option{hook}, []bool{false, false, false}},
+		"another status":        {[]resocktest.Step{refused(404)}, []resock.Option{hook}, []bool{true}},
+		"no hook":               {[]resocktest.Step{refused(401)}, nil, []bool{true}},
+		"a policy around it":    {[]resocktest.Step{refused(401), refused(401)}, []resock.Option{hook, resock.WithRetryPolicy(resock.DefaultRetryPolicy)}, []bool{false, true}},
+		"an hour after another": {[]resocktest.Step{refused(401), resocktest.Serve(func(c *resocktest.Conn) { time.Sleep(time.Hour); c.Drop() }), refused(401)}, []resock.Option{hook}, []bool{false, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(append(tt.steps, resocktest.Hold())...)
+				r := rig.Start(t, "ws://a/", append(tt.opts, rig.Reach(s))...)
+				for i, want := range tt.slow {
+					event := r.Next()
+					if _, open := event.(resock.OpenEvent); open {
+						time.Sleep(time.Hour)
+						event = r.Next()
+					}
+					fail, ok := event.(resock.FailEvent)
+					if slow := fail.RetryIn >= 15*time.Second; !ok || slow != want {
+						t.Errorf("failure %d: %+v, slow %t, want %t", i+1, event, slow, want)
+					}
+				}
+				r.Open()
+			})
+		})
+	}
+}
+
+// After Close, also while the closing handshake goes on, no session is worth waiting for.
+func TestWaitOpenAfterClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Reaching(t, s)
+		r.Open()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if err := r.WaitOpen(t.Context()); !errors.Is(err, resock.ErrClosed) {
+			t.Errorf("WaitOpen while the session is closed: %v", err)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.StallUpgrade())
+		release := make(chan struct{})
+		r := rig.Reaching(t, s, resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			<-release
+			return resock.Endpoint{}, nil
+		}))
+		began := time.Now()
+		waits := make(chan error, 1)
+		go func() { waits <- r.WaitOpen(context.Background()) }()
+		synctest.Wait()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		if err := <-waits; err != resock.ErrClosed {
+			t.Errorf("a WaitOpen that waits: %v", err)
+		}
+		rig.Within(t, began, 0, 0)
+		close(release)
+	})
+}
+
+// A WaitOpen after Reconnect waits for the next session.
+func TestWaitOpenAfterReconnect(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Reconnect()
+		if err := r.WaitOpen(t.Context()); err != nil || r.Stats().Session != 2 {
+			t.Errorf("%v, session %d is open", err, r.Stats().Session)
+		}
+	})
+}
+
+// meddler is a network whose Online calls the client, but no more than 1000 times.
+type meddler struct {
+	online bool
+	calls  atomic.Int64
+	meddle func()
+}
+
+func (n *meddler) Online() bool {
+	if n.calls.Add(1) < 1000 {
+		n.meddle()
+	}
+	return n.online
+}
+
+func (*meddler) OnChange(func()) (stop func()) { return nil }
+
+// Online is asked in many states, and may ask for something each time.
+func TestOnlineCallsReconnect(t *testing.T) {
+	for _, online := range []bool{true, false} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(403, nil, ""))
+			network := &meddler{online: online}
+			r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+			network.meddle = r.Reconnect
+			r.Go()
+			time.Sleep(10 * time.Second)
+			if calls := network.calls.Load(); calls > 200 { // an attempt each 500 ms
+				t.Errorf("online %t: asked %d times in 10 s", online, calls)
+			}
+			if n := r.Stats().Attempts; n > 21 {
+				t.Errorf("online %t: %d attempts in 10 s", online, n)
+			}
+		})
+	}
+}
+
+// Reconnect sends a close frame and goes on, whatever the server makes of it. The old
+// connection is gone within the close timeout.
+func TestReconnectDoesNotWait(t *testing.T) {
+	for name, tt := range map[string]struct {
+		serve func(*resocktest.Conn)
+		holds bool // the connection, until the close timeout
+	}{
+		"answers": {func(*resocktest.Conn) {}, false},
+		"silent":  {(*resocktest.Conn).IgnoreClose, true},
+		"announces a large frame": {func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			_ = c.Raw(resocktest.Frame(2, make([]byte, 100_000))[:100])
+		}, true},
+		"streaming": {func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}, true},
+	} {
+		for scheme, start := range map[string]func(testing.TB) *resocktest.Server{"TCP": resocktest.NewMemory, "TLS": resocktest.NewTLSMemory} {
+			t.Run(name+" "+scheme, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					s := start(t)
+					s.Script(resocktest.Serve(tt.serve), resocktest.Hold())
+					r := rig.Quick(t, s.URL, rig.Reach(s))
+					c := s.Accept()
+					r.Open()
+					time.Sleep(100 * time.Millisecond)
+					began := time.Now()
+					r.Reconnect()
+					event := r.Next()
+					for ; event != nil; event = r.Next() {
+						if _, message := event.(resock.MessageEvent); !message {
+							break
+						}
+					}
+					if e, ok := event.(resock.CloseEvent); !ok || e.Clean || e.Code != resock.StatusNormalClosure || e.Next != resock.StateConnecting {
+						t.Errorf("%+v", event)
+					}
+					r.Open()
+					rig.Within(t, began, 0, 0)
+					<-c.Done()
+					if closed := c.Received().Close; closed == nil || closed.Code != resock.StatusNormalClosure {
+						t.Errorf("the server got the close frame %+v", closed)
+					}
+					if tt.holds {
+						rig.Within(t, began, time.Second, time.Second+time.Millisecond)
+					} else {
+						rig.Within(t, began, 0, 0)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A network that takes no bytes, and a handler that does not return, delay Reconnect by no
+// more than a moment.
+func TestReconnectOfAStuckSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve((*resocktest.Conn).StopReading), resocktest.Hold())
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(time.Minute), resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
+		r.Open()
+		sent := make(chan error, 1)
+		go func() { sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
+		synctest.Wait()
+		queued := r.Queue("behind it")
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, time.Second)
+		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("the Send under way: %v", err)
+		}
+		if err := <-queued; err != nil {
+			t.Errorf("the message behind it: %v", err)
+		}
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) { _ = c.Push("handle me") })
+		release := make(chan struct{})
+		defer close(release)
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(time.Minute),
+			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
+		r.Open()
+		time.Sleep(time.Second)
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, time.Second)
+	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			for c.Push("more") == nil {
+				time.Sleep(time.Millisecond)
+			}
+		}), resocktest.Hold())
+		r := rig.Reaching(t, s)
+		unread := rig.Abandon(t.Context(), r.Client)
+		r.Open()
+		time.Sleep(time.Minute) // a subscriber that does not read blocks delivery
+		began := time.Now()
+		r.Reconnect()
+		if err := r.WaitOpen(t.Context()); err != nil {
+			t.Error(err)
+		}
+		rig.Within(t, began, 0, 0)
+		_ = unread
+	})
+}
+
+// A connection that was left to the server does not outlive Run, nor keep it for longer
+// than the close timeout.
+func TestCloseAfterReconnect(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Reaching(t, s)
+		old := s.Accept()
+		r.Open()
+		time.Sleep(time.Second)
+		r.Reconnect()
+		time.Sleep(500 * time.Millisecond)
+		began := time.Now()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		<-r.Returned()
+		rig.Within(t, began, 0, time.Second)
+		<-old.Done()
+		rig.Within(t, began, 0, time.Second)
+	})
+}
+
+// Resume does not wait for the answer to the close frame of Suspend.
+func TestResumeDoesNotWait(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve((*resocktest.Conn).IgnoreClose), resocktest.Hold())
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(5*time.Second))
+		r.Open()
+		began := time.Now()
+		r.Suspend()
+		time.Sleep(100 * time.Millisecond)
+		r.Resume()
+		if e := r.Closed(resock.StatusNormalClosure, "", false); e.Next != resock.StateConnecting {
+			t.Errorf("%+v", e)
+		}
+		r.Open()
+		rig.Within(t, began, 100*time.Millisecond, 100*time.Millisecond)
+		time.Sleep(5 * time.Second) // the old connection is gone
+	})
 }

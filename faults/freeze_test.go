@@ -510,7 +510,8 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 		rig.OpensWithin(t, client, 3, 10*time.Minute)
 		for event := range new(grammar.Checker).All(t, events) {
 			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
-				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+				took := e.Took.Round(time.Millisecond)
+				if want := fmt.Sprintf("was blocked for %v of %v", took, took); !strings.Contains(e.Err.Error(), want) {
 					t.Errorf("got %v, want %q in it", e.Err, want)
 				}
 				break

@@ -445,20 +445,15 @@ func TestFault35_Oversized(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			s.Handle(func(c *resocktest.Conn) { _ = c.PushBinary(large) })
 			r := rig.Reaching(t, s, limit)
-			for session := 1; session <= 5; session++ {
+			for session := 1; session <= 50; session++ {
 				r.Open()
 				fail := r.Fail(resock.PhaseProtocol)
-				if slow := fail.RetryIn >= 50*time.Millisecond; session > 1 && session < 5 && !slow {
+				if slow := fail.RetryIn >= 50*time.Millisecond; session > 1 && !slow {
 					t.Errorf("session %d: retry in %v, want a slow retry", session, fail.RetryIn)
 				}
-				if last := fail.Next == resock.StateClosed; last != (session == 5) {
-					t.Errorf("session %d: next is %v, want closed after session 5 only", session, fail.Next)
+				if fail.Next != resock.StateWaiting {
+					t.Errorf("session %d: next is %v, want waiting", session, fail.Next)
 				}
-			}
-			<-r.Done()
-			var gaveUp *resock.GiveUpError
-			if !errors.As(r.Err(), &gaveUp) || gaveUp.Rule != "poison loop" || gaveUp.Attempts != 5 {
-				t.Errorf("got %v, want a GiveUpError for a poison loop after 5 attempts", r.Err())
 			}
 		})
 	})
@@ -559,6 +554,67 @@ func TestFault39_IllegalClose(t *testing.T) {
 	t.Run("one byte", func(t *testing.T) {
 		rig.Violation(t, resock.StatusProtocolError, resocktest.Frame(rig.Fin|8, []byte{3}))
 	})
+}
+
+// TestFault83 sends the same frame in each session: no such server is given up.
+func TestFault83_OddCloseFrames(t *testing.T) {
+	const none resock.StatusCode = -1
+	payload := func(code uint16, reason string) []byte {
+		return append(binary.BigEndian.AppendUint16(nil, code), reason...)
+	}
+	for name, tt := range map[string]struct {
+		payload []byte
+		code    resock.StatusCode
+		reason  string
+	}{
+		"0":           {payload(0, "because"), 0, "because"},
+		"999":         {payload(999, "because"), 999, "because"},
+		"1004":        {payload(1004, "because"), 1004, "because"},
+		"1005":        {payload(1005, ""), 1005, ""},
+		"1006":        {payload(1006, "abnormal"), 1006, "abnormal"},
+		"1015":        {payload(1015, "because"), 1015, "because"},
+		"2001":        {payload(2001, "because"), 2001, "because"},
+		"65535":       {payload(65535, "because"), 65535, "because"},
+		"odd reason":  {payload(2001, "a\xffb"), 2001, "a\uFFFDb"},
+		"one byte":    {[]byte{3}, none, ""},
+		"a long one":  {payload(999, strings.Repeat("x", 123)), 999, strings.Repeat("x", 123)},
+		"no text":     {payload(999, "\x00\n"), 999, "\x00\n"},
+		"whole frame": {payload(0, "\x03\xe8"), 0, "\x03\uFFFD"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) { _ = c.Raw(resocktest.Frame(rig.Fin|8, tt.payload)) })
+				reasons := make(chan string, 1)
+				r := rig.Reaching(t, s, resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+					reasons <- f.Reason
+					return resock.DefaultRetryPolicy(f)
+				}))
+				for session := range 10 {
+					c := s.Accept()
+					r.Open()
+					fail := r.Fail(resock.PhaseProtocol)
+					var protocol *resock.ProtocolError
+					if !errors.As(fail.Err, &protocol) || protocol.Code != resock.StatusProtocolError {
+						t.Errorf("%v, want a ProtocolError with code 1002", fail.Err)
+					}
+					var came websocket.CloseError
+					if is := errors.As(fail.Err, &came); is != (tt.code != none) || is && (came.Code != tt.code || came.Reason != tt.reason) {
+						t.Errorf("%v, want %d %q", fail.Err, tt.code, tt.reason)
+					}
+					if told := <-reasons; told != tt.reason {
+						t.Errorf("the policy was told the reason %q", told)
+					}
+					if slow := fail.RetryIn >= 50*time.Millisecond; fail.Next != resock.StateWaiting || session > 0 && !slow {
+						t.Errorf("session %d: next is %v in %v", session+1, fail.Next, fail.RetryIn)
+					}
+					<-c.Done()
+					if closed := c.Received().Close; closed == nil || closed.Code != resock.StatusProtocolError {
+						t.Errorf("the server got the close frame %+v", closed)
+					}
+				}
+			})
+		})
+	}
 }
 
 func TestFault40_DataAndCloseTogether(t *testing.T) {

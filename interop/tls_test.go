@@ -123,10 +123,11 @@ func TestTLS(t *testing.T) {
 				c := run(t, url, withTLS(t, &tls.Config{RootCAs: id.roots}))
 				next[resock.OpenEvent](c)
 				c.echoes()
-				c.Reconnect()
+				c.Suspend()
 				if got := next[resock.CloseEvent](c); !got.Clean {
 					t.Errorf("got %+v, want a clean close", got)
 				}
+				c.Resume()
 				next[resock.OpenEvent](c)
 				c.echoText("again")
 			})

@@ -108,11 +108,14 @@ func (m *model) checkEnd() {
 	gaveUp := m.gaveUp()
 	switch err := m.result; {
 	case gaveUp != nil:
-		if m.attempts == 0 && m.poison < 5 {
-			m.t.Errorf("the client gave up without a reason: %v", err)
+		if m.attempts == 0 {
+			m.t.Errorf("the client gave up without an attempt limit: %v", err)
 		}
 		if m.attempts > 0 && gaveUp.Attempts > m.attempts {
 			m.t.Errorf("the client gave up after %d attempts, want at most %d", gaveUp.Attempts, m.attempts)
+		}
+		if last := m.lastEvent(); last != nil && nextOf(last) == resock.StateClosed && ruleOf(last) != gaveUp.Rule {
+			m.t.Errorf("the client gave up by %q, and the last event tells %q", gaveUp.Rule, ruleOf(last))
 		}
 	case err == nil && (m.closed || !m.sealed.IsZero()):
 	case errors.Is(err, context.Canceled) && m.canceled:
@@ -403,6 +406,17 @@ func nextOf(event resock.Event) resock.State {
 	return 0
 }
 
+// ruleOf returns the rule that decided on what follows an event, if one did.
+func ruleOf(event resock.Event) string {
+	switch e := event.(type) {
+	case resock.FailEvent:
+		return e.Rule
+	case resock.CloseEvent:
+		return e.Rule
+	}
+	return ""
+}
+
 func timeOf(event resock.Event) time.Time {
 	switch e := event.(type) {
 	case resock.OpenEvent:
@@ -421,9 +435,9 @@ func identity(event resock.Event) string {
 	case resock.OpenEvent:
 		return fmt.Sprintf("%s open %d attempt %d %s", clockTime(e.Time), e.Session, e.Attempt, e.URL)
 	case resock.FailEvent:
-		return fmt.Sprintf("%s fail %d attempt %d %v %v, next %v in %v", clockTime(e.Time), e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn)
+		return fmt.Sprintf("%s fail %d attempt %d %v %v, next %v in %v by %q", clockTime(e.Time), e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn, e.Rule)
 	case resock.CloseEvent:
-		return fmt.Sprintf("%s close %d %d %q clean %t, next %v in %v", clockTime(e.Time), e.Session, e.Code, e.Reason, e.Clean, e.Next, e.RetryIn)
+		return fmt.Sprintf("%s close %d %d %q clean %t, next %v in %v by %q", clockTime(e.Time), e.Session, e.Code, e.Reason, e.Clean, e.Next, e.RetryIn, e.Rule)
 	}
 	return fmt.Sprint(event)
 }
@@ -597,8 +611,10 @@ func (tr *trial) checkSettled() {
 	tr.becomeWell()
 	patience, done := context.WithTimeout(context.Background(), 2*time.Hour)
 	defer done()
-	stopped := func() bool { return tr.client.State() == resock.StateClosed } // the client gave up
-	if err := tr.client.WaitOpen(patience); err != nil && !stopped() {
+	stopped := func() bool { return tr.client.State() == resock.StateClosed } // it gave up
+	switch err := tr.client.WaitOpen(patience); {
+	case err == nil, !tr.sealed.IsZero():
+	case !errors.Is(err, resock.ErrClosed): // it gave up
 		tr.t.Errorf("after all faults ended, the client is %v: %v", tr.client.State(), err)
 		return
 	}

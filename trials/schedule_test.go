@@ -87,7 +87,6 @@ type plan struct {
 	writeIn      time.Duration // the write timeout
 	delay        time.Duration // how long the dial limiter delays an attempt
 	attempts     int           // the attempt limit, or 0
-	poison       int           // how many ends of sessions may count as poison
 	handler      bool
 	handlerSends bool
 	filters      bool // a filter is slow for some messages
@@ -465,7 +464,6 @@ func (g generator) peerAction() choice[func(*serverSide)] {
 	switch g.IntN(12) {
 	case 0:
 		code := oneOf(g, 1000, 1001, 1008, 1009, 1011, 1012, 4000)
-		g.poison++
 		return choice[func(*serverSide)]{fmt.Sprint("close ", code), func(p *serverSide) {
 			p.over = true
 			p.code = websocket.StatusCode(code)
@@ -473,7 +471,6 @@ func (g generator) peerAction() choice[func(*serverSide)] {
 		}}
 	case 1:
 		if v := oneOf(g, violations...); g.one(2) {
-			g.poison++
 			return choice[func(*serverSide)]{"violation: " + v.text, func(p *serverSide) {
 				p.violated = p.violated || !p.over
 				p.over = true

@@ -89,12 +89,12 @@ func (c *Checker) check(event resock.Event) error {
 				return err
 			}
 		}
-		return c.next(e.Time, e.Took, e.Next, e.RetryIn)
+		return c.next(e.Time, e.Took, e.Next, e.RetryIn, e.Rule)
 	case resock.CloseEvent:
 		if err := c.ended(e.Session); err != nil {
 			return err
 		}
-		return c.next(e.Time, e.Took, e.Next, e.RetryIn)
+		return c.next(e.Time, e.Took, e.Next, e.RetryIn, e.Rule)
 	}
 	return errors.New("is not one of the four event types")
 }
@@ -146,16 +146,23 @@ func (c *Checker) ended(session uint64) error {
 	return nil
 }
 
-// next checks the state that an event announces, and when the event happened.
-func (c *Checker) next(at time.Time, took time.Duration, next resock.State, retryIn time.Duration) error {
+// next checks the state that an event announces, which rule decided on it, and when the
+// event happened.
+func (c *Checker) next(at time.Time, took time.Duration, next resock.State, retryIn time.Duration, rule string) error {
 	switch next {
 	case resock.StateWaiting:
-		if retryIn < 0 {
+		switch {
+		case retryIn < 0:
 			return errors.New("RetryIn is negative")
+		case rule == "":
+			return errors.New("no rule decided on the wait")
 		}
 	case resock.StateConnecting, resock.StateOffline, resock.StateSuspended, resock.StateClosed:
-		if retryIn != 0 {
+		switch {
+		case retryIn != 0:
 			return errors.New("RetryIn is set, but Next is not StateWaiting")
+		case next == resock.StateSuspended && rule != "":
+			return fmt.Errorf("rule %q, but the application decided", rule)
 		}
 		c.closed = next == resock.StateClosed
 	default:
@@ -185,11 +192,11 @@ func describe(event resock.Event) string {
 	case resock.MessageEvent:
 		return fmt.Sprintf("Message(session %d, %v, %d bytes)", e.Session, e.Type, len(e.Data))
 	case resock.FailEvent:
-		return fmt.Sprintf("Fail(session %d, attempt %d, phase %v, %v, next %v, retry in %v)",
-			e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn)
+		return fmt.Sprintf("Fail(session %d, attempt %d, phase %v, %v, next %v, retry in %v, rule %q)",
+			e.Session, e.Attempt, e.Phase, e.Err, e.Next, e.RetryIn, e.Rule)
 	case resock.CloseEvent:
-		return fmt.Sprintf("Close(session %d, code %d %q, next %v, retry in %v)",
-			e.Session, e.Code, e.Reason, e.Next, e.RetryIn)
+		return fmt.Sprintf("Close(session %d, code %d %q, next %v, retry in %v, rule %q)",
+			e.Session, e.Code, e.Reason, e.Next, e.RetryIn, e.Rule)
 	}
 	return fmt.Sprintf("%T", event)
 }

@@ -27,7 +27,7 @@ func message(session uint64) resock.MessageEvent {
 func fail(session uint64) resock.FailEvent {
 	return resock.FailEvent{
 		Time: start, Session: session, Attempt: 1, Phase: resock.PhaseRead, Err: errors.New("lost"),
-		Next: resock.StateWaiting, RetryIn: time.Second,
+		Next: resock.StateWaiting, RetryIn: time.Second, Rule: "connection",
 	}
 }
 
@@ -80,6 +80,8 @@ func TestChecker(t *testing.T) {
 		{"spare capacity", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Data = make([]byte, 1, 2) })}, "cap 2"},
 		{"message type", Checker{}, []resock.Event{open(1), with(message(1), func(e *resock.MessageEvent) { e.Type = 9 })}, "neither text nor binary"},
 		{"retry without waiting", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.RetryIn = 1 })}, "RetryIn is set"},
+		{"wait without a rule", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Rule = "" })}, "no rule"},
+		{"suspended by a rule", Checker{}, []resock.Event{open(1), with(closed(1), func(e *resock.CloseEvent) { e.Next, e.Rule = resock.StateSuspended, "closed" })}, "the application decided"},
 		{"negative retry", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.RetryIn = -1 })}, "negative"},
 		{"next is open", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateOpen })}, "announces state open"},
 		{"next is idle", Checker{}, []resock.Event{with(fail(0), func(e *resock.FailEvent) { e.Next = resock.StateIdle })}, "announces state idle"},

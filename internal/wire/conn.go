@@ -20,7 +20,8 @@ type Conn struct {
 	transport io.ReadWriteCloser
 	network   net.Conn // beneath TLS; nil if unknown
 	deflate   Deflate
-	killed    atomic.Bool // any goroutine may kill, and only the first call closes
+	killed    atomic.Bool                // any goroutine may kill, and only the first call closes
+	cut       atomic.Pointer[time.Timer] // closes a connection that is left to Linger, at last; or nil
 }
 
 // Owner decides what the protocol does not, and is told about failures.
@@ -87,6 +88,7 @@ func (e *Closed) Error() string { return fmt.Sprintf("closed by the server: %d %
 type Violation struct {
 	Code int
 	Text string
+	Came *Closed // what an illegal close frame says, made valid UTF-8; nil if it was none
 }
 
 func (e *Violation) Error() string { return fmt.Sprintf("protocol error %d: %s", e.Code, e.Text) }
@@ -149,12 +151,54 @@ func (c *Conn) Kill() {
 	}
 }
 
-// Release closes the transport and returns pooled memory. Nothing may read or write
-// any more. Afterwards only Kill and the methods that report state, such as
-// [Conn.End] and [Conn.CloseSent], may be called.
+// Part ends reading after our close frame was sent, and leaves the connection open for the
+// server to read it: closing a socket with unread data would reset it. Whoever owns the
+// connection must then call [Conn.Linger]; after d it is closed in any case. Part kills the
+// connection if there is no such frame, or no way to end reading but that. Any goroutine
+// may call Part.
+func (c *Conn) Part(d time.Duration) {
+	if c.network == nil || !c.CloseSent() {
+		c.Kill()
+		return
+	}
+	if c.killed.Swap(true) {
+		return
+	}
+	c.cut.Store(time.AfterFunc(d, func() { _ = c.network.Close() }))
+	if c.network.SetReadDeadline(time.Unix(1, 0)) != nil {
+		_ = c.network.Close()
+	}
+}
+
+// Linger reads what the server still sends, and closes a connection that [Conn.Part] has
+// left, at the latest when its time is over. It does nothing else. It may be called once,
+// after Release.
+func (c *Conn) Linger() {
+	cut := c.cut.Load()
+	if cut == nil {
+		return
+	}
+	_ = c.network.SetReadDeadline(time.Time{})
+	defer cut.Stop()
+	var scratch [512]byte
+	for err := error(nil); err == nil; {
+		_, err = c.network.Read(scratch[:])
+	}
+	_ = c.network.Close()
+	_ = c.transport.Close()
+}
+
+// Parted reports whether there is a connection for [Conn.Linger].
+func (c *Conn) Parted() bool { return c.cut.Load() != nil }
+
+// Release closes the transport, unless Part has left it, and returns pooled memory.
+// Nothing may read or write any more. Afterwards only Kill, Linger and the methods that
+// report state, such as [Conn.End] and [Conn.CloseSent], may be called.
 func (c *Conn) Release() {
 	c.Kill()
-	_ = c.transport.Close()
+	if !c.Parted() {
+		_ = c.transport.Close()
+	}
 	c.out.stopWatch()
 	c.in.release()
 }

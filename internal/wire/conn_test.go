@@ -18,7 +18,7 @@ func TestErrors(t *testing.T) {
 		want string
 	}{
 		{&Closed{1001, "bye"}, `closed by the server: 1001 "bye"`},
-		{&Violation{1002, "masked"}, "protocol error 1002: masked"},
+		{&Violation{Code: 1002, Text: "masked"}, "protocol error 1002: masked"},
 		{&Lost{io.EOF}, "connection lost: EOF"},
 	} {
 		if test.err.Error() != test.want {
@@ -406,4 +406,59 @@ func TestStartIsPassive(t *testing.T) {
 		}
 		c.Release()
 	})
+}
+
+// TestPart checks that Part ends reading at once, and that the connection stays open then
+// until the server closes it or its time is over. Without a close frame, or a network
+// connection that is known, it is cut.
+func TestPart(t *testing.T) {
+	const d = time.Second
+	for name, test := range map[string]struct {
+		closes, known bool          // our close frame is sent, the network is known
+		leaves        time.Duration // when the server closes the connection, or 0
+		want          time.Duration // when it is closed
+	}{
+		"the server closes it": {true, true, d / 2, d / 2},
+		"it does not":          {true, true, 0, d},
+		"no close frame":       {false, true, 0, 0},
+		"an unknown network":   {true, false, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ours, theirs := net.Pipe()
+				c, o := start(t, setting{limit: 100}, ours)
+				if !test.known {
+					c.network = nil
+				}
+				began := time.Now()
+				closed := make(chan time.Duration, 1)
+				go func() {
+					_, _ = io.Copy(io.Discard, theirs)
+					closed <- time.Since(began)
+				}()
+				if test.leaves > 0 {
+					time.AfterFunc(test.leaves, func() { _ = theirs.Close() })
+				}
+				read := make(chan error, 1)
+				go func() { read <- drain(c) }()
+				if test.closes {
+					c.SendClose(1000, "")
+				}
+				c.Part(d)
+				c.Kill() // does nothing more
+				if err := <-read; endOf(err) != endLost || time.Since(began) != 0 {
+					t.Errorf("reading ended after %v with %v", time.Since(began), err)
+				}
+				finish(c, o)
+				if left := test.want > 0; c.Parted() != left {
+					t.Errorf("parted: %v, want %v", c.Parted(), left)
+				}
+				c.Linger()
+				if took := <-closed; took != test.want {
+					t.Errorf("closed after %v, want %v", took, test.want)
+				}
+				_ = theirs.Close()
+			})
+		})
+	}
 }

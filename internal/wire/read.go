@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"strings"
 	"sync"
 	"unicode/utf8"
 )
@@ -216,7 +217,7 @@ func (r *reader) scan() {
 }
 
 // violate ends reading because of a violation by the server.
-func (r *reader) violate(code int, text string) { r.end = &Violation{code, text} }
+func (r *reader) violate(code int, text string) { r.end = &Violation{Code: code, Text: text} }
 
 const (
 	notUTF8 = "text is not valid UTF-8"
@@ -306,13 +307,14 @@ func (r *reader) closeFrame(payload []byte) {
 		return
 	}
 	code, reason := int(binary.BigEndian.Uint16(payload)), payload[2:]
+	came := &Closed{code, strings.ToValidUTF8(string(reason), "\uFFFD")}
 	switch {
 	case !ValidCloseCode(code):
-		r.violate(codeProtocolError, "invalid close code")
+		r.end = &Violation{codeProtocolError, "invalid close code", came}
 	case !utf8.Valid(reason):
-		r.violate(codeInvalidData, "close reason is not valid UTF-8")
+		r.end = &Violation{codeInvalidData, "close reason is not valid UTF-8", came}
 	default:
-		r.end = &Closed{code, string(reason)}
+		r.end = came
 	}
 }
 
