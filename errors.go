@@ -1,9 +1,9 @@
 package resock
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"time"
 )
 
@@ -60,13 +60,14 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("resock: %s(%v): %s", e.Option, e.Value, e.Reason)
 }
 
-// DialError says why an attempt failed.
+// DialError says why an attempt failed. Its text says what came, what was expected, and
+// which option has to do with it.
 type DialError struct {
 	Phase      Phase         // the part that failed
-	Status     int           // HTTP status of a refused upgrade, or 0
-	RetryAfter time.Duration // of a refused upgrade, or 0
+	Status     int           // HTTP status of a refused upgrade, or of a proxy that refused a tunnel (PhaseTCP), or 0
+	RetryAfter time.Duration // of such a refusal, or 0
 	Location   string        // of a redirect, which is never followed; secrets redacted
-	Body       []byte        // of a refused upgrade, at most 1 KiB
+	Body       []byte        // of a refused upgrade, at most 1 KiB, as it came: it may repeat what was sent
 	Err        error         // the cause
 }
 
@@ -128,36 +129,30 @@ func (e *blockedError) Error() string {
 
 func (e *blockedError) Unwrap() error { return e.err }
 
-// redact returns err without a raw URL in its text or chain. net/url and
-// net/http put the URL, query included, into every error they return.
-func redact(err error) error {
-	var urlErr *url.Error
-	if !errors.As(err, &urlErr) {
-		return err
-	}
-	return &url.Error{Op: urlErr.Op, URL: redactURL(urlErr.URL), Err: redact(urlErr.Err)}
+// limitError says that an attempt took longer than a limit of the application.
+type limitError struct {
+	option string // whose limit it is
+	limit  time.Duration
+	err    error // what was under way
 }
 
-// redactURL removes what may be secret from a URL: userinfo, query and fragment.
-func redactURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "redacted" // what cannot be parsed may be secret as a whole
+func (e *limitError) Error() string {
+	text := fmt.Sprintf("took longer than %s(%v)", e.option, e.limit)
+	if e.err == context.DeadlineExceeded || e.err == context.Canceled {
+		return text
 	}
-	return redacted(u)
+	return fmt.Sprintf("%s: %v", text, e.err)
 }
 
-// redacted is redactURL for a parsed URL, which it changes.
-func redacted(u *url.URL) string {
-	if u.Opaque != "" {
-		return "redacted"
+func (e *limitError) Unwrap() []error { return []error{context.DeadlineExceeded, e.err} }
+
+// late returns err, and if the attempt's ctx has ended, why.
+func (c *config) late(ctx context.Context, err error) error {
+	switch ended := ctx.Err(); {
+	case ended == context.DeadlineExceeded:
+		return &limitError{"WithDialTimeout", c.dialTimeout, err}
+	case ended != nil && !errors.Is(err, ended):
+		return fmt.Errorf("%w: %w", ended, err)
 	}
-	if u.User != nil {
-		u.User = url.User("redacted")
-	}
-	if u.RawQuery != "" {
-		u.RawQuery = "redacted"
-	}
-	u.Fragment, u.RawFragment = "", ""
-	return u.String()
+	return err
 }

@@ -212,6 +212,8 @@ func (s *session) register(ctx context.Context, header http.Header, remote strin
 	setup.giveBack()
 	inTime := stop()
 	switch {
+	case err != nil && setup.err != nil && !errors.Is(err, setup.err):
+		return fmt.Errorf("%w (%w)", err, setup.err) // the hook keeps to itself what came
 	case err != nil:
 		return err
 	case setup.err != nil:

@@ -30,9 +30,10 @@ type session struct {
 	event  OpenEvent   // until the session is open, Time is when the attempt began
 	flow   flow        // of outbound messages; it belongs to the outbox
 
-	life    lifetime      // tells delivery how long it may wait
-	hooks   *hookContext  // nil if nothing of the application runs on the reading goroutine
-	blocked time.Duration // the client's blockedSum when the session began
+	life    lifetime                // tells delivery how long it may wait
+	release context.CancelCauseFunc // ends the context of the application's dialer; nil if it has none
+	hooks   *hookContext            // nil if nothing of the application runs on the reading goroutine
+	blocked time.Duration           // the client's blockedSum when the session began
 
 	// mu guards how the session ends and whose it is. It is separate from the client's
 	// because a session ends while that one is held, and from the outbox's because the
@@ -69,8 +70,9 @@ type ending struct {
 }
 
 // start starts the wire over a new connection.
-func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate) {
+func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate, release context.CancelCauseFunc) {
 	config := &s.client.config
+	s.release = release
 	s.heart.session = s
 	s.heart.pulse = pulse{
 		interval: min(config.beatInterval, forever),
@@ -152,6 +154,9 @@ func (s *session) kill() {
 	s.endHooks()
 	s.life.reach(stageKilled)
 	s.wire.Kill()
+	if s.release != nil {
+		s.release(context.Canceled)
+	}
 	s.client.outbox.lost(s)
 }
 
