@@ -40,9 +40,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	}
 
 	at.Store(int32(PhaseTCP))
-	t := newTracer(ctx, c, opts)
-	stop := context.AfterFunc(ctx, func() { t.dialing.cancel(ctx.Err()) })
-	defer stop()
+	t := newTracer(ctx, c, target, opts)
 	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err == nil {
 		_ = conn.CloseNow() // returns its buffers to the pools; its connection is inert
@@ -51,7 +49,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	if !stop() { // the attempt may have been left behind meanwhile
+	if !t.inTime() { // the attempt may have been left behind meanwhile
 		return nil, t.failed(ctx.Err(), nil)
 	}
 	s := &session{client: c, id: attempt.Session + 1}

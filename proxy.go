@@ -38,10 +38,10 @@ type hiddenError struct {
 func (e *hiddenError) Error() string        { return e.text }
 func (e *hiddenError) Is(target error) bool { return errors.Is(e.err, target) }
 
-// tunnel makes transport, a copy, tunnel through HTTP proxies by CONNECT, as RFC 6455,
+// tunnel makes transport, a copy of base, tunnel through HTTP proxies by CONNECT, as RFC 6455,
 // section 4.1, wants. net/http does so for wss, but not for ws: proxies do not forward an
 // upgrade.
-func (t *tracer) tunnel(transport *http.Transport) {
+func (t *tracer) tunnel(base, transport *http.Transport) {
 	choose, direct := transport.Proxy, transport.DialContext
 	if get := transport.GetProxyConnectHeader; get != nil {
 		transport.GetProxyConnectHeader = func(ctx context.Context, proxy *url.URL, target string) (http.Header, error) {
@@ -65,7 +65,7 @@ func (t *tracer) tunnel(transport *http.Transport) {
 		defer t.mu.Unlock()
 		t.proxy = redactURL(proxy.String())
 		if own {
-			t.tunnels = &connector{t, transport, direct, proxy}
+			t.tunnels = &connector{t, base, transport, direct, proxy}
 			return nil, nil // net/http dials the target, by way of the tunnel
 		}
 		return proxy, nil
@@ -104,8 +104,9 @@ func (t *tracer) answered(hook func(context.Context, *url.URL, *http.Request, *h
 // connector dials through one proxy.
 type connector struct {
 	t         *tracer
-	transport *http.Transport
-	dial      dialFunc // dials the proxy
+	base      *http.Transport // the application's
+	transport *http.Transport // its copy
+	dial      dialFunc        // dials the proxy
 	proxy     *url.URL
 }
 
@@ -146,9 +147,9 @@ func (c *connector) reach() (net.Conn, error) {
 
 // secure begins TLS with the proxy.
 func (c *connector) secure(conn net.Conn) (net.Conn, error) {
-	config := new(tls.Config)
-	if c.transport.TLSClientConfig != nil {
-		config = c.transport.TLSClientConfig.Clone()
+	config := c.base.Clone().TLSClientConfig
+	if config == nil {
+		config = new(tls.Config)
 	}
 	if config.ServerName == "" {
 		config.ServerName = c.proxy.Hostname()

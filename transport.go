@@ -29,17 +29,39 @@ func (t *tracer) watched(base http.RoundTripper) http.RoundTripper {
 	if !ok {
 		return base
 	}
-	own := t.copied(transport)
+	if !t.secure {
+		return t.copied(transport, plainCopy(transport))
+	}
+	own := transport.Clone()
 	if base == http.DefaultTransport {
 		t.owner.resumeTLS(own)
 	}
-	return own
+	return t.copied(transport, own)
 }
 
-// copied returns a copy of base that keeps no idle connection, dials under the eyes of
-// the tracer, and tunnels through proxies.
-func (t *tracer) copied(base *http.Transport) *http.Transport {
-	own := base.Clone()
+// plainCopy returns a copy of base without what only TLS and HTTP/2 need. What is made
+// for each attempt is garbage between what stays, so it had better be little.
+func plainCopy(base *http.Transport) *http.Transport {
+	return &http.Transport{
+		Proxy:                  base.Proxy,
+		OnProxyConnectResponse: base.OnProxyConnectResponse,
+		ProxyConnectHeader:     base.ProxyConnectHeader,
+		GetProxyConnectHeader:  base.GetProxyConnectHeader,
+		DialContext:            base.DialContext,
+		Dial:                   base.Dial, //lint:ignore SA1019 an application's transport may still set it
+		DialTLSContext:         base.DialTLSContext,
+		DialTLS:                base.DialTLS, //lint:ignore SA1019 an application's transport may still set it
+		DisableCompression:     base.DisableCompression,
+		ResponseHeaderTimeout:  base.ResponseHeaderTimeout,
+		MaxResponseHeaderBytes: base.MaxResponseHeaderBytes,
+		WriteBufferSize:        base.WriteBufferSize,
+		ReadBufferSize:         base.ReadBufferSize,
+	}
+}
+
+// copied changes a copy of base: it keeps no idle connection, dials under the eyes of the
+// tracer, and tunnels through proxies.
+func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	own.DisableKeepAlives = true
 	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and setting up HTTP/2 costs
 	own.Protocols.SetHTTP1(true)
@@ -48,16 +70,17 @@ func (t *tracer) copied(base *http.Transport) *http.Transport {
 	// These buffers serve one request, and are garbage after it.
 	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
 	own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
-	plain := plainDialer(own)
-	t.custom = !isNetDialer(plain)
+	plain, secure := plainDialer(own), secureDialer(own)
+	if secure != nil || !isNetDialer(plain) {
+		t.dialing = newDialContext(t.owner.machine.ctx, t.ctx)
+	}
 	own.DialContext = t.dialer(plain)
-	if secure := secureDialer(own); secure != nil {
-		t.custom = true
+	if secure != nil {
 		own.DialTLSContext = t.dialer(secure)
 	}
-	own.OnProxyConnectResponse = t.answered(own.OnProxyConnectResponse)
 	if own.Proxy != nil {
-		t.tunnel(own)
+		own.OnProxyConnectResponse = t.answered(own.OnProxyConnectResponse)
+		t.tunnel(base, own)
 	}
 	return own
 }
@@ -99,7 +122,11 @@ func isNetDialer(dial dialFunc) bool {
 // knows the connection.
 func (t *tracer) dialer(dial dialFunc) dialFunc {
 	return func(_ context.Context, network, address string) (net.Conn, error) {
-		conn, err := dial(t.dialing, network, address)
+		ctx := t.ctx
+		if t.dialing != nil {
+			ctx = t.dialing
+		}
+		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, &ownError{err}
 		}
@@ -122,6 +149,7 @@ type dialContext struct {
 	deadline        time.Time
 	values          *dialValues
 	cancel          context.CancelCauseFunc
+	detach          func() bool // from the attempt
 }
 
 // dialValues are the values of a dialContext.
@@ -137,6 +165,7 @@ func newDialContext(client, attempt context.Context) *dialContext {
 	values := context.WithoutCancel(attempt)
 	c.values.attempt.Store(&values)
 	c.Context, c.cancel = context.WithCancelCause(c.values)
+	c.detach = context.AfterFunc(attempt, func() { c.cancel(attempt.Err()) })
 	return c
 }
 

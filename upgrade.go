@@ -29,13 +29,13 @@ import (
 // that none outlives a failure. (net/http goes on dialing after a request was canceled,
 // for the sake of later requests.)
 type tracer struct {
-	owner   *Client
-	ctx     context.Context // of the request
-	dialing *dialContext    // of the application's dialer
+	owner  *Client
+	ctx    context.Context // of the request
+	secure bool            // TLS to the server
 
-	// Only the goroutine of the attempt uses these, before and after the request.
-	custom      bool  // connections may depend on dialing
-	headerLimit int64 // of the copied transport; 0 if the application's makes the request itself
+	// Only the goroutine of the attempt changes these, before the request.
+	dialing     *dialContext // of the application's dialer; nil if it is net/http's
+	headerLimit int64        // of the copied transport; 0 if the application's makes the request itself
 
 	mu       sync.Mutex // guards what follows: a dial may outlast the attempt
 	over     bool
@@ -60,8 +60,9 @@ type tracer struct {
 
 // newTracer returns the tracer of an attempt of c. It changes its copy of the
 // application's options so that everything passes by the tracer.
-func newTracer(ctx context.Context, c *Client, opts websocket.DialOptions) *tracer {
-	t := &tracer{owner: c, phase: PhaseTCP, opts: opts}
+func newTracer(ctx context.Context, c *Client, to target, opts websocket.DialOptions) *tracer {
+	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), phase: PhaseTCP, opts: opts}
+	t.trace(ctx)
 	t.client = *cmp.Or(opts.HTTPClient, http.DefaultClient)
 	t.client.Transport = &upgrader{t, t.watched(t.client.Transport)}
 	t.opts.HTTPClient = &t.client
@@ -75,11 +76,10 @@ func newTracer(ctx context.Context, c *Client, opts websocket.DialOptions) *trac
 		}
 		t.opts.HTTPHeader.Set(extensions, wire.Offer(opts.CompressionMode == websocket.CompressionContextTakeover))
 	}
-	t.trace(ctx)
 	return t
 }
 
-// trace prepares the contexts of the request and of dialing.
+// trace prepares the context of the request.
 func (t *tracer) trace(ctx context.Context) {
 	t.hooks = httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
@@ -89,7 +89,6 @@ func (t *tracer) trace(ctx context.Context) {
 		GotConn:           func(httptrace.GotConnInfo) { t.connected() },
 	}
 	t.ctx = httptrace.WithClientTrace(ctx, &t.hooks)
-	t.dialing = newDialContext(t.owner.machine.ctx, t.ctx)
 }
 
 func (t *tracer) reached(phase Phase) {
@@ -199,17 +198,24 @@ func (t *tracer) network() net.Conn {
 	return t.conns[0]
 }
 
+// inTime reports whether the attempt has not ended. The context of the application's
+// dialer then no longer ends with it.
+func (t *tracer) inTime() bool {
+	if t.dialing != nil {
+		return t.dialing.detach()
+	}
+	return t.ctx.Err() == nil
+}
+
 // upgraded ends watching after a success, and returns what the wire starts with, and what
 // ends the context of the application's dialer, or nil.
 func (t *tracer) upgraded() (body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate, release context.CancelCauseFunc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	t.dialing.values.attempt.Store(nil)
-	if t.custom {
+	if t.dialing != nil {
+		t.dialing.values.attempt.Store(nil)
 		release = t.dialing.cancel
-	} else {
-		t.dialing.cancel(context.Canceled)
 	}
 	return t.body, t.network(), t.deflate, release
 }
@@ -231,7 +237,10 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	t.dialing.cancel(context.Canceled)
+	if t.dialing != nil {
+		t.dialing.detach()
+		t.dialing.cancel(context.Canceled)
+	}
 	for _, conn := range t.conns {
 		_ = conn.Close()
 	}
