@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/coder/websocket"
 )
 
 // Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session. Match
@@ -18,10 +20,10 @@ var (
 	ErrMaybeSent = errors.New("resock: may have been sent")
 
 	// ErrQueueFull says that a bound of [WithQueue] was reached. It is an [ErrNotSent].
-	ErrQueueFull error = &notSentError{"resock: queue full"}
+	ErrQueueFull error = &notSentError{"resock: queue full (WithQueue)"}
 
 	// ErrExpired says that a message outlived its [WithTTL]. It is an [ErrNotSent].
-	ErrExpired error = &notSentError{"resock: expired before it was sent"}
+	ErrExpired error = &notSentError{"resock: expired before it was sent (WithTTL)"}
 
 	// ErrSessionOver says that the session to which [WithSession] bound a message is over,
 	// or not there yet. It is an [ErrNotSent].
@@ -116,6 +118,15 @@ type lostError struct {
 func (e *lostError) Error() string { return fmt.Sprintf("resock: %s: %v", e.text, e.err) }
 
 func (e *lostError) Unwrap() error { return e.err }
+
+// closedError says that the server closed the connection, where that is a failure.
+type closedError struct{ close websocket.CloseError }
+
+func (e *closedError) Error() string {
+	return fmt.Sprintf("resock: closed by the server: code %d, reason %q", int(e.close.Code), e.close.Reason)
+}
+
+func (e *closedError) Unwrap() error { return e.close }
 
 // blockedError is the end of a session in which delivery was blocked.
 type blockedError struct {

@@ -173,7 +173,7 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 	case !stop():
 		return m, ctx.Err()
 	case err != nil:
-		return m, readError(err)
+		return m, s.readError(err)
 	}
 	m, s.early = s.early[0], s.early[1:]
 	m.Data = bytes.Clone(m.Data)

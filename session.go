@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -218,12 +219,12 @@ func (s *session) Pong(payload []byte) {
 }
 
 // Stalled implements [wire.Owner].
-func (s *session) Stalled() { s.fail(PhaseWrite, errWriteTimeout) }
+func (s *session) Stalled() {
+	s.fail(PhaseWrite, fmt.Errorf("resock: a write took longer than WithWriteTimeout(%v)", s.client.config.writeTimeout))
+}
 
 // Go implements [wire.Owner].
 func (s *session) Go(f func()) { s.spawn(f) }
-
-var errWriteTimeout = errors.New("a write took longer than the write timeout")
 
 // finish takes the session down after reading has ended, or without its reader, and
 // returns how it ended. Each step relies on those before it.
@@ -285,11 +286,11 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 	case known != nil && !(known.phase == PhaseWrite && answered) && !(known.phase == PhaseSetup && violated):
 		e = *known
 	case violated:
-		e = ending{phase: PhaseProtocol, err: readError(end), code: StatusCode(violation.Code)}
+		e = ending{phase: PhaseProtocol, err: s.readError(end), code: StatusCode(violation.Code)}
 	case answered:
 		e = ending{closing: true}
 	case end != nil:
-		e = ending{phase: PhaseRead, err: readError(end), code: unknownPeerCode}
+		e = ending{phase: PhaseRead, err: s.readError(end), code: unknownPeerCode}
 	default: // delivery was aborted
 		e = ending{closing: true, requested: true, code: StatusGoingAway}
 	}
@@ -310,14 +311,17 @@ func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
 }
 
 // readError turns what ended reading into an error for the application.
-func readError(err error) error {
+func (s *session) readError(err error) error {
 	switch e := err.(type) {
 	case *wire.Violation:
+		if e.Code == int(websocket.StatusMessageTooBig) {
+			return &ProtocolError{StatusCode(e.Code), fmt.Errorf("a message is larger than WithReadLimit(%d)", s.client.config.readLimit)}
+		}
 		return &ProtocolError{StatusCode(e.Code), errors.New(e.Text)}
 	case *wire.Closed:
-		return &lostError{"closed by the server", websocket.CloseError{Code: StatusCode(e.Code), Reason: e.Reason}}
+		return &closedError{websocket.CloseError{Code: StatusCode(e.Code), Reason: e.Reason}}
 	case *wire.Lost:
-		return &lostError{"connection lost", e.Err}
+		return &lostError{"connection lost, without a close frame", e.Err}
 	}
 	return err
 }

@@ -171,6 +171,9 @@ func (t *tracer) agreed(header http.Header) (err error) {
 	if t.deflate, err = wire.Accept(t.accepted, t.offered); err != nil {
 		return &handshakeError{"Sec-WebSocket-Extensions: " + err.Error()}
 	}
+	if n := len(header.Values("Sec-WebSocket-Protocol")); n > 1 {
+		return &handshakeError{fmt.Sprintf("Sec-WebSocket-Protocol came %d times, want once", n)}
+	}
 	if len(t.opts.Subprotocols) > 0 && header.Get("Sec-WebSocket-Protocol") == "" {
 		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", t.opts.Subprotocols)}
 	}
@@ -333,9 +336,15 @@ func (t *tracer) cause(err error) error {
 	case errors.As(err, &own):
 		return redact(own.err)
 	case errors.Is(err, context.DeadlineExceeded) && t.ctx.Err() == nil && t.client.Timeout > 0:
-		return &limitError{"the Timeout of the HTTP client", t.client.Timeout, context.DeadlineExceeded}
+		return &limitError{"http.Client.Timeout", t.client.Timeout, context.DeadlineExceeded}
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return errors.New("the server speaks plain HTTP: use ws in place of wss, or its port for TLS")
+		return errors.New("the server speaks HTTP without TLS: use ws in place of wss, or its port for TLS")
+	case t.phase == PhaseTLS && errors.Is(err, io.EOF):
+		return fmt.Errorf("the server ended the connection during the handshake, as one without TLS may do: %w", err)
+	case refusedCertificate(err):
+		return fmt.Errorf("%w: the server wants another client certificate (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("%w: trust it by RootCAs (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
 	case t.headerLimit == 0: // the application's transport knows best
 	case t.phase == PhaseUpgrade:
 		return unreadable(err, "response", t.headerLimit)
@@ -382,7 +391,12 @@ func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 // section 4.1), where coder/websocket found a fault; mu is held.
 func (t *tracer) handshakeFault(header http.Header) string {
 	const most = 40 // bytes of a value that came
-	came := func(name string) string { return printable([]byte(header.Get(name)), most) }
+	came := func(name string) string {
+		if t.tells(header.Get(name)) {
+			return "(withheld)"
+		}
+		return printable([]byte(header.Get(name)), most)
+	}
 	switch chosen := came("Sec-WebSocket-Protocol"); {
 	case !hasToken(header["Connection"], "upgrade"):
 		return fmt.Sprintf("Connection is %q, want Upgrade", came("Connection"))
