@@ -165,8 +165,6 @@ func (c *connector) secure(conn net.Conn) (net.Conn, error) {
 	return tunnel, nil
 }
 
-var errEagerProxy = errors.New("it sent more than its answer to CONNECT")
-
 // ask asks the proxy for a tunnel.
 func (c *connector) ask(conn net.Conn, target string) error {
 	header, err := c.header(target)
@@ -186,7 +184,7 @@ func (c *connector) ask(conn net.Conn, target string) error {
 		return err
 	}
 	if reader.Buffered() > 0 { // would be lost
-		return errEagerProxy
+		return fmt.Errorf("proxy %s sent more than its answer to CONNECT", redactURL(c.proxy.String()))
 	}
 	return nil
 }

@@ -137,9 +137,18 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 			return nil, net.ErrClosed
 		}
 		t.conns = append(t.conns, conn)
+		if conn.RemoteAddr() == nil && t.proxy != "" {
+			return unnamedConn{conn}, nil
+		}
 		return conn, nil
 	}
 }
+
+// unnamedConn is a connection without a remote address, to a proxy: net/http's SOCKS
+// client would panic.
+type unnamedConn struct{ net.Conn }
+
+func (unnamedConn) RemoteAddr() net.Addr { return &net.TCPAddr{} }
 
 // dialContext is what the application's dialers get. It has the deadline and the values of
 // the attempt, but it ends only when the attempt fails or the session is over: some

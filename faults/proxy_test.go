@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,14 +24,21 @@ import (
 // httpProxy is a proxy that tunnels what asks for CONNECT, and shows the requests.
 type httpProxy struct {
 	*url.URL
-	requests chan *http.Request
+	established string // the line by which it agrees
+	requests    chan *http.Request
 }
 
 // newProxy starts a proxy. refuse returns what it answers in place of a tunnel, or
 // nothing. A proxy with a certificate speaks TLS.
 func newProxy(t *testing.T, certificate *tls.Certificate, refuse func(*http.Request) string) httpProxy {
 	t.Helper()
-	p := httpProxy{&url.URL{Scheme: "http"}, make(chan *http.Request, 100)}
+	return newProxyThatSays(t, "HTTP/1.1 200 Connection established", certificate, refuse)
+}
+
+// newProxyThatSays is newProxy with another line by which it agrees.
+func newProxyThatSays(t *testing.T, established string, certificate *tls.Certificate, refuse func(*http.Request) string) httpProxy {
+	t.Helper()
+	p := httpProxy{&url.URL{Scheme: "http"}, established, make(chan *http.Request, 100)}
 	p.Host = rig.Listen(t, func(conn net.Conn) {
 		if certificate != nil {
 			conn = tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{*certificate}})
@@ -59,7 +67,12 @@ func (p httpProxy) serve(conn net.Conn, refuse func(*http.Request) string) {
 		return
 	}
 	defer target.Close()
-	_, _ = io.WriteString(conn, "HTTP/1.1 200 Connection established\r\n\r\n")
+	_, _ = io.WriteString(conn, p.established+"\r\n\r\n")
+	relayBoth(conn, target)
+}
+
+// relayBoth copies in both directions until one ends.
+func relayBoth(conn, target net.Conn) {
 	go func() {
 		relay(target, conn)
 		target.Close()
@@ -190,4 +203,129 @@ func TestFault72_ThroughAProxy(t *testing.T) {
 		}
 		r.Open()
 	})
+}
+
+func through(proxy *url.URL) *http.Transport { return &http.Transport{Proxy: http.ProxyURL(proxy)} }
+
+func agrees(*http.Request) string { return "" }
+
+// More that proxies do, and that a transport may have beside its proxy.
+func TestOddProxies(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		for _, established := range []string{"HTTP/1.0 200 Connection established", "HTTP/1.1 204 No Content", "HTTP/1.1 200 OK\r\nContent-Length: 10", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked"} {
+			t.Run(scheme+" "+established, func(t *testing.T) {
+				target, pool := served(t, scheme)
+				transport := through(newProxyThatSays(t, established, nil, agrees).URL)
+				transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+				rig.Quick(t, target, dialOptions(transport)).Open()
+			})
+		}
+		for target, want := range map[string]string{"feed.example": "feed.example:", "[2001:db8::1]": "[2001:db8::1]:", "[2001:db8::1]:81": "[2001:db8::1]:81"} {
+			t.Run("asks for "+target+" by "+scheme, func(t *testing.T) {
+				proxy := newProxy(t, nil, only("none"))
+				r := rig.Quick(t, scheme+"://"+target, dialOptions(through(proxy.URL)))
+				r.DialError(resock.PhaseTCP)
+				if strings.HasSuffix(want, ":") {
+					want += map[string]string{"ws": "80", "wss": "443"}[scheme]
+				}
+				if request := <-proxy.requests; request.Host != want {
+					t.Errorf("asked for %s, want %s", request.Host, want)
+				}
+			})
+		}
+		t.Run("a hook refuses its answer, "+scheme, func(t *testing.T) {
+			target, _ := served(t, scheme)
+			transport := through(newProxy(t, nil, agrees).URL)
+			transport.OnProxyConnectResponse = func(context.Context, *url.URL, *http.Request, *http.Response) error { return rig.ErrTest }
+			r := rig.Quick(t, target, dialOptions(transport))
+			if fail := r.Fail(resock.PhaseTCP); !errors.Is(fail.Err, rig.ErrTest) {
+				t.Errorf("%v, want the hook's error", fail.Err)
+			}
+		})
+		t.Run("is not there, "+scheme, func(t *testing.T) {
+			r := rig.Quick(t, rig.WithSecrets(scheme+"://feed.example"), dialOptions(through(&url.URL{Scheme: "http", User: url.UserPassword("user", rig.Secret), Host: "127.0.0.1:1"})))
+			if fail := r.Fail(resock.PhaseTCP); !errors.Is(fail.Err, syscall.ECONNREFUSED) || !strings.Contains(fail.Err.Error(), "proxy http://redacted@127.0.0.1:1") {
+				t.Errorf("%v, want it to name the proxy", fail.Err)
+			}
+		})
+		t.Run("is not trusted, "+scheme, func(t *testing.T) {
+			made, _ := certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
+			proxy := newProxy(t, &made, agrees)
+			dial := rig.Quick(t, scheme+"://feed.example", dialOptions(through(proxy.URL))).DialError(resock.PhaseTLS)
+			if !strings.Contains(dial.Error(), "proxy "+proxy.String()) {
+				t.Errorf("%v, want it to name the proxy", dial)
+			}
+		})
+	}
+	t.Run("says too much", func(t *testing.T) {
+		proxy := newProxyThatSays(t, "HTTP/1.1 200 OK\r\n\r\nhello", nil, agrees)
+		target, _ := served(t, "ws")
+		if dial := rig.Quick(t, target, dialOptions(through(proxy.URL))).DialError(resock.PhaseTCP); !strings.Contains(dial.Error(), proxy.Host) {
+			t.Errorf("%v, want it to name the proxy", dial)
+		}
+	})
+	t.Run("beside a dialer of TLS", func(t *testing.T) {
+		target, pool := served(t, "wss")
+		transport := through(newProxy(t, nil, agrees).URL)
+		transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+		transport.DialTLSContext = func(context.Context, string, string) (net.Conn, error) { return nil, rig.ErrTest }
+		rig.Quick(t, target, dialOptions(transport)).Open()
+	})
+	t.Run("by a dialer of TLS", func(t *testing.T) {
+		made, pool := certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
+		target, _ := served(t, "ws")
+		transport := through(newProxy(t, &made, agrees).URL)
+		transport.DialTLSContext = (&tls.Dialer{Config: &tls.Config{RootCAs: pool}}).DialContext
+		rig.Quick(t, target, dialOptions(transport)).Open()
+	})
+	t.Run("gives no credentials to the server", func(t *testing.T) {
+		seen := make(chan http.Header, 1)
+		target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			seen <- r.Header
+			accept(w, r, untilGone)
+		})
+		proxy := *newProxy(t, nil, agrees).URL
+		proxy.User = url.UserPassword("user", rig.Secret)
+		rig.Quick(t, target, dialOptions(through(&proxy))).Open()
+		if header := <-seen; header.Get("Proxy-Authorization") != "" {
+			t.Errorf("the server got %v", header)
+		}
+	})
+}
+
+// socks serves SOCKS5 (RFC 1928) to one client, without authentication.
+func socks(conn net.Conn) {
+	greeting := make([]byte, 3)
+	if _, err := io.ReadFull(conn, greeting); err != nil {
+		return
+	}
+	_, _ = conn.Write([]byte{5, 0})
+	request := make([]byte, 10) // to an IPv4 address
+	if _, err := io.ReadFull(conn, request); err != nil {
+		return
+	}
+	target, err := net.DialTCP("tcp", nil, &net.TCPAddr{IP: request[4:8], Port: int(request[8])<<8 | int(request[9])})
+	if err != nil {
+		return
+	}
+	defer target.Close()
+	_, _ = conn.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0})
+	relayBoth(conn, target)
+}
+
+func TestSOCKSProxy(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		t.Run(scheme, func(t *testing.T) {
+			target, pool := served(t, scheme)
+			transport := through(&url.URL{Scheme: "socks5", Host: rig.Listen(t, socks)})
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+			transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := new(net.Dialer).DialContext(ctx, network, address)
+				return nameless{conn}, err
+			}
+			rig.Quick(t, target, dialOptions(transport)).Open()
+		})
+	}
 }
