@@ -42,6 +42,7 @@ type Client struct {
 	events   fanout
 	outbox   outbox
 	counters counters
+	tickets  atomic.Pointer[tickets] // of TLS; nil until they are needed
 
 	machine loop
 	hooks   hooks

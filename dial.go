@@ -14,10 +14,13 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Endpoint is where to dial, and with which headers.
+// Endpoint is where to dial, and what to ask for. Its zero value is what the options say.
+// The client keeps none of it beyond the attempt.
 type Endpoint struct {
-	URL    string      // if empty, the URL given to New
-	Header http.Header // if not nil, in place of the headers of the dial options
+	URL          string      // if empty, the URL given to New
+	Header       http.Header // if not nil, in place of WithHeader
+	Subprotocols []string    // if not empty, in place of WithSubprotocols
+	Host         string      // if not empty, the Host of the request, in place of the URL's
 }
 
 // Attempt tells the function of [WithEndpoint] about the attempt that begins.
@@ -31,35 +34,23 @@ type Attempt struct {
 // dial makes one attempt, OnOpen included, until ctx ends. It keeps its phase in at.
 func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*session, error) {
 	started := time.Now()
-	target := c.config.target
-	opts := c.config.dial
-	if c.config.endpoint != nil {
-		endpoint, err := c.config.endpoint(ctx, attempt)
-		if err != nil {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: redactHook(err)}
-		}
-		var fault string
-		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
-			return nil, &DialError{Phase: PhaseEndpoint, Err: errors.New(fault)}
-		}
-		c.noteTarget(target)
-		if endpoint.Header != nil {
-			opts.HTTPHeader = endpoint.Header
-		}
+	target, opts, err := c.whereTo(ctx, attempt)
+	if err != nil {
+		return nil, &DialError{Phase: PhaseEndpoint, Err: err}
 	}
 
 	at.Store(int32(PhaseTCP))
-	t := newTracer(ctx, opts)
+	t := newTracer(ctx, c, target, opts)
 	conn, response, err := websocket.Dial(t.ctx, target.url, &t.opts)
 	if err == nil {
 		_ = conn.CloseNow() // returns its buffers to the pools; its connection is inert
-		err = t.agreed()
+		err = t.agreed(response.Header)
 	}
 	if err != nil {
 		return nil, t.failed(err, response)
 	}
-	if err := ctx.Err(); err != nil { // the attempt may have been left behind meanwhile
-		return nil, t.failed(err, nil)
+	if !t.inTime() { // the attempt may have been left behind meanwhile
+		return nil, t.failed(ctx.Err(), nil)
 	}
 	s := &session{client: c, id: attempt.Session + 1}
 	s.event = OpenEvent{
@@ -76,10 +67,38 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 			if e := s.discard(err); e.phase == PhaseProtocol && !permanent(err) {
 				return nil, &DialError{Phase: PhaseProtocol, Err: e.err}
 			}
-			return nil, &DialError{Phase: PhaseSetup, Err: redactHook(err)}
+			return nil, &DialError{Phase: PhaseSetup, Err: c.config.late(ctx, redactHook(err))}
 		}
 	}
 	return s, nil
+}
+
+// whereTo asks the endpoint hook, if there is one, where to dial.
+func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, opts websocket.DialOptions, err error) {
+	target, opts = c.config.target, c.config.dial
+	var endpoint Endpoint
+	if c.config.endpoint != nil {
+		if endpoint, err = c.config.endpoint(ctx, attempt); err != nil {
+			return target, opts, c.config.late(ctx, redactHook(err))
+		}
+		if endpoint.Header != nil {
+			opts.HTTPHeader = endpoint.Header
+		}
+		if len(endpoint.Subprotocols) > 0 {
+			opts.Subprotocols = endpoint.Subprotocols
+		}
+		var fault string
+		if target, fault = parseTarget(cmp.Or(endpoint.URL, target.url)); fault != "" {
+			return target, opts, errors.New(fault)
+		}
+		if fault = endpoint.fault(); fault != "" {
+			return target, opts, errors.New(fault)
+		}
+		c.noteTarget(target)
+	}
+	opts.HTTPHeader, opts.Host = splitHost(opts.HTTPHeader, opts.Host)
+	opts.Host = cmp.Or(endpoint.Host, opts.Host)
+	return target, opts, nil
 }
 
 // dialed is the outcome of an attempt.
@@ -142,7 +161,11 @@ func (l *loop) leaveBehind(ctx context.Context, outcome <-chan dialed, at *atomi
 	})
 	phase, hook := hookAt(at)
 	l.c.hooks.overstays(hook)
-	return &DialError{Phase: phase, Err: fmt.Errorf("%w: the function of %s has not returned", cmp.Or(ctx.Err(), context.Canceled), hook)}
+	err := fmt.Errorf("the function of %s has not returned", hook)
+	if ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", context.Canceled, err)
+	}
+	return &DialError{Phase: phase, Err: l.c.config.late(ctx, err)}
 }
 
 // hookAt returns the phase of an attempt, and the option whose function it may be in.

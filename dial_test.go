@@ -2,6 +2,8 @@ package resock_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -409,6 +411,7 @@ func TestNegotiation(t *testing.T) {
 // and keeps no reference to what the caller may change later.
 func TestDialingOptions(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Upgrade(http.Header{"Sec-Websocket-Protocol": {"one"}}, nil))
 		header, names := http.Header{"X-Which": {"ours"}}, []string{"one", "two"}
 		r := rig.Quick(t, s.URL,
 			resock.WithHeader(header), resock.WithSubprotocols(names...),
@@ -437,5 +440,201 @@ func TestSubprotocolsAreChecked(t *testing.T) {
 	}
 	if _, err := resock.New("ws://server.test", resock.WithSubprotocols("v1.example.com", "mqtt", "a!#$%&'*+-.^_`|~9")); err != nil {
 		t.Error(err)
+	}
+}
+
+// An endpoint may choose subprotocols and the Host too; what it leaves out is as in the
+// options.
+func TestEndpointSays(t *testing.T) {
+	chosen := func(name string) resocktest.Step {
+		return resocktest.Upgrade(http.Header{"Sec-Websocket-Protocol": {name}}, (*resocktest.Conn).Drop)
+	}
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		steps := []struct {
+			endpoint    resock.Endpoint
+			subprotocol string
+			host        string
+		}{
+			{resock.Endpoint{}, "option", "option.example"},
+			{resock.Endpoint{Subprotocols: []string{"v2", "v1"}}, "v2", "option.example"},
+			{resock.Endpoint{Host: "host.example:81"}, "option", "host.example:81"},
+			{resock.Endpoint{Header: http.Header{"host": {"header.example"}}}, "option", "header.example"},
+			{resock.Endpoint{Header: http.Header{"Host": {"header.example"}}, Host: "host.example"}, "option", "host.example"},
+			{resock.Endpoint{Header: http.Header{}}, "option", "server.test"},
+		}
+		var script []resocktest.Step
+		for _, step := range steps {
+			script = append(script, chosen(step.subprotocol))
+		}
+		s.Script(script...)
+		client := rig.Start(t, "ws://server.test/", resock.WithHTTPClient(s.Client()),
+			resock.WithSubprotocols("option"), resock.WithHeader(http.Header{"Host": {"option.example"}}),
+			resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				if int(a.Session) < len(steps) {
+					return steps[a.Session].endpoint, nil
+				}
+				return resock.Endpoint{}, nil
+			}))
+		for i, step := range steps {
+			if open := client.Open(); open.Subprotocol != step.subprotocol {
+				t.Errorf("%+v: chose %q", step.endpoint, open.Subprotocol)
+			}
+			rig.Next[resock.FailEvent](client)
+			if got := s.Attempts()[i].Request.Host; got != step.host {
+				t.Errorf("%+v: Host is %q, want %q", step.endpoint, got, step.host)
+			}
+		}
+	})
+}
+
+// The Host of WithDialOptions counts before one in the header beside it, and WithHeader's
+// before both.
+func TestHost(t *testing.T) {
+	for want, opts := range map[string][]resock.Option{
+		"server.test": nil,
+		"field":       {resock.WithDialOptions(&websocket.DialOptions{Host: "field", HTTPHeader: http.Header{"Host": {"header"}}})},
+		"header":      {resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: http.Header{"Host": {"header"}}})},
+		"separate":    {resock.WithHeader(http.Header{"Host": {"separate"}}), resock.WithDialOptions(&websocket.DialOptions{Host: "field"})},
+	} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, "ws://server.test/", append(opts, resock.WithHTTPClient(s.Client()))...)
+			client.Open()
+			request := s.Attempts()[0].Request
+			if request.Host != want || request.Header.Get("Host") != "" {
+				t.Errorf("Host is %q, want %q; header %v", request.Host, want, request.Header)
+			}
+		})
+	}
+}
+
+// Headers that belong to the handshake, or that no request can have, are refused by New
+// or fail the attempt, and the error tells no value.
+func TestHeadersAreChecked(t *testing.T) {
+	bad := map[string]http.Header{
+		"Connection":          {"Connection": {"keep-alive"}},
+		"connection":          {"connection": {"keep-alive"}},
+		"Upgrade":             {"Upgrade": {"h2c"}},
+		"Sec-WebSocket-Key":   {"Sec-WebSocket-Key": {rig.Secret}},
+		"WithSubprotocols":    {"Sec-Websocket-Protocol": {"chat"}},
+		"WithCompression":     {"Sec-Websocket-Extensions": {"permessage-deflate"}},
+		"Sec-WebSocket-Token": {"Sec-WebSocket-Token": {rig.Secret}},
+		"Content-Length":      {"Content-Length": {"1"}},
+		"X-Token":             {"X-Token": {"a", rig.Secret + "\r\nX-Evil: 1"}},
+		"X-Null":              {"X-Null": {rig.Secret + "\x00"}},
+		`"Authorization"`:     {"Authorization: " + rig.Secret: {""}},
+		`""`:                  {"": {""}},
+		"Host":                {"Host": {"a b"}},
+		"host":                {"host": {"http://" + rig.Secret}},
+	}
+	for name, header := range bad {
+		for option, opt := range map[string]resock.Option{
+			"WithHeader":      resock.WithHeader(header),
+			"WithDialOptions": resock.WithDialOptions(&websocket.DialOptions{HTTPHeader: header}),
+		} {
+			var fault *resock.OptionError
+			if _, err := resock.New("ws://server.test", opt); !errors.As(err, &fault) || fault.Option != option || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), rig.Secret) {
+				t.Errorf("%s(%q): %v, want an OptionError that names %s", option, header, err, name)
+			}
+		}
+	}
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var name string
+		endpoints := make(chan resock.Endpoint, 1)
+		client := rig.Start(t, s.URL, resock.WithHTTPClient(s.Client()), resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return <-endpoints, nil
+		}))
+		fails := func(endpoint resock.Endpoint) {
+			t.Helper()
+			endpoints <- endpoint
+			if dial := client.DialError(resock.PhaseEndpoint); !strings.Contains(dial.Error(), name) {
+				t.Errorf("%v, want it to name %s", dial, name)
+			}
+		}
+		for of, header := range bad {
+			name = of
+			fails(resock.Endpoint{Header: header})
+		}
+		name = "subprotocol"
+		fails(resock.Endpoint{Subprotocols: []string{"a b"}})
+		name = "Host"
+		fails(resock.Endpoint{Host: "a/b"})
+		if n := len(s.Attempts()); n != 0 {
+			t.Errorf("%d requests", n)
+		}
+		endpoints <- resock.Endpoint{Header: http.Header{"X-Empty": {""}, "X-Odd": {"tab\tand é"}}}
+		client.Open()
+	})
+	if _, err := resock.New("ws://server.test", resock.WithDialOptions(&websocket.DialOptions{Host: "a b"})); err == nil {
+		t.Error("a Host with a space is taken")
+	}
+}
+
+// resumes counts the sessions of TLS, and those of them that were resumed.
+func resumes(t *testing.T, sessions int, change func(session int, own *http.Transport)) (resumed int) {
+	t.Helper()
+	all := make(chan bool, 100)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		all <- r.TLS.DidResume
+		conn, err := websocket.Accept(w, r, nil)
+		if err == nil {
+			_, _, _ = conn.Read(context.Background())
+		}
+	}))
+	server.StartTLS()
+	defer server.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(server.Certificate())
+	before := http.DefaultTransport
+	defer func() { http.DefaultTransport = before }()
+	own := before.(*http.Transport).Clone()
+	own.TLSClientConfig = &tls.Config{RootCAs: roots}
+	http.DefaultTransport = own
+	client := rig.Quick(t, "wss"+strings.TrimPrefix(server.URL, "https"), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+		if change != nil {
+			change(int(a.Session)+1, own)
+		}
+		return resock.Endpoint{}, nil
+	}))
+	for range sessions {
+		client.Open()
+		if err := client.Flush(t.Context()); err != nil { // the ticket comes before the pong
+			t.Fatal(err)
+		}
+		if <-all {
+			resumed++
+		}
+		client.Reconnect()
+		rig.Next[resock.CloseEvent](client)
+	}
+	_ = client.Close(resock.StatusNormalClosure, "")
+	<-client.Done()
+	return resumed
+}
+
+// TLS sessions are resumed if the application gave no transport, and does not itself
+// decide whom it trusts or who it is.
+func TestTLSIsResumed(t *testing.T) {
+	if n := resumes(t, 4, nil); n != 3 {
+		t.Errorf("%d of 3 reconnects resumed their TLS session", n)
+	}
+	for name, change := range map[string]func(session int, own *http.Transport){
+		"other roots": func(_ int, own *http.Transport) { own.TLSClientConfig.RootCAs = own.TLSClientConfig.RootCAs.Clone() },
+		"a verification": func(_ int, own *http.Transport) {
+			own.TLSClientConfig.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return nil }
+		},
+		"a client certificate": func(_ int, own *http.Transport) {
+			own.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
+		},
+		"a transport of its own": func(_ int, own *http.Transport) {
+			http.DefaultClient.Transport = own
+			t.Cleanup(func() { http.DefaultClient.Transport = nil })
+			http.DefaultTransport = &http.Transport{}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if n := resumes(t, 3, change); n != 0 {
+				t.Errorf("%d reconnects resumed their TLS session", n)
+			}
+		})
 	}
 }

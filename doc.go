@@ -129,8 +129,8 @@
 //
 // # Control
 //
-// [WithEndpoint] supplies the URL and headers of each attempt: fresh tokens, failover,
-// resume cursors. [WithOnOpen] runs on every new connection before any queued message,
+// [WithEndpoint] supplies the URL, headers, subprotocols and Host of each attempt: fresh
+// tokens, failover, resume cursors. [WithOnOpen] runs on every new connection before any queued message,
 // to register with the server. [WithNetwork] keeps the client from dialing while there
 // is no network, and [Client.Suspend] while the application needs no connection, until
 // [Client.Resume]. [Client.Reconnect] replaces the connection at once, and

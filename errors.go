@@ -1,12 +1,12 @@
 package resock
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 )
 
 // Errors of [Client.Send], [Client.Enqueue], [Client.Run] and of a lost session. Match
@@ -20,10 +20,10 @@ var (
 	ErrMaybeSent = errors.New("resock: may have been sent")
 
 	// ErrQueueFull says that a bound of [WithQueue] was reached. It is an [ErrNotSent].
-	ErrQueueFull error = &notSentError{"resock: queue full"}
+	ErrQueueFull error = &notSentError{"resock: queue full (WithQueue)"}
 
 	// ErrExpired says that a message outlived its [WithTTL]. It is an [ErrNotSent].
-	ErrExpired error = &notSentError{"resock: expired before it was sent"}
+	ErrExpired error = &notSentError{"resock: expired before it was sent (WithTTL)"}
 
 	// ErrSessionOver says that the session to which [WithSession] bound a message is over,
 	// or not there yet. It is an [ErrNotSent].
@@ -62,13 +62,14 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("resock: %s(%v): %s", e.Option, e.Value, e.Reason)
 }
 
-// DialError says why an attempt failed.
+// DialError says why an attempt failed. Its text says what came, what was expected, and
+// which option has to do with it.
 type DialError struct {
 	Phase      Phase         // the part that failed
-	Status     int           // HTTP status of a refused upgrade, or 0
-	RetryAfter time.Duration // of a refused upgrade, or 0
+	Status     int           // HTTP status of a refused upgrade, or of a proxy that refused a tunnel (PhaseTCP), or 0
+	RetryAfter time.Duration // of such a refusal, or 0
 	Location   string        // of a redirect, which is never followed; secrets redacted
-	Body       []byte        // of a refused upgrade, at most 1 KiB
+	Body       []byte        // of a refused upgrade, at most 1 KiB, as it came: it may repeat what was sent
 	Err        error         // the cause
 }
 
@@ -119,6 +120,15 @@ func (e *lostError) Error() string { return fmt.Sprintf("resock: %s: %v", e.text
 
 func (e *lostError) Unwrap() error { return e.err }
 
+// closedError says that the server closed the connection, where that is a failure.
+type closedError struct{ close websocket.CloseError }
+
+func (e *closedError) Error() string {
+	return fmt.Sprintf("resock: closed by the server: code %d, reason %q", int(e.close.Code), e.close.Reason)
+}
+
+func (e *closedError) Unwrap() error { return e.close }
+
 // blockedError is the end of a session in which delivery was blocked.
 type blockedError struct {
 	err             error
@@ -131,45 +141,30 @@ func (e *blockedError) Error() string {
 
 func (e *blockedError) Unwrap() error { return e.err }
 
-// redact returns err without a raw URL in its text or chain. net/url and
-// net/http put the URL, query included, into every error they return.
-func redact(err error) error {
-	var urlErr *url.Error
-	if !errors.As(err, &urlErr) {
-		return err
-	}
-	return &url.Error{Op: urlErr.Op, URL: redactURL(urlErr.URL), Err: redact(urlErr.Err)}
+// limitError says that an attempt took longer than a limit of the application.
+type limitError struct {
+	option string // whose limit it is
+	limit  time.Duration
+	err    error // what was under way
 }
 
-// redactHook returns what a hook returned, redacted. A permanent error stays one.
-func redactHook(err error) error {
-	clean := redact(err)
-	if permanent(err) && !permanent(clean) {
-		return backoff.Permanent(clean)
+func (e *limitError) Error() string {
+	text := fmt.Sprintf("took longer than %s(%v)", e.option, e.limit)
+	if e.err == context.DeadlineExceeded || e.err == context.Canceled {
+		return text
 	}
-	return clean
+	return fmt.Sprintf("%s: %v", text, e.err)
 }
 
-// redactURL removes what may be secret from a URL: userinfo, query and fragment.
-func redactURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return "redacted" // what cannot be parsed may be secret as a whole
-	}
-	return redacted(u)
-}
+func (e *limitError) Unwrap() []error { return []error{context.DeadlineExceeded, e.err} }
 
-// redacted is redactURL for a parsed URL, which it changes.
-func redacted(u *url.URL) string {
-	if u.Opaque != "" {
-		return "redacted"
+// late returns err, and if the attempt's ctx has ended, why.
+func (c *config) late(ctx context.Context, err error) error {
+	switch ended := ctx.Err(); {
+	case ended == context.DeadlineExceeded:
+		return &limitError{"WithDialTimeout", c.dialTimeout, err}
+	case ended != nil && !errors.Is(err, ended):
+		return fmt.Errorf("%w: %w", ended, err)
 	}
-	if u.User != nil {
-		u.User = url.User("redacted")
-	}
-	if u.RawQuery != "" {
-		u.RawQuery = "redacted"
-	}
-	u.Fragment, u.RawFragment = "", ""
-	return u.String()
+	return err
 }

@@ -681,7 +681,7 @@ func TestFilteredMessageWakesNobody(t *testing.T) {
 	}
 	st := client.events.stream(t.Context(), subscription{buffer: 1, messages: true})
 	s := &session{client: client, id: 1}
-	s.start(&script{in: frame(0x81, "kept"), end: io.EOF}, nil, wire.Deflate{})
+	s.start(&script{in: frame(0x81, "kept"), end: io.EOF}, nil, wire.Deflate{}, nil)
 	s.read()
 	if len(st.more) > 0 {
 		t.Error("the loop was woken by a message that the filter kept")

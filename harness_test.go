@@ -67,7 +67,7 @@ func wiredSession(t testing.TB, src io.ReadWriteCloser) *session {
 		t.Fatal(err)
 	}
 	s := &session{client: client, id: 1}
-	s.start(src, nil, wire.Deflate{})
+	s.start(src, nil, wire.Deflate{}, nil)
 	return s
 }
 

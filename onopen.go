@@ -173,7 +173,7 @@ func (s *session) receive(ctx context.Context) (m wire.Message, err error) {
 	case !stop():
 		return m, ctx.Err()
 	case err != nil:
-		return m, readError(err)
+		return m, s.readError(err)
 	}
 	m, s.early = s.early[0], s.early[1:]
 	m.Data = bytes.Clone(m.Data)
@@ -212,6 +212,8 @@ func (s *session) register(ctx context.Context, header http.Header, remote strin
 	setup.giveBack()
 	inTime := stop()
 	switch {
+	case err != nil && setup.err != nil && !errors.Is(err, setup.err):
+		return fmt.Errorf("%w (%w)", err, setup.err) // the hook keeps to itself what came
 	case err != nil:
 		return err
 	case setup.err != nil:

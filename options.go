@@ -159,16 +159,19 @@ func WithDialOptions(opts *websocket.DialOptions) Option {
 }
 
 // WithHeader sets the header of the upgrade request, in place of the HTTPHeader of
-// [WithDialOptions], whatever the order. The header of an [Endpoint] replaces it. h
-// is copied. Defaults to none; nil is none.
+// [WithDialOptions], whatever the order. The header of an [Endpoint] replaces it. A
+// Host in it is the Host of the request. Fields that belong to the handshake, such as
+// Connection and Sec-WebSocket-Protocol, and names and values that HTTP does not
+// allow, are rejected. h is copied. Defaults to none; nil is none.
 func WithHeader(h http.Header) Option {
 	h = h.Clone()
 	return optionFunc(func(g *given) { g.header.set(h) })
 }
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
-// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. The
-// server's choice is in [OpenEvent]. Each name must be a token (RFC 9110, section
+// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those
+// of an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
+// none, the attempt fails in [PhaseProtocol], as in browsers. Each name must be a token (RFC 9110, section
 // 5.6.2), and none may be given twice. names is copied. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
@@ -177,8 +180,16 @@ func WithSubprotocols(names ...string) Option {
 
 // WithHTTPClient sets the client that makes the upgrade request (proxy, TLS, dialer),
 // in place of the HTTPClient of [WithDialOptions], whatever the order. Its transport
-// is copied for each attempt; its redirect policy is not consulted. Defaults to
-// [http.DefaultClient]; nil is the default.
+// is copied for each attempt, so that changes of it count at the next one; its
+// redirect policy is not consulted. Defaults to [http.DefaultClient], as it is at each
+// attempt; nil is the default.
+//
+// If the transport is an [*http.Transport]: ws URLs, too, go through an HTTP proxy by
+// CONNECT. The context that a dialer of the transport gets has the deadline of the
+// attempt, but ends only when the attempt fails or the session is over. If the
+// transport is [http.DefaultTransport], reconnects resume the TLS session, unless its
+// TLSClientConfig has a client certificate, a VerifyPeerCertificate or a
+// ClientSessionCache.
 func WithHTTPClient(client *http.Client) Option {
 	return optionFunc(func(g *given) { g.httpClient.set(client) })
 }
@@ -343,10 +354,11 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 	})
 }
 
-// WithEndpoint asks next for the URL and the header of each attempt: fresh tokens,
-// failover, resume cursors. An error fails the attempt in [PhaseEndpoint], and one of
-// backoff.Permanent (cenkalti/backoff) ends the client with a [*GiveUpError], whatever
-// the retry policy says. next may block; its context ends with the dial timeout and when the client closes, and it
+// WithEndpoint asks next where to dial, and with which header, in each attempt: fresh
+// tokens, failover, resume cursors. An error, or an [Endpoint] that cannot be dialed,
+// fails the attempt in [PhaseEndpoint], and an error of backoff.Permanent
+// (cenkalti/backoff) ends the client with a [*GiveUpError], whatever the retry policy
+// says. next may block; its context ends with the dial timeout and when the client closes, and it
 // must return then. If it waits for the client itself, no session opens.
 //
 // A subscriber may still have messages of the last session in its buffer when next is
@@ -449,6 +461,9 @@ func (g *given) config() config {
 // dialOptions lays the separate options over those of WithDialOptions.
 func (g *given) dialOptions() websocket.DialOptions {
 	dial := g.dial
+	if dial.Host != "" { // before a Host in the header beside it, but not before that of WithHeader
+		dial.HTTPHeader, _ = splitHost(dial.HTTPHeader, "")
+	}
 	dial.HTTPHeader = g.header.over(dial.HTTPHeader)
 	dial.Subprotocols = g.subprotocols.over(dial.Subprotocols)
 	dial.HTTPClient = g.httpClient.over(dial.HTTPClient)
@@ -482,6 +497,11 @@ func (g *given) rules() rules {
 	dial := g.dialOptions()
 	unknownMode := dial.CompressionMode < websocket.CompressionDisabled || dial.CompressionMode > websocket.CompressionNoContextTakeover
 	subprotocol, badSubprotocol := findBadSubprotocol(dial.Subprotocols)
+	header, badHeader := findBadHeader(dial.HTTPHeader)
+	headerOption := "WithDialOptions"
+	if g.header.given {
+		headerOption = "WithHeader"
+	}
 	return rules{
 		{cmp.Or(g.nils...), nil, when(len(g.nils) > 0, "must not be nil")},
 		{"New", redactURL(g.url), g.badURL()},
@@ -506,6 +526,8 @@ func (g *given) rules() rules {
 		{"WithDialOptions", dial.CompressionMode, when(unknownMode && !g.compression.given, "unknown CompressionMode")},
 		{"WithCompression", dial.CompressionMode, when(unknownMode && g.compression.given, "unknown CompressionMode")},
 		{"WithSubprotocols", strconv.Quote(subprotocol), badSubprotocol},
+		{headerOption, header, badHeader},
+		{"WithDialOptions", "Host", badHost(dial.Host)},
 	}
 }
 

@@ -17,7 +17,7 @@ type Phase int
 const (
 	PhaseEndpoint  Phase = iota + 1 // the endpoint hook or the dial limiter
 	PhaseDNS                        // name resolution
-	PhaseTCP                        // connecting, to a proxy too
+	PhaseTCP                        // connecting, to a proxy and through it too
 	PhaseTLS                        // the TLS handshake
 	PhaseUpgrade                    // the HTTP upgrade
 	PhaseSetup                      // the OnOpen hook
@@ -39,7 +39,7 @@ func (p Phase) String() string {
 type Failure struct {
 	Phase      Phase // 0 for a close
 	Err        error
-	Status     int           // HTTP status of a refused upgrade, or 0
+	Status     int           // HTTP status of a refused upgrade or tunnel, or 0
 	RetryAfter time.Duration // from the response, or 0
 	Code       StatusCode    // the close code that was sent or received, or -1
 	Reason     string        // that the server gave for the close
@@ -84,8 +84,8 @@ const (
 //     the spread.
 //   - Status 401 or 403 to the first of several attempts, if [WithEndpoint] may bring fresh
 //     credentials to the next: retry.
-//   - Any other status 3xx or 4xx, a certificate that is not trusted, and close code 1008
-//     (policy violation): retry slowly.
+//   - Any other status 3xx or 4xx, a certificate that either side does not trust, and
+//     close code 1008 (policy violation): retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the
 //     second session in a row: retry slowly, since the server will most likely repeat
 //     what led to it.

@@ -31,9 +31,10 @@ type session struct {
 	event  OpenEvent   // until the session is open, Time is when the attempt began
 	flow   flow        // of outbound messages; it belongs to the outbox
 
-	life    lifetime      // tells delivery how long it may wait
-	hooks   *hookContext  // nil if nothing of the application runs on the reading goroutine
-	blocked time.Duration // the client's blockedSum when the session began
+	life    lifetime                // tells delivery how long it may wait
+	endDial context.CancelCauseFunc // ends the context of the application's dialer; nil if it has none
+	hooks   *hookContext            // nil if nothing of the application runs on the reading goroutine
+	blocked time.Duration           // the client's blockedSum when the session began
 
 	// mu guards how the session ends and whose it is. It is separate from the client's
 	// because a session ends while that one is held, and from the outbox's because the
@@ -71,8 +72,9 @@ type ending struct {
 }
 
 // start starts the wire over a new connection.
-func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate) {
+func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate, endDial context.CancelCauseFunc) {
 	config := &s.client.config
+	s.endDial = endDial
 	s.heart.session = s
 	s.heart.pulse = pulse{
 		interval: min(config.beatInterval, forever),
@@ -154,6 +156,9 @@ func (s *session) kill() {
 	s.endHooks()
 	s.life.reach(stageKilled)
 	s.wire.Kill()
+	if s.endDial != nil {
+		s.endDial(context.Canceled)
+	}
 	s.client.outbox.lost(s)
 }
 
@@ -254,12 +259,12 @@ func (s *session) Pong(payload []byte) {
 }
 
 // Stalled implements [wire.Owner].
-func (s *session) Stalled() { s.fail(PhaseWrite, errWriteTimeout) }
+func (s *session) Stalled() {
+	s.fail(PhaseWrite, fmt.Errorf("resock: a write took longer than WithWriteTimeout(%v)", s.client.config.writeTimeout))
+}
 
 // Go implements [wire.Owner].
 func (s *session) Go(f func()) { s.spawn(f) }
-
-var errWriteTimeout = errors.New("a write took longer than the write timeout")
 
 // finish takes the session down after reading has ended, or without its reader, and
 // returns how it ended. Each step relies on those before it.
@@ -321,14 +326,14 @@ func (s *session) conclude(known *ending, end error) (e ending) {
 	case known != nil && !(known.phase == PhaseWrite && answered) && !(known.phase == PhaseSetup && violated):
 		e = *known
 	case violated:
-		e = ending{phase: PhaseProtocol, err: readError(end), code: StatusCode(violation.Code)}
+		e = ending{phase: PhaseProtocol, err: s.readError(end), code: StatusCode(violation.Code)}
 		if violation.Came != nil {
 			e.reason = violation.Came.Reason
 		}
 	case answered:
 		e = ending{closing: true}
 	case end != nil:
-		e = ending{phase: PhaseRead, err: readError(end), code: unknownPeerCode}
+		e = ending{phase: PhaseRead, err: s.readError(end), code: unknownPeerCode}
 	default: // delivery was aborted
 		e = ending{closing: true, requested: true, code: StatusGoingAway}
 	}
@@ -349,24 +354,31 @@ func sessionFailure(e ending, attempt int, uptime time.Duration) Failure {
 }
 
 // readError turns what ended reading into an error for the application.
-func readError(err error) error {
+func (s *session) readError(err error) error {
 	switch e := err.(type) {
 	case *wire.Violation:
-		fault := errors.New(e.Text)
-		if e.Came != nil {
-			fault = fmt.Errorf("%w: %w", fault, closeError(e.Came))
-		}
-		return &ProtocolError{StatusCode(e.Code), fault}
+		return &ProtocolError{StatusCode(e.Code), s.fault(e)}
 	case *wire.Closed:
-		return &lostError{"closed by the server", closeError(e)}
+		return &closedError{closeError(e)}
 	case *wire.Lost:
-		return &lostError{"connection lost", e.Err}
+		return &lostError{"connection lost, without a close frame", e.Err}
 	}
 	return err
 }
 
+// fault says what the server did that it must not.
+func (s *session) fault(v *wire.Violation) error {
+	switch {
+	case v.Code == int(websocket.StatusMessageTooBig):
+		return fmt.Errorf("a message is larger than WithReadLimit(%d)", s.client.config.readLimit)
+	case v.Came != nil:
+		return fmt.Errorf("%s: %w", v.Text, closeError(v.Came))
+	}
+	return errors.New(v.Text)
+}
+
 // closeError is what a close frame of the server says, as an error.
-func closeError(c *wire.Closed) error {
+func closeError(c *wire.Closed) websocket.CloseError {
 	return websocket.CloseError{Code: StatusCode(c.Code), Reason: c.Reason}
 }
 

@@ -14,34 +14,38 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
 	"github.com/resock/resock/internal/wire"
 )
 
-// maxResponseHeader bounds the header of the response to the upgrade, in bytes, unless
-// the application's transport does.
-const maxResponseHeader = 256 << 10
-
-// handshakeBuffer is the size of net/http's buffers for the upgrade, in bytes.
-const handshakeBuffer = 1 << 10
-
 // tracer watches one attempt: how far it got, and every connection that it dialed, so
 // that none outlives a failure. (net/http goes on dialing after a request was canceled,
 // for the sake of later requests.)
 type tracer struct {
-	ctx context.Context // of the request
+	owner  *Client
+	ctx    context.Context // of the request
+	secure bool            // TLS to the server
+
+	// Only the goroutine of the attempt changes these, before the request.
+	dialing     *dialContext // of the application's dialer; nil if it is net/http's
+	headerLimit int64        // of the copied transport; 0 if the application's makes the request itself
 
 	mu       sync.Mutex // guards what follows: a dial may outlast the attempt
 	over     bool
 	phase    Phase
-	offered  bool // compression was offered
+	offered  bool       // compression was offered
+	proxy    string     // that the connection goes through, redacted
+	tunnels  *connector // through that proxy, if net/http does not
+	through  bool       // the proxy no longer matters
 	conns    []net.Conn
+	sent     *http.Request      // as net/http sent it
 	body     io.ReadWriteCloser // of a 101 response
 	accepted []string           // Sec-WebSocket-Extensions of a 101 response
 	deflate  wire.Deflate       // the compression that was agreed upon
@@ -54,14 +58,13 @@ type tracer struct {
 	hooks  httptrace.ClientTrace
 }
 
-// newTracer returns the tracer of an attempt. It changes its copy of the application's
-// options so that everything passes by the tracer.
-func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
-	t := &tracer{phase: PhaseTCP, opts: opts}
-	if opts.HTTPClient != nil {
-		t.client = *opts.HTTPClient
-	}
-	t.client.Transport = traced(t.client.Transport)
+// newTracer returns the tracer of an attempt of c. It changes its copy of the
+// application's options so that everything passes by the tracer.
+func newTracer(ctx context.Context, c *Client, to target, opts websocket.DialOptions) *tracer {
+	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), phase: PhaseTCP, opts: opts}
+	t.trace(ctx)
+	t.client = *cmp.Or(opts.HTTPClient, http.DefaultClient)
+	t.client.Transport = &upgrader{t, t.watched(t.client.Transport)}
 	t.opts.HTTPClient = &t.client
 	t.opts.OnPingReceived, t.opts.OnPongReceived = nil, nil // the wire's owner calls them
 	if t.offered = opts.CompressionMode != websocket.CompressionDisabled; t.offered {
@@ -73,14 +76,19 @@ func newTracer(ctx context.Context, opts websocket.DialOptions) *tracer {
 		}
 		t.opts.HTTPHeader.Set(extensions, wire.Offer(opts.CompressionMode == websocket.CompressionContextTakeover))
 	}
+	return t
+}
+
+// trace prepares the context of the request.
+func (t *tracer) trace(ctx context.Context) {
 	t.hooks = httptrace.ClientTrace{
 		DNSStart:          func(httptrace.DNSStartInfo) { t.reached(PhaseDNS) },
 		ConnectStart:      func(string, string) { t.reached(PhaseTCP) },
 		TLSHandshakeStart: func() { t.reached(PhaseTLS) },
-		GotConn:           func(httptrace.GotConnInfo) { t.reached(PhaseUpgrade) },
+		TLSHandshakeDone:  func(_ tls.ConnectionState, err error) { t.secured(err) },
+		GotConn:           func(httptrace.GotConnInfo) { t.connected() },
 	}
-	t.ctx = httptrace.WithClientTrace(context.WithValue(ctx, tracerKey{}, t), &t.hooks)
-	return t
+	t.ctx = httptrace.WithClientTrace(ctx, &t.hooks)
 }
 
 func (t *tracer) reached(phase Phase) {
@@ -89,97 +97,37 @@ func (t *tracer) reached(phase Phase) {
 	t.phase = phase
 }
 
-// defaultTransport is the traced http.DefaultTransport, which most clients share. An
-// application's own transport is copied for each attempt, since it may have changed.
-var defaultTransport atomic.Pointer[upgrader]
-
-// traced returns base, watched by the tracer in the request's context.
-func traced(base http.RoundTripper) http.RoundTripper {
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	transport, ok := base.(*http.Transport)
-	if !ok {
-		return &upgrader{transport: base}
-	}
-	if known := defaultTransport.Load(); known != nil && known.base == base {
-		return known
-	}
-	u := &upgrader{base, tracedTransport(transport)}
-	if base == http.DefaultTransport {
-		defaultTransport.Store(u)
-	}
-	return u
-}
-
-// tracedTransport returns a copy of base that keeps no idle connection and dials through
-// the tracer in the request's context.
-func tracedTransport(base *http.Transport) *http.Transport {
-	own := base.Clone()
-	own.DisableKeepAlives = true
-	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and setting up HTTP/2 costs
-	own.Protocols.SetHTTP1(true)
-	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
-	// These buffers serve one request, and are garbage after it.
-	own.ReadBufferSize = cmp.Or(own.ReadBufferSize, handshakeBuffer)
-	own.WriteBufferSize = cmp.Or(own.WriteBufferSize, handshakeBuffer)
-	own.DialContext = tracedDial(plainDialer(own))
-	if own.DialTLSContext != nil {
-		own.DialTLSContext = tracedDial(own.DialTLSContext)
-	}
-	return own
-}
-
-type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
-
-// plainDialer returns the function by which a transport dials TCP.
-func plainDialer(transport *http.Transport) dialFunc {
-	//lint:ignore SA1019 an application's transport may still set it
-	switch legacy := transport.Dial; {
-	case transport.DialContext != nil:
-		return transport.DialContext
-	case legacy != nil:
-		return func(_ context.Context, network, address string) (net.Conn, error) { return legacy(network, address) }
-	}
-	return new(net.Dialer).DialContext
-}
-
-// tracedDial ties dial to the attempt: dialing ends when the attempt does, and the tracer
-// knows the connection.
-func tracedDial(dial dialFunc) dialFunc {
-	return func(detached context.Context, network, address string) (net.Conn, error) {
-		t := detached.Value(tracerKey{}).(*tracer)
-		conn, err := dial(t.ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.over {
-			_ = conn.Close()
-			return nil, net.ErrClosed
-		}
-		t.conns = append(t.conns, conn)
-		return conn, nil
+// secured notes the end of a TLS handshake. If it was the one with a proxy, asking for the
+// tunnel follows.
+func (t *tracer) secured(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && t.proxy != "" && !t.through {
+		t.phase = PhaseTCP
 	}
 }
 
-// tracerKey is the key of the tracer in a request's context.
-type tracerKey struct{}
+// connected notes that nothing is left but the upgrade.
+func (t *tracer) connected() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.phase, t.through = PhaseUpgrade, true
+}
 
 // upgrader keeps the connection from coder/websocket, and redirects from net/http,
 // which would follow them with all credentials.
 type upgrader struct {
-	base      http.RoundTripper // what transport is a copy of; nil if it is none
+	t         *tracer
 	transport http.RoundTripper
 }
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
+	t := u.t
+	t.noteSent(request)
 	response, err := u.transport.RoundTrip(request)
 	if err != nil {
 		return nil, err
 	}
-	t := request.Context().Value(tracerKey{}).(*tracer)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
@@ -197,6 +145,12 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
+func (t *tracer) noteSent(request *http.Request) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sent = request
+}
+
 // extensions is the header that negotiates extensions (RFC 6455, section 11.3.2), in the
 // canonical form of net/http.
 const extensions = "Sec-Websocket-Extensions"
@@ -209,13 +163,19 @@ func (inert) Read([]byte) (int, error)    { return 0, io.EOF }
 func (inert) Write(p []byte) (int, error) { return len(p), nil }
 func (inert) Close() error                { return nil }
 
-// agreed notes what the server answered to the offer of compression. The error says what
-// is wrong with the answer.
-func (t *tracer) agreed() (err error) {
+// agreed notes what the server answered to the offers. The error says what is wrong with
+// the answer.
+func (t *tracer) agreed(header http.Header) (err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.deflate, err = wire.Accept(t.accepted, t.offered); err != nil {
 		return &handshakeError{"Sec-WebSocket-Extensions: " + err.Error()}
+	}
+	if n := len(header.Values("Sec-WebSocket-Protocol")); n > 1 {
+		return &handshakeError{fmt.Sprintf("Sec-WebSocket-Protocol came %d times, want once", n)}
+	}
+	if len(t.opts.Subprotocols) > 0 && header.Get("Sec-WebSocket-Protocol") == "" {
+		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", t.opts.Subprotocols)}
 	}
 	return nil
 }
@@ -241,12 +201,26 @@ func (t *tracer) network() net.Conn {
 	return t.conns[0]
 }
 
-// upgraded ends watching after a success, and returns what the wire starts with.
-func (t *tracer) upgraded() (io.ReadWriteCloser, net.Conn, wire.Deflate) {
+// inTime reports whether the attempt has not ended. The context of the application's
+// dialer then no longer ends with it.
+func (t *tracer) inTime() bool {
+	if t.dialing != nil {
+		return t.dialing.detach()
+	}
+	return t.ctx.Err() == nil
+}
+
+// upgraded ends watching after a success, and returns what the wire starts with, and what
+// ends the context of the application's dialer, or nil.
+func (t *tracer) upgraded() (body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate, release context.CancelCauseFunc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
-	return t.body, t.network(), t.deflate
+	if t.dialing != nil {
+		t.dialing.values.attempt.Store(nil)
+		release = t.dialing.cancel
+	}
+	return t.body, t.network(), t.deflate, release
 }
 
 func (t *tracer) remote() string {
@@ -255,7 +229,10 @@ func (t *tracer) remote() string {
 	if len(t.conns) == 0 {
 		return ""
 	}
-	return t.conns[0].RemoteAddr().String()
+	if address := t.conns[0].RemoteAddr(); address != nil {
+		return address.String()
+	}
+	return ""
 }
 
 // failed ends watching after a failure, closes what was dialed, and says what failed.
@@ -263,77 +240,186 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.over = true
+	if t.dialing != nil {
+		t.dialing.detach()
+		t.dialing.cancel(context.Canceled)
+	}
 	for _, conn := range t.conns {
 		_ = conn.Close()
 	}
 	if t.body != nil {
 		_ = t.body.Close()
 	}
-	e := &DialError{Phase: t.phase, Err: dialCause(err, t.ctx)}
-	if response == nil {
-		var dns *net.DNSError
-		switch {
-		case errors.As(err, &dns):
-			e.Phase = PhaseDNS
-		case badCertificate(err):
-			e.Phase = PhaseTLS
-		case e.Phase == PhaseUpgrade:
-			e.Err = unquote(e.Err)
-		}
-		return e
+	switch {
+	case response == nil:
+		return t.unanswered(err)
+	case response.StatusCode == http.StatusSwitchingProtocols:
+		return t.misupgraded(err, response.Header)
 	}
-	e.Phase = PhaseUpgrade
-	e.Status = response.StatusCode
-	e.Location = t.location
-	if response.StatusCode == http.StatusSwitchingProtocols {
-		e.Phase = PhaseProtocol
-		if e.Err = err; !errors.As(err, new(*handshakeError)) {
-			e.Err = &handshakeError{handshakeFault(err)}
-		}
-		return e
+	return t.refused(response)
+}
+
+// unanswered describes an attempt that failed before there was a response; mu is held.
+func (t *tracer) unanswered(err error) *DialError {
+	e := &DialError{Phase: t.phase}
+	var dns *net.DNSError
+	var refusal *proxyRefusal
+	switch {
+	case errors.As(err, &refusal):
+		e.Phase, e.Status, e.RetryAfter = PhaseTCP, refusal.status, refusal.retryAfter
+	case errors.As(err, &dns):
+		e.Phase = PhaseDNS
+	case badCertificate(err):
+		e.Phase = PhaseTLS
 	}
-	e.RetryAfter = parseRetryAfter(response.Header.Get("Retry-After"), time.Now())
-	e.Err = fmt.Errorf("status %d %s", e.Status, http.StatusText(e.Status))
-	e.Body, _ = io.ReadAll(io.LimitReader(response.Body, 1024))
+	e.Err = t.owner.config.late(t.ctx, t.discreet(t.named(t.cause(err))))
 	return e
 }
 
-// dialCause strips what net/http and coder/websocket wrap around the cause of a failed
-// request: texts that contain the whole URL.
-func dialCause(err error, ctx context.Context) error {
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) {
-		err = redact(urlErr.Err)
+// misupgraded describes a 101 response that is wrong; mu is held.
+func (t *tracer) misupgraded(err error, header http.Header) *DialError {
+	e := &DialError{Phase: PhaseProtocol, Status: http.StatusSwitchingProtocols, Err: err}
+	if t.ctx.Err() != nil {
+		e.Err = t.owner.config.late(t.ctx, t.ctx.Err())
+	} else if !errors.As(err, new(*handshakeError)) {
+		e.Err = t.discreet(&handshakeError{t.handshakeFault(header)})
 	}
-	if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
-		err = fmt.Errorf("%w: %w", ctx.Err(), err)
-	}
-	return err
+	return e
 }
 
-// unquote returns err without what net/http quotes in it: a response that it could not
-// parse. If the server echoes, that is our own request, secrets included.
-func unquote(err error) error {
-	if text, _, quoted := strings.Cut(err.Error(), ` "`); quoted {
-		return errors.New(text)
+// maxBodyText bounds what an error tells of the server's body, in bytes.
+const maxBodyText = 120
+
+// refused describes a response other than 101; mu is held.
+func (t *tracer) refused(response *http.Response) *DialError {
+	e := &DialError{
+		Phase:      PhaseUpgrade,
+		Status:     response.StatusCode,
+		RetryAfter: parseRetryAfter(response.Header.Get("Retry-After"), time.Now()),
+		Location:   t.location,
 	}
-	return err
+	e.Body, _ = io.ReadAll(io.LimitReader(response.Body, 1024))
+	text := statusText(e.Status) + ", want 101"
+	switch {
+	case e.Location != "":
+		text += fmt.Sprintf(": redirects to %s are not followed, dial it yourself (WithEndpoint)", e.Location)
+	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
+		text += " (credentials for each attempt: WithEndpoint)"
+	case e.RetryAfter > 0:
+		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
+	}
+	if body := printable(e.Body, maxBodyText); body != "" && e.Location == "" && !t.tells(string(e.Body)) && !t.tells(body) {
+		text += fmt.Sprintf(": %q", body)
+	}
+	e.Err = t.discreet(errors.New(text))
+	return e
 }
+
+// statusText returns "status 404 Not Found".
+func statusText(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("status %d %s", status, http.StatusText(status)))
+}
+
+// cause returns what failed without the texts of net/http and coder/websocket around it,
+// which contain the whole URL; mu is held.
+func (t *tracer) cause(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	var connect *net.OpError
+	if errors.As(err, &connect) && connect.Op == "proxyconnect" {
+		err = connect.Err
+	}
+	var own *ownError
+	switch {
+	case errors.As(err, &own):
+		return redact(own.err)
+	case errors.Is(err, context.DeadlineExceeded) && t.ctx.Err() == nil && t.client.Timeout > 0:
+		return &limitError{"http.Client.Timeout", t.client.Timeout, context.DeadlineExceeded}
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return errors.New("the server speaks HTTP without TLS: use ws in place of wss, or its port for TLS")
+	case t.phase == PhaseTLS && errors.Is(err, io.EOF):
+		return fmt.Errorf("the server ended the connection during the handshake, as one without TLS may do: %w", err)
+	case refusedCertificate(err):
+		return fmt.Errorf("%w: the server wants another client certificate (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("%w: trust it by RootCAs (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
+	case t.headerLimit == 0: // the application's transport knows best
+	case t.phase == PhaseUpgrade:
+		return unreadable(err, "response", t.headerLimit)
+	case t.proxy != "" && !t.through && t.phase == PhaseTCP:
+		return unreadable(err, "answer to CONNECT", t.headerLimit)
+	}
+	return redact(err)
+}
+
+// unreadable describes the failure to read an answer over HTTP. net/http quotes what it
+// cannot parse: if the server echoes, that is our own request, secrets included.
+func unreadable(err error, answer string, limit int64) error {
+	var network net.Error
+	var refusal *proxyRefusal
+	var hidden *hiddenError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("the connection ended before the %s: %w", answer, io.ErrUnexpectedEOF)
+	case errors.As(err, &network):
+		return redact(network)
+	case errors.As(err, &refusal):
+		return refusal
+	case errors.As(err, &hidden):
+		return hidden
+	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
+		return err
+	}
+	return fmt.Errorf("the %s is not HTTP, or its header is longer than %d bytes", answer, limit)
+}
+
+// ownError is an error of a function of the application, so that it is told from those of
+// net/http.
+type ownError struct{ err error }
+
+func (e *ownError) Error() string { return e.err.Error() }
+func (e *ownError) Unwrap() error { return e.err }
 
 // handshakeError says that a 101 response is not a valid WebSocket handshake.
 type handshakeError struct{ fault string }
 
 func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 
-// handshakeFault names the header that was wrong, in place of the text of
-// coder/websocket, which contains header values and the handshake key.
-func handshakeFault(err error) string {
-	for _, header := range []string{"Sec-WebSocket-Accept", "Sec-WebSocket-Protocol", "Connection"} {
-		if strings.Contains(err.Error(), header) {
-			return header
+// handshakeFault returns what is wrong with the header of a 101 response (RFC 6455,
+// section 4.1), where coder/websocket found a fault; mu is held.
+func (t *tracer) handshakeFault(header http.Header) string {
+	const most = 40 // bytes of a value that came
+	came := func(name string) string {
+		if t.tells(header.Get(name)) {
+			return "(withheld)"
+		}
+		return printable([]byte(header.Get(name)), most)
+	}
+	switch chosen := came("Sec-WebSocket-Protocol"); {
+	case !hasToken(header["Connection"], "upgrade"):
+		return fmt.Sprintf("Connection is %q, want Upgrade", came("Connection"))
+	case !hasToken(header["Upgrade"], "websocket"):
+		return fmt.Sprintf("Upgrade is %q, want websocket", came("Upgrade"))
+	case chosen != "" && len(t.opts.Subprotocols) == 0:
+		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, but none was offered (WithSubprotocols)", chosen)
+	case chosen != "" && !slices.ContainsFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) }):
+		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, t.opts.Subprotocols)
+	}
+	return "Sec-WebSocket-Accept does not belong to the key that was sent"
+}
+
+// hasToken reports whether a header with a list of tokens has the token.
+func hasToken(values []string, token string) bool {
+	for _, value := range values {
+		for other := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(other), token) {
+				return true
+			}
 		}
 	}
-	return "Upgrade"
+	return false
 }
 
 // badCertificate reports whether a TLS handshake failed because of the certificate.
@@ -343,7 +429,25 @@ func badCertificate(err error) bool {
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &verification) || errors.As(err, &authority) ||
-		errors.As(err, &hostname) || errors.As(err, &invalid)
+		errors.As(err, &hostname) || errors.As(err, &invalid) || refusedCertificate(err)
+}
+
+// refusedCertificate reports whether the server refused the client's certificate, or that
+// there is none. In TLS 1.3 it says so when the client's handshake is done already.
+func refusedCertificate(err error) bool {
+	var remote *net.OpError
+	if !errors.As(err, &remote) || remote.Op != "remote error" {
+		return false
+	}
+	alert := reflect.ValueOf(remote.Err) // of a type that crypto/tls does not export
+	if alert.Kind() != reflect.Uint8 {
+		return false
+	}
+	switch alert.Uint() {
+	case 42, 43, 44, 45, 46, 48, 49, 116: // RFC 8446, section 6.2: bad certificate to unknown authority, access denied, required
+		return true
+	}
+	return false
 }
 
 // parseRetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110,

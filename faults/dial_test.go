@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -11,6 +12,7 @@ import (
 
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -25,6 +27,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // untilClosed reads until the peer has closed the connection.
@@ -462,4 +465,267 @@ func TestFault16_Proxy(t *testing.T) {
 			})
 		}
 	}
+}
+
+// tied returns a connection that lives as long as the context it was dialed with.
+func tied(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err == nil {
+		context.AfterFunc(ctx, func() { conn.Close() })
+	}
+	return conn, err
+}
+
+func TestFault67_DialersContext(t *testing.T) {
+	rig.CheckLeaks(t)
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
+	t.Run("lives with the session", func(t *testing.T) {
+		var dialing atomic.Pointer[context.Context]
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			dialing.Store(&ctx)
+			return tied(ctx, network, address)
+		}
+		r := rig.Quick(t, target, dialOptions(&http.Transport{DialContext: dial}))
+		r.Open()
+		if err := r.Flush(t.Context()); err != nil {
+			t.Errorf("the connection died: %v", err)
+		}
+		ctx := *dialing.Load()
+		if err := ctx.Err(); err != nil {
+			t.Errorf("the dialer's context ended with %v while the session is open", err)
+		}
+		r.Reconnect()
+		<-ctx.Done()
+	})
+	t.Run("ends with a failed attempt", func(t *testing.T) {
+		refusing := serve(t, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusTeapot) })
+		contexts := make(chan context.Context, 100)
+		dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+			contexts <- ctx
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}
+		r := rig.Quick(t, refusing, dialOptions(&http.Transport{DialContext: dial}))
+		r.DialError(resock.PhaseUpgrade)
+		<-(<-contexts).Done()
+	})
+	t.Run("has a deadline", func(t *testing.T) {
+		// What net.Dialer does with two addresses: half of the time is the first one's.
+		dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+			deadline, ok := ctx.Deadline()
+			if !ok {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			first, cancel := context.WithTimeout(ctx, time.Until(deadline)/2)
+			defer cancel()
+			<-first.Done() // a black hole
+			return new(net.Dialer).DialContext(ctx, network, strings.TrimPrefix(target, "ws://"))
+		}
+		r := rig.Quick(t, "ws://feed.example", dialOptions(&http.Transport{DialContext: dial}), resock.WithDialTimeout(time.Second))
+		if open := r.Open(); open.Attempt != 1 {
+			t.Errorf("%+v, want the first attempt", open)
+		}
+	})
+}
+
+// nameless is a connection that does not know its addresses.
+type nameless struct{ net.Conn }
+
+func (nameless) RemoteAddr() net.Addr { return nil }
+func (nameless) LocalAddr() net.Addr  { return nil }
+
+func TestFault70_NoRemoteAddress(t *testing.T) {
+	rig.CheckLeaks(t)
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		return nameless{conn}, err
+	}
+	addresses := make(chan string, 1)
+	r := rig.Quick(t, target, dialOptions(&http.Transport{DialContext: dial}), resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+		addresses <- s.RemoteAddr()
+		return nil
+	}))
+	r.Open()
+	if address := <-addresses; address != "" {
+		t.Errorf("RemoteAddr is %q", address)
+	}
+}
+
+func TestFault71_NoClientCertificate(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			cert, pool := certificate(t, "127.0.0.1", time.Now().Add(time.Hour))
+			address := rig.Listen(t, func(conn net.Conn) {
+				server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, MaxVersion: version})
+				_ = server.Handshake()
+				untilClosed(conn)
+			})
+			r := rig.Quick(t, rig.WithSecrets("wss://"+address), dialOptions(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}))
+			dial := r.DialError(resock.PhaseTLS)
+			if d := resock.DefaultRetryPolicy(resock.Failure{Phase: dial.Phase, Err: dial, Code: -1}); version == tls.VersionTLS13 && d.Action != resock.ActionRetrySlow {
+				t.Errorf("%v: %+v, want a slow retry", dial, d)
+			}
+		})
+	}
+}
+
+func TestFault86_NoSubprotocol(t *testing.T) {
+	rig.CheckLeaks(t)
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
+	r := rig.Quick(t, rig.WithSecrets(target), dialOptions(&http.Transport{}), resock.WithSubprotocols("chat.v2", "chat.v1"))
+	dial := r.DialError(resock.PhaseProtocol)
+	for _, want := range []string{"subprotocol", "chat.v2", "chat.v1"} {
+		if !strings.Contains(dial.Error(), want) {
+			t.Errorf("%v, want it to say %q", dial, want)
+		}
+	}
+}
+
+// defaultTransport lets a test change http.DefaultTransport.
+func defaultTransport(t *testing.T) *http.Transport {
+	t.Helper()
+	before := http.DefaultTransport
+	own := before.(*http.Transport).Clone()
+	http.DefaultTransport = own
+	t.Cleanup(func() { http.DefaultTransport = before })
+	return own
+}
+
+func TestFault88_DefaultTransportChanges(t *testing.T) {
+	rig.CheckLeaks(t)
+	for name, change := range map[string]func(own *http.Transport, config *tls.Config){
+		"in place":          func(own *http.Transport, config *tls.Config) { own.TLSClientConfig = config },
+		"within its config": func(own *http.Transport, config *tls.Config) { own.TLSClientConfig.RootCAs = config.RootCAs },
+		"another transport": func(_ *http.Transport, config *tls.Config) {
+			http.DefaultTransport = &http.Transport{TLSClientConfig: config}
+		},
+		"of the default client": func(_ *http.Transport, config *tls.Config) {
+			http.DefaultClient = &http.Client{Transport: &http.Transport{TLSClientConfig: config}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			own := defaultTransport(t)
+			own.TLSClientConfig = &tls.Config{RootCAs: x509.NewCertPool()}
+			client := http.DefaultClient
+			t.Cleanup(func() { http.DefaultClient = client })
+			target, pool := served(t, "wss")
+			r := rig.Quick(t, target, resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+				if a.N == 2 {
+					change(own, &tls.Config{RootCAs: pool})
+				}
+				return resock.Endpoint{}, nil
+			}))
+			r.DialError(resock.PhaseTLS)
+			r.Open()
+		})
+	}
+}
+
+// leaky is an error of the application that tells a URL.
+func leaky(u string) error {
+	return fmt.Errorf("no token: %w", errors.Join(rig.ErrTest, &url.Error{Op: "Get", URL: u, Err: io.ErrUnexpectedEOF}))
+}
+
+func TestFault68_HookTellsAURL(t *testing.T) {
+	rig.CheckLeaks(t)
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) { accept(w, r, untilGone) })
+	hook := leaky("https://user:" + rig.Secret + "@token.example/?code=" + rig.Secret)
+	for name, opt := range map[string]resock.Option{
+		"WithEndpoint":    resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, hook }),
+		"WithOnOpen":      resock.WithOnOpen(func(context.Context, *resock.Session) error { return hook }),
+		"WithDialLimiter": resock.WithDialLimiter(rig.Limiter(func(context.Context) error { return hook })),
+		"dialer":          dialOptions(&http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, hook }}),
+		"dialer, unjoined": dialOptions(&http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return nil, fmt.Errorf("%w: %w", rig.ErrTest, errors.Unwrap(hook).(interface{ Unwrap() []error }).Unwrap()[1])
+		}}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := rig.Quick(t, target, opt)
+			fail := rig.Next[resock.FailEvent](r)
+			if !errors.Is(fail.Err, rig.ErrTest) {
+				t.Errorf("the sentinel is not in %v", fail.Err)
+			}
+			if !strings.Contains(fail.Err.Error(), rig.ErrTest.Error()) {
+				t.Errorf("%v does not say what failed", fail.Err)
+			}
+		})
+	}
+}
+
+func TestFault69_ErrorsThatTellTheRequest(t *testing.T) {
+	rig.CheckLeaks(t)
+	t.Run("a proxy function's", func(t *testing.T) {
+		bad := &url.Error{Op: "parse", URL: "http://user:" + rig.Secret + "@proxy:" + rig.Secret, Err: fmt.Errorf("invalid port %q after host", rig.Secret)}
+		for _, err := range []error{fmt.Errorf("%w: invalid proxy http://user:%s@host:x", rig.ErrTest, rig.Secret), errors.Join(rig.ErrTest, bad)} {
+			for _, scheme := range []string{"ws", "wss"} {
+				r := rig.Quick(t, scheme+"://feed.example", dialOptions(&http.Transport{Proxy: func(*http.Request) (*url.URL, error) { return nil, err }}))
+				if fail := r.Fail(resock.PhaseTCP); !errors.Is(fail.Err, rig.ErrTest) {
+					t.Errorf("%v, want the function's error", fail.Err)
+				}
+			}
+		}
+	})
+	for name, answer := range map[string]func(request string) string{
+		"first line": func(request string) string { return request },
+		"header":     func(request string) string { return "HTTP/1.1 200 OK\r\n" + request },
+		"header, continued": func(request string) string {
+			return "HTTP/1.1 200 OK\r\nX: y\r\n" + strings.ReplaceAll(request, ": ", " ")
+		},
+		"status":   func(request string) string { return "HTTP/1.1 " + rig.Secret + "\r\n\r\n" },
+		"reason":   func(request string) string { return "HTTP/1.1 401 " + rig.Secret + "\r\n\r\n" },
+		"length":   func(request string) string { return "HTTP/1.1 401 No\r\nContent-Length: " + rig.Secret + "\r\n\r\n" },
+		"encoding": func(request string) string { return "HTTP/1.1 401 No\r\nTransfer-Encoding: " + rig.Secret + "\r\n\r\n" },
+		"body":     func(request string) string { return "HTTP/1.1 401 No\r\n\r\n" + request },
+		"upgrade": func(request string) string {
+			return "HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: " + rig.Secret + "\r\n\r\n"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := rig.Listen(t, func(conn net.Conn) {
+				var request strings.Builder
+				parsed, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					return
+				}
+				_ = parsed.Write(&request)
+				_, _ = io.WriteString(conn, answer(request.String()))
+			})
+			r := rig.Quick(t, rig.WithSecrets("ws://"+address), dialOptions(&http.Transport{}))
+			rig.Next[resock.FailEvent](r)
+		})
+	}
+}
+
+func TestFault91_LoginTakesTooLong(t *testing.T) {
+	login := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		if err := s.Send(ctx, resock.MessageText, []byte("login")); err != nil {
+			return err
+		}
+		if _, _, err := s.Receive(ctx); err != nil {
+			return fmt.Errorf("login failed: %v", err) // %v: the application hides the cause
+		}
+		return nil
+	})
+	t.Run("longer than the dial timeout", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Start(t, s.URL, rig.Reach(s), login, resock.WithDialTimeout(3*time.Second))
+			dial := r.DialError(resock.PhaseSetup)
+			if !strings.Contains(dial.Error(), "WithDialTimeout(3s)") || !errors.Is(dial, context.DeadlineExceeded) {
+				t.Errorf("%v, want it to name the option", dial)
+			}
+		})
+	})
+	t.Run("a close during it", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) { _ = c.Close(4401, "token expired") })
+			r := rig.Start(t, s.URL, rig.Reach(s), login)
+			dial := r.DialError(resock.PhaseSetup)
+			var closed websocket.CloseError
+			if !errors.As(dial, &closed) || closed.Code != 4401 || !strings.Contains(dial.Error(), "4401") || !strings.Contains(dial.Error(), "token expired") {
+				t.Errorf("%v, want it to tell the code and the reason", dial)
+			}
+		})
+	})
 }

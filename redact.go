@@ -1,0 +1,190 @@
+package resock
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"reflect"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// redact returns err without a raw URL in its text or in what errors.As finds. net/url and
+// net/http put the URL, query included, into every error they return.
+func redact(err error) error {
+	text := ""
+	for _, told := range urlErrors(err) {
+		if text == "" {
+			text = err.Error()
+		}
+		text = strings.ReplaceAll(text, told.Error(), redactURLError(told))
+		for _, raw := range []string{told.URL, strings.Trim(strconv.Quote(told.URL), `"`)} {
+			if raw != "" {
+				text = strings.ReplaceAll(text, raw, redactURL(raw))
+			}
+		}
+	}
+	if text == "" {
+		return err
+	}
+	return &redactedError{text, err}
+}
+
+// redactURLError returns the text of err without secrets. An error of parsing quotes parts
+// of what it could not parse.
+func redactURLError(err *url.Error) string {
+	if err.Op == "parse" {
+		return "a URL cannot be parsed"
+	}
+	return err.Op + " " + strconv.Quote(redactURL(err.URL)) + ": " + redact(err.Err).Error()
+}
+
+// urlErrors returns all errors of net/url in the tree of err.
+func urlErrors(err error) (all []*url.Error) {
+	if told, ok := err.(*url.Error); ok {
+		all = append(all, told)
+	}
+	switch err := err.(type) {
+	case interface{ Unwrap() error }:
+		if inner := err.Unwrap(); inner != nil {
+			all = append(all, urlErrors(inner)...)
+		}
+	case interface{ Unwrap() []error }:
+		for _, inner := range err.Unwrap() {
+			all = append(all, urlErrors(inner)...)
+		}
+	}
+	return all
+}
+
+// redactedError is an error of the application whose text told a URL. [errors.Is] and
+// [errors.As] find what is in it, except for raw URLs.
+type redactedError struct {
+	text string
+	err  error
+}
+
+func (e *redactedError) Error() string        { return e.text }
+func (e *redactedError) Is(target error) bool { return errors.Is(e.err, target) }
+
+func (e *redactedError) As(target any) bool {
+	if !errors.As(e.err, target) {
+		return false
+	}
+	found := reflect.ValueOf(target).Elem()
+	if err, ok := found.Interface().(error); ok && len(urlErrors(err)) > 0 {
+		found.SetZero()
+		return false
+	}
+	return true
+}
+
+// redactHook is redact for what a hook returned. A permanent error stays one.
+func redactHook(err error) error {
+	clean := redact(err)
+	if permanent(err) && !permanent(clean) {
+		return backoff.Permanent(clean)
+	}
+	return clean
+}
+
+// redactURL removes what may be secret from a URL: userinfo, query and fragment.
+func redactURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "redacted" // what cannot be parsed may be secret as a whole
+	}
+	return redacted(u)
+}
+
+// redacted is redactURL for a parsed URL, which it changes.
+func redacted(u *url.URL) string {
+	if u.Opaque != "" {
+		return "redacted"
+	}
+	if u.User != nil {
+		u.User = url.User("redacted")
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = "redacted"
+	}
+	u.Fragment, u.RawFragment = "", ""
+	return u.String()
+}
+
+// discreet returns err, or an error without its text if that repeats what was sent; mu is
+// held.
+func (t *tracer) discreet(err error) error {
+	if t.tells(err.Error()) {
+		return &hiddenError{"the text of the error repeats what was sent, and is withheld", err}
+	}
+	return err
+}
+
+// minSecret is the length from which a value that was sent counts as secret, in bytes.
+// Shorter ones are found in every text.
+const minSecret = 4
+
+// tells reports whether text contains a value of the header or the query that was sent, or
+// a password; mu is held.
+func (t *tracer) tells(text string) bool {
+	if t.sent == nil {
+		return false
+	}
+	for _, secret := range secrets(t.sent.URL, t.sent.Header) {
+		if len(secret) >= minSecret && strings.Contains(text, secret) {
+			return true
+		}
+	}
+	return false
+}
+
+// secrets returns the values that a request sends, except those of the handshake that all
+// requests share.
+func secrets(target *url.URL, header http.Header) (all []string) {
+	for name, values := range header {
+		switch name {
+		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", extensions:
+			continue
+		}
+		for _, value := range values {
+			all = append(all, value)
+			// A server may repeat the token of "Bearer token", or one cookie of many.
+			if _, credentials, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "Authorization") {
+				all = append(all, credentials)
+			}
+			if name == "Cookie" {
+				for cookie := range strings.SplitSeq(value, "; ") {
+					_, value, _ := strings.Cut(cookie, "=")
+					all = append(all, value)
+				}
+			}
+		}
+	}
+	for pair := range strings.SplitSeq(target.RawQuery, "&") {
+		_, value, _ := strings.Cut(pair, "=")
+		plain, _ := url.QueryUnescape(value)
+		all = append(all, value, plain)
+	}
+	password, _ := target.User.Password()
+	return append(all, password)
+}
+
+// printable returns what can be printed of a text, on one line, and at most so many bytes.
+func printable(text []byte, most int) string {
+	var b strings.Builder
+	for _, r := range strings.Join(strings.Fields(string(text)), " ") {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			continue
+		}
+		if b.Len()+utf8.RuneLen(r) > most {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
