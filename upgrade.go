@@ -159,10 +159,16 @@ func tracedDial(dial dialFunc) dialFunc {
 			_ = conn.Close()
 			return nil, net.ErrClosed
 		}
+		if _, secure := conn.(overNetwork); !secure { // net/http has to see that it is TLS already
+			conn = wire.NewNetwork(conn)
+		}
 		t.conns = append(t.conns, conn)
 		return conn, nil
 	}
 }
+
+// overNetwork is what a TLS connection is.
+type overNetwork interface{ NetConn() net.Conn }
 
 // tracerKey is the key of the tracer in a request's context.
 type tracerKey struct{}
@@ -230,12 +236,13 @@ func (t *tracer) restored(header http.Header) http.Header {
 	return header
 }
 
-// network returns the connection beneath TLS, if exactly one is known; mu is held.
+// network returns the connection beneath TLS, if exactly one is known; mu is held. It is a
+// [wire.Network] unless the application dials TLS itself.
 func (t *tracer) network() net.Conn {
 	if len(t.conns) != 1 {
 		return nil
 	}
-	if tls, ok := t.conns[0].(interface{ NetConn() net.Conn }); ok {
+	if tls, ok := t.conns[0].(overNetwork); ok {
 		return tls.NetConn()
 	}
 	return t.conns[0]

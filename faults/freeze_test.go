@@ -521,9 +521,11 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 		events := client.Subscribe(context.Background())
 		go client.Run(context.Background())
 		rig.OpensWithin(t, client, 3, 10*time.Minute)
+		var took time.Duration
 		for event := range new(grammar.Checker).All(t, events) {
 			if e, ok := event.(resock.FailEvent); ok && e.Session == 2 {
-				if want := fmt.Sprintf("was blocked for %v of %v", e.Took, e.Took); !strings.Contains(e.Err.Error(), want) {
+				took = e.Took.Round(time.Millisecond)
+				if want := fmt.Sprintf("was blocked for %v of %v", took, took); !strings.Contains(e.Err.Error(), want) {
 					t.Errorf("%v, want %q", e.Err, want)
 				}
 				break
@@ -536,7 +538,7 @@ func TestHandlerBlocksTheNextSession(t *testing.T) {
 		if err := client.Flush(context.Background()); err == nil || !strings.Contains(err.Error(), "by WithMessageHandler") || time.Since(began) > 10*time.Second {
 			t.Errorf("Flush: %v after %v", err, time.Since(began))
 		}
-		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked < 30*time.Second || stats.Blocked != time.Since(stats.BlockedSince) {
+		if stats := client.Stats(); stats.BlockedBy != "WithMessageHandler" || stats.Blocked <= took || stats.Blocked != time.Since(stats.BlockedSince) {
 			t.Errorf("%+v", stats)
 		}
 		close(release)
