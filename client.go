@@ -114,6 +114,7 @@ func newClient(config config) *Client {
 		CloseTimeout: config.closeTimeout,
 		CompressFrom: config.compressFrom(),
 		Counters:     &c.counters.wire,
+		Clock:        &c.outbox.clock,
 	}
 	c.machine.ctx = context.Background()
 	c.wake = make(chan struct{}, 1)
@@ -447,6 +448,7 @@ type Stats struct {
 	QueuedBytes  int
 	Dropped      uint64        // messages that slow subscribers were not given
 	RoundTrip    time.Duration // of the last ping that was answered
+	LastMessage  time.Time     // when the last message came from the network; zero if none did
 	Blocked      time.Duration // total time that delivery waited for subscribers and handlers
 	BlockedSince time.Time     // when delivery became blocked; zero if it is not
 	BlockedBy    string        // who blocks it: a label, "#2 of 3", or an option such as "WithFilter"
@@ -470,6 +472,9 @@ func (c *Client) Stats() Stats {
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
+	if at := c.counters.wire.LastMessage.Load(); at != 0 {
+		stats.LastMessage = time.Now().Add(time.Duration(at-1) - c.wire.Clock.Now())
+	}
 	stats.BlockedBy, stats.BlockedSince = c.blockedBy()
 	c.mu.Lock()
 	defer c.mu.Unlock()

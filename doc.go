@@ -92,13 +92,14 @@
 //
 // # Liveness
 //
-// The client sends a ping after 15 s of silence, and considers the connection dead if
-// not a single byte arrives within the next 10 s ([WithHeartbeat]). For servers that
-// expect a heartbeat message of their own there is [WithHeartbeatMessage]; if the server
-// promises regular traffic, [WithIdleTimeout] holds it to that. Only time spent waiting
-// for the network counts as silence, so the client never takes a server for dead
-// because of a slow subscriber. [Session.SetHeartbeat] and [Session.SetIdleTimeout] are for servers
-// that announce these intervals.
+// The client sends a ping every 15 s, and considers the connection dead if not a single
+// byte arrives within the next 10 s ([WithHeartbeat]). For servers that expect a heartbeat
+// message of their own there is [WithHeartbeatMessage]; if the server promises regular
+// messages, [WithIdleTimeout] holds it to that. Only time spent waiting for the network
+// counts as silence, so the client never takes a server for dead because of a slow
+// subscriber, and a write may take any time as long as the network takes some bytes
+// ([WithWriteTimeout]). [Stats] has the time of the last message. [Session.SetHeartbeat]
+// and [Session.SetIdleTimeout] are for servers that announce these intervals.
 //
 // # Reconnecting
 //

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // pulse decides when to beat and when the server is dead. It is plain state and
@@ -13,20 +15,30 @@ import (
 type pulse struct {
 	interval time.Duration // 0: no beats
 	timeout  time.Duration // 0: no answer is expected
-	idle     time.Duration // 0: silence alone is no death
-	message  bool          // beats are messages, sent every interval
+	idle     time.Duration // 0: without messages is no death
 
+	dictated time.Duration // when the server told the interval; 0 if it did not
 	began    time.Duration // when the session opened
-	next     time.Duration // when to beat, if beats are messages
-	quiet    time.Duration // length of a silence that calls for a ping
-	beats    uint64        // number of beats so far
-	beatAt   time.Duration // when the last beat was
-	unheard  bool          // no byte has come since the beat at asked
-	asked    time.Duration // when the oldest unanswered beat was
+	next     time.Duration // when the next beat is due
+	life     uint64        // signs of life at the last look
+	unheard  bool          // no sign of life since the look that called for the oldest open beat
+	asked    time.Duration // when the network had taken that beat
+	taken    bool          // it has
 	patience time.Duration // how long the answer to that beat may take
-	reads    uint64        // number of reads at the last look
-	resumed  time.Duration // when the process last went on after standing still
+	doubt    bool          // the next look is a second one
 	due      time.Duration // when to look next
+}
+
+// signs is what a look sees.
+type signs struct {
+	now     time.Duration
+	life    uint64        // changes with each sign of life
+	waiting bool          // the reader waits for bytes; if not, delivery is blocked
+	since   time.Duration // when it began to wait for them
+	hungry  time.Duration // when it began to wait for a message, apart from delivery
+	writing bool          // a write is in progress, which may have moved unseen
+	beaten  time.Duration // when the network had taken the last beat
+	pending bool          // it has not yet
 }
 
 // forever is longer than any process lives, and sums of it do not overflow.
@@ -38,117 +50,112 @@ type verdict int
 const (
 	verdictAlive verdict = iota
 	verdictBeat
-	verdictDead // no byte came after a beat
-	verdictIdle // no byte came for the idle timeout
+	verdictDead // no sign of life came after a beat
+	verdictIdle // no message came for the idle timeout
 )
 
-// start returns the time of the first look. The phase of the first beat is random, and
-// each later silence is cut short by up to a tenth of the interval, so that clients that
-// opened together, or got the same broadcast, do not beat together.
-func (p *pulse) start(now time.Duration, reads uint64, random float64) time.Duration {
-	p.quiet = max(1, time.Duration(random*float64(p.interval)))
-	p.began, p.next = now, now+p.quiet
-	p.reads = reads
-	p.due = p.wake(now, now, true)
+// start returns the time of the first look. The phase of the first beat is random, so that
+// clients that opened together do not beat together. A server that dictated the interval
+// while the session was set up has waited since.
+func (p *pulse) start(now time.Duration, life uint64, random float64) time.Duration {
+	phase := p.interval
+	if p.dictated > 0 {
+		phase = max(0, phase-(now-p.dictated))
+	}
+	p.began, p.life = now, life
+	p.next = now + max(1, time.Duration(random*float64(phase)))
+	p.due = p.wake(signs{now: now, waiting: true, since: now, hungry: now})
 	return p.due
 }
 
-// look decides what to do at the time now, and when to look again. since is when the
-// reader began to wait for bytes, if it is waiting; reads is how many reads brought any.
-func (p *pulse) look(now, since time.Duration, waiting bool, reads uint64, random float64) (v verdict, next time.Duration) {
-	// A timer that fires this late means that the whole process stood still
-	// (SIGSTOP, a suspended machine): what the server sent meanwhile is unread, so the
-	// server gets another chance.
-	late := p.due > 0 && now-p.due > max(p.timeout/2, time.Second)
-
-	if reads != p.reads {
-		p.unheard = false
-		p.reads = reads
-		p.quiet = p.interval - time.Duration(random*float64(p.interval)/10)
+// look decides what to do, and when to look again. No verdict of death is by a timer
+// alone: if the timer was late, since the whole process stood still (SIGSTOP, a suspended
+// machine), what came meanwhile may be unread, and if a write is in progress, it may have
+// moved. Then a second look decides.
+func (p *pulse) look(s signs) (v verdict, next time.Duration) {
+	late := p.due > 0 && s.now-p.due > wire.Lateness
+	second := p.doubt && !late
+	p.note(s)
+	death := p.judge(s)
+	p.doubt = death != verdictAlive && !second && (late || s.writing)
+	if death != verdictAlive && !p.doubt {
+		return death, s.now
 	}
-	if late {
-		p.unheard = false
-		p.resumed = now
-	}
-	switch {
-	case p.unheard && waiting && now-max(p.asked, since) >= p.patience:
-		v = verdictDead
-	case p.idle > 0 && waiting && now-max(since, p.resumed) >= p.idle:
-		v = verdictIdle
-	case p.interval > 0 && p.beatDue(now, since, waiting):
-		v = verdictBeat
-		if p.next += p.interval; p.next <= now {
-			p.next = now + p.interval
+	if p.interval > 0 && s.now >= p.next {
+		if p.next += p.interval; p.next <= s.now {
+			p.next = s.now + p.interval
 		}
-		p.beat(now, p.timeout)
+		if !s.pending { // or else it stands for this one
+			v = verdictBeat
+			p.beat(p.timeout)
+		}
 	}
-	p.due = max(p.wake(now, since, waiting), now+time.Millisecond)
+	p.due = p.wake(s)
 	return v, p.due
 }
 
-func (p *pulse) beatDue(now, since time.Duration, waiting bool) bool {
-	if p.message {
-		return now >= p.next
+// note notes what became of the beats so far.
+func (p *pulse) note(s signs) {
+	if s.life != p.life {
+		p.life, p.unheard = s.life, false
 	}
-	if !waiting {
-		return now >= p.busyAt()
+	if p.unheard && !p.taken && !s.pending {
+		p.taken, p.asked = true, s.beaten
 	}
-	return now >= p.pingAt(since)
 }
 
-// busyAt is when to ping while delivery is blocked, though nobody reads the pong, nor
-// answers the server's own pings: a server that counts any frame as life keeps the
-// client, and the write shows whether the line is dead.
-func (p *pulse) busyAt() time.Duration { return max(p.began, p.beatAt) + p.interval }
-
-// pingAt is when a silence that began at since calls for a ping: when it has lasted for
-// quiet, and as much has passed since the last ping.
-func (p *pulse) pingAt(since time.Duration) time.Duration {
-	at := since + p.quiet
-	if p.beats > 0 {
-		at = max(at, p.beatAt+p.quiet)
+// judge returns the verdict of death, or verdictAlive.
+func (p *pulse) judge(s signs) verdict {
+	switch {
+	case !s.waiting:
+	case p.unheard && p.taken && s.now-max(p.asked, s.since) >= p.patience:
+		return verdictDead
+	case p.idle > 0 && s.now-max(s.hungry, p.began) >= p.idle:
+		return verdictIdle
 	}
-	return at
+	return verdictAlive
 }
 
-// beat notes a beat. The server must answer within patience, unless that is 0.
-func (p *pulse) beat(now, patience time.Duration) {
-	p.beats++
-	p.beatAt = now
+// beat notes a beat. The server must show a sign of life within patience, unless that is
+// 0, from when the network has taken the beat.
+func (p *pulse) beat(patience time.Duration) {
 	if !p.unheard && patience > 0 {
-		p.unheard, p.asked, p.patience = true, now, patience
+		p.unheard, p.taken, p.patience = true, false, patience
 	}
 }
 
-// probe notes a ping outside the regular beats. A beat that is still unanswered keeps its
+// probe notes a ping outside the regular beats. A beat that is still open keeps its
 // deadline.
-func (p *pulse) probe(now time.Duration, reads uint64, patience time.Duration) {
-	p.unheard = p.unheard && reads == p.reads
-	p.reads = reads
-	p.beat(now, patience)
+func (p *pulse) probe(s signs, patience time.Duration) {
+	p.note(s)
+	p.beat(patience)
+	s.pending = true // the ping
+	p.due = p.wake(s)
 }
 
 // wake is the next time at which something can be due.
-func (p *pulse) wake(now, since time.Duration, waiting bool) time.Duration {
-	if !waiting {
-		since = now // a silence begins now at the earliest
+func (p *pulse) wake(s signs) time.Duration {
+	if p.doubt {
+		return s.now + wire.SecondLook
 	}
-	next := time.Duration(1<<63 - 1)
-	if p.interval > 0 && p.message {
+	if !s.waiting { // a silence begins now at the earliest
+		s.since, s.hungry = s.now, s.now
+	}
+	next := forever
+	if p.interval > 0 {
 		next = min(next, p.next)
-	} else if p.interval > 0 {
-		next = min(next, p.pingAt(since))
-		if !waiting {
-			next = min(next, p.busyAt())
-		}
 	}
 	if p.unheard {
-		next = min(next, max(p.asked, since)+p.patience)
+		asked := s.now // the network takes it now at the earliest
+		if p.taken {
+			asked = max(p.asked, s.since)
+		}
+		next = min(next, asked+p.patience)
 	}
 	if p.idle > 0 {
-		next = min(next, max(since, p.resumed)+p.idle)
+		next = min(next, max(s.hungry, p.began)+p.idle)
 	}
-	return next
+	return max(next, s.now+time.Millisecond)
 }
 
 // heartbeat runs the pulse of one session. It owns a timer and, while the timer's
@@ -174,7 +181,7 @@ func (h *heartbeat) start() {
 	}
 	w := &h.session.wire
 	now := w.Now()
-	h.arm(h.pulse.start(now, w.Reads(), rand.Float64()) - now)
+	h.arm(h.pulse.start(now, w.Signs(), rand.Float64()) - now)
 }
 
 // arm sets the time of the next look; mu is held.
@@ -186,6 +193,21 @@ func (h *heartbeat) arm(d time.Duration) {
 	h.timer = time.AfterFunc(d, func() { h.session.spawned(h.check) })
 }
 
+// signs looks at the wire. What it looks at first may change only for the better: a beat
+// that is taken, a sign of life.
+func (h *heartbeat) signs() (s signs) {
+	w := &h.session.wire
+	taken := false
+	s.beaten, taken = w.Beaten()
+	s.pending = !taken
+	s.since, s.waiting = w.Silence()
+	s.hungry = w.Hunger()
+	s.writing = w.Writing()
+	s.life = w.Signs()
+	s.now = w.Now()
+	return s
+}
+
 // check looks at the pulse, and does what it calls for.
 func (h *heartbeat) check() {
 	h.mu.Lock()
@@ -193,24 +215,29 @@ func (h *heartbeat) check() {
 		h.mu.Unlock()
 		return
 	}
-	w := &h.session.wire
-	now := w.Now()
-	since, waiting := w.Silence()
-	v, next := h.pulse.look(now, since, waiting, w.Reads(), rand.Float64())
-	h.arm(next - now)
+	s, w := h.session, &h.session.wire
+	seen := h.signs()
+	v, next := h.pulse.look(seen)
+	message := s.client.config.beatMessage
+	switch {
+	case v == verdictBeat && message != nil:
+		w.Expect()
+	case h.pulse.doubt:
+		w.Nudge()
+	}
+	h.arm(next - seen.now)
 	idle, patience := h.pulse.idle, h.pulse.patience
 	h.mu.Unlock()
 
-	s := h.session
-	switch beat := s.client.config.beatMessage; {
+	switch {
 	case v == verdictDead:
 		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
 	case v == verdictIdle:
-		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
-	case v == verdictBeat && beat != nil:
-		h.beat(beat)
+		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, idle))
+	case v == verdictBeat && message != nil:
+		h.beat(message)
 	case v == verdictBeat:
-		s.wire.PingWait() // may wait: the next look is scheduled
+		w.Beat() // may wait: the next look is scheduled
 	}
 }
 
@@ -226,6 +253,7 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 		return &beat{typ, data}
 	})
 	if b == nil {
+		s.wire.Mark() // there is none to wait for
 		return
 	}
 	if err := checkMessage("WithHeartbeatMessage", b.typ, b.data); err != nil {
@@ -242,17 +270,15 @@ func (h *heartbeat) probe() {
 	if h.stopped {
 		return
 	}
-	w := &h.session.wire
-	now := w.Now()
 	patience := h.pulse.timeout
 	if patience == 0 {
 		patience = defaultProbe
 	}
-	h.pulse.probe(now, w.Reads(), patience)
-	since, waiting := w.Silence()
-	h.pulse.due = h.pulse.wake(now, since, waiting)
-	h.arm(h.pulse.due - now)
-	w.Ping()
+	seen := h.signs()
+	h.pulse.probe(seen, patience)
+	h.arm(h.pulse.due - seen.now)
+	h.session.wire.Ping()
+	h.session.wire.Mark()
 }
 
 // stop ends the heartbeat. A beat under way may still finish.

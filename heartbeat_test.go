@@ -4,43 +4,64 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // pulseSim runs a pulse against a simulated server, in simulated time.
 type pulseSim struct {
 	*pulse
-	now, since time.Duration
-	waiting    bool
-	reads      uint64
-	random     *rand.Rand
-	beats      []time.Duration
+	signs
+	stuck  bool // the network takes no beat
+	random *rand.Rand
+	beats  []time.Duration
 }
 
 func newPulseSim(p pulse) *pulseSim {
-	return &pulseSim{pulse: &p, waiting: true, random: rand.New(rand.NewPCG(1, 2))}
+	return &pulseSim{pulse: &p, signs: signs{waiting: true}, random: rand.New(rand.NewPCG(1, 2))}
 }
 
 // received records that bytes arrived from the server.
 func (s *pulseSim) received() {
-	s.reads++
+	s.signs.life++
 	s.since = s.now
 }
 
-// until looks at the pulse whenever it asks for it, and calls answered after each beat.
-// It returns at the time end, or when the pulse gives another verdict than alive.
-func (s *pulseSim) until(end time.Duration, answered func()) (v verdict) {
-	next := s.due
-	if next == 0 {
-		next = s.start(0, 0, s.random.Float64())
+// message notes a message from the server.
+func (s *pulseSim) message() {
+	s.received()
+	s.hungry = s.now
+}
+
+// took notes that the network takes a beat that waited for it.
+func (s *pulseSim) took() {
+	s.stuck, s.pending, s.beaten = false, false, s.now
+}
+
+// glance looks at the pulse, as the heartbeat does.
+func (s *pulseSim) glance() verdict {
+	v, _ := s.look(s.signs)
+	if v == verdictBeat {
+		s.beats = append(s.beats, s.now)
+		if s.pending = s.stuck; !s.pending {
+			s.beaten = s.now
+		}
 	}
-	for next <= end {
-		s.now = next
-		v, next = s.look(s.now, s.since, s.waiting, s.reads, s.random.Float64())
-		switch v {
+	return v
+}
+
+// until looks at the pulse whenever it wants to, and calls answered after each
+// beat, until the time end or a death.
+func (s *pulseSim) until(end time.Duration, answered func()) (v verdict) {
+	if s.due == 0 {
+		s.start(0, 0, s.random.Float64())
+	}
+	for s.due <= end {
+		s.now = max(s.now, s.due)
+		switch v = s.glance(); v {
 		case verdictDead, verdictIdle:
 			return v
 		case verdictBeat:
-			s.beats = append(s.beats, s.now)
 			answered()
 		}
 	}
@@ -55,9 +76,8 @@ func TestPulseStaysUpWhilePongsCome(t *testing.T) {
 	if v := s.until(day, s.received); v != verdictAlive {
 		t.Fatalf("dead at %v, want alive for a day", s.now)
 	}
-	// Jitter shortens each interval by up to a tenth.
-	if n := len(s.beats); n < 2880 || n > 2880*10/9+1 {
-		t.Errorf("%d pings in a day of 30 s intervals, want 2880 to 3201", n)
+	if n := len(s.beats); n != 2880 {
+		t.Errorf("%d pings in a day of 30 s intervals", n)
 	}
 }
 
@@ -65,7 +85,7 @@ func TestPulseDetectsSilence(t *testing.T) {
 	for _, p := range []pulse{
 		{interval: 30 * time.Second, timeout: 10 * time.Second},
 		{interval: 10 * time.Second, timeout: 60 * time.Second},
-		{interval: 30 * time.Second, timeout: 10 * time.Second, message: true},
+		{interval: time.Second, timeout: time.Second},
 	} {
 		for seed := range uint64(200) {
 			s := newPulseSim(p)
@@ -83,42 +103,110 @@ func TestPulseDetectsSilence(t *testing.T) {
 	}
 }
 
-func TestPulseSkipsPingsWhileBytesCome(t *testing.T) {
-	p := pulse{interval: 10 * time.Second, timeout: 5 * time.Second}
-	s := newPulseSim(p)
-	next := s.start(0, 0, 1)
-	for s.now < time.Hour {
-		s.now += time.Second
-		s.received()
-		for next <= s.now {
-			var v verdict
-			if v, next = s.look(s.now, s.since, true, s.reads, s.random.Float64()); v != verdictAlive {
-				t.Fatalf("verdict %d at %v, want alive while bytes arrive every second", v, s.now)
-			}
+func TestPulseBeatsWhateverComes(t *testing.T) {
+	for _, timeout := range []time.Duration{0, 5 * time.Second} {
+		s := newPulseSim(pulse{interval: 10 * time.Second, timeout: timeout})
+		s.start(0, 0, 0.5)
+		for s.now < time.Hour {
+			s.until(s.now+time.Second, s.received)
+			s.received()
+		}
+		if len(s.beats) != 360 || s.beats[0] != 5*time.Second {
+			t.Errorf("%d beats in an hour, the first at %v; want one every 10 s", len(s.beats), s.beats[0])
+		}
+	}
+	s := newPulseSim(pulse{interval: 10 * time.Second})
+	if v := s.until(day, func() {}); v != verdictAlive {
+		t.Errorf("verdict %d without a timeout: no answer is expected", v)
+	}
+}
+
+// TestPulseOfASmallPhase: after the first beat comes a full interval, however soon the
+// first one was and however late the answers are.
+func TestPulseOfASmallPhase(t *testing.T) {
+	s := newPulseSim(pulse{interval: 30 * time.Second, timeout: 10 * time.Second})
+	s.start(0, 0, 1e-12)
+	for s.now < 10*time.Minute {
+		asked := len(s.beats)
+		s.until(s.now+300*time.Millisecond, func() {})
+		if len(s.beats) > asked {
+			s.now += 300 * time.Millisecond
+			s.received()
+		}
+	}
+	if n := len(s.beats); n < 20 || n > 21 {
+		t.Errorf("%d beats in 10 minutes of 30 s intervals", n)
+	}
+}
+
+// TestPulseOfADictatedInterval: the server that dictates an interval waits since then.
+func TestPulseOfADictatedInterval(t *testing.T) {
+	for random := 0.0; random < 1; random += 0.1 {
+		p := pulse{interval: 10 * time.Second, timeout: time.Second, dictated: time.Second}
+		if first := p.start(7*time.Second, 0, random); first > 11*time.Second {
+			t.Errorf("the first beat is at %v, want it within 10 s of 1 s", first)
+		}
+		p = pulse{interval: 10 * time.Second, timeout: time.Second, dictated: time.Second}
+		if first := p.start(time.Minute, 0, random); first > time.Minute+time.Millisecond {
+			t.Errorf("a beat that is overdue is at %v", first)
 		}
 	}
 }
 
-func TestPulseSendsHeartbeatMessagesInAnyCase(t *testing.T) {
-	s := newPulseSim(pulse{interval: 10 * time.Second, message: true})
-	next := s.start(0, 0, 0.5)
-	var beats []time.Duration
-	for s.now < time.Hour {
-		s.now += time.Second
-		s.received()
-		for next <= s.now {
-			var v verdict
-			if v, next = s.look(s.now, s.since, true, s.reads, 0); v == verdictBeat {
-				beats = append(beats, s.now)
-			}
+// TestPulseWaitsForTheNetwork: the time for an answer begins when the network has taken
+// the beat, and until then there is one beat and no other.
+func TestPulseWaitsForTheNetwork(t *testing.T) {
+	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
+	s.stuck = true
+	if v := s.until(time.Hour, func() {}); v != verdictAlive {
+		t.Fatalf("verdict %d at %v although the network has not taken a beat", v, s.now)
+	}
+	if len(s.beats) != 1 {
+		t.Errorf("%d beats although the network has not taken the first one", len(s.beats))
+	}
+	s.now += time.Second
+	s.took()
+	if v := s.until(day, func() {}); v != verdictDead || s.now-s.beaten > 15*time.Second {
+		t.Errorf("verdict %d, %v after the network took a beat", v, s.now-s.beaten)
+	}
+	if s.now-s.beaten < 5*time.Second {
+		t.Errorf("dead %v after the network took a beat", s.now-s.beaten)
+	}
+}
+
+// TestPulseOfAFullBuffer: bytes that the network takes only when the server makes room
+// are signs of life, also while beats wait behind them.
+func TestPulseOfAFullBuffer(t *testing.T) {
+	s := newPulseSim(pulse{interval: time.Second, timeout: time.Second})
+	s.start(0, 0, 0.5)
+	for s.now < time.Minute {
+		if v := s.until(s.now+700*time.Millisecond, func() {}); v != verdictAlive {
+			t.Fatalf("verdict %d at %v although the line moves", v, s.now)
 		}
+		s.signs.life++
 	}
-	if len(beats) != 360 {
-		t.Errorf("%d messages in an hour, want one every 10 s", len(beats))
+	last := s.now
+	if v := s.until(day, func() {}); v != verdictDead || s.now-last > 2*time.Second {
+		t.Errorf("verdict %d, %v after the line moved", v, s.now-last)
 	}
-	s = newPulseSim(pulse{interval: 10 * time.Second, message: true})
-	if v := s.until(day, func() {}); v != verdictAlive {
-		t.Errorf("verdict %d without a timeout, want alive", v)
+}
+
+// TestPulseLooksTwiceDuringAWrite: a write in progress may have moved since it began.
+func TestPulseLooksTwiceDuringAWrite(t *testing.T) {
+	for _, moves := range []bool{false, true} {
+		s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
+		s.start(0, 0, 0.5)
+		s.writing = true
+		s.until(5*time.Second, func() {})
+		if v := s.until(10*time.Second, func() {}); v != verdictAlive || !s.doubt {
+			t.Fatalf("verdict %d, doubt: %t", v, s.doubt)
+		}
+		if moves {
+			s.signs.life++
+		}
+		if v := s.until(10*time.Second+wire.SecondLook, func() {}); (v == verdictDead) == moves {
+			t.Errorf("verdict %d, the write moved: %t", v, moves)
+		}
 	}
 }
 
@@ -132,7 +220,7 @@ func TestPulseIgnoresABusyReader(t *testing.T) {
 	if want := int(day / (10 * time.Second)); beats < want-1 || beats > want+1 {
 		t.Errorf("%d beats in a day, want %d", beats, want)
 	}
-	s.waiting, s.since = true, s.now
+	s.waiting, s.since, s.hungry = true, s.now, s.now
 	if v := s.until(2*day, func() {}); v != verdictDead {
 		t.Errorf("verdict %d after the consumer went on, want dead", v)
 	}
@@ -143,24 +231,46 @@ func TestPulseIdleTimeout(t *testing.T) {
 	if v := s.until(time.Hour, nil); v != verdictIdle || s.now != time.Minute {
 		t.Errorf("verdict %d at %v, want the idle timeout after a minute", v, s.now)
 	}
-	// A promise of traffic hardly means pongs, but any byte counts.
+	// Pongs are no messages: a server that only answers them is a zombie.
 	s = newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, idle: time.Minute})
-	if v := s.until(time.Hour, s.received); v != verdictAlive {
-		t.Errorf("verdict %d while pongs arrive, want alive", v)
+	if v := s.until(time.Hour, s.message); v != verdictAlive {
+		t.Errorf("verdict %d while messages come", v)
+	}
+	if v := s.until(2*time.Hour, s.received); v != verdictIdle || s.now-s.hungry != time.Minute {
+		t.Errorf("verdict %d, %v after the last message, while pongs come", v, s.now-s.hungry)
 	}
 }
 
+// TestPulseForgivesAStoppedProcess: what came while the process stood still, or was taken
+// by the network, shows at the second look.
 func TestPulseForgivesAStoppedProcess(t *testing.T) {
-	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
-	s.until(time.Minute, s.received)
-	s.until(s.due, func() {}) // a beat without an answer yet
-	s.now = s.due + time.Hour // SIGSTOP, SIGCONT
-	v, next := s.look(s.now, s.since, true, s.reads, 0)
-	if v != verdictBeat {
-		t.Fatalf("verdict %d after the process was stopped, want another beat", v)
+	for _, answered := range []bool{false, true} {
+		s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
+		s.until(time.Minute, s.received)
+		s.until(s.next, func() {}) // a beat without an answer yet
+		s.now = s.due + time.Hour  // SIGSTOP, SIGCONT
+		if v := s.glance(); v != verdictBeat || s.due-s.now != wire.SecondLook {
+			t.Fatalf("verdict %d after the process was stopped, next look in %v; want another beat and a second look", v, s.due-s.now)
+		}
+		if answered {
+			s.received()
+		}
+		if v := s.until(s.due, func() {}); (v == verdictDead) == answered {
+			t.Errorf("verdict %d at the second look; answered: %t", v, answered)
+		}
 	}
-	if v, _ = s.look(next, s.since, true, s.reads, 0); v != verdictDead {
-		t.Errorf("verdict %d when the second beat is not answered either, want dead", v)
+}
+
+// TestPulseForgivesAProcessThatStopsAgain: it has to run between two looks.
+func TestPulseForgivesAProcessThatStopsAgain(t *testing.T) {
+	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
+	s.until(s.due, func() {})
+	for range 10 {
+		s.until(s.due-1, func() {})
+		s.now = s.due + 2*time.Millisecond
+		if v := s.glance(); v == verdictDead {
+			t.Fatalf("dead at %v although the process has not run for %v", s.now, wire.SecondLook)
+		}
 	}
 }
 
@@ -194,20 +304,23 @@ func TestPulsesSpread(t *testing.T) {
 }
 
 func TestPulseProbe(t *testing.T) {
-	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, message: true})
+	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
 	s.until(time.Minute, s.received)
 	beatDue := s.next
-	s.probe(s.now, s.reads, 5*time.Second)
+	probe := func() {
+		s.probe(s.signs, 5*time.Second)
+		s.beaten = s.now
+	}
+	probe()
 	if s.next != beatDue {
-		t.Errorf("a probe moved the application's beat from %v to %v", beatDue, s.next)
+		t.Errorf("a probe moved the beat from %v to %v", beatDue, s.next)
 	}
 	// The network changes again and again while the server is gone: that must not put
 	// off the verdict.
 	asked, v := s.now, verdictAlive
 	for v != verdictDead && s.now < asked+day {
-		s.now += time.Second
-		if v, _ = s.look(s.now, s.since, true, s.reads, 0); v != verdictDead {
-			s.probe(s.now, s.reads, 5*time.Second)
+		if v = s.until(s.now+time.Second, func() {}); v != verdictDead {
+			probe()
 		}
 	}
 	if s.now != asked+5*time.Second {
@@ -215,15 +328,21 @@ func TestPulseProbe(t *testing.T) {
 	}
 }
 
+// TestPulseForgivesAStoppedProcessItsIdleTime: a message that came while the process
+// stood still shows at the second look.
 func TestPulseForgivesAStoppedProcessItsIdleTime(t *testing.T) {
-	s := newPulseSim(pulse{interval: 20 * time.Second, timeout: 15 * time.Second, idle: 10 * time.Second})
-	s.until(5*time.Second, s.received)
-	s.now = s.due + time.Hour // SIGSTOP, SIGCONT
-	v, next := s.look(s.now, s.since, true, s.reads, 0)
-	if v == verdictIdle || next-s.now < 5*time.Second {
-		t.Fatalf("verdict %d after the process was stopped, next look in %v, want another chance of 5s", v, next-s.now)
-	}
-	if v, _ = s.look(s.now+10*time.Second, s.since, true, s.reads, 0); v != verdictIdle {
-		t.Errorf("verdict %d 10 s later, want idle", v)
+	for _, came := range []bool{false, true} {
+		s := newPulseSim(pulse{interval: 20 * time.Second, timeout: 15 * time.Second, idle: 10 * time.Second})
+		s.until(5*time.Second, s.message)
+		s.now = s.due + time.Hour // SIGSTOP, SIGCONT
+		if v := s.glance(); v == verdictIdle || s.due-s.now != wire.SecondLook {
+			t.Fatalf("verdict %d after the process was stopped, next look in %v", v, s.due-s.now)
+		}
+		if came {
+			s.message()
+		}
+		if v := s.until(s.due, s.received); (v == verdictIdle) == came {
+			t.Errorf("verdict %d at the second look; a message came: %t", v, came)
+		}
 	}
 }

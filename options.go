@@ -220,13 +220,23 @@ func WithDialTimeout(d time.Duration) Option {
 }
 
 // WithHeartbeat sends a beat every interval, by default a ping (RFC 6455, section
-// 5.5.2), and takes the server for dead when no byte arrives for timeout after a
+// 5.5.2), and takes the server for dead when it shows no sign of life for timeout after a
 // beat: a [FailEvent] in [PhaseHeartbeat] with [ErrHeartbeat].
 //
-// Any byte is a sign of life, and a ping is skipped when bytes arrived within the
-// interval. Silence counts only while the client waits for the socket, so the client
-// never takes a server for dead because of a slow consumer. Behind a proxy that cuts idle
-// connections the interval must be below the limit of the proxy.
+// Beats are sent whatever was received, since many servers drop clients that say nothing.
+// The first one comes at a random time within the first interval. Behind a proxy that
+// cuts idle connections the interval must be below the limit of the proxy.
+//
+// Any byte from the network is a sign of life, even part of a TLS record or of a message,
+// and so are bytes that the network takes after its buffers were full. The timeout
+// begins when the network has taken the beat, so a large message on a slow line does no
+// harm. Silence counts only while the client waits for the socket: the client never takes
+// a server for dead because of a slow consumer. A process that stood still (SIGSTOP, a
+// suspended machine) looks a second time, 100 ms later, before it decides.
+//
+// The client learns all that from the connections that an [http.Transport] dials. With
+// another [http.RoundTripper], or a transport whose DialTLSContext returns a TLS
+// connection, it counts what comes out of TLS.
 //
 // Defaults to 15 s and 10 s. An interval of zero disables the heartbeat; any other
 // needs a positive timeout, unless [WithHeartbeatMessage] is given. Neither may be
@@ -236,10 +246,8 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 }
 
 // WithHeartbeatMessage makes the heartbeat send what beat returns, such as a payload
-// that the server asks for, in place of a ping. It is sent every interval of
-// [WithHeartbeat], which must not be zero, whatever was received; the first one at a
-// random time within the first interval. With it, a
-// heartbeat timeout of zero means that no answer is expected.
+// that the server asks for, in place of a ping, every interval of [WithHeartbeat], which
+// must not be zero. With it, a heartbeat timeout of zero means that no answer is expected.
 //
 // beat is called on a goroutine of its own and must not block. Its data is copied. A
 // message that cannot be sent ends the session: a [FailEvent] in [PhaseHeartbeat]
@@ -248,9 +256,13 @@ func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 	return notNil("WithHeartbeatMessage", beat == nil, func(g *given) { g.beatMessage = beat })
 }
 
-// WithIdleTimeout takes the server for dead when no byte arrived for d, for servers
-// that promise traffic. Like the heartbeat it ends the session with [ErrHeartbeat].
-// Defaults to zero, which disables it; must not be negative.
+// WithIdleTimeout takes the server for dead when no message came for d, for servers
+// that promise traffic: a feed may be dead although its server still answers pings. Like
+// the heartbeat it ends the session with [ErrHeartbeat].
+//
+// Pings and pongs do not count, nor do messages that a [WithFilter] keeps. Bytes of an
+// unfinished message do. The time that messages wait for subscribers, handlers and
+// filters is left out. Defaults to zero, which disables it; must not be negative.
 func WithIdleTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.idleTimeout = d })
 }
@@ -300,8 +312,13 @@ func WithReadLimit(bytes int64) Option {
 	return optionFunc(func(g *given) { g.readLimit = bytes })
 }
 
-// WithWriteTimeout bounds one flush, of at most 64 KiB, to the network. If it takes
-// longer, the session fails in [PhaseWrite]. Defaults to 10 s; must be positive.
+// WithWriteTimeout bounds how long a write may go on without progress. If the network
+// takes no byte for longer, the session fails in [PhaseWrite]; as long as it takes some, a
+// message may take any time. The client looks at intervals, and a second time before it
+// decides, so that it may find out up to twice as late. Progress within a write of 16 KiB
+// shows only if the connection is a socket of package net.
+//
+// Defaults to 10 s; must be positive.
 func WithWriteTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.writeTimeout = d })
 }

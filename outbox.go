@@ -481,6 +481,9 @@ func (o *outbox) write(s *session, b *batch) bool {
 	} else {
 		o.refuse(b.expire(o.now()), ErrExpired)
 		if err = s.writeAll(b.items); err == nil {
+			if len(b.items) > 0 && b.items[0].kind == kindBeat {
+				s.wire.Mark()
+			}
 			err = s.wire.Flush()
 		}
 	}

@@ -182,6 +182,7 @@ func (s *session) deliver(burst []wire.Message, owned bool) bool {
 			return s.mine() // no subscriber is woken for nothing
 		}
 	}
+	s.wire.Feed()
 	if config.handler != nil { // gets what was received even after the session was taken
 		s.handle(burst, config.handler)
 		return !events.aborted()

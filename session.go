@@ -80,13 +80,13 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 		interval: min(config.beatInterval, forever),
 		timeout:  min(config.beatTimeout, forever),
 		idle:     min(config.idleTimeout, forever),
-		message:  config.beatMessage != nil,
 	}
 	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil || len(config.filters) > 0 {
 		ctx, cancel := context.WithCancel(context.WithValue(s.client.machine.ctx, readerKey{}, s.client))
 		s.hooks = &hookContext{ctx, cancel}
 	}
 	s.wire.Start(body, network, deflate, &s.client.wire, s)
+	s.wire.LimitUnsent()
 }
 
 // spawn runs f on a new goroutine, which finish joins. Once the session is finished, it

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"sync/atomic"
 	"time"
+
+	"github.com/resock/resock/internal/wire"
 )
 
 // maxResponseHeader bounds the header of the response to the upgrade, in bytes, unless
@@ -136,6 +138,9 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 			_ = conn.Close()
 			return nil, net.ErrClosed
 		}
+		if _, secure := conn.(overNetwork); !secure { // net/http has to see that it is TLS already
+			conn = wire.NewNetwork(conn)
+		}
 		t.conns = append(t.conns, conn)
 		if conn.RemoteAddr() == nil && t.proxy != "" {
 			return unnamedConn{conn}, nil
@@ -225,3 +230,6 @@ func (c *Client) resumeTLS(transport *http.Transport) {
 	}
 	config.ClientSessionCache = known.cache
 }
+
+// overNetwork is what a TLS connection is.
+type overNetwork interface{ NetConn() net.Conn }

@@ -190,12 +190,13 @@ func (t *tracer) restored(header http.Header) http.Header {
 	return header
 }
 
-// network returns the connection beneath TLS, if exactly one is known; mu is held.
+// network returns the connection beneath TLS, if exactly one is known; mu is held. It is a
+// [wire.Network] unless the application dials TLS itself.
 func (t *tracer) network() net.Conn {
 	if len(t.conns) != 1 {
 		return nil
 	}
-	if tls, ok := t.conns[0].(interface{ NetConn() net.Conn }); ok {
+	if tls, ok := t.conns[0].(overNetwork); ok {
 		return tls.NetConn()
 	}
 	return t.conns[0]

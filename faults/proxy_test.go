@@ -74,14 +74,14 @@ func (p httpProxy) serve(conn net.Conn, refuse func(*http.Request) string) {
 // relayBoth copies in both directions until one ends.
 func relayBoth(conn, target net.Conn) {
 	go func() {
-		relay(target, conn)
+		tunnel(target, conn)
 		target.Close()
 	}()
-	relay(conn, target)
+	tunnel(conn, target)
 }
 
-// relay copies without splice, whose pipes outlive the connections.
-func relay(to io.Writer, from io.Reader) {
+// tunnel copies without splice, whose pipes outlive the connections.
+func tunnel(to io.Writer, from io.Reader) {
 	_, _ = io.Copy(struct{ io.Writer }{to}, struct{ io.Reader }{from})
 }
 

@@ -9,7 +9,7 @@ import (
 // only while reads need them: an idle connection, whose last read was a pong, holds
 // neither.
 const (
-	inlineBuffer = 256
+	inlineBuffer = 176
 	smallBuffer  = 4 << 10
 	largeBuffer  = 32 << 10 // a larger one is slower, since it exceeds the L1 cache
 )
@@ -106,9 +106,9 @@ func (r *reader) read(p []byte) int {
 	}
 	r.publish()
 	for range maxEmptyReads {
-		r.life.waiting(r.c.Now())
+		r.waits(r.c.Now())
 		n, err := r.c.transport.Read(p)
-		r.life.arrived(n)
+		r.arrived(n)
 		r.bytes += uint64(n)
 		r.late = err
 		switch {

@@ -13,12 +13,14 @@ import (
 type Conn struct {
 	in     reader
 	out    writer
-	clock  Clock
+	clock  *Clock
 	owner  Owner
 	config *Config
 
+	life      life
 	transport io.ReadWriteCloser
 	network   net.Conn // beneath TLS; nil if unknown
+	meter     *Network // over network; nil if there is none
 	deflate   Deflate
 	killed    atomic.Bool                // any goroutine may kill, and only the first call closes
 	cut       atomic.Pointer[time.Timer] // closes a connection that is left to Linger, at last; or nil
@@ -51,10 +53,11 @@ type Owner interface {
 // Config is shared by many connections. It must not change while one uses it.
 type Config struct {
 	ReadLimit    int64         // largest message accepted, in bytes, decompressed
-	WriteTimeout time.Duration // of a single write of at most MaxFlush bytes
+	WriteTimeout time.Duration // of a write that makes no progress
 	CloseTimeout time.Duration // of Conn.Close
 	CompressFrom int32         // smallest message that is compressed, in bytes
 	Counters     *Counters
+	Clock        *Clock // of all connections; if nil, each has its own, from Start on
 }
 
 // Counters are atomic, so that they can be read at any time, by any goroutine. All
@@ -63,16 +66,28 @@ type Counters struct {
 	MessagesIn        atomic.Uint64
 	BytesIn, BytesOut atomic.Uint64 // as transferred: headers and compressed payloads
 	RoundTrip         atomic.Int64  // of the ping answered last, in nanoseconds
+	LastMessage       atomic.Int64  // when the read returned that brought it, by the clock, plus 1 ns; 0 if none came
 }
 
 // Start starts c on a transport whose opening handshake is done. The network
 // connection beneath TLS may be nil if it is unknown. If it is known, Kill does not
-// wait for TLS to send its closing alert, and Close can shut down one direction only.
+// wait for TLS to send its closing alert, and Close can shut down one direction only. If
+// it is a [Network], signs of life are counted there.
 func (c *Conn) Start(transport io.ReadWriteCloser, network net.Conn, deflate Deflate, config *Config, owner Owner) {
 	c.transport, c.network, c.deflate, c.config, c.owner = transport, network, deflate, config, owner
-	c.clock = NewClock()
+	if c.clock = config.Clock; c.clock == nil {
+		own := NewClock()
+		c.clock = &own
+	}
 	c.in.c, c.out.c = c, c
 	c.out.flushed.L = &c.out.mu
+	if meter, ok := network.(*Network); ok {
+		c.network, c.meter = meter.Conn, meter
+		meter.over.Store(c)
+	}
+	c.in.at = c.Now()
+	c.life.marked.Store(1) // no beat is to be taken
+	c.life.fed.Store(int64(c.in.at))
 }
 
 // Closed is the end of reading because the server sent a close frame.
@@ -213,35 +228,5 @@ func NewClock() Clock { return Clock{time.Now()} }
 // Now returns the time since the clock started.
 func (c Clock) Now() time.Duration { return time.Since(c.epoch) }
 
-// Now returns the time since [Conn.Start].
+// Now returns the time since the clock started: that of the [Config], or at [Conn.Start].
 func (c *Conn) Now() time.Duration { return c.clock.Now() }
-
-// liveness records signs of life from the server. Silence counts only while the
-// reader waits for the transport: neither a slow consumer nor a large message that
-// arrives slowly makes the server look dead.
-//
-// The reader writes the fields, and other goroutines poll them. They are atomic, so
-// that a read takes no lock.
-type liveness struct {
-	since atomic.Int64  // when the pending read began, plus 1 ns; 0 if none is pending
-	reads atomic.Uint64 // reads that returned bytes
-}
-
-func (l *liveness) waiting(now time.Duration) { l.since.Store(int64(now) + 1) }
-
-func (l *liveness) arrived(n int) {
-	l.since.Store(0)
-	if n > 0 {
-		l.reads.Store(l.reads.Load() + 1) // cheaper than Add; the reader is the only writer
-	}
-}
-
-// Silence returns when the pending read began, in the time of [Conn.Now]. It reports
-// false if no read is pending. Any goroutine may call it.
-func (c *Conn) Silence() (since time.Duration, waiting bool) {
-	v := c.in.life.since.Load()
-	return time.Duration(v - 1), v != 0
-}
-
-// Reads returns the number of reads that returned bytes. Any goroutine may call it.
-func (c *Conn) Reads() uint64 { return c.in.life.reads.Load() }

@@ -46,9 +46,25 @@ func (c *Conn) PingWait() {
 	w := &c.out
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.ping() {
-		return
+	if w.ping() {
+		w.flushPing()
 	}
+}
+
+// Beat is like [Conn.PingWait], and makes the ping the beat that [Conn.Beaten] tells about.
+func (c *Conn) Beat() {
+	w := &c.out
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ping() {
+		w.setMark()
+		w.flushPing()
+	}
+}
+
+// flushPing flushes a ping, or leaves it to the goroutine that is flushing control frames.
+// mu is held.
+func (w *writer) flushPing() {
 	w.control = w.appended
 	if !w.relief {
 		w.relief = true

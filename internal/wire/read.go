@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 )
 
@@ -31,12 +32,13 @@ const (
 // bursts pools arrays for bursts, all of them cleared.
 var bursts = sync.Pool{New: func() any { return new([maxBurst]Message) }}
 
-// reader is the inbound half of a connection. All fields but life belong to the
-// reading goroutine.
+// reader is the inbound half of a connection. It belongs to the reading goroutine.
 type reader struct {
-	c    *Conn
-	life liveness
+	c *Conn
 	buffer
+
+	at    time.Duration // when the last read returned
+	fresh bool          // what came since the last wait counts for Hunger
 
 	end  error // why reading ended; sticky
 	late error // came from the transport along with bytes, which are processed first
@@ -91,6 +93,7 @@ func (c *Conn) Next(borrow bool) ([]Message, error) {
 			r.control(h)
 		default:
 			r.message(h)
+			r.fresh = false // complete: the owner decides whether it counts
 		}
 		if r.n > 0 {
 			return r.taken(), nil
@@ -125,6 +128,7 @@ func (r *reader) widen() {
 // taken returns the burst and counts its messages.
 func (r *reader) taken() []Message {
 	r.messages += uint64(r.n)
+	r.c.config.Counters.LastMessage.Store(int64(r.at) + 1)
 	return r.out[:r.n]
 }
 
@@ -328,7 +332,7 @@ func (r *reader) message(h header) {
 		return
 	}
 	r.r += h.size
-	r.left, r.fin = h.length, h.fin()
+	r.left, r.fin, r.fresh = h.length, h.fin(), true
 	switch {
 	case deflated:
 		r.inflated(typ)
@@ -355,6 +359,7 @@ func (r *reader) whole(typ Type, n int) {
 		if !r.fill() {
 			return
 		}
+		r.fresh = true
 	}
 	if typ == Text && !text.complete() {
 		r.violate(codeInvalidData, notUTF8)
@@ -427,13 +432,14 @@ func (r *reader) take(p []byte) int {
 		if len(p) >= smallBuffer { // straight from the transport
 			n := r.read(p)
 			r.left -= int64(n)
-			r.last = n
+			r.last, r.fresh = n, true
 			return n
 		}
 		if !r.fill() {
 			return 0
 		}
 	}
+	r.fresh = true
 	n := copy(p, r.received())
 	r.r += n
 	r.left -= int64(n)
@@ -453,6 +459,7 @@ func (r *reader) chunk() []byte {
 	}
 	p := r.received()
 	p = p[:min(r.left, int64(len(p)))]
+	r.fresh = true
 	r.r += len(p)
 	r.left -= int64(len(p))
 	return p
@@ -486,7 +493,7 @@ func (r *reader) continuation(size int64) bool {
 			return false
 		}
 		r.r += h.size
-		r.left, r.fin = h.length, h.fin()
+		r.left, r.fin, r.fresh = h.length, h.fin(), true
 		if r.left > 0 || r.fin {
 			return true
 		}

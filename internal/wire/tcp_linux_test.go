@@ -38,6 +38,48 @@ func TestLimitUnacknowledged(t *testing.T) {
 	c.Release()
 }
 
+// TestLimitUnsent reads the option back from the kernel.
+func TestLimitUnsent(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := start(t, setting{}, conn)
+	c.LimitUnsent()
+	got := 0
+	c.control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, notSentLimit) })
+	if got != maxUnsent || err != nil {
+		t.Errorf("%d bytes, %v, want %d", got, err, maxUnsent)
+	}
+	c.Release()
+}
+
+// buffered is a network connection that is no socket but has a send buffer.
+type buffered struct {
+	net.Conn
+	size int
+}
+
+func (b *buffered) SetWriteBuffer(size int) error { b.size = size; return nil }
+
+func TestLimitUnsentElsewhere(t *testing.T) {
+	for _, network := range []net.Conn{nil, socket{}} {
+		c := new(Conn)
+		c.Start(newLine(nil), network, Deflate{}, new(Config), new(owner))
+		c.LimitUnsent()
+	}
+	c, b := new(Conn), new(buffered)
+	c.Start(newLine(nil), b, Deflate{}, new(Config), new(owner))
+	if c.LimitUnsent(); b.size != maxBuffered {
+		t.Errorf("a send buffer of %d bytes, want %d", b.size, maxBuffered)
+	}
+}
+
 // socket is a network connection that does not give access to its socket.
 type socket struct{ net.Conn }
 

@@ -64,9 +64,10 @@ type writer struct {
 	answered uint64    // position that the server has reached, according to its pongs
 	pings    pings
 
-	// The write timeout. One timer serves all writes, and fires at most once per
-	// timeout. The atomics are not guarded by mu because send does not hold it.
-	deadline atomic.Int64 // of the write in progress; 0 if there is none
+	// The write timeout. One timer serves all writes. It fires at most once per timeout,
+	// unless a write takes long. The atomics are not guarded by mu because send does not
+	// hold it.
+	deadline atomic.Int64 // of the write in progress, should it make no progress; 0 if there is none
 	watching atomic.Bool  // the timer is armed, or has reported a stalled write
 	watch    *time.Timer  // created by the first flush
 }
@@ -173,6 +174,7 @@ func (w *writer) flushTo(target uint64) bool {
 		}
 		if w.watch == nil {
 			w.watching.Store(true)
+			w.c.life.due.Store(int64(w.c.Now() + w.c.config.WriteTimeout))
 			w.watch = time.AfterFunc(w.c.config.WriteTimeout, w.check)
 		}
 		w.busy = true
@@ -201,8 +203,13 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 		w.guard()
 		var n int
 		n, err = w.c.transport.Write(buf[sent:min(len(buf), sent+MaxFlush)])
+		if n > 0 && w.c.meter == nil {
+			w.c.took()
+		}
 		w.deadline.Store(0)
 		sent += n
+		w.c.life.position.Add(uint64(n))
+		w.noteMark()
 	}
 	w.c.config.Counters.BytesOut.Add(uint64(sent))
 	return sent, err
@@ -211,14 +218,25 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 // guard sets the deadline of the next write. It does not touch a timer that is armed:
 // check rearms it for the latest deadline.
 func (w *writer) guard() {
-	timeout := w.c.config.WriteTimeout
-	w.deadline.Store(int64(w.c.Now() + timeout))
+	timeout, now := w.c.config.WriteTimeout, w.c.Now()
+	w.deadline.Store(int64(now + timeout))
 	if !w.watching.Swap(true) {
+		w.c.life.due.Store(int64(now + timeout))
 		w.watch.Reset(timeout)
 	}
 }
 
-// check is called by the timer. It reports a write that has exceeded its deadline.
+const (
+	// SecondLook is how long after a verdict came near somebody looks again.
+	SecondLook = 100 * time.Millisecond
+
+	// Lateness is how late a timer fires when the process, or the whole machine, stood
+	// still. What happened meanwhile may not have been seen yet.
+	Lateness = time.Millisecond
+)
+
+// check is called by the timer. It reports a write that makes no progress. If it may not
+// have seen the progress, it looks a second time.
 func (w *writer) check() {
 	deadline := w.deadline.Load()
 	if deadline == 0 {
@@ -228,14 +246,25 @@ func (w *writer) check() {
 			return
 		}
 	}
-	late := w.c.Now() - time.Duration(deadline)
-	if late >= 0 {
+	now, timeout, life := w.c.Now(), w.c.config.WriteTimeout, &w.c.life
+	late := now-time.Duration(life.due.Load()) > Lateness
+	left := max(time.Duration(deadline), time.Duration(life.moved.Load())+timeout) - now
+	asked := w.c.Nudge()
+	switch {
+	case left > 0:
+		if asked { // what the nudge brings to light is to be dated
+			left = min(left, max(timeout/4, SecondLook))
+		}
+	case !late && (!asked || life.doubted == deadline):
 		w.c.owner.Stalled()
 		return
+	default:
+		life.doubted, left = deadline, SecondLook
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.watch.Reset(-late)
+	life.due.Store(int64(now + left))
+	w.watch.Reset(left)
 }
 
 // stopWatch stops the timer of the write timeout. Nothing may be written any more.

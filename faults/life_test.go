@@ -1,0 +1,306 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+// pace lets the line take so many bytes in each tenth of a second, until stop is called.
+func pace(line *rig.Line, bytes int) (stop func()) {
+	line.Limit(0)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-time.After(100 * time.Millisecond):
+				line.Limit(bytes)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// TestFault58: a message that takes longer than the heartbeat is no sign of death, nor is
+// a write that takes longer than the write timeout.
+func TestFault58_SlowUpload(t *testing.T) {
+	for _, perSecond := range []int{24_000, 4_000} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			reach, lines := rig.ReachLines(s)
+			r := rig.Start(t, s.URL, reach)
+			r.Open()
+			defer pace(<-lines, perSecond/10)()
+			began := time.Now()
+			if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); err != nil {
+				t.Error(err)
+			}
+			if message, err := s.Accept().Read(); err != nil || len(message.Data) != 1<<20 {
+				t.Errorf("the server got %d bytes, %v", len(message.Data), err)
+			}
+			rig.Within(t, began, time.Duration(1<<20/perSecond)*time.Second, time.Hour)
+			r.Quiet(time.Hour)
+		})
+	}
+}
+
+// relay passes bytes on between its clients and a server, so many per second each way. It
+// reads from its clients into a small buffer.
+func relay(t *testing.T, address string, perSecond int) string {
+	return rig.Listen(t, func(client net.Conn) {
+		_ = client.(*net.TCPConn).SetReadBuffer(64 << 10)
+		server, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		defer server.Close()
+		pass := func(to, from net.Conn) {
+			defer to.Close()
+			buffer := make([]byte, perSecond/100)
+			for {
+				n, err := io.ReadFull(from, buffer[:1])
+				if err == nil {
+					more := 0
+					more, err = from.Read(buffer[1:])
+					n += more
+				}
+				if _, failed := to.Write(buffer[:n]); failed != nil || err != nil {
+					return
+				}
+				<-time.After(time.Duration(n) * time.Second / time.Duration(perSecond))
+			}
+		}
+		go pass(client, server)
+		pass(server, client)
+	})
+}
+
+// TestFault59: a ping behind megabytes in the buffers of the network is answered late,
+// and bytes that the network takes are a sign of life. It needs the buffers of a kernel.
+func TestFault59_PingBehindABacklog(t *testing.T) {
+	const messages = 7500
+	s := resocktest.NewServer(t)
+	host := strings.TrimPrefix(s.URL, "ws://")
+	r := rig.Quick(t, "ws://"+relay(t, host, 2_000_000), resock.WithQueue(messages, 16<<20),
+		resock.WithHeartbeat(500*time.Millisecond, 500*time.Millisecond))
+	r.Open()
+	payload := make([]byte, 1<<10)
+	for range messages {
+		if err := r.Enqueue(resock.MessageBinary, payload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.Flush(t.Context()); err != nil {
+		t.Errorf("Flush: %v", err)
+	}
+	if n := len(s.Accept().Received().Messages); n != messages {
+		t.Errorf("%d messages arrived", n)
+	}
+}
+
+// TestFault60: however soon the first beat is, a full interval follows.
+func TestFault60_SlowRoundTrip(t *testing.T) {
+	const interval = time.Second
+	for range 30 { // the time of the first beat is random
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s, resock.WithHeartbeat(interval, interval))
+			c := s.Accept()
+			c.IgnorePings()
+			r.Open()
+			for answered := 0; answered < 10; {
+				time.Sleep(time.Millisecond)
+				if pings := c.Received().Pings; len(pings) > answered {
+					time.Sleep(300 * time.Millisecond)
+					answered = len(c.Received().Pings)
+					_ = c.Pong(string(c.Received().Pings[answered-1].Payload))
+				}
+			}
+			if took, n := time.Since(r.Stats().Since), len(c.Received().Pings); n > int(took/interval)+1 {
+				t.Errorf("%d pings in %v", n, took)
+			}
+		})
+	}
+}
+
+// trickle is a connection that brings a few bytes at a time.
+type trickle struct {
+	net.Conn
+	on *atomic.Bool
+}
+
+func (c trickle) Read(p []byte) (int, error) {
+	if c.on.Load() {
+		time.Sleep(20 * time.Millisecond)
+		p = p[:min(len(p), 128)]
+	}
+	return c.Conn.Read(p)
+}
+
+// TestFault61: bytes of a TLS record that is not complete are signs of life.
+func TestFault61_RecordTrickles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := resocktest.NewTLSMemory(t)
+		var on atomic.Bool
+		base := s.Client().Transport.(*http.Transport)
+		transport := &http.Transport{
+			TLSClientConfig: base.TLSClientConfig,
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := base.DialContext(ctx, network, address)
+				return trickle{conn, &on}, err
+			},
+		}
+		r := rig.Start(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: transport}), resock.WithHeartbeat(500*time.Millisecond, 500*time.Millisecond))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		large := strings.Repeat("l", 200<<10) // from here on crypto/tls makes records of 16 KiB
+		_ = c.Push(large)
+		r.Message(large)
+		on.Store(true)
+		_ = c.Push("ends the read that began before")
+		r.Message("ends the read that began before")
+		record := strings.Repeat("r", 12<<10)
+		_ = c.Push(record)
+		r.Message(record)
+	})
+}
+
+// everySecond calls f until it fails or the connection has ended.
+func everySecond(c *resocktest.Conn, f func() error) {
+	for f() == nil {
+		select {
+		case <-time.After(time.Second):
+		case <-c.Done():
+			return
+		}
+	}
+}
+
+// TestFault63: what answers pings and tells nothing is a zombie.
+func TestFault63_ZombieFeed(t *testing.T) {
+	const idle = 30 * time.Second
+	virtual := func(name string, test func(t *testing.T, s *resocktest.Server)) {
+		t.Run(name, func(t *testing.T) { rig.Virtual(t, test) })
+	}
+	zombie := func(t *testing.T, r *rig.Client, since time.Time) {
+		t.Helper()
+		fail := r.Fail(resock.PhaseHeartbeat)
+		if !errors.Is(fail.Err, resock.ErrHeartbeat) || !strings.Contains(fail.Err.Error(), "no message for 30s") {
+			t.Errorf("%v", fail.Err)
+		}
+		rig.Within(t, since, idle, idle)
+	}
+	virtual("pongs", func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle))
+		c := s.Accept()
+		r.Open()
+		r.Quiet(29 * time.Second)
+		_ = c.Push("tick")
+		r.Message("tick")
+		began := time.Now()
+		if last := r.Stats().LastMessage; !last.Equal(began) {
+			t.Errorf("LastMessage is %v, want %v", last, began)
+		}
+		zombie(t, r, began)
+		if pings := len(c.Received().Pings); pings < 3 {
+			t.Errorf("%d pings", pings)
+		}
+		if last := r.Stats().LastMessage; !last.Equal(began) {
+			t.Errorf("after the session LastMessage is %v, want %v", last, began)
+		}
+	})
+	virtual("pings", func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		began := time.Now()
+		go everySecond(c, func() error { return c.Ping("?") })
+		zombie(t, r, began)
+	})
+	virtual("filtered messages", func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle), resock.WithFilter(func(_ context.Context, m resock.MessageEvent) bool {
+			return string(m.Data) != "heartbeat"
+		}))
+		c := s.Accept()
+		r.Open()
+		began := time.Now()
+		go everySecond(c, func() error { return c.Push("heartbeat") })
+		zombie(t, r, began)
+	})
+	virtual("an unfinished message", func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle), resock.WithHeartbeat(0, 0))
+		c := s.Accept()
+		r.Open()
+		payload := strings.Repeat("u", 20)
+		for _, b := range resocktest.Frame(rig.Fin|rig.Text, []byte(payload)) {
+			_ = c.Raw([]byte{b})
+			time.Sleep(20 * time.Second)
+		}
+		r.Message(payload)
+		_ = c.Raw(resocktest.Frame(rig.Text, []byte("a fragment")))
+		began := time.Now()
+		go everySecond(c, func() error { return c.Ping("?") }) // between fragments, but no part of the message
+		zombie(t, r, began)
+	})
+	virtual("blocked delivery", func(t *testing.T, s *resocktest.Server) {
+		handle := make(chan time.Duration, 1)
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle), resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(<-handle) }))
+		c := s.Accept()
+		r.Open()
+		_ = c.Push("takes an hour")
+		handle <- time.Hour
+		r.Quiet(time.Hour)
+		zombie(t, r, time.Now())
+	})
+	virtual("a filter that takes its time", func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle), resock.WithFilter(func(context.Context, resock.MessageEvent) bool {
+			time.Sleep(time.Minute)
+			return false
+		}))
+		c := s.Accept()
+		r.Open()
+		r.Quiet(10 * time.Second)
+		_ = c.Push("is kept")
+		r.Quiet(time.Minute)
+		zombie(t, r, time.Now().Add(-10*time.Second)) // that minute does not count
+	})
+}
+
+// TestFault64: the server pushes all the time, and drops clients that say nothing.
+func TestFault64_ServerWantsToHear(t *testing.T) {
+	const patience = 30 * time.Second
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		heard, at := 0, time.Now()
+		for i := range 600 {
+			time.Sleep(time.Second)
+			if n := len(c.Received().Pings); n > heard {
+				heard, at = n, time.Now()
+			}
+			if time.Since(at) > patience {
+				t.Fatalf("nothing was heard from the client for %v", patience)
+			}
+			tick := fmt.Sprint("tick ", i)
+			_ = c.Push(tick)
+			r.Message(tick)
+		}
+		if heard < 39 || heard > 41 {
+			t.Errorf("%d pings in 10 minutes, want one every 15 s", heard)
+		}
+	})
+}
