@@ -143,7 +143,9 @@ func deadLink(t *testing.T, load, blocked bool) {
 				<-ctx.Done()
 			}
 		}))
-	r.Open()
+	for opened := false; !opened; { // it takes a moment until the link is up again
+		_, opened = r.Next().(resock.OpenEvent)
+	}
 	if load {
 		go func() {
 			for r.Send(t.Context(), resock.MessageBinary, make([]byte, 4<<10)) == nil {
