@@ -346,3 +346,17 @@ func TestPulseForgivesAStoppedProcessItsIdleTime(t *testing.T) {
 		}
 	}
 }
+
+// TestPulseMakesNothingUp: beats that were due while the process stood still are not made up
+// for.
+func TestPulseMakesNothingUp(t *testing.T) {
+	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second})
+	s.until(time.Minute, s.received)
+	s.beats, s.now = nil, s.now+time.Hour
+	s.glance()
+	s.received()
+	s.until(s.now+5*time.Second, s.received)
+	if len(s.beats) != 1 {
+		t.Errorf("%d beats right after an hour, want one", len(s.beats))
+	}
+}
