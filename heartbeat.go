@@ -204,9 +204,9 @@ func (h *heartbeat) check() {
 	s := h.session
 	switch beat := s.client.config.beatMessage; {
 	case v == verdictDead:
-		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
+		s.silent(patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
 	case v == verdictIdle:
-		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
+		s.silent(idle, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v", ErrHeartbeat, idle))
 	case v == verdictBeat && beat != nil:
 		h.beat(beat)
 	case v == verdictBeat:

@@ -316,11 +316,15 @@ func (l *loop) open(s *session) {
 // takeDown finishes a session that is no longer read, decides what follows, and reports
 // both.
 func (l *loop) takeDown(s *session) step {
-	// Closing and blocked delivery do not count as uptime: neither says anything about
-	// the server's health.
+	// The silence that ends a session, closing and blocked delivery do not count as
+	// uptime: none says anything about the server's health.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
-	uptime := max(0, lasted-blocked)
+	uptime := lasted - blocked
 	e := s.finish()
+	if !e.at.IsZero() {
+		uptime = min(uptime, e.at.Sub(s.event.Time))
+	}
+	uptime = max(0, uptime)
 	if blocked >= time.Second {
 		if e.err != nil {
 			e.err = &blockedError{e.err, blocked, lasted}
