@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/delay"
@@ -871,4 +873,221 @@ func TestResumeDoesNotWait(t *testing.T) {
 		rig.Within(t, began, 100*time.Millisecond, 100*time.Millisecond)
 		time.Sleep(5 * time.Second) // the old connection is gone
 	})
+}
+
+// A server gets everything that was sent before Reconnect, once, also over a real socket.
+func TestReconnectLosesNothing(t *testing.T) {
+	const messages = 2000
+	test := func(t *testing.T, s *resocktest.Server, pause func()) {
+		r := rig.Reaching(t, s, resock.WithQueue(messages, 1<<20))
+		r.Open()
+		go func() {
+			for range r.Events {
+			}
+		}()
+		outcomes := make([]<-chan error, messages)
+		for i := range outcomes {
+			outcomes[i] = r.Queue(fmt.Sprint(i))
+			if i%100 == 50 {
+				r.Reconnect()
+				pause()
+			}
+		}
+		for i, outcome := range outcomes {
+			if err := <-outcome; err != nil {
+				t.Errorf("message %d: %v", i, err)
+			}
+		}
+		if err := r.Flush(t.Context()); err != nil { // the last connection
+			t.Error(err)
+		}
+		for _, c := range s.Conns()[:len(s.Conns())-1] {
+			<-c.Done() // the others
+		}
+		counts := make([]int, messages)
+		last := -1
+		for _, c := range s.Conns() {
+			for _, m := range c.Received().Messages {
+				i, _ := strconv.Atoi(string(m.Data))
+				if counts[i]++; i <= last {
+					t.Errorf("message %d after %d", i, last)
+				}
+				last = i
+			}
+		}
+		for i, n := range counts {
+			if n != 1 {
+				t.Errorf("message %d came %d times", i, n)
+			}
+		}
+		if n := len(s.Conns()); n < 3 {
+			t.Errorf("%d connections", n)
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			test(t, s, func() { time.Sleep(30 * time.Millisecond) })
+		})
+	})
+	t.Run("TCP", func(t *testing.T) {
+		rig.CheckLeaks(t)
+		s := resocktest.NewServer(t)
+		test(t, s, func() { <-time.After(30 * time.Millisecond) })
+	})
+}
+
+// Whoever calls Reconnect, and however often, there is at most one attempt per initial
+// backoff, and where nothing asks for more, a session stays.
+func TestReconnectFromEverywhere(t *testing.T) {
+	const initial, span = 500 * time.Millisecond, 20 * time.Second
+	for name, tt := range map[string]struct {
+		option func(reconnect func()) resock.Option
+		stays  bool // the first session
+	}{
+		"endpoint": {func(f func()) resock.Option {
+			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { f(); return resock.Endpoint{}, nil })
+		}, true},
+		"OnOpen": {func(f func()) resock.Option {
+			return resock.WithOnOpen(func(context.Context, *resock.Session) error { f(); return nil })
+		}, true},
+		"dial limiter": {func(f func()) resock.Option {
+			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { f(); return nil }))
+		}, true},
+		"handler": {func(f func()) resock.Option {
+			return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { f() })
+		}, false},
+		"filter": {func(f func()) resock.Option {
+			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { f(); return true })
+		}, false},
+		"ping": {func(f func()) resock.Option {
+			return resock.WithDialOptions(&websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool { f(); return true }})
+		}, false},
+		"heartbeat message": {func(f func()) resock.Option {
+			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { f(); return resock.MessageText, nil })
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) {
+					_ = c.Push("reconnect")
+					_ = c.Ping("reconnect")
+				})
+				var r *rig.Client
+				r = rig.Prepare(t, "ws://a/", tt.option(func() { r.Reconnect() }), resock.WithHTTPClient(s.Client()), resock.WithHeartbeat(time.Second, time.Second))
+				go func() {
+					for range r.Events {
+					}
+				}()
+				r.Go()
+				time.Sleep(span)
+				n := r.Stats().Opens
+				if most := uint64(span/initial) + 1; n > most || !tt.stays && n < 3 || tt.stays && n != 1 {
+					t.Errorf("%d sessions in %v", n, span)
+				}
+			})
+		})
+	}
+	t.Run("retry policy", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Stop()
+			var r *rig.Client
+			r = rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+				r.Reconnect()
+				return resock.Decision{Action: resock.ActionRetrySlow}
+			}))
+			r.Go()
+			time.Sleep(span)
+			if n := r.Stats().Attempts; n > uint64(span/initial)+1 || n < 30 {
+				t.Errorf("%d attempts in %v", n, span)
+			}
+		})
+	})
+	t.Run("consumer", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Start(t, "ws://a/", rig.Reach(s))
+			began := time.Now()
+			for range 10 {
+				r.Open()
+				r.Reconnect()
+				r.Closed(resock.StatusNormalClosure, "", false)
+			}
+			rig.Within(t, began, 9*initial, 10*initial)
+		})
+	})
+}
+
+// Suspend and Resume while the client waits make one attempt, not two.
+func TestResumeWhileWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.Hold())
+		r := rig.Reaching(t, s, resock.WithBackoffPolicy(constantly(time.Hour)))
+		r.Fail(resock.PhaseUpgrade)
+		began := time.Now()
+		for range 3 {
+			r.Suspend()
+			r.Resume()
+			r.Reconnect()
+		}
+		if open := r.Open(); open.Attempt != 1 {
+			t.Errorf("attempt %d, want a fresh count", open.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+		r.Quiet(2 * time.Hour)
+		if n := len(s.Attempts()); n != 2 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// Neither Reconnect nor Resume brings a closed client back, nor Reconnect a suspended one.
+func TestReconnectAfterTheEnd(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Suspend()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", true)
+		r.Quiet(time.Hour)
+		r.Is(resock.StateSuspended)
+		_ = r.Close(resock.StatusNormalClosure, "")
+		r.Reconnect()
+		r.Resume()
+		<-r.Returned()
+		if n := len(s.Attempts()); n != 1 || r.State() != resock.StateClosed {
+			t.Errorf("%d attempts, state %v", n, r.State())
+		}
+	})
+}
+
+// What waits when a client ends by a rule has an outcome, and Shutdown tells of it.
+func TestShutdownOfAClientThatEnds(t *testing.T) {
+	for name, opt := range map[string]resock.Option{
+		"finish": resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+			return resock.Decision{Action: resock.ActionFinish, Rule: "done"}
+		}),
+		"permanent": resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{}, backoff.Permanent(errors.New("revoked"))
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Stop()
+				r := rig.Prepare(t, "ws://a/", rig.Reach(s), opt)
+				queued := r.Queue("never sent")
+				sent := make(chan error, 1)
+				go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("never sent")) }()
+				synctest.Wait()
+				r.Go()
+				if err := r.Shutdown(t.Context()); !errors.Is(err, resock.ErrNotSent) {
+					t.Errorf("Shutdown: %v", err)
+				}
+				if err := <-queued; !errors.Is(err, resock.ErrClosed) {
+					t.Errorf("the queued message: %v", err)
+				}
+				if err := <-sent; !errors.Is(err, resock.ErrClosed) {
+					t.Errorf("the Send: %v", err)
+				}
+			})
+		})
+	}
 }
