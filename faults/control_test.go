@@ -479,108 +479,111 @@ func TestFault81_NilOptions(t *testing.T) {
 
 // TestFault77 asks for a connection in states in which another one ends or begins.
 func TestFault77_WishesInEveryState(t *testing.T) {
-	t.Run("Resume while connecting", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
-			r := rig.Reaching(t, s)
-			r.Fail(resock.PhaseUpgrade)
-			r.Fail(resock.PhaseUpgrade)
-			time.Sleep(time.Second)
-			r.Is(resock.StateConnecting)
-			r.Suspend()
-			r.Resume()
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
-				t.Errorf("the attempt under way: %+v", fail)
-			}
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
-				t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
-			}
-			r.Open()
-		})
-	})
-	t.Run("Resume while open", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
-			r := rig.Reaching(t, s)
-			r.Fail(resock.PhaseUpgrade)
-			r.Fail(resock.PhaseUpgrade)
-			open := r.Open()
-			r.Suspend()
-			r.Resume()
-			r.Closed(resock.StatusNormalClosure, "", false)
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
-				t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
-			}
-			r.Open()
-		})
-	})
-	never := resock.WithBackoffPolicy(constantly(time.Hour))
-	t.Run("Reconnect while a session is taken down", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			reach, lines := rig.ReachLines(s)
-			r := rig.Quick(t, s.URL, reach, never)
-			r.Open()
-			(<-lines).Limit(1 << 10)
-			err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
-				time.Sleep(500 * time.Millisecond) // the session's end waits for it
-				r.Reconnect()
-			}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(100 * time.Millisecond)
-			s.Accept().Drop()
-			if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
-				t.Errorf("%+v, want to connect at once", fail)
-			}
-			r.Open()
-		})
-	})
-	t.Run("Reconnect while connecting", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.StallUpgrade(), resocktest.Hold())
-			r := rig.Reaching(t, s, never)
-			time.Sleep(time.Second)
-			r.Is(resock.StateConnecting)
-			r.Reconnect()
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
-				t.Errorf("%+v, want to connect at once", fail)
-			}
-			r.Open()
-			r.Quiet(time.Minute) // the wish was granted
-		})
-	})
-	t.Run("Reconnect before Run, and again and again", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r := rig.Prepare(t, s.URL, rig.Reach(s))
-			r.Reconnect()
-			r.Go()
-			r.Open()
-			r.Quiet(time.Minute)
-			for range 10 {
-				r.Reconnect()
-			}
-			r.Closed(resock.StatusNormalClosure, "", false)
-			r.Open()
-			r.Quiet(time.Minute)
-		})
-	})
-	t.Run("Reconnect while offline", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
-			network := new(rig.Network)
-			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
-			r.Fail(resock.PhaseUpgrade)
-			network.Set(false)
-			r.Is(resock.StateOffline)
-			r.Reconnect()
-			r.Quiet(time.Second)
-			began := time.Now()
-			network.Set(true)
-			r.Open()
-			rig.Within(t, began, 0, 0)
-		})
-	})
+	for name, test := range map[string]func(*testing.T, *resocktest.Server){
+		"Resume while connecting":                   resumeWhileConnecting,
+		"Resume while open":                         resumeWhileOpen,
+		"Reconnect while a session is taken down":   reconnectInTeardown,
+		"Reconnect while connecting":                reconnectWhileConnecting,
+		"Reconnect before Run, and again and again": reconnectBeforeRun,
+		"Reconnect while offline":                   reconnectWhileOffline,
+	} {
+		t.Run(name, func(t *testing.T) { rig.Virtual(t, test) })
+	}
+}
+
+func resumeWhileConnecting(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
+	r := rig.Reaching(t, s)
+	r.Fail(resock.PhaseUpgrade)
+	r.Fail(resock.PhaseUpgrade)
+	time.Sleep(time.Second)
+	r.Is(resock.StateConnecting)
+	r.Suspend()
+	r.Resume()
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
+		t.Errorf("the attempt under way: %+v", fail)
+	}
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
+		t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
+	}
+	r.Open()
+}
+
+func resumeWhileOpen(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
+	r := rig.Reaching(t, s)
+	r.Fail(resock.PhaseUpgrade)
+	r.Fail(resock.PhaseUpgrade)
+	open := r.Open()
+	r.Suspend()
+	r.Resume()
+	r.Closed(resock.StatusNormalClosure, "", false)
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
+		t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
+	}
+	r.Open()
+}
+
+func reconnectInTeardown(t *testing.T, s *resocktest.Server) {
+	reach, lines := rig.ReachLines(s)
+	r := rig.Quick(t, s.URL, reach, resock.WithBackoffPolicy(constantly(time.Hour)))
+	r.Open()
+	(<-lines).Limit(1 << 10)
+	err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
+		time.Sleep(500 * time.Millisecond) // the session's end waits for it
+		r.Reconnect()
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	s.Accept().Drop()
+	if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
+		t.Errorf("%+v, want to connect at once", fail)
+	}
+	r.Open()
+}
+
+func reconnectWhileConnecting(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.StallUpgrade(), resocktest.Hold())
+	r := rig.Reaching(t, s, resock.WithBackoffPolicy(constantly(time.Hour)))
+	time.Sleep(time.Second)
+	r.Is(resock.StateConnecting)
+	r.Reconnect()
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
+		t.Errorf("%+v, want to connect at once", fail)
+	}
+	r.Open()
+	r.Quiet(time.Minute) // the wish was granted
+}
+
+func reconnectBeforeRun(t *testing.T, s *resocktest.Server) {
+	r := rig.Prepare(t, s.URL, rig.Reach(s))
+	r.Reconnect()
+	r.Go()
+	r.Open()
+	r.Quiet(time.Minute)
+	for range 10 {
+		r.Reconnect()
+	}
+	r.Closed(resock.StatusNormalClosure, "", false)
+	r.Open()
+	r.Quiet(time.Minute)
+}
+
+func reconnectWhileOffline(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
+	network := new(rig.Network)
+	r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+	r.Fail(resock.PhaseUpgrade)
+	network.Set(false)
+	r.Is(resock.StateOffline)
+	r.Reconnect()
+	r.Quiet(time.Second)
+	began := time.Now()
+	network.Set(true)
+	r.Open()
+	rig.Within(t, began, 0, 0)
 }
 
 // TestFault79 counts the attempts of an hour.
@@ -987,32 +990,39 @@ func TestReconnectFromEverywhere(t *testing.T) {
 			})
 		})
 	}
-	t.Run("retry policy", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Stop()
-			var r *rig.Client
-			r = rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
-				r.Reconnect()
-				return resock.Decision{Action: resock.ActionRetrySlow}
-			}))
-			r.Go()
-			time.Sleep(span)
-			if n := r.Stats().Attempts; n > uint64(span/initial)+1 || n < 30 {
-				t.Errorf("%d attempts in %v", n, span)
-			}
-		})
+}
+
+// A retry policy that calls Reconnect each time makes attempts sooner, but no more than one
+// per initial backoff.
+func TestReconnectByTheRetryPolicy(t *testing.T) {
+	const initial, span = 500 * time.Millisecond, 20 * time.Second
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		var r *rig.Client
+		r = rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			r.Reconnect()
+			return resock.Decision{Action: resock.ActionRetrySlow}
+		}))
+		r.Go()
+		time.Sleep(span)
+		if n := r.Stats().Attempts; n > uint64(span/initial)+1 || n < 30 {
+			t.Errorf("%d attempts in %v", n, span)
+		}
 	})
-	t.Run("consumer", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r := rig.Start(t, "ws://a/", rig.Reach(s))
-			began := time.Now()
-			for range 10 {
-				r.Open()
-				r.Reconnect()
-				r.Closed(resock.StatusNormalClosure, "", false)
-			}
-			rig.Within(t, began, 9*initial, 10*initial)
-		})
+}
+
+// Nor does a consumer that calls Reconnect on each Open.
+func TestReconnectOnEachOpen(t *testing.T) {
+	const initial = 500 * time.Millisecond
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, "ws://a/", rig.Reach(s))
+		began := time.Now()
+		for range 10 {
+			r.Open()
+			r.Reconnect()
+			r.Closed(resock.StatusNormalClosure, "", false)
+		}
+		rig.Within(t, began, 9*initial, 10*initial)
 	})
 }
 
