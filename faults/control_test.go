@@ -878,11 +878,30 @@ func TestResumeDoesNotWait(t *testing.T) {
 	})
 }
 
+// Nor does Reconnect, when the client closes a session already.
+func TestReconnectOfAnOldSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithMaxSessionAge(time.Minute), resock.WithCloseTimeout(time.Second))
+		c := s.Accept()
+		r.Open()
+		for c.Received().Close == nil {
+			time.Sleep(time.Millisecond)
+		}
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, 0)
+		time.Sleep(time.Second) // the old connection is gone
+	})
+}
+
 // A server gets everything that was sent before Reconnect, once, also over a real socket.
 func TestReconnectLosesNothing(t *testing.T) {
 	const messages = 2000
 	test := func(t *testing.T, s *resocktest.Server, pause func()) {
-		r := rig.Reaching(t, s, resock.WithQueue(messages, 1<<20))
+		r := rig.Reaching(t, s, resock.WithQueue(messages, 1<<20), resock.WithCloseTimeout(time.Minute))
 		r.Open()
 		go func() {
 			for range r.Events {
