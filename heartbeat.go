@@ -231,9 +231,9 @@ func (h *heartbeat) check() {
 
 	switch {
 	case v == verdictDead:
-		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
+		s.silent(patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
 	case v == verdictIdle:
-		s.fail(PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, idle))
+		s.silent(idle, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, idle))
 	case v == verdictBeat && message != nil:
 		h.beat(message)
 	case v == verdictBeat:

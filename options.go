@@ -299,8 +299,9 @@ func WithMaxAttempts(n int) Option {
 
 // WithStableAfter sets how long a session must last to restart the backoff and the
 // count of failed attempts, so that a server that accepts and drops at once meets
-// growing delays. Defaults to 5 s; with zero every session counts as stable. It must
-// not be negative.
+// growing delays. The silence that ends a session does not count, nor the closing
+// handshake, nor time in which delivery was blocked. Defaults to 5 s; with zero every
+// session counts as stable. It must not be negative.
 func WithStableAfter(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.stableAfter = d })
 }

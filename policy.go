@@ -44,7 +44,7 @@ type Failure struct {
 	Code       StatusCode    // the close code that was sent or received, or -1
 	Reason     string        // that the server gave for the close
 	Attempt    int           // which attempt failed or opened the session, from 1
-	Uptime     time.Duration // of the session, or 0
+	Uptime     time.Duration // of the session, or 0; see WithStableAfter
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
 	Renewable  bool          // Status 401 or 403, not in a row, and WithEndpoint may have other credentials
 }

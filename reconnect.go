@@ -316,11 +316,15 @@ func (l *loop) open(s *session) {
 // takeDown finishes a session that is no longer read, decides what follows, and reports
 // both.
 func (l *loop) takeDown(s *session) step {
-	// Closing and blocked delivery do not count as uptime: neither says anything about
-	// the server's health.
+	// The silence that ends a session, closing and blocked delivery do not count as
+	// uptime: none says anything about the server's health.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
-	uptime := max(0, lasted-blocked)
+	uptime := lasted - blocked
 	e := s.finish()
+	if !e.at.IsZero() {
+		uptime = min(uptime, e.at.Sub(s.event.Time))
+	}
+	uptime = max(0, uptime)
 	if blocked >= time.Second {
 		if e.err != nil {
 			e.err = &blockedError{e.err, blocked, lasted}
@@ -400,6 +404,19 @@ func (l *loop) nextBackOff() time.Duration {
 	return ask(l.c, hookBackoffPolicy, l.c.config.backoffMax, l.backoff.NextBackOff)
 }
 
+// judge returns the decision on a failure, within the limits, and the bound of the delay.
+func (l *loop) judge(f Failure) (d Decision, bound time.Duration) {
+	d, bound = l.decide(f), l.nextBackOff()
+	switch limit := l.c.config.maxAttempts; {
+	case d.Action == ActionStop, d.Action == ActionFinish:
+	case limit > 0 && l.failures >= limit:
+		d.Action, d.Rule = ActionStop, "attempt limit"
+	case bound < 0:
+		d.Action, d.Rule = ActionStop, "backoff policy"
+	}
+	return d, bound
+}
+
 // after decides what follows a failure that the application did not ask for. The end of
 // a stable session does not count as a failed attempt.
 func (l *loop) after(f Failure, stable bool) step {
@@ -409,15 +426,7 @@ func (l *loop) after(f Failure, stable bool) step {
 	if !stable {
 		l.failures++
 	}
-	d := l.decide(f)
-	bound := l.nextBackOff()
-	switch limit := l.c.config.maxAttempts; {
-	case d.Action == ActionStop, d.Action == ActionFinish:
-	case limit > 0 && l.failures >= limit:
-		d.Action, d.Rule = ActionStop, "attempt limit"
-	case bound < 0:
-		d.Action, d.Rule = ActionStop, "backoff policy"
-	}
+	d, bound := l.judge(f)
 	switch d.Action {
 	case ActionStop:
 		l.c.log().Error("give up", "rule", d.Rule, "attempts", l.failures, "err", f.Err)

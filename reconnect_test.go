@@ -1069,3 +1069,65 @@ func TestRuleInEvents(t *testing.T) {
 		}
 	})
 }
+
+// Neither the silence in which a heartbeat is missed, nor a write that stalls, nor a server
+// that does not answer a close frame makes a session stable.
+func TestSilenceMakesNoSessionStable(t *testing.T) {
+	stable := resock.WithStableAfter(3 * time.Second)
+	for name, tt := range map[string]struct {
+		opts  []resock.Option
+		phase resock.Phase
+		send  bool
+	}{
+		"heartbeat": {[]resock.Option{resock.WithHeartbeat(2*time.Second, 3*time.Second)}, resock.PhaseHeartbeat, false},
+		"idle":      {[]resock.Option{resock.WithIdleTimeout(5 * time.Second)}, resock.PhaseHeartbeat, false},
+		"write":     {[]resock.Option{resock.WithWriteTimeout(5 * time.Second), resock.WithHeartbeat(0, 0)}, resock.PhaseWrite, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) {
+					c.IgnorePings()
+					c.StopReading()
+				})
+				r := rig.Start(t, s.URL, append(tt.opts, rig.Reach(s), stable, resock.WithMaxAttempts(3))...)
+				for attempt := 1; attempt <= 3; attempt++ {
+					if open := r.Open(); open.Attempt != attempt {
+						t.Errorf("attempt %d, want %d", open.Attempt, attempt)
+					}
+					if tt.send {
+						r.Outcomes.Go(func() { _ = r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) })
+					}
+					if fail := r.Fail(tt.phase); fail.Took < 3*time.Second {
+						t.Errorf("%+v", fail)
+					}
+				}
+				<-r.Done()
+			})
+		})
+	}
+	t.Run("age", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Serve((*resocktest.Conn).IgnoreClose), resocktest.Drop(), resocktest.Hold())
+			r := rig.Start(t, s.URL, rig.Reach(s), stable, resock.WithMaxSessionAge(time.Second), resock.WithCloseTimeout(5*time.Second))
+			r.Fail(resock.PhaseUpgrade)
+			r.Fail(resock.PhaseUpgrade)
+			r.Open()
+			r.Closed(resock.StatusNormalClosure, "", false)
+			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 {
+				t.Errorf("attempt %d after a session of a second, want 3", fail.Attempt)
+			}
+		})
+	})
+	t.Run("pongs", func(t *testing.T) { // are bytes
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Start(t, s.URL, rig.Reach(s), stable, resock.WithHeartbeat(2*time.Second, 3*time.Second), resock.WithMaxAttempts(1))
+			c := s.Accept()
+			r.Open()
+			time.Sleep(10 * time.Second)
+			c.IgnorePings()
+			if fail := r.Fail(resock.PhaseHeartbeat); fail.Next != resock.StateWaiting {
+				t.Errorf("%+v after ten seconds of health", fail)
+			}
+		})
+	})
+}

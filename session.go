@@ -68,7 +68,9 @@ type ending struct {
 	phase Phase // of a failure
 	err   error
 
-	grace time.Duration // until the session is killed; 0 is patience
+	silence time.Duration // that ended the session, or 0
+	at      time.Time     // when it ended, or the silence began; zero if nobody ended it
+	grace   time.Duration // until the session is killed; 0 is patience
 }
 
 // start starts the wire over a new connection.
@@ -125,6 +127,7 @@ func (s *session) end(e ending) bool {
 	if s.ending != nil || s.finished {
 		return false
 	}
+	e.at = time.Now().Add(-e.silence)
 	s.ending = &e
 	s.deadline = time.AfterFunc(cmp.Or(e.grace, patience), s.expire)
 	s.life.reach(stageEnding)
@@ -135,8 +138,11 @@ func (s *session) end(e ending) bool {
 }
 
 // fail ends the session by a failure, and kills it.
-func (s *session) fail(phase Phase, err error) {
-	s.end(ending{phase: phase, err: err, code: unknownPeerCode})
+func (s *session) fail(phase Phase, err error) { s.silent(0, phase, err) }
+
+// silent is fail after the server, or the network, has done nothing for d.
+func (s *session) silent(d time.Duration, phase Phase, err error) {
+	s.end(ending{phase: phase, err: err, code: unknownPeerCode, silence: d})
 	s.kill()
 }
 
@@ -260,7 +266,8 @@ func (s *session) Pong(payload []byte) {
 
 // Stalled implements [wire.Owner].
 func (s *session) Stalled() {
-	s.fail(PhaseWrite, fmt.Errorf("resock: a write took longer than WithWriteTimeout(%v)", s.client.config.writeTimeout))
+	timeout := s.client.config.writeTimeout
+	s.silent(timeout, PhaseWrite, fmt.Errorf("resock: a write took longer than WithWriteTimeout(%v)", timeout))
 }
 
 // Go implements [wire.Owner].

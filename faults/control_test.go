@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/delay"
@@ -479,108 +481,111 @@ func TestFault81_NilOptions(t *testing.T) {
 
 // TestFault77 asks for a connection in states in which another one ends or begins.
 func TestFault77_WishesInEveryState(t *testing.T) {
-	t.Run("Resume while connecting", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
-			r := rig.Reaching(t, s)
-			r.Fail(resock.PhaseUpgrade)
-			r.Fail(resock.PhaseUpgrade)
-			time.Sleep(time.Second)
-			r.Is(resock.StateConnecting)
-			r.Suspend()
-			r.Resume()
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
-				t.Errorf("the attempt under way: %+v", fail)
-			}
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
-				t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
-			}
-			r.Open()
-		})
-	})
-	t.Run("Resume while open", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
-			r := rig.Reaching(t, s)
-			r.Fail(resock.PhaseUpgrade)
-			r.Fail(resock.PhaseUpgrade)
-			open := r.Open()
-			r.Suspend()
-			r.Resume()
-			r.Closed(resock.StatusNormalClosure, "", false)
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
-				t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
-			}
-			r.Open()
-		})
-	})
-	never := resock.WithBackoffPolicy(constantly(time.Hour))
-	t.Run("Reconnect while a session is taken down", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			reach, lines := rig.ReachLines(s)
-			r := rig.Quick(t, s.URL, reach, never)
-			r.Open()
-			(<-lines).Limit(1 << 10)
-			err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
-				time.Sleep(500 * time.Millisecond) // the session's end waits for it
-				r.Reconnect()
-			}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(100 * time.Millisecond)
-			s.Accept().Drop()
-			if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
-				t.Errorf("%+v, want to connect at once", fail)
-			}
-			r.Open()
-		})
-	})
-	t.Run("Reconnect while connecting", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.StallUpgrade(), resocktest.Hold())
-			r := rig.Reaching(t, s, never)
-			time.Sleep(time.Second)
-			r.Is(resock.StateConnecting)
-			r.Reconnect()
-			if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
-				t.Errorf("%+v, want to connect at once", fail)
-			}
-			r.Open()
-			r.Quiet(time.Minute) // the wish was granted
-		})
-	})
-	t.Run("Reconnect before Run, and again and again", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			r := rig.Prepare(t, s.URL, rig.Reach(s))
-			r.Reconnect()
-			r.Go()
-			r.Open()
-			r.Quiet(time.Minute)
-			for range 10 {
-				r.Reconnect()
-			}
-			r.Closed(resock.StatusNormalClosure, "", false)
-			r.Open()
-			r.Quiet(time.Minute)
-		})
-	})
-	t.Run("Reconnect while offline", func(t *testing.T) {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
-			network := new(rig.Network)
-			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
-			r.Fail(resock.PhaseUpgrade)
-			network.Set(false)
-			r.Is(resock.StateOffline)
-			r.Reconnect()
-			r.Quiet(time.Second)
-			began := time.Now()
-			network.Set(true)
-			r.Open()
-			rig.Within(t, began, 0, 0)
-		})
-	})
+	for name, test := range map[string]func(*testing.T, *resocktest.Server){
+		"Resume while connecting":                   resumeWhileConnecting,
+		"Resume while open":                         resumeWhileOpen,
+		"Reconnect while a session is taken down":   reconnectInTeardown,
+		"Reconnect while connecting":                reconnectWhileConnecting,
+		"Reconnect before Run, and again and again": reconnectBeforeRun,
+		"Reconnect while offline":                   reconnectWhileOffline,
+	} {
+		t.Run(name, func(t *testing.T) { rig.Virtual(t, test) })
+	}
+}
+
+func resumeWhileConnecting(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.StallUpgrade(), resocktest.Drop(), resocktest.Hold())
+	r := rig.Reaching(t, s)
+	r.Fail(resock.PhaseUpgrade)
+	r.Fail(resock.PhaseUpgrade)
+	time.Sleep(time.Second)
+	r.Is(resock.StateConnecting)
+	r.Suspend()
+	r.Resume()
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 || fail.Next != resock.StateConnecting || fail.Rule != "" {
+		t.Errorf("the attempt under way: %+v", fail)
+	}
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 {
+		t.Errorf("attempt %d after Resume, want a fresh count", fail.Attempt)
+	}
+	r.Open()
+}
+
+func resumeWhileOpen(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Drop(), resocktest.Drop(), resocktest.Hold(), resocktest.Drop(), resocktest.Hold())
+	r := rig.Reaching(t, s)
+	r.Fail(resock.PhaseUpgrade)
+	r.Fail(resock.PhaseUpgrade)
+	open := r.Open()
+	r.Suspend()
+	r.Resume()
+	r.Closed(resock.StatusNormalClosure, "", false)
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 1 || !fail.Time.Equal(open.Time) {
+		t.Errorf("attempt %d, %v after the session, want a fresh count at once", fail.Attempt, fail.Time.Sub(open.Time))
+	}
+	r.Open()
+}
+
+func reconnectInTeardown(t *testing.T, s *resocktest.Server) {
+	reach, lines := rig.ReachLines(s)
+	r := rig.Quick(t, s.URL, reach, resock.WithBackoffPolicy(constantly(time.Hour)))
+	r.Open()
+	(<-lines).Limit(1 << 10)
+	err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<16), resock.WithResult(func(error) {
+		time.Sleep(500 * time.Millisecond) // the session's end waits for it
+		r.Reconnect()
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	s.Accept().Drop()
+	if fail := rig.Next[resock.FailEvent](r); fail.Next != resock.StateConnecting || fail.RetryIn != 0 {
+		t.Errorf("%+v, want to connect at once", fail)
+	}
+	r.Open()
+}
+
+func reconnectWhileConnecting(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.StallUpgrade(), resocktest.Hold())
+	r := rig.Reaching(t, s, resock.WithBackoffPolicy(constantly(time.Hour)))
+	time.Sleep(time.Second)
+	r.Is(resock.StateConnecting)
+	r.Reconnect()
+	if fail := r.Fail(resock.PhaseUpgrade); fail.Next != resock.StateConnecting || fail.Rule != "connection" {
+		t.Errorf("%+v, want to connect at once", fail)
+	}
+	r.Open()
+	r.Quiet(time.Minute) // the wish was granted
+}
+
+func reconnectBeforeRun(t *testing.T, s *resocktest.Server) {
+	r := rig.Prepare(t, s.URL, rig.Reach(s))
+	r.Reconnect()
+	r.Go()
+	r.Open()
+	r.Quiet(time.Minute)
+	for range 10 {
+		r.Reconnect()
+	}
+	r.Closed(resock.StatusNormalClosure, "", false)
+	r.Open()
+	r.Quiet(time.Minute)
+}
+
+func reconnectWhileOffline(t *testing.T, s *resocktest.Server) {
+	s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
+	network := new(rig.Network)
+	r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+	r.Fail(resock.PhaseUpgrade)
+	network.Set(false)
+	r.Is(resock.StateOffline)
+	r.Reconnect()
+	r.Quiet(time.Second)
+	began := time.Now()
+	network.Set(true)
+	r.Open()
+	rig.Within(t, began, 0, 0)
 }
 
 // TestFault79 counts the attempts of an hour.
@@ -873,4 +878,247 @@ func TestResumeDoesNotWait(t *testing.T) {
 		rig.Within(t, began, 100*time.Millisecond, 100*time.Millisecond)
 		time.Sleep(5 * time.Second) // the old connection is gone
 	})
+}
+
+// Nor does Reconnect, when the client closes a session already.
+func TestReconnectOfAnOldSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithMaxSessionAge(time.Minute), resock.WithCloseTimeout(time.Second))
+		c := s.Accept()
+		r.Open()
+		for c.Received().Close == nil {
+			time.Sleep(time.Millisecond)
+		}
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, 0, 0)
+		time.Sleep(time.Second) // the old connection is gone
+	})
+}
+
+// A server gets everything that was sent before Reconnect, once, also over a real socket.
+func TestReconnectLosesNothing(t *testing.T) {
+	const messages = 2000
+	test := func(t *testing.T, s *resocktest.Server, pause func()) {
+		r := rig.Reaching(t, s, resock.WithQueue(messages, 1<<20), resock.WithCloseTimeout(time.Minute))
+		r.Open()
+		go func() {
+			for range r.Events {
+			}
+		}()
+		outcomes := make([]<-chan error, messages)
+		for i := range outcomes {
+			outcomes[i] = r.Queue(fmt.Sprint(i))
+			if i%100 == 50 {
+				r.Reconnect()
+				pause()
+			}
+		}
+		for i, outcome := range outcomes {
+			if err := <-outcome; err != nil {
+				t.Errorf("message %d: %v", i, err)
+			}
+		}
+		if err := r.Flush(t.Context()); err != nil { // the last connection
+			t.Error(err)
+		}
+		for _, c := range s.Conns()[:len(s.Conns())-1] {
+			<-c.Done() // the others
+		}
+		counts := make([]int, messages)
+		last := -1
+		for _, c := range s.Conns() {
+			for _, m := range c.Received().Messages {
+				i, _ := strconv.Atoi(string(m.Data))
+				if counts[i]++; i <= last {
+					t.Errorf("message %d after %d", i, last)
+				}
+				last = i
+			}
+		}
+		for i, n := range counts {
+			if n != 1 {
+				t.Errorf("message %d came %d times", i, n)
+			}
+		}
+		if n := len(s.Conns()); n < 3 {
+			t.Errorf("%d connections", n)
+		}
+	}
+	t.Run("memory", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			test(t, s, func() { time.Sleep(30 * time.Millisecond) })
+		})
+	})
+	t.Run("TCP", func(t *testing.T) {
+		rig.CheckLeaks(t)
+		s := resocktest.NewServer(t)
+		test(t, s, func() { <-time.After(30 * time.Millisecond) })
+	})
+}
+
+// Whoever calls Reconnect, and however often, there is at most one attempt per initial
+// backoff, and where nothing asks for more, a session stays.
+func TestReconnectFromEverywhere(t *testing.T) {
+	const initial, span = 500 * time.Millisecond, 20 * time.Second
+	for name, tt := range map[string]struct {
+		option func(reconnect func()) resock.Option
+		stays  bool // the first session
+	}{
+		"endpoint": {func(f func()) resock.Option {
+			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { f(); return resock.Endpoint{}, nil })
+		}, true},
+		"OnOpen": {func(f func()) resock.Option {
+			return resock.WithOnOpen(func(context.Context, *resock.Session) error { f(); return nil })
+		}, true},
+		"dial limiter": {func(f func()) resock.Option {
+			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { f(); return nil }))
+		}, true},
+		"handler": {func(f func()) resock.Option {
+			return resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { f() })
+		}, false},
+		"filter": {func(f func()) resock.Option {
+			return resock.WithFilter(func(context.Context, resock.MessageEvent) bool { f(); return true })
+		}, false},
+		"ping": {func(f func()) resock.Option {
+			return resock.WithDialOptions(&websocket.DialOptions{OnPingReceived: func(context.Context, []byte) bool { f(); return true }})
+		}, false},
+		"heartbeat message": {func(f func()) resock.Option {
+			return resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { f(); return resock.MessageText, nil })
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) {
+					_ = c.Push("reconnect")
+					_ = c.Ping("reconnect")
+				})
+				var r *rig.Client
+				r = rig.Prepare(t, "ws://a/", tt.option(func() { r.Reconnect() }), resock.WithHTTPClient(s.Client()), resock.WithHeartbeat(time.Second, time.Second))
+				go func() {
+					for range r.Events {
+					}
+				}()
+				r.Go()
+				time.Sleep(span)
+				n := r.Stats().Opens
+				if most := uint64(span/initial) + 1; n > most || !tt.stays && n < 3 || tt.stays && n != 1 {
+					t.Errorf("%d sessions in %v", n, span)
+				}
+			})
+		})
+	}
+}
+
+// A retry policy that calls Reconnect each time makes attempts sooner, but no more than one
+// per initial backoff.
+func TestReconnectByTheRetryPolicy(t *testing.T) {
+	const initial, span = 500 * time.Millisecond, 20 * time.Second
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Stop()
+		var r *rig.Client
+		r = rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+			r.Reconnect()
+			return resock.Decision{Action: resock.ActionRetrySlow}
+		}))
+		r.Go()
+		time.Sleep(span)
+		if n := r.Stats().Attempts; n > uint64(span/initial)+1 || n < 30 {
+			t.Errorf("%d attempts in %v", n, span)
+		}
+	})
+}
+
+// Nor does a consumer that calls Reconnect on each Open.
+func TestReconnectOnEachOpen(t *testing.T) {
+	const initial = 500 * time.Millisecond
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, "ws://a/", rig.Reach(s))
+		began := time.Now()
+		for range 10 {
+			r.Open()
+			r.Reconnect()
+			r.Closed(resock.StatusNormalClosure, "", false)
+		}
+		rig.Within(t, began, 9*initial, 10*initial)
+	})
+}
+
+// Suspend and Resume while the client waits make one attempt, not two.
+func TestResumeWhileWaiting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Drop(), resocktest.Hold())
+		r := rig.Reaching(t, s, resock.WithBackoffPolicy(constantly(time.Hour)))
+		r.Fail(resock.PhaseUpgrade)
+		began := time.Now()
+		for range 3 {
+			r.Suspend()
+			r.Resume()
+			r.Reconnect()
+		}
+		if open := r.Open(); open.Attempt != 1 {
+			t.Errorf("attempt %d, want a fresh count", open.Attempt)
+		}
+		rig.Within(t, began, 0, 0)
+		r.Quiet(2 * time.Hour)
+		if n := len(s.Attempts()); n != 2 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+// Neither Reconnect nor Resume brings a closed client back, nor Reconnect a suspended one.
+func TestReconnectAfterTheEnd(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		r.Open()
+		r.Suspend()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", true)
+		r.Quiet(time.Hour)
+		r.Is(resock.StateSuspended)
+		_ = r.Close(resock.StatusNormalClosure, "")
+		r.Reconnect()
+		r.Resume()
+		<-r.Returned()
+		if n := len(s.Attempts()); n != 1 || r.State() != resock.StateClosed {
+			t.Errorf("%d attempts, state %v", n, r.State())
+		}
+	})
+}
+
+// What waits when a client ends by a rule has an outcome, and Shutdown tells of it.
+func TestShutdownOfAClientThatEnds(t *testing.T) {
+	for name, opt := range map[string]resock.Option{
+		"finish": resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+			return resock.Decision{Action: resock.ActionFinish, Rule: "done"}
+		}),
+		"permanent": resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{}, backoff.Permanent(errors.New("revoked"))
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Stop()
+				r := rig.Prepare(t, "ws://a/", rig.Reach(s), opt)
+				queued := r.Queue("never sent")
+				sent := make(chan error, 1)
+				go func() { sent <- r.Send(context.Background(), resock.MessageText, []byte("never sent")) }()
+				synctest.Wait()
+				r.Go()
+				if err := r.Shutdown(t.Context()); !errors.Is(err, resock.ErrNotSent) {
+					t.Errorf("Shutdown: %v", err)
+				}
+				if err := <-queued; !errors.Is(err, resock.ErrClosed) {
+					t.Errorf("the queued message: %v", err)
+				}
+				if err := <-sent; !errors.Is(err, resock.ErrClosed) {
+					t.Errorf("the Send: %v", err)
+				}
+			})
+		})
+	}
 }

@@ -49,3 +49,33 @@ func TestEveryFaultHasATest(t *testing.T) {
 		}
 	}
 }
+
+// What the documents say of a promise's test is true: there is one of that name.
+func TestDocumentsNameTests(t *testing.T) {
+	var tests strings.Builder
+	for _, pattern := range []string{"*", "faults/*", "trials/*", "interop/*", "internal/*/*"} {
+		files, err := filepath.Glob("../" + pattern + "_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tests.Write(text)
+		}
+	}
+	name := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`")
+	for _, document := range []string{"README.md", "CONTRIBUTING.md", "faults/README.md", "docs/behaviour.md"} {
+		text, err := os.ReadFile("../" + document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range name.FindAllSubmatch(text, -1) {
+			if !strings.Contains(tests.String(), "\nfunc "+string(match[1])+"(") {
+				t.Errorf("%s names %s, which does not exist", document, match[1])
+			}
+		}
+	}
+}
