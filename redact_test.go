@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -68,7 +67,7 @@ func TestRedactErrors(t *testing.T) {
 	}
 	inner := &url.Error{Op: "Get", URL: "https://b.test/?q=s3cr3t", Err: sentinel}
 	outer := &url.Error{Op: "Post", URL: "https://u:s3cr3t@a.test/", Err: inner}
-	_, unparsable := url.Parse("http://u:s3cr3t@a.test:s3cr3t/\x7f")
+	unparsable := &url.Error{Op: "parse", URL: "http://u:s3cr3t@a.test:s3cr3t/", Err: errors.New(`invalid port ":s3cr3t"`)}
 	for want, err := range map[string]error{
 		`no token: Get "https://b.test/?redacted": sentinel`:                        fmt.Errorf("no token: %w", inner),
 		`Post "https://redacted@a.test/": Get "https://b.test/?redacted": sentinel`: outer,
@@ -100,7 +99,7 @@ func TestRedactErrors(t *testing.T) {
 func TestHeaderNames(t *testing.T) {
 	header := http.Header{"host": {"a.test"}, "X-Token": {"x"}}
 	rest, host := splitHost(header, "b.test")
-	if host != "a.test" || len(rest) != 1 || !slices.Contains(header["host"], "a.test") {
+	if host != "a.test" || len(rest) != 1 || len(header) != 2 {
 		t.Errorf("split into %v and %q; the original is %v", rest, host, header)
 	}
 	for host, good := range map[string]bool{
