@@ -272,7 +272,11 @@ func (t *tracer) unanswered(err error) *DialError {
 	case badCertificate(err):
 		e.Phase = PhaseTLS
 	}
-	e.Err = t.owner.config.late(t.ctx, t.discreet(t.named(t.cause(err))))
+	cause := t.cause(err)
+	if ended := t.ctx.Err(); ended != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)) {
+		cause = ended // who noticed it first does not matter
+	}
+	e.Err = t.owner.config.late(t.ctx, t.discreet(t.named(cause)))
 	return e
 }
 
