@@ -238,7 +238,7 @@ func tlsErrors(t *testing.T) []told {
 		{"no client certificate", anonymous(failure(t, "wss://"+strict, trusting(&tls.Config{RootCAs: strictPool})), strict)},
 		{"wss to a server without TLS", failure(t, "wss"+strings.TrimPrefix(plain.URL, "ws"), trusting(nil))},
 		{"wss to a web server without TLS", failure(t, "wss"+strings.TrimPrefix(web.URL, "http"), trusting(nil))},
-		{"silence", failure(t, "wss://"+rig.Listen(t, discard), trusting(nil), resock.WithDialTimeout(50*time.Millisecond))},
+		{"silence", failure(t, "wss://"+rig.Listen(t, discard), trusting(nil), resock.WithDialTimeout(250*time.Millisecond))},
 	}
 }
 

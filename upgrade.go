@@ -273,7 +273,11 @@ func (t *tracer) unanswered(err error) *DialError {
 	case badCertificate(err):
 		e.Phase = PhaseTLS
 	}
-	e.Err = t.owner.config.late(t.ctx, t.discreet(t.named(t.cause(err))))
+	cause := t.cause(err)
+	if ended := t.ctx.Err(); ended != nil && (errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)) {
+		cause = ended // who noticed it first does not matter
+	}
+	e.Err = t.owner.config.late(t.ctx, t.discreet(t.named(cause)))
 	return e
 }
 
@@ -342,8 +346,8 @@ func (t *tracer) cause(err error) error {
 		return errors.New("the server speaks HTTP without TLS: use ws in place of wss, or its port for TLS")
 	case t.phase == PhaseTLS && errors.Is(err, io.EOF):
 		return fmt.Errorf("the server ended the connection during the handshake, as one without TLS may do: %w", err)
-	case refusedCertificate(err):
-		return fmt.Errorf("%w: the server wants another client certificate (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
+	case refusedCertificate(err) != nil:
+		return fmt.Errorf("%w: the server wants another client certificate (TLSClientConfig of the transport of WithHTTPClient)", refusedCertificate(err))
 	case errors.As(err, new(x509.UnknownAuthorityError)):
 		return fmt.Errorf("%w: trust it by RootCAs (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
 	case t.headerLimit == 0: // the application's transport knows best
@@ -430,25 +434,26 @@ func badCertificate(err error) bool {
 	var hostname x509.HostnameError
 	var invalid x509.CertificateInvalidError
 	return errors.As(err, &verification) || errors.As(err, &authority) ||
-		errors.As(err, &hostname) || errors.As(err, &invalid) || refusedCertificate(err)
+		errors.As(err, &hostname) || errors.As(err, &invalid) || refusedCertificate(err) != nil
 }
 
-// refusedCertificate reports whether the server refused the client's certificate, or that
-// there is none. In TLS 1.3 it says so when the client's handshake is done already.
-func refusedCertificate(err error) bool {
+// refusedCertificate returns the alert by which the server refused the client's
+// certificate, or that there is none, or nil. In TLS 1.3 it comes when the client's
+// handshake is done already.
+func refusedCertificate(err error) error {
 	var remote *net.OpError
 	if !errors.As(err, &remote) || remote.Op != "remote error" {
-		return false
+		return nil
 	}
 	alert := reflect.ValueOf(remote.Err) // of a type that crypto/tls does not export
 	if alert.Kind() != reflect.Uint8 {
-		return false
+		return nil
 	}
 	switch alert.Uint() {
 	case 42, 43, 44, 45, 46, 48, 49, 116: // RFC 8446, section 6.2: bad certificate to unknown authority, access denied, required
-		return true
+		return remote
 	}
-	return false
+	return nil
 }
 
 // parseRetryAfter reads a Retry-After header, in seconds or as a date (RFC 9110,

@@ -250,7 +250,7 @@ const (
 func dialPlan() group {
 	return group{
 		title: titleDial,
-		note:  "Dial: wall time of dialing; CPU and allocations from dialing to closing. Reconnect: the whole cycle with a server that drops every connection at once, without a delay. The peers reconnect by dialing again. With TLS 1.3, each handshake is a full one. The certificate is ECDSA P-256 or RSA 2048; the client does not verify it, which would cost it more.",
+		note:  "Dial: wall time of dialing; CPU and allocations from dialing to closing. Reconnect: the whole cycle with a server that drops every connection at once, without a delay. The peers reconnect by dialing again. With TLS 1.3, each handshake is a full one, except that resock resumes its session when it reconnects. The certificate is ECDSA P-256 or RSA 2048; the client does not verify it, which would cost it more.",
 		metrics: []metric{
 			{metricWall, "wall time, µs", 1e3, 0},
 			{metricCPU, "CPU of the client, µs", 1e3, 0},

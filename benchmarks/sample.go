@@ -144,8 +144,8 @@ func (s spec) target(path string) target {
 		"traffic": {strconv.Itoa(s.Traffic)},
 	}.Encode()
 	t := target{url: u.String(), variant: s.Variant, traffic: s.Traffic, received: new(atomic.Int64)}
-	if t.tls() {
-		t.http = httpClient(t)
+	if t.tls() { // as an application that gives no client of its own
+		http.DefaultTransport = httpClient(t).Transport
 	}
 	return t
 }

@@ -1,5 +1,6 @@
 // Package interop tests resock against real peers: Node's ws and Python's websockets
-// as servers, nginx and haproxy as proxies. The tests in programs_test.go use resock as
+// as servers, nginx and haproxy as proxies before them, squid and tinyproxy as proxies
+// before the client. The tests in programs_test.go use resock as
 // applications do, against servers in Go that are killed or drop connections. All of
 // them are processes on the loopback interface, started by the tests.
 //

@@ -28,6 +28,8 @@ type settings struct {
 	Idle       string // idle timeout of a connection
 	Linger     string // how long an old worker may live after a reload; empty: as long as its connections
 	PEM        string // certificate and key, for TLS
+	Auth       bool   // a forward proxy wants credentials
+	Deny       bool   // a forward proxy refuses every tunnel
 }
 
 // kind is a kind of proxy.

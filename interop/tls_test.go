@@ -14,8 +14,11 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +31,8 @@ import (
 type identity struct {
 	roots *x509.CertPool
 	pem   string // file with the certificate and its key
+
+	client func(serial int64) tls.Certificate // a client's certificate of the same authority
 }
 
 func newIdentity(t *testing.T) identity {
@@ -70,6 +75,14 @@ func newIdentity(t *testing.T) identity {
 	check(err)
 
 	id := identity{roots: x509.NewCertPool(), pem: filepath.Join(t.TempDir(), "peer.pem")}
+	id.client = func(serial int64) tls.Certificate {
+		template := *leaf
+		template.SerialNumber = big.NewInt(serial)
+		template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		der, err := x509.CreateCertificate(rand.Reader, &template, authority, &key.PublicKey, authorityKey)
+		check(err)
+		return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	}
 	id.roots.AddCert(authority)
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leafDER})
 	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})...)
@@ -150,6 +163,67 @@ func TestTLS(t *testing.T) {
 					t.Errorf("got %+v, want the wrong host", got)
 				}
 			})
+		})
+	}
+}
+
+// TestClientCertificate: a certificate that is renewed while the program runs is shown by
+// the next attempt, and a server that refuses the old one is retried slowly until then.
+func TestClientCertificate(t *testing.T) {
+	id := newIdentity(t)
+	certificate, err := tls.LoadX509KeyPair(id.pem, id.pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			var revoked atomic.Int64 // serial numbers up to this one
+			shown := make(chan int64, 100)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				shown <- r.TLS.PeerCertificates[0].SerialNumber.Int64()
+				echo(w, r)
+			}))
+			server.Config.ErrorLog = log.New(io.Discard, "", 0)
+			server.TLS = &tls.Config{
+				Certificates: []tls.Certificate{certificate}, MaxVersion: version,
+				ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: id.roots,
+				VerifyConnection: func(state tls.ConnectionState) error {
+					if state.PeerCertificates[0].SerialNumber.Int64() <= revoked.Load() {
+						return errors.New("revoked")
+					}
+					return nil
+				},
+			}
+			server.StartTLS()
+			t.Cleanup(server.Close)
+
+			var own atomic.Pointer[tls.Certificate]
+			renew := func(serial int64) {
+				renewed := id.client(serial)
+				own.Store(&renewed)
+			}
+			renew(10)
+			c := run(t, "wss"+strings.TrimPrefix(server.URL, "https"), withTLS(t, &tls.Config{
+				RootCAs:              id.roots,
+				GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own.Load(), nil },
+			}))
+			next[resock.OpenEvent](c)
+			c.echoText("with the first")
+			if serial := <-shown; serial != 10 {
+				t.Errorf("certificate %d was shown", serial)
+			}
+			revoked.Store(10)
+			c.Reconnect()
+			next[resock.CloseEvent](c)
+			if got := next[resock.FailEvent](c); got.Phase != resock.PhaseTLS || got.RetryIn < 50*time.Millisecond {
+				t.Errorf("got %+v, want a refused certificate and a slow retry", got)
+			}
+			renew(11)
+			until[resock.OpenEvent](c)
+			c.echoText("with the second")
+			if serial := <-shown; serial != 11 {
+				t.Errorf("certificate %d was shown", serial)
+			}
 		})
 	}
 }

@@ -1,0 +1,113 @@
+package resock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                           "",
+		" \n\t":                      "",
+		"two\r\n  lines\n":           "two lines",
+		"\x1b[31mred\x00\x7f":        "[31mred",
+		"\u202eevil\u2028line":       "evil line",
+		"a\xffb\xc3":                 "ab",
+		"h\x00e\x00l\x00l\x00o\x00":  "hello",
+		"1234567890123456789é-":      "1234567890123456789",
+		"12345678901234567890123456": "12345678901234567890",
+	} {
+		if got := printable([]byte(text), 20); got != want {
+			t.Errorf("printable(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+// What a server may repeat of a request is a secret, whole or in the parts that it
+// means. What all requests share is none.
+func TestTells(t *testing.T) {
+	target, _ := url.Parse("http://user:p%40ssword@server.test/feed?token=tok%2Ben&v=1&flag")
+	header := http.Header{
+		"Authorization":          {"Bearer bearer-token"},
+		"Cookie":                 {"session=cookie-1; other=cookie-2"},
+		"X-Token":                {"one header", "two headers"},
+		"X-Short":                {"abc"},
+		"Connection":             {"Upgrade"},
+		"Upgrade":                {"websocket"},
+		"Sec-Websocket-Key":      {"a-random-key"},
+		"Sec-Websocket-Protocol": {"chat"},
+		extensions:               {"permessage-deflate"},
+	}
+	tr := &tracer{sent: &http.Request{URL: target, Header: header}}
+	for _, secret := range []string{"bearer-token", "cookie-1", "cookie-2", "one header", "two headers", "a-random-key", "tok%2Ben", "tok+en", "p@ssword"} {
+		if !tr.tells("the server says " + secret + ".") {
+			t.Errorf("%q is not kept", secret)
+		}
+	}
+	for _, plain := range []string{"Bearer", "session", "abc", "v=1", "flag", "Upgrade to websocket", "chat", "permessage-deflate", "user"} {
+		if tr.tells("the server says " + plain + ".") {
+			t.Errorf("%q is kept", plain)
+		}
+	}
+	if new(tracer).tells("anything") {
+		t.Error("something is kept before anything was sent")
+	}
+}
+
+func TestRedactErrors(t *testing.T) {
+	sentinel := errors.New("sentinel")
+	if redact(sentinel) != sentinel {
+		t.Error("an error without a URL is changed")
+	}
+	inner := &url.Error{Op: "Get", URL: "https://b.test/?q=s3cr3t", Err: sentinel}
+	outer := &url.Error{Op: "Post", URL: "https://u:s3cr3t@a.test/", Err: inner}
+	unparsable := &url.Error{Op: "parse", URL: "http://u:s3cr3t@a.test:s3cr3t/", Err: errors.New(`invalid port ":s3cr3t"`)}
+	for want, err := range map[string]error{
+		`no token: Get "https://b.test/?redacted": sentinel`:                        fmt.Errorf("no token: %w", inner),
+		`Post "https://redacted@a.test/": Get "https://b.test/?redacted": sentinel`: outer,
+		"sentinel\nGet \"https://b.test/?redacted\": sentinel":                      errors.Join(sentinel, inner),
+		`https://b.test/?redacted failed: Get "https://b.test/?redacted": sentinel`: fmt.Errorf("%s failed: %w", inner.URL, inner),
+		"sentinel: a URL cannot be parsed":                                          fmt.Errorf("%w: %w", sentinel, unparsable),
+		`Get "https://c.test/?redacted": dial tcp: EOF, sentinel`:                   fmt.Errorf("%w, %w", &url.Error{Op: "Get", URL: "https://c.test/?q=s3cr3t", Err: &net.OpError{Op: "dial", Net: "tcp", Err: io.EOF}}, sentinel),
+	} {
+		got := redact(err)
+		if got.Error() != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if !errors.Is(got, sentinel) {
+			t.Errorf("%q is no longer the sentinel", got)
+		}
+		var raw *url.Error
+		var network net.Error // a url.Error is one
+		if errors.As(got, &raw) || errors.As(got, &network) && strings.Contains(network.Error(), "s3cr3t") {
+			t.Errorf("%q holds a raw URL: %v %v", got, raw, network)
+		}
+	}
+	wrapped := redact(fmt.Errorf("%w: %w", &net.OpError{Op: "dial", Net: "tcp", Err: io.EOF}, inner))
+	var dial *net.OpError
+	if !errors.As(wrapped, &dial) || dial.Op != "dial" {
+		t.Errorf("%v has lost what is beside the URL", wrapped)
+	}
+}
+
+func TestHeaderNames(t *testing.T) {
+	header := http.Header{"host": {"a.test"}, "X-Token": {"x"}}
+	rest, host := splitHost(header, "b.test")
+	if host != "a.test" || len(rest) != 1 || len(header) != 2 {
+		t.Errorf("split into %v and %q; the original is %v", rest, host, header)
+	}
+	for host, good := range map[string]bool{
+		"": true, "a.test": true, "a.test:80": true, "[::1]:80": true, "10.0.0.1": true, "x_y.test": true,
+		"a b": false, "http://a.test": false, "a.test/": false, "user@a.test": false, "a\r\nX: y": false, "é.test": false,
+	} {
+		if bad := badHost(host); (bad == "") != good {
+			t.Errorf("badHost(%q) = %q", host, bad)
+		}
+	}
+}
