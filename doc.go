@@ -66,8 +66,8 @@
 //     server that insists on pongs may cut the connection before that; a larger buffer
 //     or [OverflowDropOldest] keeps it.
 //   - Heartbeats are still sent then. Silence does not count against the server, but on
-//     Linux and macOS the operating system detects a dead connection. [Stats] tells for how long delivery was blocked,
-//     and by whom.
+//     Linux and macOS the operating system detects a dead connection. [Stats] tells for
+//     how long delivery was blocked, and by whom.
 //   - The client stops waiting for a handler or filter that has not returned 1 s after
 //     the end of its session, and reconnects. It abandons a hook likewise, 1 s after the
 //     hook's context ended or, if it has none, after the call: the attempt fails, or the
@@ -131,8 +131,8 @@
 // # Control
 //
 // [WithEndpoint] supplies the URL, headers, subprotocols and Host of each attempt: fresh
-// tokens, failover, resume cursors. [WithOnOpen] runs on every new connection before any queued message,
-// to register with the server. [WithNetwork] keeps the client from dialing while there
+// tokens, failover, resume cursors. [WithOnOpen] runs on every new connection before any
+// queued message, to register with the server. [WithNetwork] keeps the client from dialing while there
 // is no network, and [Client.Suspend] while the application needs no connection, until
 // [Client.Resume]. [Client.Reconnect] replaces the connection at once, and
 // [WithMaxSessionAge] before the server would cut it; what is asked for is remembered in
