@@ -247,14 +247,15 @@ func (c *Client) limitClosingLocked() {
 
 // Reconnect replaces the connection: an open session is closed with code 1000 and
 // Next == [StateConnecting], and the next attempt starts at once. The server gets a close
-// frame, but the client does not wait for the answer, so that Clean is false, and what the
-// server still sends is not delivered. If the network does not take that frame within 1 s,
-// the connection is cut; else it is gone within [WithCloseTimeout].
+// frame, but its answer is not waited for: Clean is false, and what the server still sends
+// is not delivered. The old connection is gone within [WithCloseTimeout], and is cut after
+// 1 s if the network has not taken the close frame by then.
 //
-// The next attempt also starts at once if the client waits for it, when the network is
-// back if the client is offline, and when an attempt under way fails; one that succeeds is
-// what was asked for. There is at most one such attempt per initial delay of
-// [WithBackoff]. A client that is suspended or closed stays so.
+// In other states the wish is remembered. A client that waits for its next attempt starts
+// it at once, and one that is offline does so when the network is back. An attempt under
+// way goes on; if it fails, the next one follows at once. There is at most one such
+// attempt per initial delay of [WithBackoff]. A client that is suspended or closed stays
+// so.
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -46,7 +46,7 @@ type Failure struct {
 	Attempt    int           // which attempt failed or opened the session, from 1
 	Uptime     time.Duration // of the session, or 0; see WithStableAfter
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
-	Renewable  bool          // Status 401 or 403, not in a row, and WithEndpoint may have other credentials
+	Renewable  bool          // the first Status 401 or 403 in a row, and WithEndpoint may bring fresh credentials
 }
 
 // Action is what follows a failure.
@@ -82,8 +82,8 @@ const (
 //     top, since many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
 //     the spread.
-//   - Status 401 or 403 to the first of several attempts, if [WithEndpoint] may bring fresh
-//     credentials to the next: retry.
+//   - The first status 401 or 403 in a row, with [WithEndpoint], which may bring fresh
+//     credentials: retry.
 //   - Any other status 3xx or 4xx, a certificate that either side does not trust, and
 //     close code 1008 (policy violation): retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the

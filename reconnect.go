@@ -71,7 +71,7 @@ type loop struct {
 	dialedAt  time.Time  // when the last attempt began
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
-	resumedAt time.Time  // when the last Resume was granted that no StateSuspended came before
+	resumedAt time.Time  // when a Resume was last granted that StateSuspended did not precede
 	denied    bool       // the last attempt got a status 401 or 403
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
@@ -255,8 +255,8 @@ func (l *loop) connect() step {
 	return next
 }
 
-// renewable reports whether the next attempt may bring other credentials, after a status
-// that asks for them and the last attempt had not got already.
+// renewable reports whether the status is the first 401 or 403 in a row, and the next
+// attempt may bring fresh credentials.
 func (l *loop) renewable(status int) bool {
 	again := l.denied
 	l.denied = status == http.StatusUnauthorized || status == http.StatusForbidden

@@ -19,6 +19,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/rig"
@@ -87,6 +88,7 @@ type plan struct {
 	writeIn      time.Duration // the write timeout
 	delay        time.Duration // how long the dial limiter delays an attempt
 	attempts     int           // the attempt limit, or 0
+	revoked      int           // the dial from which on the endpoint has a permanent error, or 0
 	handler      bool
 	handlerSends bool
 	filters      bool // a filter is slow for some messages
@@ -114,7 +116,7 @@ type action struct {
 
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "secure %t, handler %t, OnOpen receives %t and sends %t, settles %t\noptions:", p.secure, p.handler, p.hookReceives, p.hookSends, p.settle)
+	fmt.Fprintf(&b, "secure %t, handler %t, OnOpen receives %t and sends %t, settles %t, revoked at %d\noptions:", p.secure, p.handler, p.hookReceives, p.hookSends, p.settle, p.revoked)
 	for _, option := range p.options {
 		b.WriteString(" " + option.text)
 	}
@@ -157,7 +159,23 @@ func newPlan(seed uint64) *plan {
 	// Later additions are drawn separately, so that old seeds keep their schedules.
 	generator{rand.New(rand.NewPCG(seed, 0x5e9d)), g.plan}.drawSending()
 	generator{rand.New(rand.NewPCG(seed, 0x5eaf)), g.plan}.drawConsumers()
+	generator{rand.New(rand.NewPCG(seed, 0x5ec0)), g.plan}.drawControl()
 	return g.plan
+}
+
+// drawControl adds what the application asks for in one breath, and hooks that end the
+// client.
+func (g generator) drawControl() {
+	for range g.IntN(3) {
+		g.insert(oneOf(g,
+			choice[func(*trial)]{"suspend and resume", func(tr *trial) { tr.suspend(); tr.resume() }},
+			choice[func(*trial)]{"reconnect and suspend", func(tr *trial) { tr.client.Reconnect(); tr.suspend() }},
+			choice[func(*trial)]{"reconnect twice", func(tr *trial) { tr.client.Reconnect(); tr.client.Reconnect() }},
+		))
+	}
+	if g.one(10) {
+		g.revoked = 1 + g.IntN(5)
+	}
 }
 
 // drawConsumers adds consumers that get in the client's way.
@@ -765,6 +783,9 @@ func (tr *trial) endpoint(context.Context, resock.Attempt) (resock.Endpoint, err
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.dials++
+	if tr.revoked > 0 && tr.dials >= tr.revoked {
+		return resock.Endpoint{}, backoff.Permanent(rig.ErrTest)
+	}
 	return resock.Endpoint{URL: fmt.Sprintf("%s/%d", tr.server.URL, tr.dials)}, nil
 }
 
