@@ -274,6 +274,8 @@ func upgradeErrors(t *testing.T) []told {
 		{"101 with another key", raw(head + "Sec-WebSocket-Accept: x\r\n\r\n")},
 		{"a subprotocol that was not offered", raw(head+"ACCEPT\r\nSec-WebSocket-Protocol: chat.v3\r\n\r\n", chat)},
 		{"a subprotocol, none offered", raw(head + "ACCEPT\r\nSec-WebSocket-Protocol: chat.v3\r\n\r\n")},
+		{"two subprotocols", raw(head+"ACCEPT\r\nSec-WebSocket-Protocol: chat.v2\r\nSec-WebSocket-Protocol: chat.v1\r\n\r\n", chat)},
+		{"an empty subprotocol", raw(head+"ACCEPT\r\nSec-WebSocket-Protocol:\r\n\r\n", chat)},
 		{"no subprotocol", raw(head+"ACCEPT\r\n\r\n", chat)},
 		{"an extension that was not offered", raw(head + "ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")},
 		{"an impossible window", raw(head+"ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99\r\n\r\n", resock.WithCompression(websocket.CompressionContextTakeover))},
