@@ -146,9 +146,7 @@ func TestNetworkWithoutASocket(t *testing.T) {
 }
 
 // failing is a socket whose writes fail because of a deadline that nobody set.
-type failing struct {
-	socket
-}
+type failing struct{ pipeSocket }
 
 func (failing) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 
