@@ -138,8 +138,10 @@ func (p *pulse) wake(s signs) time.Duration {
 	if p.doubt {
 		return s.now + wire.SecondLook
 	}
-	if !s.waiting { // a silence begins now at the earliest
-		s.since, s.hungry = s.now, s.now
+	hungry := max(s.hungry, p.began) + p.idle
+	if !s.waiting {
+		s.since = s.now            // a silence begins now at the earliest
+		hungry = s.now + p.idle/16 // delivery may be over soon
 	}
 	next := forever
 	if p.interval > 0 {
@@ -153,7 +155,7 @@ func (p *pulse) wake(s signs) time.Duration {
 		next = min(next, asked+p.patience)
 	}
 	if p.idle > 0 {
-		next = min(next, max(s.hungry, p.began)+p.idle)
+		next = min(next, hungry)
 	}
 	return max(next, s.now+time.Millisecond)
 }

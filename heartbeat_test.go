@@ -360,3 +360,16 @@ func TestPulseMakesNothingUp(t *testing.T) {
 		t.Errorf("%d beats right after an hour, want one", len(s.beats))
 	}
 }
+
+// TestPulseBetweenTwoReads: a look that falls between two reads of pings, or into
+// delivery, does not give a zombie much more time.
+func TestPulseBetweenTwoReads(t *testing.T) {
+	s := newPulseSim(pulse{idle: time.Minute})
+	s.start(0, 0, 0)
+	s.now, s.waiting = s.due, false
+	s.glance()
+	s.waiting = true
+	if v := s.until(time.Hour, nil); v != verdictIdle || s.now > time.Minute+time.Minute/16 {
+		t.Errorf("verdict %d at %v, want the idle timeout soon after a minute", v, s.now)
+	}
+}

@@ -262,7 +262,8 @@ func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 //
 // Pings and pongs do not count, nor do messages that a [WithFilter] keeps. Bytes of an
 // unfinished message do. The time that messages wait for subscribers, handlers and
-// filters is left out. Defaults to zero, which disables it; must not be negative.
+// filters is left out. Around such times the client may notice d/16 later. Defaults to
+// zero, which disables it; must not be negative.
 func WithIdleTimeout(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.idleTimeout = d })
 }

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -201,7 +202,7 @@ func TestFault63_ZombieFeed(t *testing.T) {
 		if !errors.Is(fail.Err, resock.ErrHeartbeat) || !strings.Contains(fail.Err.Error(), "no message for 30s") {
 			t.Errorf("%v", fail.Err)
 		}
-		rig.Within(t, since, idle, idle)
+		rig.Within(t, since, idle, idle+idle/16)
 	}
 	virtual("pongs", func(t *testing.T, s *resocktest.Server) {
 		r := rig.Reaching(t, s, resock.WithIdleTimeout(idle))
@@ -302,5 +303,169 @@ func TestFault64_ServerWantsToHear(t *testing.T) {
 		if heard < 39 || heard > 41 {
 			t.Errorf("%d pings in 10 minutes, want one every 15 s", heard)
 		}
+	})
+}
+
+// What is sent to a dead server neither puts off the verdict nor hastens it, as long as
+// the network takes it at once.
+func TestSendsIntoSilence(t *testing.T) {
+	const interval, timeout = 5 * time.Second, 3 * time.Second
+	for range 20 {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Reaching(t, s, resock.WithHeartbeat(interval, timeout))
+			c := s.Accept()
+			c.IgnorePings()
+			r.Open()
+			_ = c.Push("the last word")
+			r.Message("the last word")
+			began := time.Now()
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for r.Stats().Session == 1 {
+					_ = r.Enqueue(resock.MessageText, []byte("hello?"))
+					time.Sleep(50 * time.Millisecond)
+				}
+			}()
+			r.Fail(resock.PhaseHeartbeat)
+			rig.Within(t, began, timeout, interval+timeout)
+			if pings := c.Received().Pings; len(pings) == 0 || time.Since(pings[0].Time) != timeout {
+				t.Errorf("not found %v after the first of %d pings", timeout, len(pings))
+			}
+			<-done
+		})
+	}
+}
+
+// Beats go out at their time under a handler that takes longer than it takes the messages
+// to come.
+func TestBeatsUnderASlowHandler(t *testing.T) {
+	for _, beat := range []resock.Option{nil, resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") })} {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			opts := []resock.Option{
+				resock.WithHeartbeat(4*time.Second, 3*time.Second), resock.WithIdleTimeout(time.Minute),
+				resock.WithMessageHandler(func(ctx context.Context, _ resock.MessageEvent) {
+					select {
+					case <-time.After(10 * time.Second):
+					case <-ctx.Done():
+					}
+				}),
+			}
+			if beat != nil {
+				opts = append(opts, beat)
+			}
+			r := rig.Reaching(t, s, opts...)
+			c := s.Accept()
+			r.Open()
+			go everySecond(c, func() error { return c.Push("push") })
+			r.Quiet(10 * time.Minute)
+			if got := c.Received(); len(got.Pings)+len(got.Messages) < 149 {
+				t.Errorf("%d pings, %d messages in 10 minutes of 4 s intervals", len(got.Pings), len(got.Messages))
+			}
+		})
+	}
+}
+
+// A server that pings, and answers no pings, lives.
+func TestServerOnlyPings(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		for range 100 {
+			r.Quiet(9 * time.Second)
+			_ = c.Ping("")
+		}
+	})
+}
+
+// A server that dictates the interval hears from the client in time, however long OnOpen
+// takes after that.
+func TestDictatedInterval(t *testing.T) {
+	const interval = 8 * time.Second
+	for range 20 {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			told := make(chan time.Time, 1)
+			r := rig.Reaching(t, s, resock.WithHeartbeat(time.Hour, time.Minute),
+				resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") }),
+				resock.WithOnOpen(func(_ context.Context, session *resock.Session) error {
+					err := session.SetHeartbeat(interval, 5*time.Second)
+					told <- time.Now()
+					time.Sleep(6 * time.Second)
+					return err
+				}))
+			c := s.Accept()
+			r.Open()
+			at := <-told
+			for range 10 {
+				if _, err := c.Read(); err != nil || time.Since(at) > interval {
+					t.Fatalf("%v, %v after the last beat", err, time.Since(at))
+				}
+				at = time.Now()
+				_ = c.Push("heard")
+				r.Message("heard")
+			}
+		})
+	}
+}
+
+// Beats do not pile up behind a write that the network does not take.
+func TestBeatsDoNotPileUp(t *testing.T) {
+	for name, beat := range map[string][]resock.Option{
+		"pings":    nil,
+		"messages": {resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") })},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				reach, lines := rig.ReachLines(s)
+				r := rig.Start(t, s.URL, append(beat, reach, resock.WithHeartbeat(time.Second, time.Second), resock.WithWriteTimeout(time.Hour))...)
+				r.Open()
+				c, line := s.Accept(), <-lines
+				line.Limit(0)
+				r.Queue("a message that waits")
+				r.Quiet(10 * time.Minute)
+				before := c.Received()
+				line.Unlimit()
+				synctest.Wait()
+				if got := c.Received(); len(got.Pings)+len(got.Messages) > len(before.Pings)+len(before.Messages)+2 {
+					t.Errorf("%d pings and %d messages at once", len(got.Pings), len(got.Messages))
+				}
+			})
+		})
+	}
+}
+
+// An application that dials TLS itself keeps what can be counted above it: a slow upload
+// lives, and a silent server is found.
+func TestOwnTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := resocktest.NewTLSMemory(t)
+		base := s.Client().Transport.(*http.Transport)
+		lines := make(chan *rig.Line, 10)
+		transport := &http.Transport{DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := base.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			line := rig.NewLine(conn)
+			lines <- line
+			config := base.TLSClientConfig.Clone()
+			config.ServerName = "server.test"
+			return tls.Client(line, config), nil
+		}}
+		r := rig.Start(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: transport}))
+		r.Open()
+		c := s.Accept()
+		stop := pace(<-lines, 2_400)
+		if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); err != nil {
+			t.Error(err)
+		}
+		r.Quiet(time.Hour)
+		stop()
+		c.IgnorePings()
+		began := time.Now()
+		r.Fail(resock.PhaseHeartbeat)
+		rig.Within(t, began, 0, 25*time.Second)
 	})
 }

@@ -2,9 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -81,35 +83,45 @@ func TestWriteThatMoves(t *testing.T) {
 	}
 }
 
-// TestNudge checks that a write that is nudged again and again loses and repeats nothing.
+// TestNudge checks that a write that is nudged again and again loses and repeats nothing,
+// beneath TLS too.
 func TestNudge(t *testing.T) {
-	c, o, server := dialTCP(t, time.Minute)
-	message := make([]byte, 128<<10)
-	for i := range message {
-		message[i] = byte(i >> 8 * i)
-	}
-	put(t, c, Binary, string(message))
-	var done atomic.Bool
-	o.running.Go(func() {
-		for !done.Load() {
-			if !c.Nudge() {
-				t.Error("a socket cannot be nudged")
-				return
-			}
+	certified := httptest.NewTLSServer(nil)
+	certified.Close()
+	for _, secure := range []bool{false, true} {
+		c, o, server := dialTCP(t, time.Minute)
+		peer := io.Reader(server)
+		if secure {
+			c.transport = tls.Client(c.meter, &tls.Config{InsecureSkipVerify: true})
+			peer = tls.Server(server, certified.TLS)
 		}
-	})
-	received := make(chan []byte)
-	go func() {
-		b, _ := io.ReadAll(server)
-		received <- b
-	}()
-	if err := c.Flush(); err != nil {
-		t.Error(err)
-	}
-	done.Store(true)
-	finish(c, o)
-	if frames := sentFrames(t, <-received); len(frames) != 1 || frames[0].payload != string(message) {
-		t.Error("another message arrived")
+		message := make([]byte, 128<<10)
+		for i := range message {
+			message[i] = byte(i >> 8 * i)
+		}
+		put(t, c, Binary, string(message))
+		var done atomic.Bool
+		o.running.Go(func() {
+			for !done.Load() {
+				if !c.Nudge() {
+					t.Error("a socket cannot be nudged")
+					return
+				}
+			}
+		})
+		received := make(chan []byte)
+		go func() {
+			b, _ := io.ReadAll(peer)
+			received <- b
+		}()
+		if err := c.Flush(); err != nil {
+			t.Error(err)
+		}
+		done.Store(true)
+		finish(c, o)
+		if frames := sentFrames(t, <-received); len(frames) != 1 || frames[0].payload != string(message) {
+			t.Errorf("another message arrived; TLS: %t", secure)
+		}
 	}
 }
 
@@ -146,7 +158,7 @@ func TestNetworkWithoutASocket(t *testing.T) {
 }
 
 // failing is a socket whose writes fail because of a deadline that nobody set.
-type failing struct{ net.Conn }
+type failing struct{ pipeSocket }
 
 func (failing) Write([]byte) (int, error) { return 0, os.ErrDeadlineExceeded }
 

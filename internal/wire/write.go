@@ -248,7 +248,8 @@ func (w *writer) check() {
 	}
 	now, timeout, life := w.c.Now(), w.c.config.WriteTimeout, &w.c.life
 	late := now-time.Duration(life.due.Load()) > Lateness
-	left := max(time.Duration(deadline), time.Duration(life.moved.Load())+timeout) - now
+	deadline = max(deadline, life.moved.Load()+int64(timeout))
+	left := time.Duration(deadline) - now
 	asked := w.c.Nudge()
 	switch {
 	case left > 0:
