@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/resock/resock/internal/redact"
 )
 
 // Endpoint is where to dial, and what to ask for. Its zero value is what the options say.
@@ -224,5 +226,5 @@ func parseTarget(raw string) (t target, fault string) {
 	}
 	address, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	return target{url: raw, redacted: redacted(u), loopback: loopback}, ""
+	return target{url: raw, redacted: redact.Parsed(u), loopback: loopback}, ""
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
+	"github.com/resock/resock/internal/redact"
 )
 
 // settings are what the options set and the client keeps as it is. CONTRIBUTING.md says
@@ -522,7 +524,7 @@ func (g *given) rules() rules {
 	}
 	return rules{
 		{cmp.Or(g.nils...), nil, when(len(g.nils) > 0, "must not be nil")},
-		{"New", redactURL(g.url), g.badURL()},
+		{"New", redact.URL(g.url), g.badURL()},
 		{"WithDialTimeout", g.dialTimeout, notPositive(g.dialTimeout)},
 		{"WithWriteTimeout", g.writeTimeout, notPositive(g.writeTimeout)},
 		{"WithCloseTimeout", g.closeTimeout, notPositive(g.closeTimeout)},
