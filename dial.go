@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/resock/resock/internal/header"
+	"github.com/resock/resock/internal/redact"
 )
 
 // Endpoint is where to dial, and what to ask for. Its zero value is what the options say.
@@ -21,6 +24,17 @@ type Endpoint struct {
 	Header       http.Header // if not nil, in place of WithHeader
 	Subprotocols []string    // if not empty, in place of WithSubprotocols
 	Host         string      // if not empty, the Host of the request, in place of the URL's
+}
+
+// fault says why the endpoint cannot be dialed, apart from its URL, or returns nothing.
+func (e *Endpoint) fault() string {
+	if name, bad := header.FindBad(e.Header); bad != "" {
+		return fmt.Sprintf("the header %s %s", name, bad)
+	}
+	if name, bad := header.FindBadSubprotocol(e.Subprotocols); bad != "" {
+		return fmt.Sprintf("the subprotocol %q %s", name, bad)
+	}
+	return header.BadHost(e.Host)
 }
 
 // Attempt tells the function of [WithEndpoint] about the attempt that begins.
@@ -96,7 +110,7 @@ func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, o
 		}
 		c.noteTarget(target)
 	}
-	opts.HTTPHeader, opts.Host = splitHost(opts.HTTPHeader, opts.Host)
+	opts.HTTPHeader, opts.Host = header.SplitHost(opts.HTTPHeader, opts.Host)
 	opts.Host = cmp.Or(endpoint.Host, opts.Host)
 	return target, opts, nil
 }
@@ -224,5 +238,5 @@ func parseTarget(raw string) (t target, fault string) {
 	}
 	address, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	return target{url: raw, redacted: redacted(u), loopback: loopback}, ""
+	return target{url: raw, redacted: redact.Parsed(u), loopback: loopback}, ""
 }

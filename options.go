@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/coder/websocket"
+
+	"github.com/resock/resock/internal/header"
+	"github.com/resock/resock/internal/redact"
 )
 
 // settings are what the options set and the client keeps as it is. CONTRIBUTING.md says
@@ -481,7 +483,7 @@ func (g *given) config() config {
 func (g *given) dialOptions() websocket.DialOptions {
 	dial := g.dial
 	if dial.Host != "" { // before a Host in the header beside it, but not before that of WithHeader
-		dial.HTTPHeader, _ = splitHost(dial.HTTPHeader, "")
+		dial.HTTPHeader, _ = header.SplitHost(dial.HTTPHeader, "")
 	}
 	dial.HTTPHeader = g.header.over(dial.HTTPHeader)
 	dial.Subprotocols = g.subprotocols.over(dial.Subprotocols)
@@ -515,15 +517,15 @@ type rules []rule
 func (g *given) rules() rules {
 	dial := g.dialOptions()
 	unknownMode := dial.CompressionMode < websocket.CompressionDisabled || dial.CompressionMode > websocket.CompressionNoContextTakeover
-	subprotocol, badSubprotocol := findBadSubprotocol(dial.Subprotocols)
-	header, badHeader := findBadHeader(dial.HTTPHeader)
+	subprotocol, badSubprotocol := header.FindBadSubprotocol(dial.Subprotocols)
+	field, badField := header.FindBad(dial.HTTPHeader)
 	headerOption := "WithDialOptions"
 	if g.header.given {
 		headerOption = "WithHeader"
 	}
 	return rules{
 		{cmp.Or(g.nils...), nil, when(len(g.nils) > 0, "must not be nil")},
-		{"New", redactURL(g.url), g.badURL()},
+		{"New", redact.URL(g.url), g.badURL()},
 		{"WithDialTimeout", g.dialTimeout, notPositive(g.dialTimeout)},
 		{"WithWriteTimeout", g.writeTimeout, notPositive(g.writeTimeout)},
 		{"WithCloseTimeout", g.closeTimeout, notPositive(g.closeTimeout)},
@@ -545,8 +547,8 @@ func (g *given) rules() rules {
 		{"WithDialOptions", dial.CompressionMode, when(unknownMode && !g.compression.given, "unknown CompressionMode")},
 		{"WithCompression", dial.CompressionMode, when(unknownMode && g.compression.given, "unknown CompressionMode")},
 		{"WithSubprotocols", strconv.Quote(subprotocol), badSubprotocol},
-		{headerOption, header, badHeader},
-		{"WithDialOptions", "Host", badHost(dial.Host)},
+		{headerOption, field, badField},
+		{"WithDialOptions", "Host", header.BadHost(dial.Host)},
 	}
 }
 
@@ -585,28 +587,4 @@ func (g *given) badURL() string {
 	}
 	_, bad := parseTarget(g.url)
 	return bad
-}
-
-// findBadSubprotocol returns the first name that RFC 6455, section 4.1, forbids, and
-// why, or nothing.
-func findBadSubprotocol(names []string) (name, bad string) {
-	for i, name := range names {
-		switch {
-		case !isToken(name):
-			return name, "must be a token (RFC 9110, section 5.6.2)"
-		case slices.Contains(names[:i], name):
-			return name, "must not be given twice"
-		}
-	}
-	return "", ""
-}
-
-// isToken reports whether name is a token (RFC 9110, section 5.6.2).
-func isToken(name string) bool {
-	for _, r := range name {
-		if r <= ' ' || r >= 0x7F || strings.ContainsRune("\"(),/:;<=>?@[\\]{}", r) {
-			return false
-		}
-	}
-	return name != ""
 }

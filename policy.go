@@ -9,6 +9,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock/internal/delay"
+	"github.com/resock/resock/internal/redact"
 )
 
 // Phase is the part of an attempt or session that failed.
@@ -117,6 +118,15 @@ func DefaultRetryPolicy(f Failure) Decision {
 func permanent(err error) bool {
 	var p *backoff.PermanentError
 	return errors.As(err, &p)
+}
+
+// redactHook is [redact.Error] for what a hook returned. A permanent error stays one.
+func redactHook(err error) error {
+	clean := redact.Error(err)
+	if permanent(err) && !permanent(clean) {
+		return backoff.Permanent(clean)
+	}
+	return clean
 }
 
 // poisonous reports whether a close code blames a message: as long as that message comes

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/resock/resock/internal/redact"
 )
 
 // proxyRefusal is what a proxy answered in place of a tunnel.
@@ -63,7 +65,7 @@ func (t *tracer) tunnel(base, transport *http.Transport) {
 		own := request.URL.Scheme == "http" && proxy.Scheme != "socks5" && proxy.Scheme != "socks5h"
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.proxy = redactURL(proxy.String())
+		t.proxy = redact.URL(proxy.String())
 		if own {
 			t.tunnels = &connector{t, base, transport, direct, proxy}
 			return nil, nil // net/http dials the target, by way of the tunnel
@@ -184,7 +186,7 @@ func (c *connector) ask(conn net.Conn, target string) error {
 		return err
 	}
 	if reader.Buffered() > 0 { // would be lost
-		return fmt.Errorf("proxy %s sent more than its answer to CONNECT", redactURL(c.proxy.String()))
+		return fmt.Errorf("proxy %s sent more than its answer to CONNECT", redact.URL(c.proxy.String()))
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock/internal/delay"
+	"github.com/resock/resock/internal/redact"
 )
 
 // State is what the client is doing.
@@ -282,7 +283,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 		ctx, cancel := context.WithCancel(l.ctx)
 		_, err, canceled = l.attempt(ctx, cancel, nil, func() (*session, error) {
 			if err := limiter.Wait(ctx); err != nil {
-				return nil, &DialError{Phase: PhaseEndpoint, Err: redact(err)}
+				return nil, &DialError{Phase: PhaseEndpoint, Err: redact.Error(err)}
 			}
 			return nil, nil
 		})

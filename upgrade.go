@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/resock/resock/internal/redact"
 	"github.com/resock/resock/internal/wire"
 )
 
@@ -138,7 +139,7 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
-			t.location = redactURL(location.String())
+			t.location = redact.URL(location.String())
 		}
 		response.Header.Del("Location")
 	}
@@ -292,6 +293,18 @@ func (t *tracer) misupgraded(err error, header http.Header) *DialError {
 	return e
 }
 
+// discreet returns err, or an error without its text if that repeats what was sent; mu is
+// held.
+func (t *tracer) discreet(err error) error {
+	if t.tells(err.Error()) {
+		return &hiddenError{"the text of the error repeats what was sent, and is withheld", err}
+	}
+	return err
+}
+
+// tells reports whether text contains a secret that was sent; mu is held.
+func (t *tracer) tells(text string) bool { return redact.Repeats(text, t.sent) }
+
 // maxBodyText bounds what an error tells of the server's body, in bytes.
 const maxBodyText = 120
 
@@ -313,7 +326,7 @@ func (t *tracer) refused(response *http.Response) *DialError {
 	case e.RetryAfter > 0:
 		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
 	}
-	if body := printable(e.Body, maxBodyText); body != "" && e.Location == "" && !t.tells(string(e.Body)) && !t.tells(body) {
+	if body := redact.Printable(e.Body, maxBodyText); body != "" && e.Location == "" && !t.tells(string(e.Body)) && !t.tells(body) {
 		text += fmt.Sprintf(": %q", body)
 	}
 	e.Err = t.discreet(errors.New(text))
@@ -339,7 +352,7 @@ func (t *tracer) cause(err error) error {
 	var own *ownError
 	switch {
 	case errors.As(err, &own):
-		return redact(own.err)
+		return redact.Error(own.err)
 	case errors.Is(err, context.DeadlineExceeded) && t.ctx.Err() == nil && t.client.Timeout > 0:
 		return &limitError{"http.Client.Timeout", t.client.Timeout, context.DeadlineExceeded}
 	case errors.Is(err, http.ErrSchemeMismatch):
@@ -349,14 +362,14 @@ func (t *tracer) cause(err error) error {
 	case refusedCertificate(err) != nil:
 		return fmt.Errorf("%w: the server wants another client certificate (TLSClientConfig of the transport of WithHTTPClient)", refusedCertificate(err))
 	case errors.As(err, new(x509.UnknownAuthorityError)):
-		return fmt.Errorf("%w: trust it by RootCAs (TLSClientConfig of the transport of WithHTTPClient)", redact(err))
+		return fmt.Errorf("%w: trust it by RootCAs (TLSClientConfig of the transport of WithHTTPClient)", redact.Error(err))
 	case t.headerLimit == 0: // the application's transport knows best
 	case t.phase == PhaseUpgrade:
 		return unreadable(err, "response", t.headerLimit)
 	case t.proxy != "" && !t.through && t.phase == PhaseTCP:
 		return unreadable(err, "answer to CONNECT", t.headerLimit)
 	}
-	return redact(err)
+	return redact.Error(err)
 }
 
 // unreadable describes the failure to read an answer over HTTP. net/http quotes what it
@@ -369,7 +382,7 @@ func unreadable(err error, answer string, limit int64) error {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return fmt.Errorf("the connection ended before the %s: %w", answer, io.ErrUnexpectedEOF)
 	case errors.As(err, &network):
-		return redact(network)
+		return redact.Error(network)
 	case errors.As(err, &refusal):
 		return refusal
 	case errors.As(err, &hidden):
@@ -400,7 +413,7 @@ func (t *tracer) handshakeFault(header http.Header) string {
 		if t.tells(header.Get(name)) {
 			return "(withheld)"
 		}
-		return printable([]byte(header.Get(name)), most)
+		return redact.Printable([]byte(header.Get(name)), most)
 	}
 	switch chosen := came("Sec-WebSocket-Protocol"); {
 	case !hasToken(header["Connection"], "upgrade"):

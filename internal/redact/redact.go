@@ -1,4 +1,6 @@
-package resock
+// Package redact keeps secrets out of texts: those of URLs, and those of a request that its
+// server may repeat.
+package redact
 
 import (
 	"errors"
@@ -9,22 +11,20 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/cenkalti/backoff/v4"
 )
 
-// redact returns err without a raw URL in its text or in what errors.As finds. net/url and
-// net/http put the URL, query included, into every error they return.
-func redact(err error) error {
+// Error returns err without a raw URL in its text or in what [errors.As] finds: err itself if
+// it has none. net/url and net/http put the URL, query included, into every error they return.
+func Error(err error) error {
 	text := ""
 	for _, told := range urlErrors(err) {
 		if text == "" {
 			text = err.Error()
 		}
-		text = strings.ReplaceAll(text, told.Error(), redactURLError(told))
+		text = strings.ReplaceAll(text, told.Error(), urlErrorText(told))
 		for _, raw := range []string{told.URL, strings.Trim(strconv.Quote(told.URL), `"`)} {
 			if raw != "" {
-				text = strings.ReplaceAll(text, raw, redactURL(raw))
+				text = strings.ReplaceAll(text, raw, URL(raw))
 			}
 		}
 	}
@@ -34,13 +34,13 @@ func redact(err error) error {
 	return &redactedError{text, err}
 }
 
-// redactURLError returns the text of err without secrets. An error of parsing quotes parts
+// urlErrorText returns the text of err without secrets. An error of parsing quotes parts
 // of what it could not parse.
-func redactURLError(err *url.Error) string {
+func urlErrorText(err *url.Error) string {
 	if err.Op == "parse" {
 		return "a URL cannot be parsed"
 	}
-	return err.Op + " " + strconv.Quote(redactURL(err.URL)) + ": " + redact(err.Err).Error()
+	return err.Op + " " + strconv.Quote(URL(err.URL)) + ": " + Error(err.Err).Error()
 }
 
 // urlErrors returns all errors of net/url in the tree of err.
@@ -83,26 +83,17 @@ func (e *redactedError) As(target any) bool {
 	return true
 }
 
-// redactHook is redact for what a hook returned. A permanent error stays one.
-func redactHook(err error) error {
-	clean := redact(err)
-	if permanent(err) && !permanent(clean) {
-		return backoff.Permanent(clean)
-	}
-	return clean
-}
-
-// redactURL removes what may be secret from a URL: userinfo, query and fragment.
-func redactURL(raw string) string {
+// URL removes what may be secret from a URL: userinfo, query and fragment.
+func URL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "redacted" // what cannot be parsed may be secret as a whole
 	}
-	return redacted(u)
+	return Parsed(u)
 }
 
-// redacted is redactURL for a parsed URL, which it changes.
-func redacted(u *url.URL) string {
+// Parsed is [URL] for a parsed URL, which it changes.
+func Parsed(u *url.URL) string {
 	if u.Opaque != "" {
 		return "redacted"
 	}
@@ -116,26 +107,17 @@ func redacted(u *url.URL) string {
 	return u.String()
 }
 
-// discreet returns err, or an error without its text if that repeats what was sent; mu is
-// held.
-func (t *tracer) discreet(err error) error {
-	if t.tells(err.Error()) {
-		return &hiddenError{"the text of the error repeats what was sent, and is withheld", err}
-	}
-	return err
-}
-
 // minSecret is the length from which a value that was sent counts as secret, in bytes.
 // Shorter ones are found in every text.
 const minSecret = 4
 
-// tells reports whether text contains a value of the header or the query that was sent, or
-// a password; mu is held.
-func (t *tracer) tells(text string) bool {
-	if t.sent == nil {
+// Repeats reports whether text contains a value of the header or the query that request sent,
+// or its password. No request sends nothing.
+func Repeats(text string, request *http.Request) bool {
+	if request == nil {
 		return false
 	}
-	for _, secret := range secrets(t.sent.URL, t.sent.Header) {
+	for _, secret := range secrets(request.URL, request.Header) {
 		if len(secret) >= minSecret && strings.Contains(text, secret) {
 			return true
 		}
@@ -148,7 +130,7 @@ func (t *tracer) tells(text string) bool {
 func secrets(target *url.URL, header http.Header) (all []string) {
 	for name, values := range header {
 		switch name {
-		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", extensions:
+		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions":
 			continue
 		}
 		for _, value := range values {
@@ -174,8 +156,8 @@ func secrets(target *url.URL, header http.Header) (all []string) {
 	return append(all, password)
 }
 
-// printable returns what can be printed of a text, on one line, and at most so many bytes.
-func printable(text []byte, most int) string {
+// Printable returns what can be printed of a text, on one line, and at most so many bytes.
+func Printable(text []byte, most int) string {
 	var b strings.Builder
 	for _, r := range strings.Join(strings.Fields(string(text)), " ") {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
