@@ -1,6 +1,8 @@
 package resock
 
 import (
+	"cmp"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"net/url"
@@ -136,42 +138,87 @@ func (t *tracer) tells(text string) bool {
 		return false
 	}
 	for _, secret := range secrets(t.sent.URL, t.sent.Header) {
-		if len(secret) >= minSecret && strings.Contains(text, secret) {
+		if repeats(text, secret) {
 			return true
 		}
 	}
 	return false
 }
 
+// repeats reports whether text contains a secret, or a long part of it: a server that
+// repeats a token may cut it, and so does reading only the beginning of a body.
+func repeats(text, secret string) bool {
+	const part = 16 // bytes
+	if len(secret) < minSecret {
+		return false
+	}
+	for ; len(secret) > part; secret = secret[1:] {
+		if strings.Contains(text, secret[:part]) {
+			return true
+		}
+	}
+	return strings.Contains(text, secret)
+}
+
 // secrets returns the values that a request sends, except those of the handshake that all
 // requests share.
 func secrets(target *url.URL, header http.Header) (all []string) {
 	for name, values := range header {
+		name = http.CanonicalHeaderKey(name)
 		switch name {
 		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", extensions:
 			continue
 		}
 		for _, value := range values {
 			all = append(all, value)
-			// A server may repeat the token of "Bearer token", or one cookie of many.
-			if _, credentials, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "Authorization") {
+			if scheme, credentials, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "Authorization") {
 				all = append(all, credentials)
+				all = append(all, basicSecrets(scheme, credentials)...)
 			}
 			if name == "Cookie" {
-				for cookie := range strings.SplitSeq(value, "; ") {
-					_, value, _ := strings.Cut(cookie, "=")
-					all = append(all, value)
-				}
+				all = append(all, cookieSecrets(value)...)
 			}
 		}
 	}
-	for pair := range strings.SplitSeq(target.RawQuery, "&") {
+	return append(append(all, querySecrets(target.RawQuery)...), userSecret(target.User))
+}
+
+// basicSecrets returns what credentials of the scheme Basic hide (RFC 7617).
+func basicSecrets(scheme, credentials string) []string {
+	plain, err := base64.StdEncoding.DecodeString(credentials)
+	if !strings.EqualFold(scheme, "Basic") || err != nil {
+		return nil
+	}
+	name, password, _ := strings.Cut(string(plain), ":")
+	return []string{userSecret(url.UserPassword(name, password))}
+}
+
+// cookieSecrets returns the values of cookies: a server may repeat one of many.
+func cookieSecrets(cookies string) (all []string) {
+	for cookie := range strings.SplitSeq(cookies, ";") {
+		_, value, _ := strings.Cut(cookie, "=")
+		all = append(all, strings.Trim(value, ` "`))
+	}
+	return all
+}
+
+// querySecrets returns the values of a query, as they were sent and decoded. A query may be
+// a secret as a whole, without a name.
+func querySecrets(query string) []string {
+	all := []string{query}
+	for pair := range strings.SplitSeq(query, "&") {
 		_, value, _ := strings.Cut(pair, "=")
 		plain, _ := url.QueryUnescape(value)
 		all = append(all, value, plain)
 	}
-	password, _ := target.User.Password()
-	return append(all, password)
+	return all
+}
+
+// userSecret returns the password, or the user's name if it has none: a token may stand in
+// its place.
+func userSecret(user *url.Userinfo) string {
+	password, _ := user.Password()
+	return cmp.Or(password, user.Username())
 }
 
 // printable returns what can be printed of a text, on one line, and at most so many bytes.

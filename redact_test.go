@@ -60,6 +60,35 @@ func TestTells(t *testing.T) {
 	}
 }
 
+// What a server repeats need not be what was sent to the letter: it cuts a long value,
+// decodes another, and does not care how a name is written.
+func TestTellsParts(t *testing.T) {
+	const long = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"
+	for name, c := range map[string]struct {
+		target string
+		header http.Header
+		text   string
+	}{
+		"the beginning":                 {header: http.Header{"Authorization": {"Bearer " + long}}, text: "bad token " + long[:24] + "..."},
+		"the end":                       {header: http.Header{"X-Token": {long}}, text: "bad token ..." + long[len(long)-24:]},
+		"a small name":                  {header: http.Header{"authorization": {"Bearer small"}}, text: "bad token small"},
+		"a small cookie":                {header: http.Header{"cookie": {"a=small;b=\"quoted\""}}, text: "bad session quoted"},
+		"a password, decoded":           {header: http.Header{"Authorization": {"Basic dXNlcjpwYXNzd29yZA=="}}, text: "user has no password"},
+		"a name in place of a password": {header: http.Header{"Authorization": {"basic bmFtZTo="}}, text: "name is unknown"},
+		"a user of a URL":               {target: "token@", text: "token is unknown"},
+		"a query without =":             {target: "server.test/?token", text: "token is unknown"},
+	} {
+		target, err := url.Parse("http://" + c.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tr := &tracer{sent: &http.Request{URL: target, Header: c.header}}
+		if !tr.tells(c.text) {
+			t.Errorf("%s is not kept", name)
+		}
+	}
+}
+
 func TestRedactErrors(t *testing.T) {
 	sentinel := errors.New("sentinel")
 	if redact(sentinel) != sentinel {
