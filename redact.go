@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -42,7 +43,7 @@ func redactURLError(err *url.Error) string {
 	if err.Op == "parse" {
 		return "a URL cannot be parsed"
 	}
-	return err.Op + " " + strconv.Quote(redactURL(err.URL)) + ": " + redact(err.Err).Error()
+	return fmt.Sprintf("%s %q: %v", err.Op, redactURL(err.URL), redact(err.Err))
 }
 
 // urlErrors returns all errors of net/url in the tree of err.

@@ -125,6 +125,14 @@ func TestRedactErrors(t *testing.T) {
 	}
 }
 
+// A url.Error that an application makes itself need not have a cause.
+func TestRedactErrorWithoutACause(t *testing.T) {
+	err := redact(&url.Error{Op: "Get", URL: "https://a.test/?q=s3cr3t"})
+	if want := `Get "https://a.test/?redacted": <nil>`; err.Error() != want {
+		t.Errorf("got %q, want %q", err, want)
+	}
+}
+
 func TestHeaderNames(t *testing.T) {
 	header := http.Header{"host": {"a.test"}, "X-Token": {"x"}}
 	rest, host := splitHost(header, "b.test")
