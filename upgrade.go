@@ -128,6 +128,9 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if response == nil {
+		return nil, &ownError{errors.New("the transport of WithHTTPClient returned neither a response nor an error")}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
@@ -411,6 +414,8 @@ func (t *tracer) handshakeFault(header http.Header) string {
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, but none was offered (WithSubprotocols)", chosen)
 	case chosen != "" && !slices.ContainsFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) }):
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, t.opts.Subprotocols)
+	case t.body == nil:
+		return "the transport of WithHTTPClient hides the connection: the body of its response is no io.ReadWriteCloser"
 	}
 	return "Sec-WebSocket-Accept does not belong to the key that was sent"
 }
