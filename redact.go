@@ -135,12 +135,14 @@ const minSecret = 4
 // tells reports whether text contains a value of the header or the query that was sent, or
 // a password; mu is held.
 func (t *tracer) tells(text string) bool {
-	if t.sent == nil {
-		return false
-	}
-	for _, secret := range secrets(t.sent.URL, t.sent.Header) {
-		if repeats(text, secret) {
-			return true
+	for _, request := range []*http.Request{t.sent, t.changed} {
+		if request == nil {
+			continue
+		}
+		for _, secret := range secrets(request.URL, request.Header) {
+			if repeats(text, secret) {
+				return true
+			}
 		}
 	}
 	return false

@@ -45,7 +45,8 @@ type tracer struct {
 	tunnels  *connector // through that proxy, if net/http does not
 	through  bool       // the proxy no longer matters
 	conns    []net.Conn
-	sent     *http.Request      // as net/http sent it
+	sent     *http.Request      // as the transport got it
+	changed  *http.Request      // as the transport made it, if it is another; or nil
 	body     io.ReadWriteCloser // of a 101 response
 	accepted []string           // Sec-WebSocket-Extensions of a 101 response
 	deflate  wire.Deflate       // the compression that was agreed upon
@@ -133,6 +134,9 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if made := response.Request; made != request && made != nil && made.URL != nil {
+		t.changed = made
+	}
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
 		t.body = body
 		response.Body = inert{}
@@ -142,6 +146,9 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
 			t.location = redactURL(location.String())
+			if t.tells(location.Path) { // its host may stand in an Origin
+				t.location = "redacted"
+			}
 		}
 		response.Header.Del("Location")
 	}
