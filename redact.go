@@ -164,12 +164,12 @@ func repeats(text, secret string) bool {
 }
 
 // secrets returns the values that a request sends, except those of the handshake that all
-// requests share.
+// requests share, and the Origin: errors name that host anyway.
 func secrets(target *url.URL, header http.Header) (all []string) {
 	for name, values := range header {
 		name = http.CanonicalHeaderKey(name)
 		switch name {
-		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", extensions:
+		case "Connection", "Upgrade", "Origin", "Sec-Websocket-Version", "Sec-Websocket-Protocol", extensions:
 			continue
 		}
 		for _, value := range values {

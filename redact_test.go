@@ -38,6 +38,7 @@ func TestTells(t *testing.T) {
 		"Cookie":                 {"session=cookie-1; other=cookie-2"},
 		"X-Token":                {"one header", "two headers"},
 		"X-Short":                {"abc"},
+		"Origin":                 {"https://stream.server.test"},
 		"Connection":             {"Upgrade"},
 		"Upgrade":                {"websocket"},
 		"Sec-Websocket-Key":      {"a-random-key"},
@@ -50,7 +51,7 @@ func TestTells(t *testing.T) {
 			t.Errorf("%q is not kept", secret)
 		}
 	}
-	for _, plain := range []string{"Bearer", "session", "abc", "v=1", "flag", "Upgrade to websocket", "chat", "permessage-deflate", "user"} {
+	for _, plain := range []string{"Bearer", "session", "abc", "v=1", "flag", "Upgrade to websocket", "chat", "permessage-deflate", "user", "lookup stream.server.test", "https://stream.server.test/login"} {
 		if tr.tells("the server says " + plain + ".") {
 			t.Errorf("%q is kept", plain)
 		}
