@@ -441,6 +441,9 @@ func hasToken(values []string, token string) bool {
 
 // badCertificate reports whether a TLS handshake failed because of the certificate.
 func badCertificate(err error) bool {
+	if hidden := (*hiddenError)(nil); errors.As(err, &hidden) {
+		err = hidden.err
+	}
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var hostname x509.HostnameError
