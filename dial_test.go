@@ -638,3 +638,33 @@ func TestTLSIsResumed(t *testing.T) {
 		})
 	}
 }
+
+// A RoundTripper may add credentials to the request, as that of oauth2 does. They are kept
+// like those of the options.
+func TestSecretsOfARoundTripper(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusForbidden, nil, "bad token added"))
+		base := s.Client().Transport
+		client := rig.Start(t, s.URL, rig.RoundTrip(func(r *http.Request) (*http.Response, error) {
+			r = r.Clone(r.Context())
+			r.Header.Set("Authorization", "Bearer added")
+			return base.RoundTrip(r)
+		}))
+		if fail := client.Fail(resock.PhaseUpgrade); strings.Contains(fail.Err.Error(), "added") {
+			t.Errorf("%v tells what was sent", fail.Err)
+		}
+		client.Close(resock.StatusNormalClosure, "")
+	})
+}
+
+// A redirect may repeat what was sent in its path.
+func TestSecretsInALocation(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(http.StatusFound, http.Header{"Location": {"https://login.test/back-to/" + rig.Secret}}, ""))
+		client := rig.Start(t, s.URL, rig.Reach(s))
+		if fail := client.DialError(resock.PhaseUpgrade); strings.Contains(fail.Location, rig.Secret) {
+			t.Errorf("the Location is %s", fail.Location)
+		}
+		client.Close(resock.StatusNormalClosure, "")
+	})
+}

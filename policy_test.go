@@ -64,7 +64,7 @@ func TestDefaultRetryPolicyPhases(t *testing.T) {
 			t.Errorf("phase %v: %+v, want a plain retry, %q", phase, d, rule)
 		}
 	}
-	for _, err := range []error{untrusted, x509.UnknownAuthorityError{}, x509.HostnameError{Certificate: &x509.Certificate{}}, x509.CertificateInvalidError{}} {
+	for _, err := range []error{untrusted, x509.UnknownAuthorityError{}, x509.HostnameError{Certificate: &x509.Certificate{}}, x509.CertificateInvalidError{}, &hiddenError{"withheld", untrusted}} {
 		if d := DefaultRetryPolicy(Failure{Phase: PhaseTLS, Code: -1, Err: err}); d.Action != ActionRetrySlow {
 			t.Errorf("certificate error %T: %+v, want a slow retry", err, d)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"net"
 	"net/http"
 	"reflect"
@@ -131,6 +132,9 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, &ownError{err}
+		}
+		if conn == nil {
+			return nil, &ownError{errors.New("the dialer of the transport of WithHTTPClient returned neither a connection nor an error")}
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()

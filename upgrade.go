@@ -46,7 +46,8 @@ type tracer struct {
 	tunnels  *connector // through that proxy, if net/http does not
 	through  bool       // the proxy no longer matters
 	conns    []net.Conn
-	sent     *http.Request      // as net/http sent it
+	sent     *http.Request      // as the transport got it
+	changed  *http.Request      // as the transport made it, if it is another; or nil
 	body     io.ReadWriteCloser // of a 101 response
 	accepted []string           // Sec-WebSocket-Extensions of a 101 response
 	deflate  wire.Deflate       // the compression that was agreed upon
@@ -129,8 +130,14 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
+	if response == nil {
+		return nil, &ownError{errors.New("the transport of WithHTTPClient returned neither a response nor an error")}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if made := response.Request; made != request && made != nil && made.URL != nil {
+		t.changed = made
+	}
 	if body, ok := response.Body.(io.ReadWriteCloser); ok && response.StatusCode == http.StatusSwitchingProtocols {
 		t.body = body
 		response.Body = inert{}
@@ -140,6 +147,9 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	if response.StatusCode/100 == 3 {
 		if location, err := response.Location(); err == nil {
 			t.location = redact.URL(location.String())
+			if t.tells(location.Path) { // its host may stand in an Origin
+				t.location = "redacted"
+			}
 		}
 		response.Header.Del("Location")
 	}
@@ -303,7 +313,7 @@ func (t *tracer) discreet(err error) error {
 }
 
 // tells reports whether text contains a secret that was sent; mu is held.
-func (t *tracer) tells(text string) bool { return redact.Repeats(text, t.sent) }
+func (t *tracer) tells(text string) bool { return redact.Repeats(text, t.sent, t.changed) }
 
 // maxBodyText bounds what an error tells of the server's body, in bytes.
 const maxBodyText = 120
@@ -424,6 +434,8 @@ func (t *tracer) handshakeFault(header http.Header) string {
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, but none was offered (WithSubprotocols)", chosen)
 	case chosen != "" && !slices.ContainsFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) }):
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, t.opts.Subprotocols)
+	case t.body == nil:
+		return "the transport of WithHTTPClient hides the connection: the body of its response is no io.ReadWriteCloser"
 	}
 	return "Sec-WebSocket-Accept does not belong to the key that was sent"
 }
@@ -442,6 +454,9 @@ func hasToken(values []string, token string) bool {
 
 // badCertificate reports whether a TLS handshake failed because of the certificate.
 func badCertificate(err error) bool {
+	if hidden := (*hiddenError)(nil); errors.As(err, &hidden) {
+		err = hidden.err
+	}
 	var verification *tls.CertificateVerificationError
 	var authority x509.UnknownAuthorityError
 	var hostname x509.HostnameError

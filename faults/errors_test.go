@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -172,6 +174,7 @@ func dialErrors(t *testing.T) []told {
 		{"no descriptors", cause(os.NewSyscallError("socket", syscall.EMFILE))},
 		{"nobody answers", scripted(t, resocktest.StallDial())},
 		{"a dialer that fails", scripted(t, resocktest.Hold(), dialing(func(context.Context) (net.Conn, error) { return nil, rig.ErrTest }))},
+		{"a dialer that returns nothing", scripted(t, resocktest.Hold(), dialing(func(context.Context) (net.Conn, error) { return nil, nil }))},
 	}
 }
 
@@ -279,8 +282,17 @@ func upgradeErrors(t *testing.T) []told {
 		{"no subprotocol", raw(head+"ACCEPT\r\n\r\n", chat)},
 		{"an extension that was not offered", raw(head + "ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n")},
 		{"an impossible window", raw(head+"ACCEPT\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=99\r\n\r\n", resock.WithCompression(websocket.CompressionContextTakeover))},
+		{"a RoundTripper that returns nothing", scripted(t, resocktest.Hold(), rig.RoundTrip(nothing))},
+		{"a RoundTripper that hides the connection", scripted(t, resocktest.Hold(), rig.RoundTrip(hidden))},
 		{"the Timeout of the HTTP client", scripted(t, resocktest.StallUpgrade(), timingOut(3*time.Second))},
 	}
+}
+
+func nothing(*http.Request) (*http.Response, error) { return nil, nil }
+
+// hidden upgrades, and hides the connection, as a RoundTripper does that wraps each body.
+func hidden(r *http.Request) (*http.Response, error) {
+	return http.ReadResponse(bufio.NewReader(bytes.NewReader(rig.Upgraded(r))), r)
 }
 
 // timingOut is the option of an HTTP client with a Timeout, whose server is silent.

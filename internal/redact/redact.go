@@ -3,7 +3,10 @@
 package redact
 
 import (
+	"cmp"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -40,7 +43,7 @@ func urlErrorText(err *url.Error) string {
 	if err.Op == "parse" {
 		return "a URL cannot be parsed"
 	}
-	return err.Op + " " + strconv.Quote(URL(err.URL)) + ": " + Error(err.Err).Error()
+	return fmt.Sprintf("%s %q: %v", err.Op, URL(err.URL), Error(err.Err))
 }
 
 // urlErrors returns all errors of net/url in the tree of err.
@@ -111,49 +114,96 @@ func Parsed(u *url.URL) string {
 // Shorter ones are found in every text.
 const minSecret = 4
 
-// Repeats reports whether text contains a value of the header or the query that request sent,
-// or its password. No request sends nothing.
-func Repeats(text string, request *http.Request) bool {
-	if request == nil {
-		return false
-	}
-	for _, secret := range secrets(request.URL, request.Header) {
-		if len(secret) >= minSecret && strings.Contains(text, secret) {
-			return true
+// Repeats reports whether text contains a value of the header or the query that one of the
+// requests sent, or its password. A nil request sends nothing.
+func Repeats(text string, requests ...*http.Request) bool {
+	for _, request := range requests {
+		if request == nil {
+			continue
+		}
+		for _, secret := range secrets(request.URL, request.Header) {
+			if repeats(text, secret) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
+// repeats reports whether text contains a secret, or a long part of it: a server that
+// repeats a token may cut it, and so does reading only the beginning of a body.
+func repeats(text, secret string) bool {
+	const part = 16 // bytes
+	if len(secret) < minSecret {
+		return false
+	}
+	for ; len(secret) > part; secret = secret[1:] {
+		if strings.Contains(text, secret[:part]) {
+			return true
+		}
+	}
+	return strings.Contains(text, secret)
+}
+
 // secrets returns the values that a request sends, except those of the handshake that all
-// requests share.
+// requests share, and the Origin: errors name that host anyway.
 func secrets(target *url.URL, header http.Header) (all []string) {
 	for name, values := range header {
+		name = http.CanonicalHeaderKey(name)
 		switch name {
-		case "Connection", "Upgrade", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions":
+		case "Connection", "Upgrade", "Origin", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions":
 			continue
 		}
 		for _, value := range values {
 			all = append(all, value)
-			// A server may repeat the token of "Bearer token", or one cookie of many.
-			if _, credentials, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "Authorization") {
+			if scheme, credentials, ok := strings.Cut(value, " "); ok && strings.HasSuffix(name, "Authorization") {
 				all = append(all, credentials)
+				all = append(all, basicSecrets(scheme, credentials)...)
 			}
 			if name == "Cookie" {
-				for cookie := range strings.SplitSeq(value, "; ") {
-					_, value, _ := strings.Cut(cookie, "=")
-					all = append(all, value)
-				}
+				all = append(all, cookieSecrets(value)...)
 			}
 		}
 	}
-	for pair := range strings.SplitSeq(target.RawQuery, "&") {
+	return append(append(all, querySecrets(target.RawQuery)...), userSecret(target.User))
+}
+
+// basicSecrets returns what credentials of the scheme Basic hide (RFC 7617).
+func basicSecrets(scheme, credentials string) []string {
+	plain, err := base64.StdEncoding.DecodeString(credentials)
+	if !strings.EqualFold(scheme, "Basic") || err != nil {
+		return nil
+	}
+	name, password, _ := strings.Cut(string(plain), ":")
+	return []string{userSecret(url.UserPassword(name, password))}
+}
+
+// cookieSecrets returns the values of cookies: a server may repeat one of many.
+func cookieSecrets(cookies string) (all []string) {
+	for cookie := range strings.SplitSeq(cookies, ";") {
+		_, value, _ := strings.Cut(cookie, "=")
+		all = append(all, strings.Trim(value, ` "`))
+	}
+	return all
+}
+
+// querySecrets returns the values of a query, as they were sent and decoded. A query may be
+// a secret as a whole, without a name.
+func querySecrets(query string) []string {
+	all := []string{query}
+	for pair := range strings.SplitSeq(query, "&") {
 		_, value, _ := strings.Cut(pair, "=")
 		plain, _ := url.QueryUnescape(value)
 		all = append(all, value, plain)
 	}
-	password, _ := target.User.Password()
-	return append(all, password)
+	return all
+}
+
+// userSecret returns the password, or the user's name if it has none: a token may stand in
+// its place.
+func userSecret(user *url.Userinfo) string {
+	password, _ := user.Password()
+	return cmp.Or(password, user.Username())
 }
 
 // Printable returns what can be printed of a text, on one line, and at most so many bytes.

@@ -38,6 +38,7 @@ func TestRepeats(t *testing.T) {
 		"Cookie":                   {"session=cookie-1; other=cookie-2"},
 		"X-Token":                  {"one header", "two headers"},
 		"X-Short":                  {"abc"},
+		"Origin":                   {"https://stream.server.test"},
 		"Connection":               {"Upgrade"},
 		"Upgrade":                  {"websocket"},
 		"Sec-Websocket-Key":        {"a-random-key"},
@@ -50,7 +51,7 @@ func TestRepeats(t *testing.T) {
 			t.Errorf("%q is not kept", secret)
 		}
 	}
-	for _, plain := range []string{"Bearer", "session", "abc", "v=1", "flag", "Upgrade to websocket", "chat", "permessage-deflate", "user"} {
+	for _, plain := range []string{"Bearer", "session", "abc", "v=1", "flag", "Upgrade to websocket", "chat", "permessage-deflate", "user", "lookup stream.server.test", "https://stream.server.test/login"} {
 		if Repeats("the server says "+plain+".", request) {
 			t.Errorf("%q is kept", plain)
 		}
@@ -72,6 +73,34 @@ func TestURL(t *testing.T) {
 	} {
 		if got := URL(raw); got != want {
 			t.Errorf("URL(%q) = %q, want %q", raw, got, want)
+		}
+	}
+}
+
+// What a server repeats need not be what was sent to the letter: it cuts a long value,
+// decodes another, and does not care how a name is written.
+func TestRepeatsParts(t *testing.T) {
+	const long = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"
+	for name, c := range map[string]struct {
+		target string
+		header http.Header
+		text   string
+	}{
+		"the beginning":                 {header: http.Header{"Authorization": {"Bearer " + long}}, text: "bad token " + long[:24] + "..."},
+		"the end":                       {header: http.Header{"X-Token": {long}}, text: "bad token ..." + long[len(long)-24:]},
+		"a small name":                  {header: http.Header{"authorization": {"Bearer small"}}, text: "bad token small"},
+		"a small cookie":                {header: http.Header{"cookie": {"a=small;b=\"quoted\""}}, text: "bad session quoted"},
+		"a password, decoded":           {header: http.Header{"Authorization": {"Basic dXNlcjpwYXNzd29yZA=="}}, text: "user has no password"},
+		"a name in place of a password": {header: http.Header{"Authorization": {"basic bmFtZTo="}}, text: "name is unknown"},
+		"a user of a URL":               {target: "token@", text: "token is unknown"},
+		"a query without =":             {target: "server.test/?token", text: "token is unknown"},
+	} {
+		target, err := url.Parse("http://" + c.target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !Repeats(c.text, &http.Request{URL: target, Header: c.header}) {
+			t.Errorf("%s is not kept", name)
 		}
 	}
 }
@@ -109,5 +138,13 @@ func TestError(t *testing.T) {
 	var dial *net.OpError
 	if !errors.As(wrapped, &dial) || dial.Op != "dial" {
 		t.Errorf("%v has lost what is beside the URL", wrapped)
+	}
+}
+
+// A url.Error that an application makes itself need not have a cause.
+func TestErrorWithoutACause(t *testing.T) {
+	err := Error(&url.Error{Op: "Get", URL: "https://a.test/?q=s3cr3t"})
+	if want := `Get "https://a.test/?redacted": <nil>`; err.Error() != want {
+		t.Errorf("got %q, want %q", err, want)
 	}
 }

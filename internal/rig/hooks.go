@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"errors"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -99,4 +100,14 @@ func (n *Network) Subscriptions() (begun, stopped int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return len(n.subscribers), n.stopped
+}
+
+// roundTripper is a function as an http.RoundTripper.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// RoundTrip is the option to make the upgrade request by a function.
+func RoundTrip(f func(*http.Request) (*http.Response, error)) resock.Option {
+	return resock.WithHTTPClient(&http.Client{Transport: roundTripper(f)})
 }
