@@ -204,6 +204,52 @@ func TestHunger(t *testing.T) {
 	})
 }
 
+// TestHungerAfterEachMessage checks that a message counts if and only if the owner says
+// so, be it compressed or not, whatever else the read brought.
+func TestHungerAfterEachMessage(t *testing.T) {
+	const extension = "permessage-deflate"
+	compressed := frame(textFrame|rsv1Bit, newDeflater(extension).deflate("compressed"))
+	plain, ping := frame(textFrame, "plain"), frame(pingFrame, "")
+	for name, test := range map[string]struct {
+		piece []byte
+		feeds int // which message counts, from 1
+		fed   bool
+	}{
+		"no plain one":      {plain, 0, false},
+		"no compressed one": {compressed, 0, false},
+		"a compressed one":  {compressed, 1, true},
+		"then plain":        {join(plain, ping, plain), 1, true},
+		"then compressed":   {join(plain, ping, compressed), 1, true},
+		"then in fragments": {join(plain, ping, join(fragmented(opText, "fragments", 3)...)), 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLine()
+				c, o := start(t, setting{limit: 1 << 20, extension: extension}, l)
+				o.running.Go(func() {
+					for n := 1; ; n++ {
+						if _, err := c.Next(false); err != nil {
+							return
+						}
+						if n == test.feeds {
+							c.Feed()
+						}
+					}
+				})
+				time.Sleep(time.Second)
+				l.server <- test.piece
+				synctest.Wait()
+				if got := c.Hunger(); (got != 0) != test.fed {
+					t.Errorf("hungry since %v", got)
+				}
+				close(l.server)
+				synctest.Wait()
+				finish(c, o)
+			})
+		})
+	}
+}
+
 // TestBeaten checks when a beat counts as taken: when the network has taken it, not when
 // it was written.
 func TestBeaten(t *testing.T) {
