@@ -81,6 +81,33 @@ func TestWriteThatMoves(t *testing.T) {
 	}
 }
 
+// TestWriteThatMovesSeldom checks that a write has the whole timeout after each progress,
+// also when it once seemed to have stalled.
+func TestWriteThatMovesSeldom(t *testing.T) {
+	for gap := time.Second; gap < writeTimeout; gap += time.Second / 4 {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := net.Pipe()
+			network := NewNetwork(pipeSocket{client})
+			c, o := new(Conn), new(owner)
+			c.Start(network, network, Deflate{}, &Config{WriteTimeout: writeTimeout, CloseTimeout: closeTimeout, Counters: new(Counters)}, o)
+			o.stalled = c.Kill
+			o.running.Go(func() {
+				for err := error(nil); err == nil; {
+					time.Sleep(gap)
+					_, err = io.ReadFull(server, make([]byte, 1000))
+				}
+			})
+			put(t, c, Binary, strings.Repeat("m", MaxFlush/2))
+			if err := c.Flush(); err != nil {
+				t.Errorf("1000 bytes every %v: %v", gap, err)
+			}
+			c.Kill()
+			finish(c, o)
+			server.Close()
+		})
+	}
+}
+
 // TestNudge checks that a write that is nudged again and again loses and repeats nothing.
 func TestNudge(t *testing.T) {
 	c, o, server := dialTCP(t, time.Minute)
