@@ -245,7 +245,7 @@ func (h *heartbeat) look() (verdict, pulse) {
 	return v, h.pulse
 }
 
-// beat sends the heartbeat message of the application.
+// beat sends the heartbeat message of the application, or a ping if there is none in time.
 func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	type beat struct {
 		typ  MessageType
@@ -257,7 +257,7 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 		return &beat{typ, data}
 	})
 	if b == nil {
-		s.wire.Mark() // there is none to wait for
+		s.wire.Beat() // or else the silence of a server that nobody asked would be taken for death
 		return
 	}
 	if err := checkMessage("WithHeartbeatMessage", b.typ, b.data); err != nil {
