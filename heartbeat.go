@@ -212,38 +212,42 @@ func (h *heartbeat) signs() (s signs) {
 
 // check looks at the pulse, and does what it calls for.
 func (h *heartbeat) check() {
-	h.mu.Lock()
-	if h.stopped {
-		h.mu.Unlock()
-		return
-	}
-	s, w := h.session, &h.session.wire
-	seen := h.signs()
-	v, next := h.pulse.look(seen)
-	message := s.client.config.beatMessage
-	switch {
-	case v == verdictBeat && message != nil:
-		w.Expect()
-	case h.pulse.doubt:
-		w.Nudge()
-	}
-	h.arm(next - seen.now)
-	idle, patience := h.pulse.idle, h.pulse.patience
-	h.mu.Unlock()
-
+	v, pulse := h.look()
+	s, message := h.session, h.session.client.config.beatMessage
 	switch {
 	case v == verdictDead:
-		s.silent(patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, patience))
+		s.silent(pulse.patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, pulse.patience))
 	case v == verdictIdle:
-		s.silent(idle, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, idle))
+		s.silent(pulse.idle, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, pulse.idle))
 	case v == verdictBeat && message != nil:
 		h.beat(message)
 	case v == verdictBeat:
-		w.Beat() // may wait: the next look is scheduled
+		s.wire.Beat() // may wait: the next look is scheduled
 	}
 }
 
-// beat sends the heartbeat message of the application.
+// look looks at the pulse, and schedules the next look. Before it lets a probe look, it
+// announces the beat: that of an earlier one is no measure.
+func (h *heartbeat) look() (verdict, pulse) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return verdictAlive, h.pulse
+	}
+	w := &h.session.wire
+	seen := h.signs()
+	v, next := h.pulse.look(seen)
+	if v == verdictBeat {
+		w.Expect()
+	}
+	if h.pulse.doubt {
+		w.Nudge()
+	}
+	h.arm(next - seen.now)
+	return v, h.pulse
+}
+
+// beat sends the heartbeat message of the application, or a ping if there is none in time.
 func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	type beat struct {
 		typ  MessageType
@@ -255,7 +259,7 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 		return &beat{typ, data}
 	})
 	if b == nil {
-		s.wire.Mark() // there is none to wait for
+		s.wire.Beat() // or else the silence of a server that nobody asked would be taken for death
 		return
 	}
 	if err := checkMessage("WithHeartbeatMessage", b.typ, b.data); err != nil {

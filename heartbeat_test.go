@@ -1,8 +1,14 @@
 package resock
 
 import (
+	"errors"
+	"io"
 	"math/rand/v2"
+	"net"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/resock/resock/internal/wire"
@@ -372,4 +378,85 @@ func TestPulseBetweenTwoReads(t *testing.T) {
 	if v := s.until(time.Hour, nil); v != verdictIdle || s.now > time.Minute+time.Minute/16 {
 		t.Errorf("verdict %d at %v, want the idle timeout soon after a minute", v, s.now)
 	}
+}
+
+// beating returns a session whose reader waits for the server, and the server's end.
+func beating(t *testing.T, wrap func(net.Conn) net.Conn) (*session, net.Conn) {
+	t.Helper()
+	client, server := net.Pipe()
+	network := wire.NewNetwork(wrap(client))
+	s := &session{client: wiredSession(t, silentScript()).client, id: 1}
+	s.start(network, network, wire.Deflate{}, nil)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _ = s.wire.Next(false)
+	}()
+	t.Cleanup(func() {
+		server.Close()
+		<-over
+		s.discard(nil)
+	})
+	return s, server
+}
+
+// TestProbeBesideABeat checks that a probe which looks just before a beat is written does
+// not take the beat before it for this one.
+func TestProbeBesideABeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, server := beating(t, func(conn net.Conn) net.Conn { return conn })
+		go func() {
+			_, _ = io.Copy(io.Discard, server)
+		}()
+		h := &s.heart
+		h.pulse.next = h.pulse.interval
+		time.Sleep(h.pulse.interval)
+		synctest.Wait()
+		if v, _ := h.look(); v != verdictBeat {
+			t.Fatalf("verdict %v, want a beat", v)
+		}
+		h.probe()
+		if left := h.pulse.due - s.wire.Now(); left != h.pulse.timeout {
+			t.Errorf("the answer may take %v, want %v", left, h.pulse.timeout)
+		}
+	})
+}
+
+// nudged is a network connection that passes for a socket and counts how often a write was
+// interrupted.
+type nudged struct {
+	net.Conn
+	times *atomic.Int64
+}
+
+func (nudged) SyscallConn() (syscall.RawConn, error) { return nil, errors.ErrUnsupported }
+
+func (n nudged) SetWriteDeadline(at time.Time) error {
+	if !at.IsZero() {
+		n.times.Add(1)
+	}
+	return n.Conn.SetWriteDeadline(at)
+}
+
+// TestDoubtBesideABeat checks that a write is asked whether it moves also if a heartbeat
+// message is due at the same time.
+func TestDoubtBesideABeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var times atomic.Int64
+		s, _ := beating(t, func(conn net.Conn) net.Conn { return nudged{conn, &times} })
+		s.client.config.beatMessage = func() (MessageType, []byte) { return MessageText, nil }
+		h, m := &s.heart, text("a write that takes long")
+		h.pulse = pulse{interval: 10 * time.Second, timeout: 5 * time.Second, next: 5 * time.Second}
+		h.pulse.unheard, h.pulse.taken, h.pulse.patience = true, true, 5*time.Second
+		_ = s.write(&m)
+		s.spawn(func() { _ = s.wire.Flush() })
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if v, pulse := h.look(); v != verdictBeat || !pulse.doubt {
+			t.Fatalf("verdict %v, doubt %t, want a beat and doubt", v, pulse.doubt)
+		}
+		if n := times.Load(); n != 1 {
+			t.Errorf("the write was asked %d times", n)
+		}
+	})
 }

@@ -251,9 +251,10 @@ func WithHeartbeat(interval, timeout time.Duration) Option {
 // that the server asks for, in place of a ping, every interval of [WithHeartbeat], which
 // must not be zero. With it, a heartbeat timeout of zero means that no answer is expected.
 //
-// beat is called on a goroutine of its own and must not block. Its data is copied. A
-// message that cannot be sent ends the session: a [FailEvent] in [PhaseHeartbeat]
-// with an [*OptionError]. Defaults to a ping.
+// beat is called on a goroutine of its own and must not block: if it has not returned
+// after 1 s, a ping is sent instead. Its data is copied. A message that cannot be sent
+// ends the session: a [FailEvent] in [PhaseHeartbeat] with an [*OptionError]. Defaults to
+// a ping.
 func WithHeartbeatMessage(beat func() (MessageType, []byte)) Option {
 	return notNil("WithHeartbeatMessage", beat == nil, func(g *given) { g.beatMessage = beat })
 }

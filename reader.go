@@ -42,16 +42,25 @@ func (w whereabouts) String() string {
 func (s *session) expire() {
 	told := s.hooks == nil || s.hooks.Err() != nil || s.client.events.aborted()
 	s.kill()
+	if reading := s.overstay(told); reading {
+		s.wire.Cut() // a connection that ignores deadlines reads on after Part
+	}
+}
+
+// overstay takes the session from a reader that does not return, unless a function of the
+// application has not been told yet to return. It reports whether the reader reads.
+func (s *session) overstay(told bool) (reading bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !told && !s.finished {
 		s.deadline.Reset(patience)
-		return
+		return false
 	}
 	s.overdue = true
 	if s.reader == readerDue || s.reader == readerAway {
 		s.take()
 	}
+	return s.reader == readerHere
 }
 
 // take takes the session from its reader, and lets the state machine go on; mu is held.

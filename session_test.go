@@ -147,6 +147,29 @@ func TestBadHeartbeatMessage(t *testing.T) {
 	})
 }
 
+// While the function of WithHeartbeatMessage does not return, pings stand in for it: no
+// server that answers is taken for dead, and one that does not is.
+func TestStuckHeartbeatMessage(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		stuck := make(chan struct{})
+		defer close(stuck)
+		client := rig.Start(t, s.URL, rig.Reach(s),
+			resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
+				<-stuck
+				return resock.MessageText, nil
+			}))
+		client.Open()
+		client.Quiet(5 * time.Minute)
+		c := s.Accept()
+		if pings := len(c.Received().Pings); pings < 19 || pings > 20 {
+			t.Errorf("%d pings in 5 min, want one per 15 s", pings)
+		}
+		c.IgnorePings()
+		client.Fail(resock.PhaseHeartbeat)
+		client.Open()
+	})
+}
+
 // The error of a protocol violation says what the violation was, whichever layer
 // detected it.
 func TestViolationsAreNamed(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -782,6 +783,29 @@ func TestReconnectDoesNotWait(t *testing.T) {
 			})
 		}
 	}
+}
+
+// timeless is a connection that ignores read deadlines.
+type timeless struct{ net.Conn }
+
+func (timeless) SetReadDeadline(time.Time) error { return nil }
+
+// A connection that ignores deadlines delays Reconnect by no more than a moment.
+func TestReconnectWithoutDeadlines(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.ReachBy(s, func(conn net.Conn) net.Conn { return timeless{conn} }))
+		c := s.Accept()
+		c.IgnoreClose()
+		r.Open()
+		time.Sleep(time.Second)
+		began := time.Now()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+		rig.Within(t, began, time.Second, time.Second)
+		<-c.Done()
+		rig.Within(t, began, time.Second, time.Second)
+	})
 }
 
 // A network that takes no bytes, and a handler that does not return, delay Reconnect by no

@@ -203,11 +203,19 @@ func (c *Conn) Linger() {
 	_ = c.transport.Close()
 }
 
+// Cut is Kill, and also closes a connection that [Conn.Part] has left. Any goroutine may
+// call it.
+func (c *Conn) Cut() {
+	if c.Kill(); c.Parted() {
+		_ = c.network.Close()
+	}
+}
+
 // Parted reports whether there is a connection for [Conn.Linger].
 func (c *Conn) Parted() bool { return c.cut.Load() != nil }
 
 // Release closes the transport, unless Part has left it, and returns pooled memory.
-// Nothing may read or write any more. Afterwards only Kill, Linger and the methods that
+// Nothing may read or write any more. Afterwards only Kill, Cut, Linger and the methods that
 // report state, such as [Conn.End] and [Conn.CloseSent], may be called.
 func (c *Conn) Release() {
 	c.Kill()

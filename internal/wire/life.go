@@ -25,7 +25,7 @@ type life struct {
 	mark     atomic.Uint64 // position up to which the last beat is to be taken
 	marked   atomic.Int64  // when the network had taken it, plus 1 ns; 0 before that
 	due      atomic.Int64  // when the timer of the write timeout fires
-	doubted  int64         // the deadline that its last look doubted; it belongs to check
+	doubted  int64         // the deadline that its last look doubted, or 0; it belongs to check
 }
 
 // full is how long a write that the network takes at once never needs. One that took
@@ -46,7 +46,7 @@ func (c *Conn) Hunger() time.Duration { return time.Duration(c.life.fed.Load()) 
 
 // Feed notes that a message came that counts for [Conn.Hunger]. Only the reading goroutine
 // may call it.
-func (c *Conn) Feed() { c.in.fresh = true }
+func (c *Conn) Feed() { c.in.fed = true }
 
 // Reads returns the number of reads that returned bytes, counted beneath TLS if the
 // connection there is a [Network]. Any goroutine may call it.
@@ -101,8 +101,8 @@ func (c *Conn) Beaten() (at time.Duration, taken bool) {
 // waits notes that a read begins.
 func (r *reader) waits(now time.Duration) {
 	l := &r.c.life
-	if r.fresh {
-		r.fresh = false
+	if r.fed || r.part {
+		r.fed, r.part = false, false
 		l.fed.Store(int64(now))
 	} else {
 		l.fed.Store(l.fed.Load() + int64(now-r.at))

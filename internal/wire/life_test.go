@@ -83,6 +83,33 @@ func TestWriteThatMoves(t *testing.T) {
 	}
 }
 
+// TestWriteThatMovesSeldom checks that a write has the whole timeout after each progress,
+// also when it once seemed to have stalled.
+func TestWriteThatMovesSeldom(t *testing.T) {
+	for gap := time.Second; gap < writeTimeout; gap += time.Second / 4 {
+		synctest.Test(t, func(t *testing.T) {
+			client, server := net.Pipe()
+			network := NewNetwork(pipeSocket{client})
+			c, o := new(Conn), new(owner)
+			c.Start(network, network, Deflate{}, &Config{WriteTimeout: writeTimeout, CloseTimeout: closeTimeout, Counters: new(Counters)}, o)
+			o.stalled = c.Kill
+			o.running.Go(func() {
+				for err := error(nil); err == nil; {
+					time.Sleep(gap)
+					_, err = io.ReadFull(server, make([]byte, 1000))
+				}
+			})
+			put(t, c, Binary, strings.Repeat("m", MaxFlush/2))
+			if err := c.Flush(); err != nil {
+				t.Errorf("1000 bytes every %v: %v", gap, err)
+			}
+			c.Kill()
+			finish(c, o)
+			server.Close()
+		})
+	}
+}
+
 // TestNudge checks that a write that is nudged again and again loses and repeats nothing,
 // beneath TLS too.
 func TestNudge(t *testing.T) {
@@ -214,6 +241,52 @@ func TestHunger(t *testing.T) {
 		synctest.Wait()
 		finish(c, o)
 	})
+}
+
+// TestHungerAfterEachMessage checks that a message counts if and only if the owner says
+// so, be it compressed or not, whatever else the read brought.
+func TestHungerAfterEachMessage(t *testing.T) {
+	const extension = "permessage-deflate"
+	compressed := frame(textFrame|rsv1Bit, newDeflater(extension).deflate("compressed"))
+	plain, ping := frame(textFrame, "plain"), frame(pingFrame, "")
+	for name, test := range map[string]struct {
+		piece []byte
+		feeds int // which message counts, from 1
+		fed   bool
+	}{
+		"no plain one":      {plain, 0, false},
+		"no compressed one": {compressed, 0, false},
+		"a compressed one":  {compressed, 1, true},
+		"then plain":        {join(plain, ping, plain), 1, true},
+		"then compressed":   {join(plain, ping, compressed), 1, true},
+		"then in fragments": {join(plain, ping, join(fragmented(opText, "fragments", 3)...)), 1, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := newLine()
+				c, o := start(t, setting{limit: 1 << 20, extension: extension}, l)
+				o.running.Go(func() {
+					for n := 1; ; n++ {
+						if _, err := c.Next(false); err != nil {
+							return
+						}
+						if n == test.feeds {
+							c.Feed()
+						}
+					}
+				})
+				time.Sleep(time.Second)
+				l.server <- test.piece
+				synctest.Wait()
+				if got := c.Hunger(); (got != 0) != test.fed {
+					t.Errorf("hungry since %v", got)
+				}
+				close(l.server)
+				synctest.Wait()
+				finish(c, o)
+			})
+		})
+	}
 }
 
 // TestBeaten checks when a beat counts as taken: when the network has taken it, not when

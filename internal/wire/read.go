@@ -37,8 +37,9 @@ type reader struct {
 	c *Conn
 	buffer
 
-	at    time.Duration // when the last read returned
-	fresh bool          // what came since the last wait counts for Hunger
+	at   time.Duration // when the last read returned
+	fed  bool          // Feed was called since the last wait
+	part bool          // bytes of a message came since then, and it is not complete
 
 	end  error // why reading ended; sticky
 	late error // came from the transport along with bytes, which are processed first
@@ -93,7 +94,7 @@ func (c *Conn) Next(borrow bool) ([]Message, error) {
 			r.control(h)
 		default:
 			r.message(h)
-			r.fresh = false // complete: the owner decides whether it counts
+			r.part = false // complete: the owner decides whether it counts
 		}
 		if r.n > 0 {
 			return r.taken(), nil
@@ -204,6 +205,7 @@ func (r *reader) scan() {
 			r.r += size
 			r.left, r.fin = int64(n), true
 			r.inflated(Type(b[0] &^ (finBit | rsv1Bit)))
+			r.part = false
 			continue
 		default:
 			return
@@ -332,7 +334,7 @@ func (r *reader) message(h header) {
 		return
 	}
 	r.r += h.size
-	r.left, r.fin, r.fresh = h.length, h.fin(), true
+	r.left, r.fin, r.part = h.length, h.fin(), true
 	switch {
 	case deflated:
 		r.inflated(typ)
@@ -359,7 +361,7 @@ func (r *reader) whole(typ Type, n int) {
 		if !r.fill() {
 			return
 		}
-		r.fresh = true
+		r.part = true
 	}
 	if typ == Text && !text.complete() {
 		r.violate(codeInvalidData, notUTF8)
@@ -432,14 +434,14 @@ func (r *reader) take(p []byte) int {
 		if len(p) >= smallBuffer { // straight from the transport
 			n := r.read(p)
 			r.left -= int64(n)
-			r.last, r.fresh = n, true
+			r.last, r.part = n, true
 			return n
 		}
 		if !r.fill() {
 			return 0
 		}
 	}
-	r.fresh = true
+	r.part = true
 	n := copy(p, r.received())
 	r.r += n
 	r.left -= int64(n)
@@ -459,7 +461,7 @@ func (r *reader) chunk() []byte {
 	}
 	p := r.received()
 	p = p[:min(r.left, int64(len(p)))]
-	r.fresh = true
+	r.part = true
 	r.r += len(p)
 	r.left -= int64(len(p))
 	return p
@@ -493,7 +495,7 @@ func (r *reader) continuation(size int64) bool {
 			return false
 		}
 		r.r += h.size
-		r.left, r.fin, r.fresh = h.length, h.fin(), true
+		r.left, r.fin, r.part = h.length, h.fin(), true
 		if r.left > 0 || r.fin {
 			return true
 		}

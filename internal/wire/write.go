@@ -253,6 +253,7 @@ func (w *writer) check() {
 	asked := w.c.Nudge()
 	switch {
 	case left > 0:
+		life.doubted = 0
 		if asked { // what the nudge brings to light is to be dated
 			left = min(left, max(timeout/4, SecondLook))
 		}
