@@ -243,7 +243,9 @@ func (h *heartbeat) look() (verdict, pulse) {
 	if h.pulse.doubt {
 		w.Nudge()
 	}
-	h.arm(next - seen.now)
+	if v != verdictDead && v != verdictIdle { // the session is over
+		h.arm(next - seen.now)
+	}
 	return v, h.pulse
 }
 

@@ -460,3 +460,22 @@ func TestDoubtBesideABeat(t *testing.T) {
 		}
 	})
 }
+
+// TestDeathIsTheLastLook checks that the heartbeat does not look again, at once and for as
+// long as the reader takes, when it has found the server dead.
+func TestDeathIsTheLastLook(t *testing.T) {
+	for want, p := range map[verdict]pulse{
+		verdictDead: {interval: time.Minute, next: time.Minute, unheard: true, taken: true, patience: time.Second},
+		verdictIdle: {idle: time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := beating(t, func(conn net.Conn) net.Conn { return conn })
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			s.heart.pulse = p
+			if v, _ := s.heart.look(); v != want || s.heart.timer != nil {
+				t.Errorf("verdict %v, want %v; looks again: %t", v, want, s.heart.timer != nil)
+			}
+		})
+	}
+}
