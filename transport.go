@@ -140,8 +140,19 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 		if conn == nil {
 			return nil, &ownError{errors.New("the dialer of the transport of WithHTTPClient returned neither a connection nor an error")}
 		}
+		if speaksHTTP2(conn) {
+			_ = conn.Close()
+			return nil, &ownError{errors.New("the dialer of the transport of WithHTTPClient agreed on HTTP/2 with the server: leave h2 out of its NextProtos")}
+		}
 		return t.noteConn(conn)
 	}
+}
+
+// speaksHTTP2 reports whether a dialer has agreed on HTTP/2, over which net/http upgrades
+// nothing.
+func speaksHTTP2(conn net.Conn) bool {
+	secure, ok := conn.(*tls.Conn)
+	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
 }
 
 // beginDial notes that a dialer is called, which Run joins. It reports false if the attempt
