@@ -135,8 +135,8 @@ func newClient(config config) *Client {
 // client gives up. It returns nil after Close and after [ActionFinish], the context's
 // error, or a [*GiveUpError]: whichever comes first. [Client.Err] returns the same
 // afterwards. When Run returns, every channel is closed and nothing that it started still
-// runs: unlike [Client.Done], it waits for handlers and hooks that do not return. A
-// second call returns [ErrAlreadyRun].
+// runs: unlike [Client.Done], it waits for handlers, hooks and dialers that do not return.
+// A second call returns [ErrAlreadyRun].
 //
 // When ctx ends, an open session is closed with code 1001 and queued messages are not
 // sent.

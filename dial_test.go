@@ -13,8 +13,10 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -666,5 +668,39 @@ func TestSecretsInALocation(t *testing.T) {
 			t.Errorf("the Location is %s", fail.Location)
 		}
 		client.Close(resock.StatusNormalClosure, "")
+	})
+}
+
+// Dialers that ignore their context are left behind, but not more than four at once, and
+// Run waits for them.
+func TestDialersThatDoNotReturn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var running atomic.Int32
+		client := rig.Start(t, "ws://server.test", rig.Dial(func(context.Context) (net.Conn, error) {
+			running.Add(1)
+			defer running.Add(-1)
+			<-release
+			return nil, rig.ErrTest
+		}))
+		for range 10 {
+			rig.Next[resock.FailEvent](client)
+		}
+		if n := running.Load(); n != 4 {
+			t.Errorf("%d dialers run, want 4", n)
+		}
+		client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+		time.Sleep(time.Minute)
+		select {
+		case <-client.Returned():
+			t.Errorf("Run has returned, and %d dialers run", running.Load())
+		default:
+		}
+		close(release)
+		<-client.Returned()
+		if n := running.Load(); n != 0 {
+			t.Errorf("%d dialers run after Run", n)
+		}
 	})
 }

@@ -188,7 +188,8 @@ func WithSubprotocols(names ...string) Option {
 //
 // If the transport is an [*http.Transport]: ws URLs, too, go through an HTTP proxy by
 // CONNECT. The context that a dialer of the transport gets has the deadline of the
-// attempt, but ends only when the attempt fails or the session is over. If the
+// attempt, but ends only when the attempt fails or the session is over. A dialer must
+// return then: while four have not, no attempt dials, and Run waits for all. If the
 // transport is [http.DefaultTransport], reconnects resume the TLS session, unless its
 // TLSClientConfig has a client certificate, a VerifyPeerCertificate or a
 // ClientSessionCache.

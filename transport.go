@@ -125,6 +125,10 @@ func isNetDialer(dial dialFunc) bool {
 // knows the connection.
 func (t *tracer) dialer(dial dialFunc) dialFunc {
 	return func(_ context.Context, network, address string) (net.Conn, error) {
+		if !t.beginDial() {
+			return nil, net.ErrClosed
+		}
+		defer t.endDial()
 		ctx := t.ctx
 		if t.dialing != nil {
 			ctx = t.dialing
@@ -136,21 +140,67 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 		if conn == nil {
 			return nil, &ownError{errors.New("the dialer of the transport of WithHTTPClient returned neither a connection nor an error")}
 		}
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.over {
+		if speaksHTTP2(conn) {
 			_ = conn.Close()
-			return nil, net.ErrClosed
+			return nil, &ownError{errors.New("the dialer of the transport of WithHTTPClient agreed on HTTP/2 with the server: leave h2 out of its NextProtos")}
 		}
-		if _, secure := conn.(overNetwork); !secure { // net/http has to see that it is TLS already
-			conn = wire.NewNetwork(conn)
-		}
-		t.conns = append(t.conns, conn)
-		if conn.RemoteAddr() == nil && t.proxy != "" {
-			return unnamedConn{conn}, nil
-		}
-		return conn, nil
+		return t.noteConn(conn)
 	}
+}
+
+// speaksHTTP2 reports whether a dialer has agreed on HTTP/2, over which net/http upgrades
+// nothing.
+func speaksHTTP2(conn net.Conn) bool {
+	secure, ok := conn.(*tls.Conn)
+	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+}
+
+// beginDial notes that a dialer is called, which Run joins. It reports false if the attempt
+// is over.
+func (t *tracer) beginDial() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return false
+	}
+	t.owner.hooks.Add(1)
+	t.dials++
+	return true
+}
+
+func (t *tracer) endDial() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dials--
+	if t.over {
+		t.owner.machine.strays.Add(-1)
+	}
+	t.owner.hooks.Done()
+}
+
+// end ends watching; mu is held. Dialers that have not returned are left behind: net/http
+// does not wait for them.
+func (t *tracer) end() {
+	t.over = true
+	t.owner.machine.strays.Add(t.dials)
+}
+
+// noteConn notes a connection, or closes it if the attempt is over.
+func (t *tracer) noteConn(conn net.Conn) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	if _, secure := conn.(overNetwork); !secure { // net/http has to see that it is TLS already
+		conn = wire.NewNetwork(conn)
+	}
+	t.conns = append(t.conns, conn)
+	if conn.RemoteAddr() == nil && t.proxy != "" {
+		return unnamedConn{conn}, nil
+	}
+	return conn, nil
 }
 
 // unnamedConn is a connection without a remote address, to a proxy: net/http's SOCKS

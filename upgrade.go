@@ -40,6 +40,7 @@ type tracer struct {
 
 	mu       sync.Mutex // guards what follows: a dial may outlast the attempt
 	over     bool
+	dials    int32 // dialers that have not returned
 	phase    Phase
 	offered  bool       // compression was offered
 	proxy    string     // that the connection goes through, redacted
@@ -227,7 +228,7 @@ func (t *tracer) inTime() bool {
 func (t *tracer) upgraded() (body io.ReadWriteCloser, network net.Conn, deflate wire.Deflate, release context.CancelCauseFunc) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.over = true
+	t.end()
 	if t.dialing != nil {
 		t.dialing.values.attempt.Store(nil)
 		release = t.dialing.cancel
@@ -251,7 +252,7 @@ func (t *tracer) remote() string {
 func (t *tracer) failed(err error, response *http.Response) *DialError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.over = true
+	t.end()
 	if t.dialing != nil {
 		t.dialing.detach()
 		t.dialing.cancel(context.Canceled)

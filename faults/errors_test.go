@@ -155,16 +155,9 @@ func scripted(t *testing.T, step resocktest.Step, opts ...resock.Option) (err er
 	return err
 }
 
-// dialing is the option to dial by a function.
-func dialing(dial func(ctx context.Context) (net.Conn, error)) resock.Option {
-	return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-	}})
-}
-
 func dialErrors(t *testing.T) []told {
 	cause := func(err error) error {
-		return scripted(t, resocktest.Hold(), dialing(func(context.Context) (net.Conn, error) {
+		return scripted(t, resocktest.Hold(), rig.Dial(func(context.Context) (net.Conn, error) {
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 80}, Err: err}
 		}))
 	}
@@ -173,8 +166,8 @@ func dialErrors(t *testing.T) []told {
 		{"nobody listens", cause(os.NewSyscallError("connect", syscall.ECONNREFUSED))},
 		{"no descriptors", cause(os.NewSyscallError("socket", syscall.EMFILE))},
 		{"nobody answers", scripted(t, resocktest.StallDial())},
-		{"a dialer that fails", scripted(t, resocktest.Hold(), dialing(func(context.Context) (net.Conn, error) { return nil, rig.ErrTest }))},
-		{"a dialer that returns nothing", scripted(t, resocktest.Hold(), dialing(func(context.Context) (net.Conn, error) { return nil, nil }))},
+		{"a dialer that fails", scripted(t, resocktest.Hold(), rig.Dial(func(context.Context) (net.Conn, error) { return nil, rig.ErrTest }))},
+		{"a dialer that returns nothing", scripted(t, resocktest.Hold(), rig.Dial(func(context.Context) (net.Conn, error) { return nil, nil }))},
 	}
 }
 
@@ -232,6 +225,7 @@ func tlsErrors(t *testing.T) []told {
 	}
 	address, pool := secured(t, new(tls.Config), discard)
 	strict, strictPool := secured(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, discard)
+	modern, modernPool := secured(t, &tls.Config{NextProtos: []string{"h2"}}, discard)
 	plain := resocktest.NewServer(t)
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)
@@ -239,10 +233,17 @@ func tlsErrors(t *testing.T) []told {
 		{"an authority that nobody knows", failure(t, "wss://"+address, trusting(&tls.Config{RootCAs: x509.NewCertPool()}))},
 		{"a certificate for another name", failure(t, "wss://"+address, trusting(&tls.Config{RootCAs: pool, ServerName: "other.test"}))},
 		{"no client certificate", anonymous(failure(t, "wss://"+strict, trusting(&tls.Config{RootCAs: strictPool})), strict)},
+		{"a dialer that agrees on HTTP/2", failure(t, "wss://"+modern, agreeing(modernPool, "h2"))},
 		{"wss to a server without TLS", failure(t, "wss"+strings.TrimPrefix(plain.URL, "ws"), trusting(nil))},
 		{"wss to a web server without TLS", failure(t, "wss"+strings.TrimPrefix(web.URL, "http"), trusting(nil))},
 		{"silence", failure(t, "wss://"+rig.Listen(t, discard), trusting(nil), resock.WithDialTimeout(250*time.Millisecond))},
 	}
+}
+
+// agreeing is the option to dial TLS by a function that offers a protocol.
+func agreeing(pool *x509.CertPool, protocol string) resock.Option {
+	dialer := &tls.Dialer{Config: &tls.Config{RootCAs: pool, NextProtos: []string{protocol}}}
+	return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{DialTLSContext: dialer.DialContext}})
 }
 
 func upgradeErrors(t *testing.T) []told {

@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -110,4 +111,11 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 // RoundTrip is the option to make the upgrade request by a function.
 func RoundTrip(f func(*http.Request) (*http.Response, error)) resock.Option {
 	return resock.WithHTTPClient(&http.Client{Transport: roundTripper(f)})
+}
+
+// Dial is the option to dial by a function.
+func Dial(dial func(ctx context.Context) (net.Conn, error)) resock.Option {
+	return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+	}})
 }
