@@ -130,13 +130,14 @@
 //
 // # Control
 //
-// [WithEndpoint] supplies the URL, headers, subprotocols and Host of each attempt: fresh
-// tokens, failover, resume cursors. [WithOnOpen] runs on every new connection before any
-// queued message, to register with the server. [WithNetwork] keeps the client from dialing while there
-// is no network, and [Client.Suspend] while the application needs no connection, until
-// [Client.Resume]. [Client.Reconnect] replaces the connection at once, and
-// [WithMaxSessionAge] before the server would cut it; what is asked for is remembered in
-// every state. [WithDialLimiter] limits the rate at which many clients dial.
+// [WithEndpoint] supplies the URL, headers, subprotocols and Host of each attempt:
+// fresh tokens, failover, resume cursors. [WithOnOpen] runs on every new connection
+// before any queued message, to register with the server. [WithNetwork] keeps the
+// client from dialing while there is no network, and [Client.Suspend] while the
+// application needs no connection, until [Client.Resume]. [Client.Reconnect] replaces
+// the connection at once, and [WithMaxSessionAge] before the server would cut it; what
+// is asked for is remembered in every state. [WithDialLimiter] limits the rate at which
+// many clients dial.
 //
 // # Advanced
 //

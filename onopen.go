@@ -119,9 +119,9 @@ func (s *Session) Unread(typ MessageType, data []byte) {
 }
 
 // SetHeartbeat sets the heartbeat of this session, as [WithHeartbeat] does for all, for
-// servers that dictate it. The first beat comes after the hook has returned, and at most
-// one interval after this call. An interval of zero disables it. Durations that WithHeartbeat
-// does not take are an [*OptionError], and the heartbeat stays as it is.
+// servers that dictate it. The first beat comes after the hook has returned, and at
+// most one interval after this call. An interval of zero disables it. Durations that
+// WithHeartbeat does not take are an [*OptionError], and the heartbeat stays as it is.
 func (s *Session) SetHeartbeat(interval, timeout time.Duration) error {
 	if fault := s.check("WithHeartbeat", WithHeartbeat(interval, timeout)); fault != nil {
 		fault.Option = "Session.SetHeartbeat"

@@ -171,10 +171,11 @@ func WithHeader(h http.Header) Option {
 }
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
-// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those
-// of an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
-// none, the attempt fails in [PhaseProtocol], as in browsers. Each name must be a token (RFC 9110, section
-// 5.6.2), and none may be given twice. names is copied. Defaults to none.
+// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those of
+// an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
+// none, the attempt fails in [PhaseProtocol], as in browsers. Each name must be a token
+// (RFC 9110, section 5.6.2), and none may be given twice. names is copied. Defaults to
+// none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
 	return optionFunc(func(g *given) { g.subprotocols.set(names) })
@@ -381,8 +382,8 @@ func WithFilter(pass func(ctx context.Context, m MessageEvent) bool) Option {
 // tokens, failover, resume cursors. An error, or an [Endpoint] that cannot be dialed,
 // fails the attempt in [PhaseEndpoint], and an error of backoff.Permanent
 // (cenkalti/backoff) ends the client with a [*GiveUpError], whatever the retry policy
-// says. next may block; its context ends with the dial timeout and when the client closes, and it
-// must return then. If it waits for the client itself, no session opens.
+// says. next may block; its context ends with the dial timeout and when the client
+// closes, and it must return then. If it waits for the client itself, no session opens.
 //
 // A subscriber may still have messages of the last session in its buffer when next is
 // called: a resume cursor tells what was handled so far, and the server sends the

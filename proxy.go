@@ -40,9 +40,9 @@ type hiddenError struct {
 func (e *hiddenError) Error() string        { return e.text }
 func (e *hiddenError) Is(target error) bool { return errors.Is(e.err, target) }
 
-// tunnel makes transport, a copy of base, tunnel through HTTP proxies by CONNECT, as RFC 6455,
-// section 4.1, wants. net/http does so for wss, but not for ws: proxies do not forward an
-// upgrade.
+// tunnel makes transport, a copy of base, tunnel through HTTP proxies by CONNECT, as
+// RFC 6455, section 4.1, wants. net/http does so for wss, but not for ws: proxies do
+// not forward an upgrade.
 func (t *tracer) tunnel(base, transport *http.Transport) {
 	choose, direct := transport.Proxy, transport.DialContext
 	if get := transport.GetProxyConnectHeader; get != nil {

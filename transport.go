@@ -264,9 +264,9 @@ type tickets struct {
 // to, and a proxy.
 const maxTickets = 4
 
-// resumeTLS lets a copy of http.DefaultTransport resume sessions, unless the application decides
-// on more than the roots: a resumed session is not verified by VerifyPeerCertificate, and
-// goes on with the client certificate that it began with.
+// resumeTLS lets a copy of http.DefaultTransport resume sessions, unless the
+// application decides on more than the roots: a resumed session is not verified by
+// VerifyPeerCertificate, and goes on with the client certificate that it began with.
 func (c *Client) resumeTLS(transport *http.Transport) {
 	config := transport.TLSClientConfig
 	switch {

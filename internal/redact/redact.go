@@ -16,8 +16,9 @@ import (
 	"unicode/utf8"
 )
 
-// Error returns err without a raw URL in its text or in what [errors.As] finds: err itself if
-// it has none. net/url and net/http put the URL, query included, into every error they return.
+// Error returns err without a raw URL in its text or in what [errors.As] finds: err
+// itself if it has none. net/url and net/http put the URL, query included, into every
+// error they return.
 func Error(err error) error {
 	text := ""
 	for _, told := range urlErrors(err) {

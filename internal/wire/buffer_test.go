@@ -513,8 +513,8 @@ func isClear(messages []Message) bool {
 	return !slices.ContainsFunc(messages, func(m Message) bool { return m.Type != 0 || m.Data != nil })
 }
 
-// TestPooledMemoryIsReturned checks that memory for bursts and large messages returns to its pool at
-// the second read after its last use.
+// TestPooledMemoryIsReturned checks that memory for bursts and large messages returns
+// to its pool at the second read after its last use.
 func TestPooledMemoryIsReturned(t *testing.T) {
 	small := frame(finBit|opText, "small")
 	burst := bytes.Repeat(small, 10)

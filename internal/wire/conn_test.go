@@ -268,8 +268,8 @@ func TestKillByTheOwner(t *testing.T) {
 	finish(c, o)
 }
 
-// TestKillAndReleaseClose checks that Kill closes the network connection beneath TLS, once, and
-// nothing else, and that Release closes the transport too.
+// TestKillAndReleaseClose checks that Kill closes the network connection beneath TLS,
+// once, and nothing else, and that Release closes the transport too.
 func TestKillAndReleaseClose(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		transport, network := newLine(), newLine()

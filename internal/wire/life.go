@@ -123,7 +123,8 @@ func (l *life) received() {
 	l.reads.Store(l.reads.Load() + 1) // cheaper than Add; the reader is the only writer
 }
 
-// took notes that the network took bytes, during a write. Only the goroutine that writes may call it.
+// took notes that the network took bytes, during a write. Only the goroutine that
+// writes may call it.
 func (c *Conn) took() {
 	now := c.Now()
 	began := time.Duration(c.out.deadline.Load()) - c.config.WriteTimeout
