@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -703,4 +704,24 @@ func TestDialersThatDoNotReturn(t *testing.T) {
 			t.Errorf("%d dialers run after Run", n)
 		}
 	})
+}
+
+// A change of the transport counts at the next attempt, for TLS with a proxy too.
+func TestTransportChangesWhileTheProxyIsDialed(t *testing.T) {
+	address, pool := rig.ListenTLS(t, new(tls.Config), func(conn net.Conn) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 407 No\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn)
+	})
+	transport := &http.Transport{
+		Proxy:           http.ProxyURL(&url.URL{Scheme: "https", Host: address}),
+		TLSClientConfig: &tls.Config{RootCAs: pool},
+	}
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		transport.TLSClientConfig = new(tls.Config)
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	client := rig.Quick(t, "ws://server.test", resock.WithHTTPClient(&http.Client{Transport: transport}), resock.WithMaxAttempts(1))
+	if fail := client.DialError(resock.PhaseTCP); fail.Status != http.StatusProxyAuthRequired {
+		t.Errorf("%v, want status 407", fail)
+	}
 }

@@ -171,11 +171,11 @@ func WithHeader(h http.Header) Option {
 }
 
 // WithSubprotocols offers subprotocols, the preferred one first (RFC 6455, section
-// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those of
-// an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
+// 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those
+// of an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
 // none, the attempt fails in [PhaseProtocol], as in browsers. Each name must be a token
-// (RFC 9110, section 5.6.2), and none may be given twice. names is copied. Defaults to
-// none.
+// (RFC 9110, section 5.6.2), and none may be given twice. Errors tell the names: a token
+// that authenticates belongs in a header. names is copied. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
 	return optionFunc(func(g *given) { g.subprotocols.set(names) })

@@ -2,6 +2,7 @@ package resock
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -67,7 +68,7 @@ func (t *tracer) tunnel(base, transport *http.Transport) {
 		defer t.mu.Unlock()
 		t.proxy = redact.URL(proxy.String())
 		if own {
-			t.tunnels = &connector{t, base, transport, direct, proxy}
+			t.tunnels = &connector{t, proxyTLS(base, proxy), transport, direct, proxy}
 			return nil, nil // net/http dials the target, by way of the tunnel
 		}
 		return proxy, nil
@@ -106,8 +107,8 @@ func (t *tracer) answered(hook func(context.Context, *url.URL, *http.Request, *h
 // connector dials through one proxy.
 type connector struct {
 	t         *tracer
-	base      *http.Transport // the application's
-	transport *http.Transport // its copy
+	config    *tls.Config     // of TLS with the proxy; nil without
+	transport *http.Transport // the copy of the application's
 	dial      dialFunc        // dials the proxy
 	proxy     *url.URL
 }
@@ -147,18 +148,25 @@ func (c *connector) reach() (net.Conn, error) {
 	return c.secure(conn)
 }
 
-// secure begins TLS with the proxy.
-func (c *connector) secure(conn net.Conn) (net.Conn, error) {
-	config := c.base.Clone().TLSClientConfig
+// proxyTLS returns what TLS with the proxy is configured by, or nil if there is none. It is
+// made while the proxy is chosen, since the application may change base after that.
+func proxyTLS(base *http.Transport, proxy *url.URL) *tls.Config {
+	if proxy.Scheme != "https" {
+		return nil
+	}
+	config := base.Clone().TLSClientConfig
 	if config == nil {
 		config = new(tls.Config)
 	}
-	if config.ServerName == "" {
-		config.ServerName = c.proxy.Hostname()
-	}
+	config.ServerName = cmp.Or(config.ServerName, proxy.Hostname())
 	config.NextProtos = nil // CONNECT is spoken in HTTP/1
+	return config
+}
+
+// secure begins TLS with the proxy.
+func (c *connector) secure(conn net.Conn) (net.Conn, error) {
 	c.t.reached(PhaseTLS)
-	tunnel := tls.Client(conn, config)
+	tunnel := tls.Client(conn, c.config)
 	if err := tunnel.HandshakeContext(c.t.ctx); err != nil {
 		_ = conn.Close()
 		return nil, err

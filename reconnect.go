@@ -274,7 +274,7 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 	l.requested = false
 	l.dialedAt, l.dueAt = time.Now(), time.Time{}
 	if strays := l.strays.Load(); strays >= maxStrays {
-		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks that have not returned", strays)}, false
+		return nil, &DialError{Phase: PhaseEndpoint, Err: fmt.Errorf("%d attempts are stuck in hooks or dialers that have not returned", strays)}, false
 	}
 	c := l.c
 	last, downtime := c.lastSession()

@@ -206,26 +206,14 @@ func proxyErrors(t *testing.T) (all []told) {
 	return all
 }
 
-// secured returns the address of a server that speaks TLS by config, and what trusts it.
-func secured(t *testing.T, config *tls.Config, serve func(net.Conn)) (address string, pool *x509.CertPool) {
-	t.Helper()
-	server := resocktest.NewTLSServer(t)
-	config.Certificates = server.TLS.Certificates
-	return rig.Listen(t, func(conn net.Conn) {
-		secure := tls.Server(conn, config)
-		_ = secure.Handshake()
-		serve(secure)
-	}), server.CertPool()
-}
-
 func tlsErrors(t *testing.T) []told {
 	discard := func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 	trusting := func(config *tls.Config) resock.Option {
 		return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{TLSClientConfig: config}})
 	}
-	address, pool := secured(t, new(tls.Config), discard)
-	strict, strictPool := secured(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, discard)
-	modern, modernPool := secured(t, &tls.Config{NextProtos: []string{"h2"}}, discard)
+	address, pool := rig.ListenTLS(t, new(tls.Config), discard)
+	strict, strictPool := rig.ListenTLS(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, discard)
+	modern, modernPool := rig.ListenTLS(t, &tls.Config{NextProtos: []string{"h2"}}, discard)
 	plain := resocktest.NewServer(t)
 	web := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(web.Close)

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"compress/flate"
 	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
@@ -197,4 +199,17 @@ func LateUpgrade(after, life time.Duration) resocktest.Step {
 		_, _ = conn.Write(Upgraded(request))
 		time.Sleep(life)
 	})
+}
+
+// ListenTLS is [Listen] for a server that speaks TLS by config. It returns what trusts its
+// certificate, too.
+func ListenTLS(t *testing.T, config *tls.Config, serve func(net.Conn)) (address string, pool *x509.CertPool) {
+	t.Helper()
+	server := resocktest.NewTLSServer(t)
+	config.Certificates = server.TLS.Certificates
+	return Listen(t, func(conn net.Conn) {
+		secure := tls.Server(conn, config)
+		_ = secure.Handshake()
+		serve(secure)
+	}), server.CertPool()
 }
