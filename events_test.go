@@ -25,6 +25,7 @@ func TestFinalCloseReachesEverySubscriber(t *testing.T) {
 			events := grammar.Tee(t, client, resock.WithOverflow(overflow))
 			go client.Run(context.Background())
 			rig.Await[resock.OpenEvent](t, events)
+			synctest.Wait() // the server ignores close frames from now on
 			client.Close(resock.StatusNormalClosure, "")
 			if closed := rig.Await[resock.CloseEvent](t, events); closed.Clean || closed.Next != resock.StateClosed {
 				t.Errorf("got %+v, want it not clean, and then closed", closed)

@@ -648,6 +648,7 @@ func TestServerThatDoesNotAnswerTheClose(t *testing.T) {
 			s.Handle((*resocktest.Conn).IgnoreClose)
 			client := rig.Start(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(3*time.Second))
 			client.Open()
+			synctest.Wait() // the server ignores close frames from now on
 			began := time.Now()
 			tt.act(client.Client)
 			end := rig.Next[resock.CloseEvent](client)

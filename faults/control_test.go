@@ -655,6 +655,7 @@ func TestWaitOpenAfterClose(t *testing.T) {
 		s.Handle((*resocktest.Conn).IgnoreClose)
 		r := rig.Reaching(t, s)
 		r.Open()
+		synctest.Wait() // the server ignores close frames from now on
 		_ = r.Close(resock.StatusNormalClosure, "")
 		if err := r.WaitOpen(t.Context()); !errors.Is(err, resock.ErrClosed) {
 			t.Errorf("WaitOpen while the session is closed: %v", err)
@@ -815,6 +816,7 @@ func TestReconnectOfAStuckSession(t *testing.T) {
 		s.Script(resocktest.Serve((*resocktest.Conn).StopReading), resocktest.Hold())
 		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(time.Minute), resock.WithWriteTimeout(time.Hour), resock.WithHeartbeat(0, 0))
 		r.Open()
+		synctest.Wait() // the server reads no more
 		sent := make(chan error, 1)
 		go func() { sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
 		synctest.Wait()
@@ -891,6 +893,7 @@ func TestResumeDoesNotWait(t *testing.T) {
 		s.Script(resocktest.Serve((*resocktest.Conn).IgnoreClose), resocktest.Hold())
 		r := rig.Quick(t, s.URL, rig.Reach(s), resock.WithCloseTimeout(5*time.Second))
 		r.Open()
+		synctest.Wait() // the server ignores close frames from now on
 		began := time.Now()
 		r.Suspend()
 		time.Sleep(100 * time.Millisecond)
