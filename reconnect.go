@@ -72,7 +72,7 @@ type loop struct {
 	dialedAt  time.Time  // when the last attempt began
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
-	resumedAt time.Time  // when a Resume was last granted that StateSuspended did not precede
+	resumedAt time.Time  // when the attempt was due that the last Resume asked for; without those that ended StateSuspended
 	denied    bool       // the last attempt got a status 401 or 403
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
@@ -460,13 +460,20 @@ func (l *loop) stopped() step {
 // held returns the state that keeps the client from dialing: closed, suspended or
 // offline. If nothing does, it returns StateConnecting and false.
 func (l *loop) held(wanted intent) (next step, ok bool) {
+	if next, ok = unwanted(wanted); !ok && !l.c.online() {
+		return step{state: StateOffline}, true
+	}
+	return next, ok
+}
+
+// unwanted is held, but does not ask for the network: a hook that is asked may ask for
+// something itself, and must not be asked again for that.
+func unwanted(wanted intent) (next step, ok bool) {
 	switch {
 	case wanted.closed:
 		return step{state: StateClosed}, true
 	case wanted.suspended:
 		return step{state: StateSuspended}, true
-	case !l.c.online():
-		return step{state: StateOffline}, true
 	}
 	return step{state: StateConnecting}, false
 }
@@ -475,17 +482,21 @@ func (l *loop) held(wanted intent) (next step, ok bool) {
 // passed since the last attempt began. It reports whether the client may dial.
 func (l *loop) pace() bool {
 	for {
-		if _, ok := l.held(l.c.wanted()); ok {
+		if _, ok := unwanted(l.c.wanted()); ok {
 			return false
 		}
 		if l.resume() { // the application may do this again and again
-			now := time.Now()
-			l.requested = now.Before(l.resumedAt.Add(l.c.config.backoffInitial))
-			l.resumedAt = now
+			at := time.Now()
+			if l.requested = at.Before(l.resumedAt.Add(l.c.config.backoffInitial)); l.requested {
+				at = at.Add(max(0, time.Until(l.soonest())))
+			}
+			l.resumedAt = at
 		}
-		if !l.requested || !l.sleep(time.Until(l.soonest())) {
-			return true
+		if l.requested && l.sleep(time.Until(l.soonest())) {
+			continue
 		}
+		_, ok := l.held(l.c.wanted())
+		return !ok
 	}
 }
 
@@ -515,18 +526,24 @@ func (l *loop) wait(d time.Duration) step {
 }
 
 // offline waits for the network, and then for a random delay, since many clients see it
-// return at the same moment, and at least until the next attempt was due anyway.
+// return at the same moment, and at least until the next attempt was due anyway. It asks
+// for the network when it is woken, at most once per initial backoff.
 func (l *loop) offline() step {
 	l.c.setState(StateOffline)
+	var soonest time.Time
 	for {
 		l.resume()
-		if next, ok := l.held(l.c.wanted()); next.state != StateOffline {
-			if ok {
-				return next
-			}
+		if next, ok := unwanted(l.c.wanted()); ok {
+			return next
+		}
+		if l.sleep(time.Until(soonest)) {
+			continue
+		}
+		if l.c.online() {
 			spread := delay.Scale(l.c.config.backoffInitial, rand.Float64())
 			return step{state: StateWaiting, wait: max(spread, time.Until(l.dueAt))}
 		}
+		soonest = time.Now().Add(l.c.config.backoffInitial)
 		<-l.c.wake
 	}
 }

@@ -710,22 +710,29 @@ func (n *meddler) Online() bool {
 func (*meddler) OnChange(func()) (stop func()) { return nil }
 
 // Online is asked in many states, and may ask for something each time.
-func TestOnlineCallsReconnect(t *testing.T) {
-	for _, online := range []bool{true, false} {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			s.Script(resocktest.Status(403, nil, ""))
-			network := &meddler{online: online}
-			r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
-			network.meddle = r.Reconnect
-			r.Go()
-			time.Sleep(10 * time.Second)
-			if calls := network.calls.Load(); calls > 200 { // an attempt each 500 ms
-				t.Errorf("online %t: asked %d times in 10 s", online, calls)
-			}
-			if n := r.Stats().Attempts; n > 21 {
-				t.Errorf("online %t: %d attempts in 10 s", online, n)
-			}
-		})
+func TestOnlineCallsTheClient(t *testing.T) {
+	for name, meddle := range map[string]func(*rig.Client){
+		"Reconnect":          func(r *rig.Client) { r.Reconnect() },
+		"Suspend and Resume": func(r *rig.Client) { r.Suspend(); r.Resume() },
+	} {
+		for _, online := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, online %t", name, online), func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Script(resocktest.Status(403, nil, ""))
+					network := &meddler{online: online}
+					r := rig.Prepare(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+					network.meddle = func() { meddle(r) }
+					r.Go()
+					time.Sleep(10 * time.Second)
+					if calls := network.calls.Load(); calls > 200 { // an attempt each 500 ms
+						t.Errorf("asked %d times in 10 s", calls)
+					}
+					if n := r.Stats().Attempts; n > 21 {
+						t.Errorf("%d attempts in 10 s", n)
+					}
+				})
+			})
+		}
 	}
 }
 
