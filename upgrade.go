@@ -233,7 +233,11 @@ func (t *tracer) upgraded() (body io.ReadWriteCloser, network net.Conn, deflate 
 		t.dialing.values.attempt.Store(nil)
 		release = t.dialing.cancel
 	}
-	return t.body, t.network(), t.deflate, release
+	network = t.network()
+	if meter, ok := network.(*wire.Network); ok && !t.secure && t.proxy == "" {
+		meter.Direct()
+	}
+	return t.body, network, t.deflate, release
 }
 
 func (t *tracer) remote() string {

@@ -39,23 +39,34 @@ func pace(line *rig.Line, bytes int) (stop func()) {
 // TestFault58: a message that takes longer than the heartbeat is no sign of death, nor is
 // a write that takes longer than the write timeout.
 func TestFault58_SlowUpload(t *testing.T) {
+	servers := map[string]func(testing.TB) *resocktest.Server{"ws": resocktest.NewMemory, "wss": resocktest.NewTLSMemory}
 	for _, perSecond := range []int{24_000, 4_000} {
-		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-			reach, lines := rig.ReachLines(s)
-			r := rig.Start(t, s.URL, reach)
-			r.Open()
-			defer pace(<-lines, perSecond/10)()
-			began := time.Now()
-			if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); err != nil {
-				t.Error(err)
+		for scheme, server := range servers {
+			for _, interval := range []time.Duration{30 * time.Second, 0} {
+				t.Run(fmt.Sprintf("%s %d %v", scheme, perSecond, interval), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						slowUpload(t, server(t), perSecond, resock.WithHeartbeat(interval, 10*time.Second))
+					})
+				})
 			}
-			if message, err := s.Accept().Read(); err != nil || len(message.Data) != 1<<20 {
-				t.Errorf("the server got %d bytes, %v", len(message.Data), err)
-			}
-			rig.Within(t, began, time.Duration(1<<20/perSecond)*time.Second, time.Hour)
-			r.Quiet(time.Hour)
-		})
+		}
 	}
+}
+
+func slowUpload(t *testing.T, s *resocktest.Server, perSecond int, heartbeat resock.Option) {
+	reach, lines := rig.ReachLines(s)
+	r := rig.Start(t, s.URL, reach, heartbeat)
+	r.Open()
+	defer pace(<-lines, perSecond/10)()
+	began := time.Now()
+	if err := r.Send(t.Context(), resock.MessageBinary, make([]byte, 1<<20)); err != nil {
+		t.Error(err)
+	}
+	if message, err := s.Accept().Read(); err != nil || len(message.Data) != 1<<20 {
+		t.Errorf("the server got %d bytes, %v", len(message.Data), err)
+	}
+	rig.Within(t, began, time.Duration(1<<20/perSecond)*time.Second, time.Hour)
+	r.Quiet(time.Hour)
 }
 
 // relay passes bytes on between its clients and a server, so many per second each way. It

@@ -32,16 +32,16 @@ func NewLine(conn net.Conn) *Line {
 
 // ReachBy is [Reach] with each connection wrapped by wrap.
 func ReachBy(s *resocktest.Server, wrap func(net.Conn) net.Conn) resock.Option {
-	dial := s.Client().Transport.(*http.Transport).DialContext
-	return resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			return wrap(conn), nil
-		},
-	}})
+	transport := s.Client().Transport.(*http.Transport).Clone()
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return wrap(conn), nil
+	}
+	return resock.WithHTTPClient(&http.Client{Transport: transport})
 }
 
 // ReachLines is [Reach] with a [Line] for each connection. It returns the lines in the

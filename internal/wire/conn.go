@@ -87,6 +87,7 @@ func (c *Conn) Start(transport io.ReadWriteCloser, network net.Conn, deflate Def
 	}
 	c.in.at = c.Now()
 	c.life.marked.Store(1) // no beat is to be taken
+	c.life.asked.Store(unasked)
 	c.life.fed.Store(int64(c.in.at))
 }
 

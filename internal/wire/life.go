@@ -19,7 +19,8 @@ type life struct {
 	since    atomic.Int64  // when the pending read began, plus 1 ns; 0 if none is pending
 	fed      atomic.Int64  // when the wait for a message began, had no time been spent on delivery
 	reads    atomic.Uint64 // reads that returned bytes
-	eased    atomic.Uint64 // writes that had to wait, and then took bytes
+	eased    atomic.Uint64 // writes that had to wait, and then took bytes, if the server was asked
+	asked    atomic.Uint64 // reads when a beat last asked for a sign of life, or unasked
 	moved    atomic.Int64  // when the network last took bytes
 	position atomic.Uint64 // like writer.taken, but moves with each write
 	mark     atomic.Uint64 // position up to which the last beat is to be taken
@@ -31,6 +32,9 @@ type life struct {
 // full is how long a write that the network takes at once never needs. One that took
 // longer found the buffers full, and had to wait for the server.
 const full = 2 * time.Millisecond
+
+// unasked is a number of reads that no connection reaches.
+const unasked = math.MaxUint64
 
 // Silence returns when the pending read began, in the time of [Conn.Now]. It reports
 // false if no read is pending. Any goroutine may call it.
@@ -53,8 +57,8 @@ func (c *Conn) Feed() { c.in.fed = true }
 func (c *Conn) Reads() uint64 { return c.life.reads.Load() }
 
 // Signs returns a number that changes with each sign of life: with each read that returned
-// bytes, and each write that the network took only when the server had made room for it.
-// Any goroutine may call it.
+// bytes, and, from [Conn.Expect] or [Conn.Mark] until the first read, with each write that the
+// network took only when the server had made room for it. Any goroutine may call it.
 func (c *Conn) Signs() uint64 { return c.life.reads.Load() + c.life.eased.Load() }
 
 // Writing reports whether a write to the network is in progress, so that only
@@ -64,6 +68,7 @@ func (c *Conn) Writing() bool { return c.out.deadline.Load() != 0 }
 // Expect announces a message that is a beat. [Conn.Beaten] reports false until
 // [Conn.Mark] tells where it ends and the network has taken it.
 func (c *Conn) Expect() {
+	c.life.ask()
 	c.life.mark.Store(math.MaxUint64)
 	c.life.marked.Store(0)
 }
@@ -78,6 +83,7 @@ func (c *Conn) Mark() {
 // setMark is Mark; mu is held.
 func (w *writer) setMark() {
 	l := &w.c.life
+	l.ask()
 	l.mark.Store(w.appended)
 	l.marked.Store(0)
 	w.noteMark()
@@ -123,15 +129,23 @@ func (l *life) received() {
 	l.reads.Store(l.reads.Load() + 1) // cheaper than Add; the reader is the only writer
 }
 
-// took notes that the network took bytes, during a write. Only the goroutine that
-// writes may call it.
-func (c *Conn) took() {
+// ask notes that signs of life matter, until the next read is one.
+func (l *life) ask() { l.asked.Store(l.reads.Load()) }
+
+// took notes that the network took bytes, during a write that may go on or is done. Only
+// the goroutine that writes may call it. What it notes costs a look at the clock, and most
+// writes need none: they are done, and nobody waits for a sign of life.
+func (c *Conn) took(done bool) {
+	l := &c.life
+	if done && l.reads.Load() != l.asked.Load() {
+		return
+	}
 	now := c.Now()
 	began := time.Duration(c.out.deadline.Load()) - c.config.WriteTimeout
-	if now-max(began, time.Duration(c.life.moved.Load())) >= full {
-		c.life.eased.Store(c.life.eased.Load() + 1)
+	if now-max(began, time.Duration(l.moved.Load())) >= full {
+		l.eased.Store(l.eased.Load() + 1)
 	}
-	c.life.moved.Store(int64(now))
+	l.moved.Store(int64(now))
 }
 
 // Network is a network connection that tells the [Conn] over it what it moves. It belongs
@@ -143,6 +157,7 @@ type Network struct {
 	mu     sync.Mutex // guards nudged, and the write deadline
 	nudged bool       // a write is to be interrupted
 	socket bool
+	direct bool // there is nothing between the Conn and this
 }
 
 // NewNetwork returns a Network over conn.
@@ -150,6 +165,10 @@ func NewNetwork(conn net.Conn) *Network {
 	_, socket := conn.(syscall.Conn)
 	return &Network{Conn: conn, socket: socket}
 }
+
+// Direct notes, before Start, that each write of the [Conn] is one of n: there is no TLS
+// between them.
+func (n *Network) Direct() { n.direct = true }
 
 // maxPiece is the size of the largest single write to what is no socket, in bytes: nothing
 // but its return shows that it moves.
@@ -175,7 +194,7 @@ func (n *Network) Write(p []byte) (sent int, err error) {
 		size, err = n.Conn.Write(piece)
 		sent += size
 		if c := n.over.Load(); c != nil && size > 0 {
-			c.took()
+			c.took(n.direct && sent == len(p))
 		}
 		if err != nil && n.resume() {
 			err = nil

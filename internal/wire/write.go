@@ -204,7 +204,7 @@ func (w *writer) send(buf []byte) (sent int, err error) {
 		var n int
 		n, err = w.c.transport.Write(buf[sent:min(len(buf), sent+MaxFlush)])
 		if n > 0 && w.c.meter == nil {
-			w.c.took()
+			w.c.took(true)
 		}
 		w.deadline.Store(0)
 		sent += n
