@@ -454,7 +454,9 @@ func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 // none the client does not dial and counts no attempt ([StateOffline]); it dials when
 // the network is back, after a random part of the initial backoff, but no sooner than it
 // would have dialed without the interruption. When the network changes while a session is
-// open, the connection is probed at once.
+// open, the connection is probed at once, by a ping that has to be answered within the
+// timeout of [WithHeartbeat], or 10 s if that is zero. With [WithHeartbeatMessage] and a
+// timeout, a ping without an answer calls for the next message, and that decides.
 //
 // Loopback addresses are dialed in any case. With [WithEndpoint], the URL of the last
 // attempt tells whether the address is one, and before the first attempt the URL
