@@ -28,6 +28,7 @@ type pulse struct {
 	pinged   bool          // that beat is the ping of a probe, where others are messages
 	patience time.Duration // how long the answer to that beat may take
 	doubt    bool          // the next look is a second one
+	doubts   uint8         // looks in a row that doubted
 	due      time.Duration // when to look next
 }
 
@@ -73,10 +74,11 @@ func (p *pulse) start(now time.Duration, life uint64, random float64) time.Durat
 // look decides what to do, and when to look again. No verdict of death is by a timer
 // alone: if the timer was late, since the whole process stood still (SIGSTOP, a suspended
 // machine), what came meanwhile may be unread, and if a write is in progress, it may have
-// moved. Then a second look decides.
+// moved. Then a second look decides, or, in a process that is late at every look, since it
+// gets little of the processor, the last of a few.
 func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 	late := p.due > 0 && s.now-p.due > wire.Lateness
-	second := p.doubt && !late
+	second := p.doubt && !late || p.doubts == wire.MaxDoubts
 	p.note(s)
 	death := p.judge(s)
 	if death == verdictDead && p.pinged {
@@ -85,6 +87,9 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 	p.doubt = death != verdictAlive && !second && (late || s.writing)
 	if death != verdictAlive && !p.doubt {
 		return death, s.now
+	}
+	if p.doubts++; !p.doubt {
+		p.doubts = 0
 	}
 	if p.interval > 0 && s.now >= p.next {
 		if p.next += p.interval; p.next <= s.now {

@@ -236,7 +236,8 @@ func WithDialTimeout(d time.Duration) Option {
 // begins when the network has taken the beat, so a large message on a slow line does no
 // harm. Silence counts only while the client waits for the socket: the client never takes
 // a server for dead because of a slow consumer. A process that stood still (SIGSTOP, a
-// suspended machine) looks a second time, 100 ms later, before it decides.
+// suspended machine) looks a second time, 100 ms later, before it decides; one whose timers
+// are always late looks 20 times.
 //
 // The client learns all that from the connections that an [http.Transport] dials. With
 // another [http.RoundTripper], or a transport whose DialTLSContext returns a TLS
