@@ -2,7 +2,12 @@ package faults
 
 import (
 	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/resock/resock"
@@ -55,4 +60,193 @@ func TestFault95_ProbeOfAServerWithoutPongs(t *testing.T) {
 			rig.Within(t, began, timeout, interval+timeout+time.Millisecond)
 		})
 	}
+}
+
+// A server that answers pings by empty pongs lives, and no round trip is made up. Flush
+// waits for an answer until its context ends.
+func TestThreadEmptyPongs(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		answered := 0
+		go everySecond(c, func() (err error) {
+			for ; err == nil && answered < len(c.Received().Pings); answered++ {
+				err = c.Pong("")
+			}
+			return err
+		})
+		r.Quiet(10 * time.Minute)
+		if d := r.Stats().RoundTrip; d != 0 {
+			t.Errorf("round trip %v, want none", d)
+		}
+		_ = r.Enqueue(resock.MessageText, []byte("m"))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Flush: %v", err)
+		}
+		r.Is(resock.StateOpen)
+	})
+}
+
+// A pong does not wait behind what is queued: only what is being written comes before it.
+func TestThreadPongBehindTheQueue(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		const perSecond = 20_000
+		reach, lines := rig.ReachLines(s)
+		r := rig.Start(t, s.URL, reach)
+		r.Open()
+		c := s.Accept()
+		defer pace(<-lines, perSecond/10)()
+		for range 100 {
+			if err := r.Enqueue(resock.MessageBinary, make([]byte, 40_000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Quiet(10 * time.Second)
+		began := time.Now()
+		_ = c.Ping("?")
+		for pongs(c) == 0 && time.Since(began) < time.Hour {
+			time.Sleep(100 * time.Millisecond)
+		}
+		rig.Within(t, began, 0, 10*time.Second) // 64 KiB are being written, and 40 KB may have been added to them
+		r.Quiet(5 * time.Minute)
+		if n := len(c.Received().Messages); n != 100 {
+			t.Errorf("%d messages arrived", n)
+		}
+	})
+}
+
+// stuck is a limiter that lets nothing pass.
+type stuck struct{}
+
+func (stuck) Wait(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Messages that the limiter holds back do not hold back the heartbeat messages.
+func TestThreadLimiterUsedUp(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, textBeat(), resock.WithSendLimiter(stuck{}), resock.WithHeartbeat(15*time.Second, 0))
+		c := s.Accept()
+		r.Open()
+		for range 100 {
+			r.Queue("held back")
+		}
+		r.Quiet(10 * time.Minute)
+		beats := rig.Payloads(c)
+		if len(beats) < 39 || len(beats) > 41 || slices.ContainsFunc(beats, func(m string) bool { return m != "beat" }) {
+			t.Errorf("got %d messages in 10 minutes, want 40 beats: %q", len(beats), beats)
+		}
+	})
+}
+
+// A timeout that is longer than the interval is kept: the server may be silent for several
+// beats, and is dead only after the timeout.
+func TestThreadTimeoutOfManyIntervals(t *testing.T) {
+	const interval, timeout = 5 * time.Second, time.Minute
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithHeartbeat(interval, timeout))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		for range 10 {
+			r.Quiet(timeout - time.Second)
+			_ = c.Pong("")
+		}
+		began := time.Now()
+		r.Fail(resock.PhaseHeartbeat)
+		rig.Within(t, began, timeout, timeout+interval)
+		if n := len(c.Received().Pings); n < 120 || n > 132 {
+			t.Errorf("%d pings in 11 minutes of 5 s intervals", n)
+		}
+	})
+}
+
+// A server that stops reading for a while, because it has enough to do, is neither dead nor
+// stalled if the write timeout allows that. The beat behind the messages does not count.
+func TestThreadThrottlingServer(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		r := rig.Start(t, s.URL, reach, resock.WithWriteTimeout(2*time.Minute))
+		r.Open()
+		c, line := s.Accept(), <-lines
+		for range 5 {
+			line.Limit(1000)
+			for range 20 {
+				r.Queue(strings.Repeat("m", 1000))
+			}
+			r.Quiet(100 * time.Second)
+			line.Unlimit()
+			r.Quiet(time.Minute)
+		}
+		if n := len(c.Received().Messages); n != 100 {
+			t.Errorf("%d messages arrived", n)
+		}
+	})
+}
+
+// A server that closes idle connections by 1002, minute after minute, is not taken for one
+// that chokes on a message: the next attempt comes at the normal pace.
+func TestThreadIdleClosedByProtocolError(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle(func(c *resocktest.Conn) {
+			time.Sleep(time.Minute)
+			_ = c.Close(resock.StatusProtocolError, "timeout")
+		})
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		for range 5 {
+			r.Open()
+			if e := r.Closed(resock.StatusProtocolError, "timeout", true); e.RetryIn > 500*time.Millisecond {
+				t.Errorf("retry in %v, want at most 500ms", e.RetryIn)
+			}
+		}
+		r.Open()
+	})
+}
+
+// A beat that was open when its connection was lost is not held against the next one.
+func TestThreadOpenBeatOfALostSession(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, textBeat(), without("answer"), resock.WithHeartbeat(30*time.Second, 30*time.Second))
+		for range 10 {
+			c := s.Accept()
+			r.Open()
+			for len(c.Received().Messages) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			c.Drop() // before it answers
+			r.Fail(resock.PhaseRead)
+		}
+		c := s.Accept()
+		go answers(c, "answer")
+		r.Open()
+		r.Quiet(time.Hour)
+	})
+}
+
+// A dead peer over TLS does not delay the next attempt: nothing waits for the alert that
+// the end of a TLS connection calls for.
+func TestThreadDeadPeerOverTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := resocktest.NewTLSMemory(t)
+		base := s.Client().Transport.(*http.Transport)
+		transport := &http.Transport{TLSClientConfig: base.TLSClientConfig, DialContext: base.DialContext}
+		r := rig.Start(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: transport}), resock.WithQueue(100, 64<<20))
+		r.Open()
+		s.Accept().StopReading()
+		began := time.Now()
+		for range 50 {
+			if err := r.Enqueue(resock.MessageBinary, make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Next()
+		rig.Within(t, began, 0, 12*time.Second)
+		r.Open()
+		rig.Within(t, began, 0, 13*time.Second)
+	})
 }
