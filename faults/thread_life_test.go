@@ -91,6 +91,34 @@ func TestThreadEmptyPongs(t *testing.T) {
 	})
 }
 
+// A client that sends all the time finds a server whose process was paused, although the
+// system of the server takes bytes for a while. It needs the buffers of a kernel.
+func TestThreadPausedServer(t *testing.T) {
+	const interval, timeout = 200 * time.Millisecond, 300 * time.Millisecond
+	s := resocktest.NewServer(t)
+	r := rig.Quick(t, s.URL, resock.WithHeartbeat(interval, timeout), resock.WithWriteTimeout(time.Second))
+	r.Open()
+	s.Accept().StopReading()
+	began := time.Now()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-time.After(time.Millisecond):
+				_ = r.Enqueue(resock.MessageBinary, make([]byte, 1000))
+			case <-stop:
+				return
+			}
+		}
+	}()
+	if fail := rig.Next[resock.FailEvent](r); fail.Phase != resock.PhaseHeartbeat && fail.Phase != resock.PhaseWrite {
+		t.Errorf("got %+v, want silence or a stalled write", fail)
+	}
+	rig.Within(t, began, timeout, 10*time.Second)
+	r.Open()
+}
+
 // A pong does not wait behind what is queued: only what is being written comes before it.
 func TestThreadPongBehindTheQueue(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
