@@ -16,6 +16,7 @@ type pulse struct {
 	interval time.Duration // 0: no beats
 	timeout  time.Duration // 0: no answer is expected
 	idle     time.Duration // 0: without messages is no death
+	messages bool          // beats are messages of the application; only probes are pings
 
 	dictated time.Duration // when the server told the interval; 0 if it did not
 	began    time.Duration // when the session opened
@@ -24,8 +25,10 @@ type pulse struct {
 	unheard  bool          // no sign of life since the look that called for the oldest open beat
 	asked    time.Duration // when the network had taken that beat
 	taken    bool          // it has
+	pinged   bool          // that beat is the ping of a probe, where others are messages
 	patience time.Duration // how long the answer to that beat may take
 	doubt    bool          // the next look is a second one
+	doubts   uint8         // looks in a row that doubted
 	due      time.Duration // when to look next
 }
 
@@ -71,15 +74,22 @@ func (p *pulse) start(now time.Duration, life uint64, random float64) time.Durat
 // look decides what to do, and when to look again. No verdict of death is by a timer
 // alone: if the timer was late, since the whole process stood still (SIGSTOP, a suspended
 // machine), what came meanwhile may be unread, and if a write is in progress, it may have
-// moved. Then a second look decides.
+// moved. Then a second look decides, or, in a process that is late at every look, since it
+// gets little of the processor, the last of a few.
 func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 	late := p.due > 0 && s.now-p.due > wire.Lateness
-	second := p.doubt && !late
+	second := p.doubt && !late || p.doubts == wire.MaxDoubts
 	p.note(s)
 	death := p.judge(s)
+	if death == verdictDead && p.pinged {
+		death, p.next = verdictAlive, s.now // the server may answer nothing but the messages
+	}
 	p.doubt = death != verdictAlive && !second && (late || s.writing)
 	if death != verdictAlive && !p.doubt {
 		return death, s.now
+	}
+	if p.doubts++; !p.doubt {
+		p.doubts = 0
 	}
 	if p.interval > 0 && s.now >= p.next {
 		if p.next += p.interval; p.next <= s.now {
@@ -87,6 +97,8 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 		}
 		if !s.pending { // or else it stands for this one
 			v = verdictBeat
+		}
+		if v == verdictBeat || p.pinged {
 			p.beat(p.timeout)
 		}
 	}
@@ -119,16 +131,20 @@ func (p *pulse) judge(s signs) verdict {
 // beat notes a beat. The server must show a sign of life within patience, unless that is
 // 0, from when the network has taken the beat.
 func (p *pulse) beat(patience time.Duration) {
-	if !p.unheard && patience > 0 {
-		p.unheard, p.taken, p.patience = true, false, patience
+	if (!p.unheard || p.pinged) && patience > 0 {
+		p.unheard, p.taken, p.pinged, p.patience = true, false, false, patience
 	}
 }
 
 // probe notes a ping outside the regular beats. A beat that is still open keeps its
-// deadline.
+// deadline. Where the server is known to answer messages, silence after the ping is no
+// death yet, but calls for the next message.
 func (p *pulse) probe(s signs, patience time.Duration) {
 	p.note(s)
-	p.beat(patience)
+	if !p.unheard {
+		p.beat(patience)
+		p.pinged = p.messages && p.interval > 0 && p.timeout > 0
+	}
 	s.pending = true // the ping
 	p.due = p.wake(s)
 }

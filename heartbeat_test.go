@@ -216,6 +216,26 @@ func TestPulseLooksTwiceDuringAWrite(t *testing.T) {
 	}
 }
 
+// TestPulseOfAProcessThatIsAlwaysLate: a process that gets little of the processor is late
+// at every look, and finds a dead server nevertheless.
+func TestPulseOfAProcessThatIsAlwaysLate(t *testing.T) {
+	for name, p := range map[string]pulse{
+		"no byte":    {interval: 10 * time.Second, timeout: 5 * time.Second},
+		"no message": {idle: 15 * time.Second},
+	} {
+		s := newPulseSim(p)
+		s.start(0, 0, 1)
+		v := verdictAlive
+		for v != verdictDead && v != verdictIdle && s.now < day {
+			s.now = s.due + 50*time.Millisecond
+			v = s.glance()
+		}
+		if s.now < 15*time.Second || s.now > 19*time.Second {
+			t.Errorf("%s: verdict %d at %v, want a death after 15 s, and at most 4 s more", name, v, s.now)
+		}
+	}
+}
+
 func TestPulseIgnoresABusyReader(t *testing.T) {
 	s := newPulseSim(pulse{interval: 10 * time.Second, timeout: 5 * time.Second, idle: 20 * time.Second})
 	s.waiting = false // as when a consumer blocks delivery

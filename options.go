@@ -236,7 +236,8 @@ func WithDialTimeout(d time.Duration) Option {
 // begins when the network has taken the beat, so a large message on a slow line does no
 // harm. Silence counts only while the client waits for the socket: the client never takes
 // a server for dead because of a slow consumer. A process that stood still (SIGSTOP, a
-// suspended machine) looks a second time, 100 ms later, before it decides.
+// suspended machine) looks a second time, 100 ms later, before it decides; one whose timers
+// are always late looks 20 times.
 //
 // The client learns all that from the connections that an [http.Transport] dials. With
 // another [http.RoundTripper], or a transport whose DialTLSContext returns a TLS
@@ -454,7 +455,9 @@ func WithSendLimiter(l interface{ Wait(context.Context) error }) Option {
 // none the client does not dial and counts no attempt ([StateOffline]); it dials when
 // the network is back, after a random part of the initial backoff, but no sooner than it
 // would have dialed without the interruption. When the network changes while a session is
-// open, the connection is probed at once.
+// open, the connection is probed at once, by a ping that has to be answered within the
+// timeout of [WithHeartbeat], or 10 s if that is zero. With [WithHeartbeatMessage] and a
+// timeout, a ping without an answer calls for the next message, and that decides.
 //
 // Loopback addresses are dialed in any case. With [WithEndpoint], the URL of the last
 // attempt tells whether the address is one, and before the first attempt the URL

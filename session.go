@@ -82,6 +82,7 @@ func (s *session) start(body io.ReadWriteCloser, network net.Conn, deflate wire.
 		interval: min(config.beatInterval, forever),
 		timeout:  min(config.beatTimeout, forever),
 		idle:     min(config.idleTimeout, forever),
+		messages: config.beatMessage != nil,
 	}
 	if config.dial.OnPingReceived != nil || config.dial.OnPongReceived != nil || config.handler != nil || len(config.filters) > 0 {
 		ctx, cancel := context.WithCancel(context.WithValue(s.client.machine.ctx, readerKey{}, s.client))

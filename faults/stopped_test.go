@@ -75,6 +75,53 @@ func TestFault62_ProcessStoodStill(t *testing.T) {
 	})
 }
 
+// TestFault96: a process that gets a few milliseconds of the processor at a time is late at
+// every look, and finds a dead server nevertheless.
+func TestFault96_ThrottledProcess(t *testing.T) {
+	var server *resocktest.Server
+	process := stopped(t, func() string { server = resocktest.NewServer(t); return server.URL }, func(target string) {
+		client, err := resock.New(target, resock.WithHeartbeat(100*time.Millisecond, 100*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.Run(context.Background())
+	})
+	c := server.Accept()
+	c.IgnorePings()
+	for range 80 {
+		_ = process.Signal(syscall.SIGSTOP)
+		<-time.After(145 * time.Millisecond)
+		_ = process.Signal(syscall.SIGCONT)
+		select {
+		case <-c.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	t.Error("the server is silent, and the connection still there")
+}
+
+// The idle timeout of a process that stood still does not end a feed whose messages lie in
+// the socket.
+func TestThreadIdleTimeoutOfAStoppedProcess(t *testing.T) {
+	var server *resocktest.Server
+	process := stopped(t, func() string { server = resocktest.NewServer(t); return server.URL }, func(target string) {
+		client, err := resock.New(target, resock.WithHeartbeat(0, 0), resock.WithIdleTimeout(500*time.Millisecond))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client.Run(context.Background())
+	})
+	c := server.Accept()
+	push := func() { _ = c.Push("push") }
+	push()
+	<-time.After(50 * time.Millisecond)
+	standsStill(t, c, process, func() {
+		<-time.After(100 * time.Millisecond) // the process has stopped, and reads nothing
+		push()
+	})
+}
+
 // standsStill stops a process while something happens, lets it go on, and checks that it
 // keeps its connection.
 func standsStill(t *testing.T, c *resocktest.Conn, process *os.Process, happens func()) {

@@ -27,6 +27,7 @@ type life struct {
 	marked   atomic.Int64  // when the network had taken it, plus 1 ns; 0 before that
 	due      atomic.Int64  // when the timer of the write timeout fires
 	doubted  int64         // the deadline that its last look doubted, or 0; it belongs to check
+	doubts   uint8         // looks in a row that doubted that deadline; it belongs to check
 }
 
 // full is how long a write that the network takes at once never needs. One that took

@@ -333,3 +333,32 @@ func TestBeaten(t *testing.T) {
 		finish(c, o)
 	})
 }
+
+// TestStallOfAProcessThatIsAlwaysLate checks that a stalled write is found also by a timer
+// that is late each time.
+func TestStallOfAProcessThatIsAlwaysLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, server := net.Pipe()
+		network := NewNetwork(pipeSocket{client})
+		c, o := new(Conn), new(owner)
+		c.Start(network, network, Deflate{}, &Config{WriteTimeout: writeTimeout, CloseTimeout: closeTimeout, Counters: new(Counters)}, o)
+		put(t, c, Binary, "m")
+		o.running.Go(func() { _ = c.Flush() })
+		time.Sleep(writeTimeout - 1)
+		synctest.Wait()
+		c.out.watch.Stop()
+		time.Sleep(time.Second)
+		looks := 0
+		for ; o.stalls.Load() == 0 && looks < 1000; looks++ {
+			c.life.due.Store(int64(c.Now() - 50*time.Millisecond))
+			c.out.check()
+			synctest.Wait()
+		}
+		if looks < 2 || looks > MaxDoubts+1 {
+			t.Errorf("found at look %d, want at most %d", looks, MaxDoubts+1)
+		}
+		c.Kill()
+		finish(c, o)
+		server.Close()
+	})
+}

@@ -233,10 +233,15 @@ const (
 	// Lateness is how late a timer fires when the process, or the whole machine, stood
 	// still. What happened meanwhile may not have been seen yet.
 	Lateness = time.Millisecond
+
+	// MaxDoubts is how many looks in a row may come late. A process that gets little of
+	// the processor may never be in time, but it ran at each of them.
+	MaxDoubts = 20
 )
 
 // check is called by the timer. It reports a write that makes no progress. If it may not
-// have seen the progress, it looks a second time.
+// have seen the progress, it looks a second time, and up to [MaxDoubts] times if it is
+// late again.
 func (w *writer) check() {
 	deadline := w.deadline.Load()
 	if deadline == 0 {
@@ -251,17 +256,20 @@ func (w *writer) check() {
 	deadline = max(deadline, life.moved.Load()+int64(timeout))
 	left := time.Duration(deadline) - now
 	asked := w.c.Nudge()
+	if life.doubted != deadline {
+		life.doubted, life.doubts = 0, 0
+	}
 	switch {
 	case left > 0:
-		life.doubted = 0
 		if asked { // what the nudge brings to light is to be dated
 			left = min(left, max(timeout/4, SecondLook))
 		}
-	case !late && (!asked || life.doubted == deadline):
+	case !late && (!asked || life.doubts > 0), life.doubts == MaxDoubts:
 		w.c.owner.Stalled()
 		return
 	default:
 		life.doubted, left = deadline, SecondLook
+		life.doubts++
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
