@@ -21,12 +21,15 @@ type pulse struct {
 	began    time.Duration // when the session opened
 	next     time.Duration // when the next beat is due
 	life     uint64        // signs of life at the last look
+	looked   time.Duration // when that look was
+	heard    time.Duration // when silence can have begun: the last sign of life came later
 	unheard  bool          // no sign of life since the look that called for the oldest open beat
 	asked    time.Duration // when the network had taken that beat
 	taken    bool          // it has
 	patience time.Duration // how long the answer to that beat may take
 	doubt    bool          // the next look is a second one
 	due      time.Duration // when to look next
+	silence  time.Duration // that a verdict of death is about
 }
 
 // signs is what a look sees.
@@ -63,6 +66,7 @@ func (p *pulse) start(now time.Duration, life uint64, random float64) time.Durat
 		phase = max(0, phase-(now-p.dictated))
 	}
 	p.began, p.life = now, life
+	p.looked, p.heard = now, now
 	p.next = now + max(1, time.Duration(random*float64(phase)))
 	p.due = p.wake(signs{now: now, waiting: true, since: now, hungry: now})
 	return p.due
@@ -79,6 +83,7 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 	death := p.judge(s)
 	p.doubt = death != verdictAlive && !second && (late || s.writing)
 	if death != verdictAlive && !p.doubt {
+		p.silence = p.silent(death, s)
 		return death, s.now
 	}
 	if p.interval > 0 && s.now >= p.next {
@@ -97,8 +102,9 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 // note notes what became of the beats so far.
 func (p *pulse) note(s signs) {
 	if s.life != p.life {
-		p.life, p.unheard = s.life, false
+		p.life, p.unheard, p.heard = s.life, false, p.looked
 	}
+	p.looked = s.now
 	if p.unheard && !p.taken && !s.pending {
 		p.taken, p.asked = true, s.beaten
 	}
@@ -116,6 +122,15 @@ func (p *pulse) judge(s signs) verdict {
 	return verdictAlive
 }
 
+// silent is how long the server has been silent: without any byte since the last one, not
+// since the beat, or without a message. The time of delivery is no part of it.
+func (p *pulse) silent(death verdict, s signs) time.Duration {
+	if death == verdictIdle {
+		return p.idle
+	}
+	return s.now - max(p.heard, s.since)
+}
+
 // beat notes a beat. The server must show a sign of life within patience, unless that is
 // 0, from when the network has taken the beat.
 func (p *pulse) beat(patience time.Duration) {
@@ -128,6 +143,9 @@ func (p *pulse) beat(patience time.Duration) {
 // deadline.
 func (p *pulse) probe(s signs, patience time.Duration) {
 	p.note(s)
+	if !p.unheard {
+		p.heard = s.now // a network that is lost says nothing about the server
+	}
 	p.beat(patience)
 	s.pending = true // the ping
 	p.due = p.wake(s)
@@ -216,9 +234,9 @@ func (h *heartbeat) check() {
 	s, message := h.session, h.session.client.config.beatMessage
 	switch {
 	case v == verdictDead:
-		s.silent(pulse.patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, pulse.patience))
+		s.silent(pulse.silence, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, pulse.patience))
 	case v == verdictIdle:
-		s.silent(pulse.idle, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, pulse.idle))
+		s.silent(pulse.silence, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, pulse.idle))
 	case v == verdictBeat && message != nil:
 		h.beat(message)
 	case v == verdictBeat:
