@@ -112,6 +112,34 @@ func TestFault59_PingBehindABacklog(t *testing.T) {
 	}
 }
 
+// A server that reads slowly and answers nothing lives while it makes room, also after it
+// has got a beat, and no longer.
+func TestRoomIsLife(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		const messages = 1000
+		reach, lines := rig.ReachLines(s)
+		r := rig.Start(t, s.URL, reach, resock.WithHeartbeat(time.Second, 2*time.Second))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		defer pace(<-lines, 2_400)()
+		for range messages {
+			r.Queue(strings.Repeat("m", 1<<10))
+		}
+		for range messages {
+			if _, err := c.Read(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		if pings := len(c.Received().Pings); pings < 3 {
+			t.Errorf("%d pings among the messages", pings)
+		}
+		r.Fail(resock.PhaseHeartbeat)
+		rig.Within(t, began, 0, 3*time.Second)
+	})
+}
+
 // TestFault60: however soon the first beat is, a full interval follows.
 func TestFault60_SlowRoundTrip(t *testing.T) {
 	const interval = time.Second
