@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -973,6 +974,18 @@ func TestPermanentError(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A dialer is not the one to decide: that may be a library's, with retries of its own.
+func TestPermanentErrorOfADialer(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, backoff.Permanent(rig.ErrTest) },
+		}}))
+		if fail := r.Fail(resock.PhaseTCP); fail.Next != resock.StateWaiting {
+			t.Errorf("%+v", fail)
+		}
+	})
 }
 
 // What a hook returns after the application called Suspend is not looked at.

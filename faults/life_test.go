@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -305,6 +306,25 @@ func TestFault63_ZombieFeed(t *testing.T) {
 		_ = c.Push("is kept")
 		r.Quiet(time.Minute)
 		zombie(t, r, time.Now().Add(-10*time.Second)) // that minute does not count
+	})
+}
+
+// LastMessage is the time of the read that brought the message, not of its delivery.
+func TestLastMessageIsOfTheRead(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(time.Minute) }))
+		c := s.Accept()
+		r.Open()
+		if last := r.Stats().LastMessage; !last.IsZero() {
+			t.Errorf("%v before the first message", last)
+		}
+		began := time.Now()
+		// The ping ends a burst, so that the second message is delivered for itself.
+		_ = c.Raw(slices.Concat(resocktest.Frame(rig.Fin|rig.Text, []byte("one")), resocktest.Frame(rig.Fin|9, nil), resocktest.Frame(rig.Fin|rig.Text, []byte("two"))))
+		r.Quiet(5 * time.Minute)
+		if stats := r.Stats(); !stats.LastMessage.Equal(began) || stats.MessagesIn != 2 {
+			t.Errorf("LastMessage of %d is %v, want %v", stats.MessagesIn, stats.LastMessage, began)
+		}
 	})
 }
 
