@@ -119,7 +119,7 @@ func TestRoomIsLife(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		const messages = 1000
 		reach, lines := rig.ReachLines(s)
-		r := rig.Start(t, s.URL, reach, resock.WithHeartbeat(time.Second, 2*time.Second))
+		r := rig.Start(t, s.URL, reach, resock.WithHeartbeat(time.Second, 2*time.Second), resock.WithMaxAttempts(1))
 		c := s.Accept()
 		c.IgnorePings()
 		r.Open()
@@ -136,7 +136,9 @@ func TestRoomIsLife(t *testing.T) {
 		if pings := len(c.Received().Pings); pings < 3 {
 			t.Errorf("%d pings among the messages", pings)
 		}
-		r.Fail(resock.PhaseHeartbeat)
+		if fail := r.Fail(resock.PhaseHeartbeat); fail.Next != resock.StateWaiting {
+			t.Errorf("%+v after minutes of health", fail)
+		}
 		rig.Within(t, began, 0, 3*time.Second)
 	})
 }
