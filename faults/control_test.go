@@ -852,6 +852,21 @@ func TestReconnectDoesNotWait(t *testing.T) {
 	}
 }
 
+// A close frame of the server that comes at the same time is not the answer.
+func TestReconnectWhileTheServerCloses(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(time.Millisecond) }))
+		c := s.Accept()
+		r.Open()
+		message, bye := resocktest.Frame(rig.Fin|rig.Text, []byte("last")), resocktest.Frame(rig.Fin|8, []byte("\x03\xe9bye"))
+		_ = c.Raw(append(message, bye...))
+		synctest.Wait()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+	})
+}
+
 // timeless is a connection that ignores read deadlines.
 type timeless struct{ net.Conn }
 
