@@ -287,8 +287,9 @@ func (c *Client) Suspend() {
 }
 
 // Resume ends what Suspend began: the client dials at once, with a fresh backoff and
-// count of attempts, even if it was still busy with the Suspend. If the client is not
-// suspended, it does nothing.
+// count of attempts, even if it was still busy with the Suspend. Only if that is asked of a
+// busy client again and again, the attempts are paced as those of [Client.Reconnect]. If
+// the client is not suspended, Resume does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -436,7 +437,7 @@ func (c *Client) untilOpen() (changed <-chan struct{}, err error) {
 type Stats struct {
 	State        State
 	Session      uint64        // number of the last one opened, or 0
-	Attempts     uint64        // dials begun
+	Attempts     uint64        // attempts begun, after the wait for the dial limiter
 	Opens        uint64        // sessions opened
 	Fails        uint64        // attempts and sessions that failed
 	Since        time.Time     // when State began

@@ -191,6 +191,17 @@ func TestEndpointHangs(t *testing.T) {
 			}
 		})
 	})
+	t.Run("and then tells its own error", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			client := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+				<-ctx.Done()
+				return resock.Endpoint{}, rig.ErrTest
+			}))
+			if fail := client.Fail(resock.PhaseEndpoint); !errors.Is(fail.Err, context.DeadlineExceeded) || !errors.Is(fail.Err, rig.ErrTest) {
+				t.Errorf("%v, want the dial timeout and the hook's error", fail.Err)
+			}
+		})
+	})
 	t.Run("until Close", func(t *testing.T) {
 		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 			began := time.Now()
@@ -432,6 +443,16 @@ func TestDialingOptions(t *testing.T) {
 			t.Errorf("the request has %v, want what the single options say", got)
 		}
 	})
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Upgrade(http.Header{"Sec-Websocket-Protocol": {"one"}}, nil))
+		options := websocket.DialOptions{HTTPClient: s.Client(), HTTPHeader: http.Header{"X-Which": {"ours"}}, Subprotocols: []string{"one", "two"}}
+		r := rig.Quick(t, s.URL, resock.WithDialOptions(&options))
+		options.HTTPHeader["X-Which"][0], options.Subprotocols[0], options.HTTPClient = "changed", "changed", nil
+		r.Open()
+		if got := s.Attempts()[0].Request.Header; got.Get("X-Which") != "ours" || got.Get("Sec-WebSocket-Protocol") != "one,two" {
+			t.Errorf("the request has %v, want what WithDialOptions was given", got)
+		}
+	})
 }
 
 func TestSubprotocolsAreChecked(t *testing.T) {
@@ -464,6 +485,8 @@ func TestEndpointSays(t *testing.T) {
 			{resock.Endpoint{Header: http.Header{"host": {"header.example"}}}, "option", "header.example"},
 			{resock.Endpoint{Header: http.Header{"Host": {"header.example"}}, Host: "host.example"}, "option", "host.example"},
 			{resock.Endpoint{Header: http.Header{}}, "option", "server.test"},
+			{resock.Endpoint{Subprotocols: []string{}}, "option", "option.example"},
+			{resock.Endpoint{URL: "ws://endpoint.test/", Header: http.Header{}}, "option", "endpoint.test"},
 		}
 		var script []resocktest.Step
 		for _, step := range steps {
@@ -588,7 +611,7 @@ func resumes(t *testing.T, sessions int, change func(session int, own *http.Tran
 	roots := x509.NewCertPool()
 	roots.AddCert(server.Certificate())
 	before := http.DefaultTransport
-	defer func() { http.DefaultTransport = before }()
+	defer func() { http.DefaultTransport, http.DefaultClient.Transport = before, nil }()
 	own := before.(*http.Transport).Clone()
 	own.TLSClientConfig = &tls.Config{RootCAs: roots}
 	http.DefaultTransport = own
@@ -625,12 +648,17 @@ func TestTLSIsResumed(t *testing.T) {
 		"a verification": func(_ int, own *http.Transport) {
 			own.TLSClientConfig.VerifyPeerCertificate = func([][]byte, [][]*x509.Certificate) error { return nil }
 		},
+		"client certificates": func(_ int, own *http.Transport) {
+			own.TLSClientConfig.Certificates = []tls.Certificate{{}}
+		},
+		"a cache of its own": func(_ int, own *http.Transport) {
+			own.TLSClientConfig.ClientSessionCache = tls.NewLRUClientSessionCache(1) // a new one for each attempt
+		},
 		"a client certificate": func(_ int, own *http.Transport) {
 			own.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return new(tls.Certificate), nil }
 		},
 		"a transport of its own": func(_ int, own *http.Transport) {
 			http.DefaultClient.Transport = own
-			t.Cleanup(func() { http.DefaultClient.Transport = nil })
 			http.DefaultTransport = &http.Transport{}
 		},
 	} {

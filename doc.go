@@ -66,8 +66,9 @@
 //     server that insists on pongs may cut the connection before that; a larger buffer
 //     or [OverflowDropOldest] keeps it.
 //   - Heartbeats are still sent then. Silence does not count against the server, but on
-//     Linux and macOS the operating system detects a dead connection. [Stats] tells for
-//     how long delivery was blocked, and by whom.
+//     Linux and macOS the operating system detects a dead connection, with the defaults
+//     within about a minute ([WithHeartbeat]). [Stats] tells for how long delivery was
+//     blocked, and by whom.
 //   - The client stops waiting for a handler or filter that has not returned 1 s after
 //     the end of its session, and reconnects. It abandons a hook likewise, 1 s after the
 //     hook's context ended or, if it has none, after the call: the attempt fails, or the
@@ -104,10 +105,11 @@
 // # Reconnecting
 //
 // After a failure the client waits for a random time between zero and a bound that
-// starts at 500 ms and doubles up to 30 s ([WithBackoff]). A session of at least 5 s
-// resets the backoff ([WithStableAfter]). [DefaultRetryPolicy] documents which failures
-// are retried, and how fast. By default the client never gives up; [WithMaxAttempts] sets
-// a limit. [WithRetryPolicy] replaces the policy, [WithBackoffPolicy] the delays.
+// starts at 500 ms and doubles up to 30 s ([WithBackoff]), or longer if the server asks for
+// it. A session of at least 5 s resets the backoff ([WithStableAfter]).
+// [DefaultRetryPolicy] documents which failures are retried, and how fast. By default the
+// client never gives up; [WithMaxAttempts] sets a limit. [WithRetryPolicy] replaces the
+// policy, [WithBackoffPolicy] the delays.
 //
 // An endpoint or OnOpen hook that returns backoff.Permanent(err) ends the client at
 // once, whatever the policy says. The Rule of a [FailEvent] or [CloseEvent] tells what

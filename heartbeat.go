@@ -16,20 +16,24 @@ type pulse struct {
 	interval time.Duration // 0: no beats
 	timeout  time.Duration // 0: no answer is expected
 	idle     time.Duration // 0: without messages is no death
-	messages bool          // beats are messages of the application; only probes are pings
 
 	dictated time.Duration // when the server told the interval; 0 if it did not
 	began    time.Duration // when the session opened
 	next     time.Duration // when the next beat is due
 	life     uint64        // signs of life at the last look
-	unheard  bool          // no sign of life since the look that called for the oldest open beat
-	asked    time.Duration // when the network had taken that beat
-	taken    bool          // it has
-	pinged   bool          // that beat is the ping of a probe, where others are messages
+	looked   time.Duration // when that look was
+	heard    time.Duration // when silence can have begun: the last sign of life came later
+	asked    time.Duration // when the network had taken the oldest open beat
 	patience time.Duration // how long the answer to that beat may take
-	doubt    bool          // the next look is a second one
-	doubts   uint8         // looks in a row that doubted
 	due      time.Duration // when to look next
+	silence  time.Duration // that a verdict of death is about
+
+	messages bool  // beats are messages of the application; only probes are pings
+	unheard  bool  // no sign of life since the look that called for the oldest open beat
+	taken    bool  // the network has taken that beat
+	pinged   bool  // that beat is the ping of a probe, where others are messages
+	doubt    bool  // the next look is a second one
+	doubts   uint8 // looks in a row that doubted
 }
 
 // signs is what a look sees.
@@ -66,6 +70,7 @@ func (p *pulse) start(now time.Duration, life uint64, random float64) time.Durat
 		phase = max(0, phase-(now-p.dictated))
 	}
 	p.began, p.life = now, life
+	p.looked, p.heard = now, now
 	p.next = now + max(1, time.Duration(random*float64(phase)))
 	p.due = p.wake(signs{now: now, waiting: true, since: now, hungry: now})
 	return p.due
@@ -86,6 +91,7 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 	}
 	p.doubt = death != verdictAlive && !second && (late || s.writing)
 	if death != verdictAlive && !p.doubt {
+		p.silence = p.silent(death, s)
 		return death, s.now
 	}
 	if p.doubts++; !p.doubt {
@@ -109,8 +115,9 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 // note notes what became of the beats so far.
 func (p *pulse) note(s signs) {
 	if s.life != p.life {
-		p.life, p.unheard = s.life, false
+		p.life, p.unheard, p.heard = s.life, false, p.looked
 	}
+	p.looked = s.now
 	if p.unheard && !p.taken && !s.pending {
 		p.taken, p.asked = true, s.beaten
 	}
@@ -128,6 +135,15 @@ func (p *pulse) judge(s signs) verdict {
 	return verdictAlive
 }
 
+// silent is how long the server has been silent: without any byte since the last one, not
+// since the beat, or without a message. The time of delivery is no part of it.
+func (p *pulse) silent(death verdict, s signs) time.Duration {
+	if death == verdictIdle {
+		return p.idle
+	}
+	return s.now - max(p.heard, s.since)
+}
+
 // beat notes a beat. The server must show a sign of life within patience, unless that is
 // 0, from when the network has taken the beat.
 func (p *pulse) beat(patience time.Duration) {
@@ -142,6 +158,7 @@ func (p *pulse) beat(patience time.Duration) {
 func (p *pulse) probe(s signs, patience time.Duration) {
 	p.note(s)
 	if !p.unheard {
+		p.heard = s.now // a network that is lost says nothing about the server
 		p.beat(patience)
 		p.pinged = p.messages && p.interval > 0 && p.timeout > 0
 	}
@@ -232,9 +249,9 @@ func (h *heartbeat) check() {
 	s, message := h.session, h.session.client.config.beatMessage
 	switch {
 	case v == verdictDead:
-		s.silent(pulse.patience, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, pulse.patience))
+		s.silent(pulse.silence, PhaseHeartbeat, fmt.Errorf("%w: no byte for %v after a beat", ErrHeartbeat, pulse.patience))
 	case v == verdictIdle:
-		s.silent(pulse.idle, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, pulse.idle))
+		s.silent(pulse.silence, PhaseHeartbeat, fmt.Errorf("%w: no message for %v", ErrHeartbeat, pulse.idle))
 	case v == verdictBeat && message != nil:
 		h.beat(message)
 	case v == verdictBeat:

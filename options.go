@@ -243,6 +243,12 @@ func WithDialTimeout(d time.Duration) Option {
 // another [http.RoundTripper], or a transport whose DialTLSContext returns a TLS
 // connection, it counts what comes out of TLS.
 //
+// While delivery is blocked nothing is read, and a dead connection shows when a beat cannot
+// be written. On Linux and macOS TCP gives up what has not been acknowledged for interval
+// plus timeout, or for [WithWriteTimeout] if that is longer, and the next beat shows it:
+// with the defaults after about 45 s, and within a minute. If TCP retransmits seldom,
+// because the network is slow, it may take longer, and on other systems it does.
+//
 // Defaults to 15 s and 10 s. An interval of zero disables the heartbeat; any other
 // needs a positive timeout, unless [WithHeartbeatMessage] is given. Neither may be
 // negative.
@@ -306,9 +312,10 @@ func WithMaxAttempts(n int) Option {
 
 // WithStableAfter sets how long a session must last to restart the backoff and the
 // count of failed attempts, so that a server that accepts and drops at once meets
-// growing delays. The silence that ends a session does not count, nor the closing
-// handshake, nor time in which delivery was blocked. Defaults to 5 s; with zero every
-// session counts as stable. It must not be negative.
+// growing delays. Time counts up to the last byte from the server: not the silence that
+// ends a session, nor the closing handshake, nor time in which delivery was blocked. If a
+// change of the network made the client look, it counts up to then. Defaults to 5 s; with
+// zero every session counts as stable. It must not be negative.
 func WithStableAfter(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.stableAfter = d })
 }
@@ -412,10 +419,11 @@ func WithOnOpen(setup func(ctx context.Context, s *Session) error) Option {
 }
 
 // WithRetryPolicy decides what follows a failure. decide is called once per failure;
-// a session that the application itself ended is none. decide may call
+// a session that the application itself ended is none, and for a permanent error of a
+// hook, which ends the client, decide is not called. decide may call
 // [DefaultRetryPolicy], which also decides when decide has not returned after 1 s.
-// [ActionStop] and [ActionFinish] end the client. [WithMaxAttempts] and a permanent error
-// of a hook take precedence. Defaults to DefaultRetryPolicy.
+// [ActionStop] and [ActionFinish] end the client. [WithMaxAttempts] takes precedence over
+// a retry. Defaults to DefaultRetryPolicy.
 func WithRetryPolicy(decide func(Failure) Decision) Option {
 	return notNil("WithRetryPolicy", decide == nil, func(g *given) { g.retryPolicy = decide })
 }
@@ -431,8 +439,9 @@ func WithMaxSessionAge(d time.Duration) Option {
 
 // WithDialLimiter makes every attempt wait for l, which may be shared by many
 // clients; a rate.Limiter of golang.org/x/time/rate fits. The dial timeout starts
-// after the wait. An error of l fails the attempt in [PhaseEndpoint]. If Wait waits
-// for the client itself, no session opens. Defaults to none.
+// after the wait. An error of l fails the attempt in [PhaseEndpoint], and an error of
+// backoff.Permanent ends the client, as in [WithEndpoint]. If Wait waits for the client
+// itself, no session opens. Defaults to none.
 func WithDialLimiter(l interface{ Wait(context.Context) error }) Option {
 	return notNil("WithDialLimiter", l == nil, func(g *given) { g.dialLimiter = l })
 }
@@ -468,8 +477,8 @@ func WithNetwork(n Network) Option {
 
 // WithLogger logs state changes, failures with the retry rule that decided, a
 // subscriber that blocks for long, and hooks that do not return. No secret is logged.
-// A handler that takes longer than 1 s misses records. Defaults to silence; nil is
-// silence.
+// A handler that takes longer than 1 s misses records, and is the one thing that
+// [Client.Run] does not wait for. Defaults to silence; nil is silence.
 func WithLogger(l *slog.Logger) Option {
 	return optionFunc(func(g *given) {
 		g.log = silence

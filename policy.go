@@ -78,15 +78,15 @@ const (
 // DefaultRetryPolicy retries everything for ever, since a feed that must not stop has to
 // outlive any outage. It is a pure function.
 //
-//   - Network errors, silence, status 408, 425, 429 and 5xx, and every close code not
-//     named below: retry. A Retry-After of up to 5 min is a floor, with the jitter on
-//     top, since many clients are told the same.
+//   - Network errors, silence, a bad handshake, and every status and close code not
+//     named below, such as 408, 425, 429 and 5xx: retry. A Retry-After of up to 5 min is
+//     a floor, with the jitter on top, since many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
 //     the spread.
 //   - The first status 401 or 403 in a row, with [WithEndpoint], which may bring fresh
 //     credentials: retry.
-//   - Any other status 3xx or 4xx, a certificate that either side does not trust, and
-//     close code 1008 (policy violation): retry slowly.
+//   - Any other status 3xx or 4xx but those three, a certificate that either side does
+//     not trust, and close code 1008 (policy violation): retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the
 //     second session in a row: retry slowly, since the server will most likely repeat
 //     what led to it.

@@ -320,8 +320,11 @@ func (l *loop) takeDown(s *session) step {
 	// The silence that ends a session, closing and blocked delivery do not count as
 	// uptime: none says anything about the server's health.
 	lasted, blocked := time.Since(s.event.Time), l.c.blockedSum()-s.blocked
-	uptime := lasted - blocked
 	e := s.finish()
+	uptime := lasted - blocked
+	if e.phase == PhaseHeartbeat { // blocked delivery is no silence
+		uptime -= e.silence
+	}
 	if !e.at.IsZero() {
 		uptime = min(uptime, e.at.Sub(s.event.Time))
 	}

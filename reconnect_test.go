@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -975,6 +976,18 @@ func TestPermanentError(t *testing.T) {
 	}
 }
 
+// A dialer is not the one to decide: that may be a library's, with retries of its own.
+func TestPermanentErrorOfADialer(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, resock.WithHTTPClient(&http.Client{Transport: &http.Transport{
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, backoff.Permanent(rig.ErrTest) },
+		}}))
+		if fail := r.Fail(resock.PhaseTCP); fail.Next != resock.StateWaiting {
+			t.Errorf("%+v", fail)
+		}
+	})
+}
+
 // What a hook returns after the application called Suspend is not looked at.
 func TestPermanentErrorAfterSuspend(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -1080,9 +1093,10 @@ func TestSilenceMakesNoSessionStable(t *testing.T) {
 		phase resock.Phase
 		send  bool
 	}{
-		"heartbeat": {[]resock.Option{resock.WithHeartbeat(2*time.Second, 3*time.Second)}, resock.PhaseHeartbeat, false},
-		"idle":      {[]resock.Option{resock.WithIdleTimeout(5 * time.Second)}, resock.PhaseHeartbeat, false},
-		"write":     {[]resock.Option{resock.WithWriteTimeout(5 * time.Second), resock.WithHeartbeat(0, 0)}, resock.PhaseWrite, true},
+		"heartbeat":   {[]resock.Option{resock.WithHeartbeat(2*time.Second, 3*time.Second)}, resock.PhaseHeartbeat, false},
+		"a late beat": {[]resock.Option{resock.WithHeartbeat(time.Minute, 3*time.Second)}, resock.PhaseHeartbeat, false},
+		"idle":        {[]resock.Option{resock.WithIdleTimeout(5 * time.Second)}, resock.PhaseHeartbeat, false},
+		"write":       {[]resock.Option{resock.WithWriteTimeout(5 * time.Second), resock.WithHeartbeat(0, 0)}, resock.PhaseWrite, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -1116,6 +1130,34 @@ func TestSilenceMakesNoSessionStable(t *testing.T) {
 			r.Closed(resock.StatusNormalClosure, "", false)
 			if fail := r.Fail(resock.PhaseUpgrade); fail.Attempt != 3 {
 				t.Errorf("attempt %d after a session of a second, want 3", fail.Attempt)
+			}
+		})
+	})
+	t.Run("after blocked delivery", func(t *testing.T) { // which is no silence, and no health
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Handle(func(c *resocktest.Conn) {
+				c.IgnorePings()
+				_ = c.Push("takes long")
+			})
+			r := rig.Start(t, s.URL, rig.Reach(s), stable, resock.WithHeartbeat(10*time.Second, 3*time.Second), resock.WithMaxAttempts(1),
+				resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(time.Minute) }))
+			r.Open()
+			if fail := r.Fail(resock.PhaseHeartbeat); fail.Next != resock.StateClosed {
+				t.Errorf("%+v without a second of health", fail)
+			}
+		})
+	})
+	t.Run("a byte before it", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			r := rig.Start(t, s.URL, rig.Reach(s), stable, resock.WithHeartbeat(time.Minute, 3*time.Second), resock.WithMaxAttempts(1))
+			c := s.Accept()
+			c.IgnorePings()
+			r.Open()
+			r.Quiet(time.Second)
+			_ = c.Push("the last word")
+			r.Message("the last word")
+			if fail := r.Fail(resock.PhaseHeartbeat); fail.Next != resock.StateClosed {
+				t.Errorf("%+v after a second of health", fail)
 			}
 		})
 	})

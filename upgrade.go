@@ -259,7 +259,7 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	t.end()
 	if t.dialing != nil {
 		t.dialing.detach()
-		t.dialing.cancel(context.Canceled)
+		t.dialing.cancel(cmp.Or(t.ctx.Err(), context.Canceled)) // who notices a timeout first does not matter
 	}
 	for _, conn := range t.conns {
 		_ = conn.Close()

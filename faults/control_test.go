@@ -589,6 +589,72 @@ func reconnectWhileOffline(t *testing.T, s *resocktest.Server) {
 	rig.Within(t, began, 0, 0)
 }
 
+// doubling is a backoff policy without jitter, whose delays tell whether it was reset.
+type doubling struct{ next time.Duration }
+
+func (p *doubling) Reset() { p.next = time.Second }
+
+func (p *doubling) NextBackOff() time.Duration {
+	p.next *= 2
+	return p.next / 2
+}
+
+// Resume forgets all that went before: the delays, a status 401 and a Retry-After.
+func TestResumeForgets(t *testing.T) {
+	restart := func(r *rig.Client) {
+		r.Suspend()
+		synctest.Wait()
+		r.Resume()
+	}
+	t.Run("the delays", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Drop())
+			policy := resock.WithBackoffPolicy(func() backoff.BackOff { return &doubling{time.Second} })
+			r := rig.Reaching(t, s, policy)
+			for _, restarts := range []func(*rig.Client){restart, func(r *rig.Client) { r.Suspend(); r.Resume() }} {
+				for want := time.Second; want <= 8*time.Second; want *= 2 {
+					if fail := r.Fail(resock.PhaseUpgrade); fail.RetryIn != want {
+						t.Errorf("retry in %v, want %v", fail.RetryIn, want)
+					}
+				}
+				restarts(r)
+			}
+		})
+	})
+	t.Run("a status 401", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(401, nil, ""))
+			r := rig.Reaching(t, s, resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+				return resock.Endpoint{}, nil
+			}))
+			for range 2 {
+				for _, want := range []string{"fresh credentials", "refused"} {
+					if fail := r.Fail(resock.PhaseUpgrade); fail.Rule != want {
+						t.Errorf("rule %q, want %q", fail.Rule, want)
+					}
+				}
+				restart(r)
+			}
+		})
+	})
+	t.Run("a Retry-After", func(t *testing.T) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			s.Script(resocktest.Status(503, http.Header{"Retry-After": {"60"}}, ""), resocktest.Hold())
+			network := new(rig.Network)
+			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+			r.Fail(resock.PhaseUpgrade)
+			network.Set(false)
+			r.Is(resock.StateOffline)
+			restart(r)
+			r.Quiet(time.Second)
+			began := time.Now()
+			network.Set(true)
+			r.Open()
+			rig.Within(t, began, 0, 500*time.Millisecond)
+		})
+	})
+}
+
 // TestFault79 counts the attempts of an hour.
 func TestFault79_FlappingNetwork(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -791,6 +857,21 @@ func TestReconnectDoesNotWait(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A close frame of the server that comes at the same time is not the answer.
+func TestReconnectWhileTheServerCloses(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(time.Millisecond) }))
+		c := s.Accept()
+		r.Open()
+		message, bye := resocktest.Frame(rig.Fin|rig.Text, []byte("last")), resocktest.Frame(rig.Fin|8, []byte("\x03\xe9bye"))
+		_ = c.Raw(append(message, bye...))
+		synctest.Wait()
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		r.Open()
+	})
 }
 
 // timeless is a connection that ignores read deadlines.

@@ -508,6 +508,18 @@ func TestFault67_DialersContext(t *testing.T) {
 		r.DialError(resock.PhaseUpgrade)
 		<-(<-contexts).Done()
 	})
+	t.Run("tells a timeout as such", func(t *testing.T) {
+		ended := make(chan error, 100)
+		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return nil, ctx.Err()
+		}
+		rig.Quick(t, "ws://feed.example", dialOptions(&http.Transport{DialContext: dial}), resock.WithDialTimeout(10*time.Millisecond)).DialError(resock.PhaseTCP)
+		if err := <-ended; err != context.DeadlineExceeded {
+			t.Errorf("%v, want the deadline", err)
+		}
+	})
 	t.Run("has a deadline", func(t *testing.T) {
 		// What net.Dialer does with two addresses: half of the time is the first one's.
 		dial := func(ctx context.Context, network, _ string) (net.Conn, error) {

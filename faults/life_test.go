@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -121,6 +122,36 @@ func TestFault59_PingBehindABacklog(t *testing.T) {
 	if n := len(s.Accept().Received().Messages); n != messages {
 		t.Errorf("%d messages arrived", n)
 	}
+}
+
+// A server that reads slowly and answers nothing lives while it makes room, also after it
+// has got a beat, and no longer.
+func TestRoomIsLife(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		const messages = 1000
+		reach, lines := rig.ReachLines(s)
+		r := rig.Start(t, s.URL, reach, resock.WithHeartbeat(time.Second, 2*time.Second), resock.WithMaxAttempts(1))
+		c := s.Accept()
+		c.IgnorePings()
+		r.Open()
+		defer pace(<-lines, 2_400)()
+		for range messages {
+			r.Queue(strings.Repeat("m", 1<<10))
+		}
+		for range messages {
+			if _, err := c.Read(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		if pings := len(c.Received().Pings); pings < 3 {
+			t.Errorf("%d pings among the messages", pings)
+		}
+		if fail := r.Fail(resock.PhaseHeartbeat); fail.Next != resock.StateWaiting {
+			t.Errorf("%+v after minutes of health", fail)
+		}
+		rig.Within(t, began, 0, 3*time.Second)
+	})
 }
 
 // TestFault60: however soon the first beat is, a full interval follows.
@@ -288,6 +319,25 @@ func TestFault63_ZombieFeed(t *testing.T) {
 		_ = c.Push("is kept")
 		r.Quiet(time.Minute)
 		zombie(t, r, time.Now().Add(-10*time.Second)) // that minute does not count
+	})
+}
+
+// LastMessage is the time of the read that brought the message, not of its delivery.
+func TestLastMessageIsOfTheRead(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { time.Sleep(time.Minute) }))
+		c := s.Accept()
+		r.Open()
+		if last := r.Stats().LastMessage; !last.IsZero() {
+			t.Errorf("%v before the first message", last)
+		}
+		began := time.Now()
+		// The ping ends a burst, so that the second message is delivered for itself.
+		_ = c.Raw(slices.Concat(resocktest.Frame(rig.Fin|rig.Text, []byte("one")), resocktest.Frame(rig.Fin|9, nil), resocktest.Frame(rig.Fin|rig.Text, []byte("two"))))
+		r.Quiet(5 * time.Minute)
+		if stats := r.Stats(); !stats.LastMessage.Equal(began) || stats.MessagesIn != 2 {
+			t.Errorf("LastMessage of %d is %v, want %v", stats.MessagesIn, stats.LastMessage, began)
+		}
 	})
 }
 

@@ -53,8 +53,8 @@ func TestLimitUnsent(t *testing.T) {
 	c.LimitUnsent()
 	got := 0
 	c.control(func(fd uintptr) { got, err = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, notSentLimit) })
-	if got != maxUnsent || err != nil {
-		t.Errorf("%d bytes, %v, want %d", got, err, maxUnsent)
+	if got != 16<<10 || err != nil {
+		t.Errorf("%d bytes, %v, want 16 KiB", got, err)
 	}
 	c.Release()
 }
@@ -75,8 +75,8 @@ func TestLimitUnsentElsewhere(t *testing.T) {
 	}
 	c, b := new(Conn), new(buffered)
 	c.Start(newLine(nil), b, Deflate{}, new(Config), new(owner))
-	if c.LimitUnsent(); b.size != maxBuffered {
-		t.Errorf("a send buffer of %d bytes, want %d", b.size, maxBuffered)
+	if c.LimitUnsent(); b.size != 128<<10 {
+		t.Errorf("a send buffer of %d bytes, want 128 KiB", b.size)
 	}
 }
 
