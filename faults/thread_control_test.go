@@ -1,0 +1,332 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+// alive returns how many of the server's connections have not ended.
+func alive(s *resocktest.Server) (n int) {
+	for _, c := range s.Conns() {
+		select {
+		case <-c.Done():
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// slowly makes the client's end of each connection wait before its first read, as if the
+// server's answer took that long.
+func slowly(s *resocktest.Server, wait func() time.Duration) resock.Option {
+	return rig.ReachBy(s, func(conn net.Conn) net.Conn { return &lateReader{Conn: conn, wait: wait()} })
+}
+
+type lateReader struct {
+	net.Conn
+	wait time.Duration
+}
+
+func (r *lateReader) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	time.Sleep(r.wait)
+	r.wait = 0
+	return n, err
+}
+
+// The application meddles at random while connections take their time. In the end there
+// is one connection, on both sides.
+func TestThreadOneConnection(t *testing.T) {
+	for seed := range uint64(50) {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			random := rand.New(rand.NewPCG(seed, 39))
+			upTo := func(n int) time.Duration { return time.Duration(random.IntN(n)) * time.Millisecond }
+			waits := make(chan time.Duration, 1000)
+			for range cap(waits) {
+				waits <- upTo(300)
+			}
+			r := rig.Quick(t, s.URL, slowly(s, func() time.Duration { return <-waits }))
+			for range 30 {
+				time.Sleep(upTo(200))
+				switch random.IntN(3) {
+				case 0:
+					r.Reconnect()
+				case 1:
+					r.Suspend()
+				case 2:
+					if conns := s.Conns(); len(conns) > 0 {
+						conns[len(conns)-1].Drop()
+					}
+				}
+				r.Resume()
+			}
+			time.Sleep(10 * time.Second)
+			r.Is(resock.StateOpen)
+			if n := alive(s); n != 1 {
+				t.Errorf("seed %d: %d connections are alive, want 1", seed, n)
+			}
+		})
+	}
+}
+
+// The server has accepted the connection, and the client does not know it yet.
+func TestThreadDisconnectBeforeConnected(t *testing.T) {
+	for name, leave := range map[string]func(*rig.Client){
+		"Suspend": func(r *rig.Client) { r.Suspend() },
+		"Close":   func(r *rig.Client) { _ = r.Close(resock.StatusNormalClosure, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Quick(t, s.URL, slowly(s, func() time.Duration { return 100 * time.Millisecond }))
+				s.Accept()
+				leave(r)
+				r.Fail(resock.PhaseUpgrade)
+				time.Sleep(time.Second)
+				if alive(s) != 0 {
+					t.Error("the server still has the connection")
+				}
+			})
+		})
+	}
+}
+
+// The user logs in as somebody else while the hook still asks for the old token. The hook
+// does not listen to its context.
+func TestThreadTokenSwitch(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var user atomic.Value
+		user.Store("old")
+		r := rig.Reaching(t, s, resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			name := user.Load().(string)
+			time.Sleep(3 * time.Second)
+			return resock.Endpoint{URL: s.URL + "/" + name}, nil
+		}))
+		time.Sleep(time.Second)
+		user.Store("new")
+		r.Suspend()
+		r.Resume()
+		r.Fail(resock.PhaseEndpoint)
+		r.Open()
+		r.Quiet(time.Minute)
+		for i, attempt := range s.Attempts() {
+			if path := attempt.Request.URL.Path; path != "/new" || i > 0 {
+				t.Errorf("attempt %d dials %s, want one attempt for /new", i+1, path)
+			}
+		}
+	})
+}
+
+// A hook asks for a new token only if the old one was refused.
+func TestThreadTokenIsKept(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		drop := resocktest.Serve(func(c *resocktest.Conn) { time.Sleep(time.Minute); c.Drop() })
+		s.Script(drop, resocktest.Refuse(), drop, resocktest.Status(401, nil, ""), resocktest.Hold())
+		token := 1
+		r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+			var refused *resock.DialError
+			if errors.As(a.Err, &refused) && refused.Status == 401 {
+				token++
+			}
+			return resock.Endpoint{URL: fmt.Sprintf("ws://a/%d", token)}, nil
+		}))
+		r.Open()
+		r.Fail(resock.PhaseRead)
+		r.Fail(resock.PhaseTCP)
+		r.Open()
+		r.Fail(resock.PhaseRead)
+		r.Fail(resock.PhaseUpgrade)
+		r.Open()
+		var paths []string
+		for _, attempt := range s.Attempts() {
+			if attempt.Request != nil {
+				paths = append(paths, attempt.Request.URL.Path)
+			}
+		}
+		if want := []string{"/1", "/1", "/1", "/2"}; !slices.Equal(paths, want) {
+			t.Errorf("dialed %q, want %q", paths, want)
+		}
+	})
+}
+
+// The server sends its close frame and leaves the TCP connection as it is, also when it
+// has the answer.
+func TestThreadServerKeepsTCPOpen(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		c := s.Accept()
+		r.Open()
+		c.IgnoreClose()
+		time.Sleep(time.Minute)
+		began := time.Now()
+		_ = c.Raw(resocktest.Frame(rig.Fin|8, []byte("\x03\xe9bye")))
+		r.Closed(resock.StatusGoingAway, "bye", true)
+		r.Open()
+		rig.Within(t, began, 0, time.Second)
+		select {
+		case <-c.Done():
+		case <-time.After(5 * time.Second):
+			t.Error("the client still has the old connection")
+		}
+	})
+}
+
+// The server never answers a close frame, and the application reconnects all the time.
+func TestThreadGhostConnections(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		go func() {
+			for range r.Events {
+			}
+		}()
+		most := 0
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			r.Reconnect()
+			synctest.Wait()
+			most = max(most, alive(s))
+		}
+		if limit := 12; most > limit { // one per 500 ms, for 5 s each
+			t.Errorf("%d connections at once, want at most %d", most, limit)
+		}
+		time.Sleep(6 * time.Second)
+		if n := alive(s); n != 1 {
+			t.Errorf("%d connections are left, want 1", n)
+		}
+	})
+}
+
+// What was to happen to the old connection does not happen to the new one.
+func TestThreadOldTimers(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithMaxSessionAge(time.Minute), resock.WithIdleTimeout(50*time.Second), resock.WithHeartbeat(0, 0))
+		r.Open()
+		time.Sleep(40 * time.Second)
+		r.Reconnect()
+		r.Closed(resock.StatusNormalClosure, "", false)
+		began := r.Open().Time
+		s.Accept()
+		c := s.Accept()
+		r.Quiet(40 * time.Second)
+		_ = c.Push("alive")
+		r.Message("alive")
+		r.Closed(resock.StatusNormalClosure, "", true)
+		rig.Within(t, began, 54*time.Second, time.Minute)
+	})
+}
+
+// A long-running program on a bad line has no more goroutines and descriptors in the end.
+func TestThreadManyReconnects(t *testing.T) {
+	rig.CheckLeaks(t)
+	s := resocktest.NewServer(t)
+	r := rig.Quick(t, s.URL, resock.WithBackoff(time.Millisecond, time.Millisecond), resock.WithCloseTimeout(100*time.Millisecond),
+		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{URL: s.URL}, nil
+		}),
+		resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+			return s.Send(ctx, resock.MessageText, []byte("register"))
+		}))
+	round := func() {
+		for _, end := range []func(*resocktest.Conn){
+			(*resocktest.Conn).Drop,
+			(*resocktest.Conn).Reset,
+			func(c *resocktest.Conn) { _ = c.Close(websocket.StatusInternalError, "") },
+			func(*resocktest.Conn) { r.Reconnect() },
+			func(*resocktest.Conn) { r.Suspend(); r.Resume() },
+			func(c *resocktest.Conn) { c.IgnoreClose(); r.Reconnect() },
+		} {
+			c := s.Accept()
+			r.Open()
+			end(c)
+			r.Next()
+		}
+	}
+	round()
+	goroutines, descriptors := rig.Resources()
+	for range 50 {
+		round()
+	}
+	g, d := rig.Resources()
+	for deadline := time.After(5 * time.Second); g > goroutines || d > descriptors; g, d = rig.Resources() {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-deadline:
+			t.Fatalf("%d goroutines and %d descriptors after 300 reconnects, %d and %d after 6", g, d, goroutines, descriptors)
+		}
+	}
+}
+
+// The consumer starts anew at each event, also at those of what it has just done.
+func TestThreadStartsAnewAtEachEvent(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Refuse(), resocktest.Refuse(), resocktest.Refuse(), resocktest.Hold())
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		opens := 0
+		for end := time.After(time.Minute); ; {
+			select {
+			case event := <-r.Events:
+				if _, ok := event.(resock.OpenEvent); ok {
+					opens++
+					continue
+				}
+				r.Suspend()
+				r.Resume()
+				continue
+			case <-end:
+			}
+			break
+		}
+		r.Is(resock.StateOpen)
+		if n := r.Stats().Attempts; n > 8 || opens > 3 || alive(s) != 1 {
+			t.Errorf("%d attempts, %d opens, %d connections", n, opens, alive(s))
+		}
+	})
+}
+
+// Silence, the end of the connection, a close frame and the application end the session in
+// the same moment.
+func TestThreadEndsForEveryReason(t *testing.T) {
+	for range 20 {
+		rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+			network := new(rig.Network)
+			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network),
+				resock.WithIdleTimeout(30*time.Second), resock.WithHeartbeat(0, 0))
+			c := s.Accept()
+			r.Open()
+			time.Sleep(30 * time.Second)
+			for _, end := range []func(){
+				c.Drop, c.Reset, r.Reconnect, r.Reconnect,
+				func() { _ = c.Close(websocket.StatusServiceRestart, "") },
+				func() { network.Set(false); network.Set(true) },
+				func() { r.Suspend(); r.Resume() },
+			} {
+				go end()
+			}
+			r.Next()
+			for {
+				if _, ok := r.Next().(resock.OpenEvent); ok {
+					break
+				}
+			}
+			time.Sleep(20 * time.Second)
+			if n := alive(s); n != 1 {
+				t.Errorf("%d connections are alive, want 1", n)
+			}
+		})
+	}
+}
