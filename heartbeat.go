@@ -22,6 +22,7 @@ type pulse struct {
 	next     time.Duration // when the next beat is due
 	life     uint64        // signs of life at the last look
 	unheard  bool          // no sign of life since the look that called for the oldest open beat
+	probed   bool          // no sign of life since the last probe that pinged
 	asked    time.Duration // when the network had taken that beat
 	taken    bool          // it has
 	patience time.Duration // how long the answer to that beat may take
@@ -97,7 +98,7 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 // note notes what became of the beats so far.
 func (p *pulse) note(s signs) {
 	if s.life != p.life {
-		p.life, p.unheard = s.life, false
+		p.life, p.unheard, p.probed = s.life, false, false
 	}
 	if p.unheard && !p.taken && !s.pending {
 		p.taken, p.asked = true, s.beaten
@@ -124,13 +125,14 @@ func (p *pulse) beat(patience time.Duration) {
 	}
 }
 
-// probe notes a ping outside the regular beats. A beat that is still open keeps its
-// deadline.
-func (p *pulse) probe(s signs, patience time.Duration) {
+// probe notes a probe, and reports whether it needs a ping: while nothing is heard, a second
+// one would only wait behind the first. A beat that is still open keeps its deadline.
+func (p *pulse) probe(s signs, patience time.Duration) (ping bool) {
 	p.note(s)
+	ping, p.probed = !p.probed, true
 	p.beat(patience)
-	s.pending = true // the ping
 	p.due = p.wake(s)
+	return ping
 }
 
 // wake is the next time at which something can be due.
@@ -271,7 +273,8 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	s.client.outbox.beat(s, b.typ, b.data)
 }
 
-// probe pings at once, even if bytes came just now, and even without a heartbeat.
+// probe pings at once, even if bytes came just now, and even without a heartbeat. Nothing
+// needs to be done while the ping of an earlier probe waits for a sign of life.
 func (h *heartbeat) probe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -283,10 +286,12 @@ func (h *heartbeat) probe() {
 		patience = defaultProbe
 	}
 	seen := h.signs()
-	h.pulse.probe(seen, patience)
+	ping := h.pulse.probe(seen, patience)
 	h.arm(h.pulse.due - seen.now)
-	h.session.wire.Ping()
-	h.session.wire.Mark()
+	if ping {
+		h.session.wire.Ping()
+		h.session.wire.Mark()
+	}
 }
 
 // stop ends the heartbeat. A beat under way may still finish.

@@ -185,6 +185,39 @@ func TestThreadServerKeepsTCPOpen(t *testing.T) {
 	})
 }
 
+// TestFault100 has a network that reports changes in bursts, whatever the client is doing.
+func TestFault100_BurstOfNetworkChanges(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Refuse(), resocktest.Hold())
+		network := new(rig.Network)
+		r := rig.Start(t, "ws://a/", rig.ReachBy(s, func(conn net.Conn) net.Conn { return &lateReader{Conn: conn, wait: 2 * time.Second} }),
+			resock.WithNetwork(network), resock.WithHeartbeat(0, 0))
+		burst := func() {
+			for range 100 {
+				network.Set(true)
+			}
+		}
+		burst()
+		r.Fail(resock.PhaseTCP)
+		burst() // while waiting
+		c := s.Accept()
+		burst() // while connecting
+		r.Open()
+		c.IgnorePings()
+		burst()
+		r.Quiet(time.Second)
+		_ = c.Push("alive")
+		r.Message("alive")
+		r.Quiet(time.Minute)
+		if n := len(s.Conns()); n != 1 || r.Stats().Attempts != 2 {
+			t.Errorf("%d connections, %d attempts; want 1 and 2", n, r.Stats().Attempts)
+		}
+		if n := len(c.Received().Pings); n != 1 {
+			t.Errorf("%d pings for a burst of changes, want 1", n)
+		}
+	})
+}
+
 // The server never answers a close frame, and the application reconnects all the time.
 func TestThreadGhostConnections(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
