@@ -163,6 +163,41 @@ func TestThreadTokenIsKept(t *testing.T) {
 	})
 }
 
+// TestFault101 has a server that closes when the token has expired, or is a bad one.
+func TestFault101_TokenExpires(t *testing.T) {
+	expired := resocktest.Serve(func(c *resocktest.Conn) {
+		time.Sleep(time.Minute)
+		_ = c.Close(resock.StatusPolicyViolation, "token expired")
+	})
+	rejected := resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(resock.StatusPolicyViolation, "bad token") })
+	hook := resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil })
+	for name, tt := range map[string]struct {
+		steps []resocktest.Step
+		opts  []resock.Option
+		slow  []bool // of each close
+	}{
+		"a fresh token":     {[]resocktest.Step{expired, expired}, []resock.Option{hook}, []bool{false, false}},
+		"no fresh token":    {[]resocktest.Step{expired}, nil, []bool{true}},
+		"rejected at once":  {[]resocktest.Step{rejected, rejected, rejected}, []resock.Option{hook}, []bool{false, true, true}},
+		"expired, rejected": {[]resocktest.Step{expired, rejected}, []resock.Option{hook}, []bool{false, true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(append(tt.steps, resocktest.Hold())...)
+				r := rig.Start(t, "ws://a/", append(tt.opts, rig.Reach(s))...)
+				for i, want := range tt.slow {
+					r.Open()
+					closed := rig.Next[resock.CloseEvent](r)
+					if slow := closed.RetryIn >= 15*time.Second; slow != want {
+						t.Errorf("close %d: %+v, slow %t, want %t", i+1, closed, slow, want)
+					}
+				}
+				r.Open()
+			})
+		})
+	}
+}
+
 // The server sends its close frame and leaves the TCP connection as it is, also when it
 // has the answer.
 func TestThreadServerKeepsTCPOpen(t *testing.T) {
