@@ -398,3 +398,90 @@ func TestThreadEndsForEveryReason(t *testing.T) {
 		})
 	}
 }
+
+// The network changes while an attempt hangs: what it has sent goes nowhere.
+func TestThreadNetworkSwitchWhileConnecting(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) { time.Sleep(time.Minute); c.Drop() }), resocktest.StallDial(), resocktest.Hold())
+		network := new(rig.Network)
+		r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network))
+		r.Open()
+		lost := r.Fail(resock.PhaseRead).Time
+		time.Sleep(time.Second)
+		r.Is(resock.StateConnecting)
+		network.Set(false)
+		time.Sleep(time.Second)
+		network.Set(true)
+		if fail := r.Fail(resock.PhaseTCP); fail.Next != resock.StateWaiting {
+			t.Errorf("%+v, want to wait", fail)
+		}
+		r.Open()
+		rig.Within(t, lost, 10*time.Second, 12*time.Second) // the dial timeout, and two short delays
+	})
+}
+
+// Many clients share a limiter. Those that are suspended or closed leave it at once, and
+// take nothing from the others.
+func TestThreadSharedLimiter(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		tickets := make(chan struct{})
+		limiter := rig.Limiter(func(ctx context.Context) error {
+			select {
+			case <-tickets:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+		var clients []*rig.Client
+		for range 3 {
+			clients = append(clients, rig.Start(t, s.URL, rig.Reach(s), resock.WithDialLimiter(limiter)))
+		}
+		time.Sleep(time.Minute)
+		began := time.Now()
+		clients[0].Suspend()
+		clients[0].Fail(resock.PhaseEndpoint)
+		_ = clients[1].Close(resock.StatusNormalClosure, "")
+		clients[1].Fail(resock.PhaseEndpoint)
+		<-clients[1].Done()
+		tickets <- struct{}{}
+		clients[2].Open()
+		clients[0].Resume()
+		clients[0].Quiet(time.Minute)
+		tickets <- struct{}{}
+		clients[0].Open()
+		rig.Within(t, began, time.Minute, time.Minute)
+		if n := len(s.Attempts()); n != 2 {
+			t.Errorf("%d attempts, want 2", n)
+		}
+	})
+}
+
+// The old connection goes on sending after Reconnect, and ends when the new one is open.
+func TestThreadOldConnectionSpeaks(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+			c.IgnoreClose()
+			for c.Push("old") == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}), resocktest.Hold())
+		r := rig.Start(t, s.URL, rig.Reach(s))
+		r.Open()
+		r.Message("old")
+		time.Sleep(time.Second)
+		r.Reconnect()
+		for event := r.Next(); ; event = r.Next() {
+			if _, closed := event.(resock.CloseEvent); closed {
+				break
+			}
+		}
+		r.Open()
+		r.Quiet(time.Minute) // neither messages nor the end of the old connection
+		if s.Accept(); alive(s) != 1 {
+			t.Error("the old connection is still there")
+		}
+		_ = s.Accept().Push("new")
+		r.Message("new")
+	})
+}
