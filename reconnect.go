@@ -72,7 +72,7 @@ type loop struct {
 	dialedAt  time.Time  // when the last attempt began
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
-	resumedAt time.Time  // when a Resume was last granted that StateSuspended did not precede
+	resumedAt time.Time  // when the attempt of the last Resume might begin, unless StateSuspended preceded it
 	denied    bool       // the last attempt or session was refused for its credentials
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
@@ -481,6 +481,9 @@ func (l *loop) pace() bool {
 		if l.resume() { // the application may do this again and again
 			now := time.Now()
 			l.requested = now.Before(l.resumedAt.Add(l.c.config.backoffInitial))
+			if soonest := l.soonest(); l.requested && soonest.After(now) {
+				now = soonest
+			}
 			l.resumedAt = now
 		}
 		if !l.requested || !l.sleep(time.Until(l.soonest())) {

@@ -339,29 +339,26 @@ func TestThreadManyReconnects(t *testing.T) {
 	}
 }
 
-// The consumer starts anew at each event, also at those of what it has just done.
-func TestThreadStartsAnewAtEachEvent(t *testing.T) {
+// TestFault102 has a consumer that starts anew at each event. Its attempts go on, and do
+// not become a storm.
+func TestFault102_StartsAnewAtEachFailure(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		s.Script(resocktest.Refuse(), resocktest.Refuse(), resocktest.Refuse(), resocktest.Hold())
+		const refusals = 60
+		s.Script(append(slices.Repeat([]resocktest.Step{resocktest.Refuse()}, refusals), resocktest.Hold())...)
 		r := rig.Start(t, s.URL, rig.Reach(s))
-		opens := 0
-		for end := time.After(time.Minute); ; {
-			select {
-			case event := <-r.Events:
-				if _, ok := event.(resock.OpenEvent); ok {
-					opens++
-					continue
-				}
-				r.Suspend()
-				r.Resume()
-				continue
-			case <-end:
+		began := time.Now()
+		for {
+			if _, open := r.Next().(resock.OpenEvent); open {
+				break
 			}
-			break
+			r.Suspend()
+			r.Resume()
 		}
-		r.Is(resock.StateOpen)
-		if n := r.Stats().Attempts; n > 8 || opens > 3 || alive(s) != 1 {
-			t.Errorf("%d attempts, %d opens, %d connections", n, opens, alive(s))
+		const pace = 500 * time.Millisecond // the initial backoff; the first Resume is granted at once
+		rig.Within(t, began, (refusals-1)*pace, refusals*pace)
+		r.Quiet(time.Minute)
+		if n := len(s.Attempts()); n != refusals+1 {
+			t.Errorf("%d attempts, want %d", n, refusals+1)
 		}
 	})
 }
