@@ -256,6 +256,9 @@ func (c *Client) limitClosingLocked() {
 // way goes on; if it fails, the next one follows at once. There is at most one such
 // attempt per initial delay of [WithBackoff]. A client that is suspended or closed stays
 // so.
+//
+// If an attempt under way must not open, say because its token is that of a user who has
+// logged out, call [Client.Suspend] and then [Client.Resume] instead: they end it.
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
