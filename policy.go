@@ -47,7 +47,7 @@ type Failure struct {
 	Attempt    int           // which attempt failed or opened the session, from 1
 	Uptime     time.Duration // of the session, or 0; see WithStableAfter
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
-	Renewable  bool          // the first Status 401 or 403 or Code 1008 in a row, and WithEndpoint may bring fresh credentials
+	Renewable  bool          // the first Status 401 or 403 or Code 1008 in a row, and a hook may bring fresh credentials
 }
 
 // Action is what follows a failure.
@@ -84,8 +84,8 @@ const (
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
 //     the spread.
 //   - The first status 401 or 403, or close code 1008 (policy violation), in a row, with
-//     [WithEndpoint], which may bring fresh credentials: retry. A stable session ends the
-//     row.
+//     [WithEndpoint], or [WithOnOpen] for 1008, which may bring fresh credentials: retry.
+//     A stable session ends the row.
 //   - Any other status 3xx or 4xx, any other close code 1008, and a certificate that
 //     either side does not trust: retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the

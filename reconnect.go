@@ -257,11 +257,13 @@ func (l *loop) connect() step {
 }
 
 // renewable reports whether the failure is the first in a row that may be one of the
-// credentials, and the next attempt may bring fresh ones.
+// credentials, and a hook may bring fresh ones to the next attempt.
 func (l *loop) renewable(f Failure) bool {
-	again := l.denied
-	l.denied = f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden || f.Code == StatusPolicyViolation
-	return l.denied && !again && l.c.config.endpoint != nil
+	again, config := l.denied, &l.c.config
+	early := f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden
+	late := f.Code == StatusPolicyViolation // after the upgrade, where OnOpen may log in
+	l.denied = early || late
+	return l.denied && !again && (config.endpoint != nil || late && config.onOpen != nil)
 }
 
 // dial makes one attempt. It fails, with canceled set, when the application no longer

@@ -171,12 +171,14 @@ func TestFault101_TokenExpires(t *testing.T) {
 	})
 	rejected := resocktest.Serve(func(c *resocktest.Conn) { _ = c.Close(resock.StatusPolicyViolation, "bad token") })
 	hook := resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) { return resock.Endpoint{}, nil })
+	login := resock.WithOnOpen(func(context.Context, *resock.Session) error { return nil })
 	for name, tt := range map[string]struct {
 		steps []resocktest.Step
 		opts  []resock.Option
 		slow  []bool // of each close
 	}{
 		"a fresh token":     {[]resocktest.Step{expired, expired}, []resock.Option{hook}, []bool{false, false}},
+		"a login in OnOpen": {[]resocktest.Step{expired, expired}, []resock.Option{login}, []bool{false, false}},
 		"no fresh token":    {[]resocktest.Step{expired}, nil, []bool{true}},
 		"rejected at once":  {[]resocktest.Step{rejected, rejected, rejected}, []resock.Option{hook}, []bool{false, true, true}},
 		"expired, rejected": {[]resocktest.Step{expired, rejected}, []resock.Option{hook}, []bool{false, true}},
