@@ -484,3 +484,33 @@ func TestThreadOldConnectionSpeaks(t *testing.T) {
 		r.Message("new")
 	})
 }
+
+// The server asks for a reconnect and closes by itself soon. A consumer that is late must
+// not replace the next session, too.
+func TestThreadServerAsksToReconnect(t *testing.T) {
+	for name, late := range map[string]bool{"in time": false, "late": true} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(resocktest.Serve(func(c *resocktest.Conn) {
+					_ = c.Push("reconnect")
+					time.Sleep(30 * time.Second)
+					_ = c.Close(4000, "")
+				}), resocktest.Hold())
+				r := rig.Start(t, s.URL, rig.Reach(s))
+				r.Open()
+				asked := r.Message("reconnect")
+				if late {
+					time.Sleep(time.Minute)
+				}
+				if r.Stats().Session == asked.Session {
+					r.Reconnect()
+				}
+				if closed := rig.Next[resock.CloseEvent](r); (closed.Code == 4000) != late {
+					t.Errorf("%+v, want the close of the server only if the consumer is late", closed)
+				}
+				r.Open()
+				r.Quiet(time.Hour)
+			})
+		})
+	}
+}
