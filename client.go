@@ -290,9 +290,9 @@ func (c *Client) Suspend() {
 }
 
 // Resume ends what Suspend began: the client dials at once, with a fresh backoff and
-// count of attempts, even if it was still busy with the Suspend. Both at once, again and
-// again, make one attempt per initial delay of [WithBackoff]. If the client is not
-// suspended, Resume does nothing.
+// count of attempts, even if it was still busy with the Suspend; there is at most one such
+// attempt per initial delay of [WithBackoff], then. If the client is not suspended, Resume
+// does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
