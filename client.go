@@ -256,6 +256,9 @@ func (c *Client) limitClosingLocked() {
 // way goes on; if it fails, the next one follows at once. There is at most one such
 // attempt per initial delay of [WithBackoff]. A client that is suspended or closed stays
 // so.
+//
+// If an attempt under way must not open, say because its token is that of a user who has
+// logged out, call [Client.Suspend] and then [Client.Resume] instead: they end it.
 func (c *Client) Reconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,9 +290,9 @@ func (c *Client) Suspend() {
 }
 
 // Resume ends what Suspend began: the client dials at once, with a fresh backoff and
-// count of attempts, even if it was still busy with the Suspend. Only if that is asked of a
-// busy client again and again, the attempts are paced as those of [Client.Reconnect]. If
-// the client is not suspended, Resume does nothing.
+// count of attempts, even if it was still busy with the Suspend; there is at most one such
+// attempt per initial delay of [WithBackoff], then. If the client is not suspended, Resume
+// does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -30,6 +30,7 @@ type pulse struct {
 
 	messages bool  // beats are messages of the application; only probes are pings
 	unheard  bool  // no sign of life since the look that called for the oldest open beat
+	probed   bool  // no sign of life since the last probe that pinged
 	taken    bool  // the network has taken that beat
 	pinged   bool  // that beat is the ping of a probe, where others are messages
 	doubt    bool  // the next look is a second one
@@ -115,7 +116,8 @@ func (p *pulse) look(s signs) (v verdict, next time.Duration) {
 // note notes what became of the beats so far.
 func (p *pulse) note(s signs) {
 	if s.life != p.life {
-		p.life, p.unheard, p.heard = s.life, false, p.looked
+		p.life, p.heard = s.life, p.looked
+		p.unheard, p.probed = false, false
 	}
 	p.looked = s.now
 	if p.unheard && !p.taken && !s.pending {
@@ -152,18 +154,20 @@ func (p *pulse) beat(patience time.Duration) {
 	}
 }
 
-// probe notes a ping outside the regular beats. A beat that is still open keeps its
-// deadline. Where the server is known to answer messages, silence after the ping is no
-// death yet, but calls for the next message.
-func (p *pulse) probe(s signs, patience time.Duration) {
+// probe notes a probe, and reports whether it needs a ping: while nothing is heard, a second
+// one would only wait behind the first. A beat that is still open keeps its deadline. Where
+// the server is known to answer messages, silence after the ping is no death yet, but calls
+// for the next message.
+func (p *pulse) probe(s signs, patience time.Duration) (ping bool) {
 	p.note(s)
+	ping, p.probed = !p.probed, true
 	if !p.unheard {
 		p.heard = s.now // a network that is lost says nothing about the server
 		p.beat(patience)
 		p.pinged = p.messages && p.interval > 0 && p.timeout > 0
 	}
-	s.pending = true // the ping
 	p.due = p.wake(s)
+	return ping
 }
 
 // wake is the next time at which something can be due.
@@ -304,7 +308,8 @@ func (h *heartbeat) beat(message func() (MessageType, []byte)) {
 	s.client.outbox.beat(s, b.typ, b.data)
 }
 
-// probe pings at once, even if bytes came just now, and even without a heartbeat.
+// probe pings at once, even if bytes came just now, and even without a heartbeat. Nothing
+// needs to be done while the ping of an earlier probe waits for a sign of life.
 func (h *heartbeat) probe() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -316,10 +321,12 @@ func (h *heartbeat) probe() {
 		patience = defaultProbe
 	}
 	seen := h.signs()
-	h.pulse.probe(seen, patience)
+	ping := h.pulse.probe(seen, patience)
 	h.arm(h.pulse.due - seen.now)
-	h.session.wire.Ping()
-	h.session.wire.Mark()
+	if ping {
+		h.session.wire.Ping()
+		h.session.wire.Mark()
+	}
 }
 
 // stop ends the heartbeat. A beat under way may still finish.

@@ -47,7 +47,7 @@ type Failure struct {
 	Attempt    int           // which attempt failed or opened the session, from 1
 	Uptime     time.Duration // of the session, or 0; see WithStableAfter
 	Repeats    int           // sessions in a row that ended by the same Code without becoming stable
-	Renewable  bool          // the first Status 401 or 403 in a row, and WithEndpoint may bring fresh credentials
+	Renewable  bool          // the first Status 401 or 403 or Code 1008 in a row, and a hook may bring fresh credentials
 }
 
 // Action is what follows a failure.
@@ -83,25 +83,24 @@ const (
 //     a floor, with the jitter on top, since many clients are told the same.
 //   - Close codes 1012 (service restart) and 1013 (try again later): retry with twice
 //     the spread.
-//   - The first status 401 or 403 in a row, with [WithEndpoint], which may bring fresh
-//     credentials: retry.
-//   - Any other status 3xx or 4xx but those three, a certificate that either side does
-//     not trust, and close code 1008 (policy violation): retry slowly.
+//   - The first status 401 or 403, or close code 1008 (policy violation), in a row, with
+//     [WithEndpoint], or [WithOnOpen] for 1008, which may bring fresh credentials: retry.
+//     A stable session ends the row.
+//   - Any other status 3xx or 4xx, any other close code 1008, and a certificate that
+//     either side does not trust: retry slowly.
 //   - One of the close codes 1002, 1003, 1007, 1009 and 1010, sent or received, in the
 //     second session in a row: retry slowly, since the server will most likely repeat
 //     what led to it.
 func DefaultRetryPolicy(f Failure) Decision {
-	switch f.Code {
-	case StatusServiceRestart, StatusTryAgainLater:
-		return Decision{Spread: busySpread, Rule: "server busy"}
-	case StatusPolicyViolation:
-		return Decision{Action: ActionRetrySlow, Rule: "policy violation"}
-	}
 	switch {
-	case poisonous(f.Code) && f.Repeats >= poisonSlow:
-		return Decision{Action: ActionRetrySlow, Rule: "repeated close code"}
+	case f.Code == StatusServiceRestart, f.Code == StatusTryAgainLater:
+		return Decision{Spread: busySpread, Rule: "server busy"}
 	case f.Renewable:
 		return Decision{After: floor(f.RetryAfter), Rule: "fresh credentials"}
+	case f.Code == StatusPolicyViolation:
+		return Decision{Action: ActionRetrySlow, Rule: "policy violation"}
+	case poisonous(f.Code) && f.Repeats >= poisonSlow:
+		return Decision{Action: ActionRetrySlow, Rule: "repeated close code"}
 	case f.Status >= 300 && f.Status <= 499 && !temporaryStatus(f.Status):
 		return Decision{Action: ActionRetrySlow, After: floor(f.RetryAfter), Rule: "refused"}
 	case f.Status != 0:

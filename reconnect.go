@@ -72,8 +72,8 @@ type loop struct {
 	dialedAt  time.Time  // when the last attempt began
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
 	requested bool       // the application asked for the next attempt
-	resumedAt time.Time  // when the attempt was due that the last Resume asked for; without those that ended StateSuspended
-	denied    bool       // the last attempt got a status 401 or 403
+	resumedAt time.Time  // when the attempt of the last Resume might begin, unless StateSuspended preceded it
+	denied    bool       // the last attempt or session was refused for its credentials
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
@@ -249,19 +249,21 @@ func (l *loop) connect() step {
 		next = l.stopped()
 	} else {
 		l.lastErr = err
-		f.Renewable = l.renewable(f.Status)
+		f.Renewable = l.renewable(f)
 		next = l.after(f, false)
 	}
 	l.failed(event, next)
 	return next
 }
 
-// renewable reports whether the status is the first 401 or 403 in a row, and the next
-// attempt may bring fresh credentials.
-func (l *loop) renewable(status int) bool {
-	again := l.denied
-	l.denied = status == http.StatusUnauthorized || status == http.StatusForbidden
-	return l.denied && !again && l.c.config.endpoint != nil
+// renewable reports whether the failure is the first in a row that may be one of the
+// credentials, and a hook may bring fresh ones to the next attempt.
+func (l *loop) renewable(f Failure) bool {
+	again, config := l.denied, &l.c.config
+	early := f.Status == http.StatusUnauthorized || f.Status == http.StatusForbidden
+	late := f.Code == StatusPolicyViolation // after the upgrade, where OnOpen may log in
+	l.denied = early || late
+	return l.denied && !again && (config.endpoint != nil || late && config.onOpen != nil)
 }
 
 // dial makes one attempt. It fails, with canceled set, when the application no longer
@@ -304,7 +306,6 @@ func (l *loop) dial() (s *session, err error, canceled bool) {
 // open reports the new session, starts it and hands it to the reader. After that the
 // state machine no longer belongs to this goroutine.
 func (l *loop) open(s *session) {
-	l.denied = false
 	l.c.setState(StateOpen)
 	l.c.log().Info("open", "session", s.id, "url", s.event.URL, "attempt", s.event.Attempt, "took", s.event.Took)
 	l.c.events.lifecycle(s.event)
@@ -344,6 +345,7 @@ func (l *loop) takeDown(s *session) step {
 	if stable || !e.requested {
 		l.count(&f, stable)
 	}
+	f.Renewable = l.renewable(f)
 	var next step
 	if e.requested {
 		l.requested = true
@@ -360,12 +362,12 @@ func (l *loop) takeDown(s *session) step {
 	return next
 }
 
-// count restarts the backoff after a stable session, and counts unstable sessions in a
+// count forgets what was before a stable session, and counts unstable sessions in a
 // row that ended by the same close code.
 func (l *loop) count(f *Failure, stable bool) {
 	if stable {
 		l.reset()
-		l.repeats, l.code = 0, unknownPeerCode
+		l.repeats, l.code, l.denied = 0, unknownPeerCode, false
 		return
 	}
 	if f.Code == unknownPeerCode || f.Code != l.code {
@@ -490,8 +492,9 @@ func (l *loop) pace() bool {
 		}
 		if l.resume() { // the application may do this again and again
 			at := time.Now()
-			if l.requested = at.Before(l.resumedAt.Add(l.c.config.backoffInitial)); l.requested {
-				at = at.Add(max(0, time.Until(l.soonest())))
+			l.requested = at.Before(l.resumedAt.Add(l.c.config.backoffInitial))
+			if soonest := l.soonest(); l.requested && soonest.After(at) {
+				at = soonest
 			}
 			l.resumedAt = at
 		}
