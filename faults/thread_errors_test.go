@@ -1,0 +1,291 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
+)
+
+// A reset may follow the server's close frame at once, while the client is writing. The
+// close frame says why, and the reset does not.
+func TestThreadResetBehindTheCloseFrame(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		t.Run(fmt.Sprint("TLS ", secure), func(t *testing.T) {
+			rig.CheckLeaks(t)
+			start := resocktest.NewServer
+			if secure {
+				start = resocktest.NewTLSServer
+			}
+			s := start(t)
+			s.Handle(func(c *resocktest.Conn) {
+				_, _ = c.Read()
+				c.StopReading() // what is unread makes the reset
+				_ = c.Close(1001, "stream end encountered")
+				c.Reset()
+			})
+			r := rig.Quick(t, s.URL, resock.WithHTTPClient(s.Client()))
+			r.Open()
+			_ = r.Enqueue(resock.MessageText, []byte("first"))
+			for range 100 {
+				_ = r.Enqueue(resock.MessageBinary, make([]byte, 16<<10))
+			}
+			if e := rig.Next[resock.CloseEvent](r); e.Code != 1001 || e.Reason != "stream end encountered" {
+				t.Errorf("closed with %d %q, want what the server sent", e.Code, e.Reason)
+			}
+		})
+	}
+}
+
+// The end of one Send's context concerns neither the connection nor another Send.
+func TestThreadContextOfAnotherCall(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reach, lines := rig.ReachLines(s)
+		r := rig.Quick(t, s.URL, reach, resock.WithHeartbeat(0, 0), resock.WithWriteTimeout(time.Minute))
+		c := s.Accept()
+		r.Open()
+		line := <-lines
+		line.Limit(10)
+		send := func(ctx context.Context, text string) <-chan error {
+			outcome := make(chan error, 1)
+			go func() { outcome <- r.Send(ctx, resock.MessageText, []byte(text)) }()
+			synctest.Wait()
+			return outcome
+		}
+		written, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		queued, stop := context.WithCancel(t.Context())
+		first, second, third := send(written, strings.Repeat("x", 100)), send(queued, "given up"), send(t.Context(), "kept")
+		stop()
+		time.Sleep(2 * time.Second)
+		if err := <-second; !errors.Is(err, resock.ErrNotSent) || !errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a Send that was canceled: %v, want that it was not sent, and canceled", err)
+		}
+		line.Unlimit()
+		if err := <-third; err != nil {
+			t.Errorf("a Send after one whose context ended: %v", err)
+		}
+		if err := <-first; err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a Send whose context ended while it was written: %v, want its deadline or nothing", err)
+		}
+		r.Quiet(time.Second)
+		if got := rig.Payloads(c); len(got) != 2 || got[1] != "kept" {
+			t.Errorf("the server received %d messages, want the first and the last", len(got))
+		}
+	})
+}
+
+// A limit of time and a cancellation are told apart, wherever the attempt was.
+func TestThreadTimeoutOrCancellation(t *testing.T) {
+	waiting := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	endpoint := resock.WithEndpoint(func(ctx context.Context, _ resock.Attempt) (resock.Endpoint, error) {
+		return resock.Endpoint{}, waiting(ctx)
+	})
+	onOpen := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		_, _, err := s.Receive(ctx)
+		return err
+	})
+	for name, tt := range map[string]struct {
+		step resocktest.Step
+		opts []resock.Option
+	}{
+		"endpoint": {resocktest.Hold(), []resock.Option{endpoint}},
+		"dial":     {resocktest.StallDial(), nil},
+		"TLS":      {resocktest.StallTLS(), nil},
+		"upgrade":  {resocktest.StallUpgrade(), nil},
+		"setup":    {resocktest.Hold(), []resock.Option{onOpen}},
+	} {
+		for how, end := range map[string]func(*rig.Client){
+			"timeout": func(*rig.Client) {},
+			"close":   func(r *rig.Client) { _ = r.Close(resock.StatusNormalClosure, "") },
+			"suspend": func(r *rig.Client) { r.Suspend() },
+		} {
+			t.Run(name+", "+how, func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Script(tt.step)
+					r := rig.Reaching(t, s, tt.opts...)
+					synctest.Wait()
+					end(r)
+					err := rig.Next[resock.FailEvent](r).Err
+					timeout, canceled := errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled)
+					if timeout != (how == "timeout") || canceled == timeout {
+						t.Errorf("%v: a timeout %v, canceled %v", err, timeout, canceled)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The body of a refusal may have no length and no end. The status is told all the same.
+func TestThreadBodyThatDoesNotEnd(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Answer(func(conn net.Conn, _ *http.Request) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 401 Unauthorized\r\nConnection: keep-alive\r\n\r\nno such user")
+			_, _ = io.Copy(io.Discard, conn)
+		}))
+		r := rig.Reaching(t, s)
+		began := time.Now()
+		err := r.DialError(resock.PhaseUpgrade)
+		if err.Status != http.StatusUnauthorized || !strings.Contains(err.Error(), "no such user") {
+			t.Errorf("%v, want the status and what came of the body", err)
+		}
+		rig.Within(t, began, 0, 10*time.Second)
+	})
+}
+
+// The close code is found in every error that a close led to.
+func TestThreadCloseCodeThroughWrapping(t *testing.T) {
+	const code, reason = 4401, "token expired"
+	is := func(t *testing.T, where string, err error) {
+		t.Helper()
+		var closed websocket.CloseError
+		if websocket.CloseStatus(err) != code || !errors.As(err, &closed) || closed.Reason != reason {
+			t.Errorf("%s: no code %d and reason %q in %v", where, code, reason, err)
+		}
+	}
+	stop := resock.WithRetryPolicy(func(f resock.Failure) resock.Decision {
+		is(t, "Failure", f.Err)
+		return resock.Decision{Action: resock.ActionStop}
+	})
+	login := resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+		_, _, err := s.Receive(ctx)
+		is(t, "Receive", err)
+		return fmt.Errorf("login: %w", err)
+	})
+	for name, opts := range map[string][]resock.Option{"open": {stop}, "setup": {stop, login}} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Handle(func(c *resocktest.Conn) { _ = c.Close(code, reason) })
+				r := rig.Reaching(t, s, opts...)
+				sent := r.Send(t.Context(), resock.MessageText, []byte("late"))
+				<-r.Done()
+				if sent != nil && !errors.Is(sent, resock.ErrNotSent) && !errors.Is(sent, resock.ErrMaybeSent) {
+					t.Errorf("Send: %v", sent)
+				}
+				is(t, "Err", r.Err())
+				is(t, "WaitOpen", r.WaitOpen(t.Context()))
+			})
+		})
+	}
+}
+
+// A server that cuts its reason at 123 bytes may cut a character in two. The code, and
+// what is whole of the reason, are told.
+func TestThreadReasonCutWithinACharacter(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		reason := (strings.Repeat("x", 122) + "é")[:123]
+		s.Handle(func(c *resocktest.Conn) { _ = c.Close(1011, reason) })
+		r := rig.Reaching(t, s)
+		r.Open()
+		var closed websocket.CloseError
+		err := r.ProtocolError(1007).Err
+		if !errors.As(err, &closed) || closed.Code != 1011 || !strings.HasPrefix(closed.Reason, reason[:122]) || !utf8.ValidString(closed.Reason) {
+			t.Errorf("%v, want code 1011 and the reason", err)
+		}
+	})
+}
+
+// The application may close with the text of any error as the reason. The server gets the
+// code, and as much of the text as a close frame holds.
+func TestThreadReasonOfAnyText(t *testing.T) {
+	for name, reason := range map[string]string{
+		"too long":                  strings.Repeat("x", 500),
+		"cut within a character":    strings.Repeat("x", 122) + "é and more",
+		"not UTF-8":                 "open \xff\xfe: no such file",
+		"too long when it is UTF-8": strings.Repeat("\xff", 123),
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s)
+				c := s.Accept()
+				r.Open()
+				if err := r.Close(4000, reason); err != nil {
+					t.Fatal(err)
+				}
+				e := rig.Next[resock.CloseEvent](r)
+				<-c.Done()
+				got := c.Received().Close
+				if got == nil || got.Code != 4000 || len(got.Reason) > 123 || !utf8.ValidString(got.Reason) || got.Reason == "" {
+					t.Errorf("the server received %+v", got)
+				}
+				if !e.Clean || e.Code != 4000 {
+					t.Errorf("%+v, want a clean close", e)
+				}
+			})
+		})
+	}
+}
+
+// A name with several addresses fails for several reasons. All are found, and
+// the text tells each address.
+func TestThreadSeveralAddresses(t *testing.T) {
+	refused := func(ip string, err error) error {
+		return &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.ParseIP(ip), Port: 443}, Err: err}
+	}
+	err := scripted(t, resocktest.Hold(), rig.Dial(func(context.Context) (net.Conn, error) {
+		return nil, errors.Join(refused("2001:db8::1", syscall.ENETUNREACH), refused("192.0.2.1", syscall.ECONNREFUSED))
+	}))
+	for _, want := range []error{syscall.ENETUNREACH, syscall.ECONNREFUSED} {
+		if !errors.Is(err, want) {
+			t.Errorf("%v is not found in %v", want, err)
+		}
+	}
+	for _, want := range []string{"[2001:db8::1]:443", "192.0.2.1:443"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %v", want, err)
+		}
+	}
+}
+
+// However a session ends, everybody who is told of it is told why: the event, the retry
+// policy and the next attempt.
+func TestThreadEveryEndHasAnError(t *testing.T) {
+	ends := map[string]func(*resocktest.Conn){
+		"close":   func(c *resocktest.Conn) { _ = c.Close(1000, "") },
+		"no code": func(c *resocktest.Conn) { _ = c.Raw([]byte{rig.Fin | 8, 0}) },
+		"drop":    (*resocktest.Conn).Drop,
+		"reset":   (*resocktest.Conn).Reset,
+		"silence": func(c *resocktest.Conn) { c.IgnorePings() },
+		"garbage": func(c *resocktest.Conn) { _ = c.Raw([]byte("\xff\xff")) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			var asked, policy atomic.Pointer[error]
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s,
+					resock.WithHeartbeat(time.Second, time.Second),
+					resock.WithRetryPolicy(func(f resock.Failure) resock.Decision { policy.Store(&f.Err); return resock.DefaultRetryPolicy(f) }),
+					resock.WithEndpoint(func(_ context.Context, a resock.Attempt) (resock.Endpoint, error) {
+						asked.Store(&a.Err)
+						return resock.Endpoint{}, nil
+					}))
+				r.Open()
+				end(s.Accept())
+				if e, failed := r.Next().(resock.FailEvent); failed && e.Err == nil {
+					t.Error("the FailEvent has no error")
+				}
+				r.Open()
+				told, judged := *asked.Load(), *policy.Load()
+				if told == nil || judged == nil || told.Error() != judged.Error() {
+					t.Errorf("the attempt was told %v, the policy %v", told, judged)
+				}
+			})
+		})
+	}
+}
