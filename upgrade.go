@@ -316,7 +316,8 @@ func (t *tracer) discreet(err error) error {
 // tells reports whether text contains a secret that was sent; mu is held.
 func (t *tracer) tells(text string) bool { return redact.Repeats(text, t.sent, t.changed) }
 
-// maxBodyText bounds what an error tells of the server's body, in bytes.
+// maxBodyText bounds what an error tells of the server's body, and of the text behind its
+// status, in bytes.
 const maxBodyText = 120
 
 // refused describes a response other than 101; mu is held.
@@ -328,7 +329,7 @@ func (t *tracer) refused(response *http.Response) *DialError {
 		Location:   t.location,
 	}
 	e.Body, _ = io.ReadAll(io.LimitReader(response.Body, 1024))
-	text := statusText(e.Status) + ", want 101"
+	text := statusText(response, t.sent, t.changed) + ", want 101"
 	switch {
 	case e.Location != "":
 		text += fmt.Sprintf(": redirects to %s are not followed, dial it yourself (WithEndpoint)", e.Location)
@@ -344,9 +345,17 @@ func (t *tracer) refused(response *http.Response) *DialError {
 	return e
 }
 
-// statusText returns "status 404 Not Found".
-func statusText(status int) string {
-	return strings.TrimSpace(fmt.Sprintf("status %d %s", status, http.StatusText(status)))
+// statusText returns "status 404 Not Found". The text is the one that came, which may be all
+// that says what is wrong, unless it repeats what the requests sent.
+func statusText(response *http.Response, requests ...*http.Request) string {
+	code := strconv.Itoa(response.StatusCode)
+	came := strings.TrimPrefix(response.Status, code)
+	text := redact.Printable([]byte(came), maxBodyText)
+	goes := "status code " + code // what Go's servers send if they know no text
+	if text == "" || text == goes || redact.Repeats(came, requests...) || redact.Repeats(text, requests...) {
+		text = http.StatusText(response.StatusCode)
+	}
+	return strings.TrimSpace("status " + code + " " + text)
 }
 
 // cause returns what failed without the texts of net/http and coder/websocket around it,

@@ -22,6 +22,31 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
+// answers is the step of a server that answers the upgrade request with text.
+func answers(text string) resocktest.Step {
+	return resocktest.Answer(func(conn net.Conn, _ *http.Request) { _, _ = io.WriteString(conn, text) })
+}
+
+// A server, or a proxy, may say what is wrong in the text behind the status, and nowhere
+// else.
+func TestFault110_StatusText(t *testing.T) {
+	const head = "HTTP/1.1 400 the parameter symbol is missing\r\n"
+	if err := scripted(t, answers(head+"\r\n")); !strings.Contains(err.Error(), "400 the parameter symbol is missing") {
+		t.Errorf("%v, want the server's text", err)
+	}
+	if err := scripted(t, answers("HTTP/1.1 400 no account for "+rig.Secret+"\r\n\r\n")); !strings.Contains(err.Error(), "400 Bad Request") {
+		t.Errorf("%v, want the standard text in place of one that repeats what was sent", err)
+	}
+	for _, target := range []string{"ws://server.test/", "wss://server.test/"} {
+		err := proxied(t, target, func(conn net.Conn) {
+			_, _ = io.WriteString(conn, "HTTP/1.1 502 Proxy Error ( The host was not found. )\r\n\r\n")
+		})
+		if !strings.Contains(err.Error(), "502 Proxy Error ( The host was not found. )") {
+			t.Errorf("%s: %v, want the proxy's text", target, err)
+		}
+	}
+}
+
 // A reset may follow the server's close frame at once, while the client is writing. The
 // close frame says why, and the reset does not.
 func TestThreadResetBehindTheCloseFrame(t *testing.T) {
