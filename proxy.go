@@ -200,7 +200,7 @@ func (c *connector) ask(conn net.Conn, target string) error {
 	reader := bufio.NewReader(io.LimitReader(conn, c.transport.MaxResponseHeaderBytes))
 	answer, err := http.ReadResponse(reader, request)
 	if err != nil {
-		return unreadable(err, "answer to CONNECT", c.transport.MaxResponseHeaderBytes)
+		return err // tracer.cause describes it
 	}
 	if err := c.transport.OnProxyConnectResponse(c.t.ctx, c.proxy, request, answer); err != nil {
 		return err

@@ -410,7 +410,22 @@ func unreadable(err error, answer string, limit int64) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
 		return err
 	}
+	switch line := malformed(err); {
+	case strings.HasPrefix(line, "\x15\x03"): // an alert (RFC 8446, section 5.1)
+		return fmt.Errorf("the %s is TLS, not HTTP: use wss in place of ws, or https in the URL of a proxy", answer)
+	case len(line) > 8 && line[:2] == "\x00\x00" && line[3:9] == "\x04\x00\x00\x00\x00\x00": // settings (RFC 9113, section 6.5)
+		return fmt.Errorf("the %s is HTTP/2, where an upgrade needs HTTP/1.1 (RFC 6455, section 4.1)", answer)
+	}
 	return fmt.Errorf("the %s is not HTTP, or its header is longer than %d bytes", answer, limit)
+}
+
+// malformed returns what came in place of the first line of an answer, which net/http
+// quotes, or nothing.
+func malformed(err error) string {
+	_, rest, _ := strings.Cut(err.Error(), "malformed HTTP response ")
+	quoted, _ := strconv.QuotedPrefix(rest)
+	line, _ := strconv.Unquote(quoted)
+	return line
 }
 
 // ownError is an error of a function of the application, so that it is told from those of

@@ -47,6 +47,27 @@ func TestFault110_StatusText(t *testing.T) {
 	}
 }
 
+// Who answers in another protocol is named, since the URL has to change.
+func TestFault111_AnotherProtocol(t *testing.T) {
+	for name, tt := range map[string]struct{ answer, want string }{
+		"TLS, as old as it gets":  {"\x15\x03\x01\x00\x02\x02\x0a", "is TLS, not HTTP: use wss"},
+		"TLS 1.2, a long alert":   {"\x15\x03\x03\x00\x1a\x02\x46" + strings.Repeat("\x00", 24), "is TLS, not HTTP: use wss"},
+		"HTTP/2":                  {"\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00\x00\x05\x00\xff\xff\xff", "is HTTP/2"},
+		"HTTP/2 without settings": {"\x00\x00\x00\x04\x00\x00\x00\x00\x00", "is HTTP/2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for where, err := range map[string]error{
+				"server": scripted(t, answers(tt.answer)),
+				"proxy":  proxied(t, "ws://server.test/", func(conn net.Conn) { _, _ = io.WriteString(conn, tt.answer) }),
+			} {
+				if !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%s: %v, want %q", where, err, tt.want)
+				}
+			}
+		})
+	}
+}
+
 // A reset may follow the server's close frame at once, while the client is writing. The
 // close frame says why, and the reset does not.
 func TestThreadResetBehindTheCloseFrame(t *testing.T) {
