@@ -36,9 +36,17 @@ var (
 	// ErrAlreadyRun says that [Client.Run] was called a second time.
 	ErrAlreadyRun = errors.New("resock: Run called twice")
 
-	// ErrHeartbeat says that the server was silent for too long.
-	ErrHeartbeat = errors.New("resock: heartbeat timed out")
+	// ErrHeartbeat says that the server was silent for too long. It is a [net.Error] that
+	// is a timeout, as is the error of an attempt or a write that took too long.
+	ErrHeartbeat error = &timeoutError{"resock: heartbeat timed out"}
 )
+
+// timeoutError says that something took too long, in the way of package net.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string   { return e.text }
+func (e *timeoutError) Timeout() bool   { return true }
+func (e *timeoutError) Temporary() bool { return true }
 
 // notSentError is a reason for which a message was certainly not sent.
 type notSentError struct{ text string }

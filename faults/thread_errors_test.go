@@ -68,6 +68,27 @@ func TestFault111_AnotherProtocol(t *testing.T) {
 	}
 }
 
+// Whatever took too long, the error says so in the way of package net.
+func TestFault112_TimeoutsAreTimeouts(t *testing.T) {
+	silent := resocktest.Serve(func(c *resocktest.Conn) { c.IgnorePings(); <-c.Done() })
+	for name, err := range map[string]error{
+		"dialing":       scripted(t, resocktest.StallDial()),
+		"the upgrade":   scripted(t, resocktest.StallUpgrade()),
+		"the heartbeat": scripted(t, silent),
+		"no messages":   scripted(t, resocktest.Hold(), resock.WithHeartbeat(0, 0), resock.WithIdleTimeout(time.Minute)),
+		"a write":       stalledWrite(t),
+	} {
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("%s: %v is no net.Error that is a timeout", name, err)
+		}
+	}
+	var timeout net.Error
+	if err := scripted(t, resocktest.Serve((*resocktest.Conn).Reset)); errors.As(err, &timeout) && timeout.Timeout() {
+		t.Errorf("%v is a timeout", err)
+	}
+}
+
 // A reset may follow the server's close frame at once, while the client is writing. The
 // close frame says why, and the reset does not.
 func TestThreadResetBehindTheCloseFrame(t *testing.T) {
