@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -86,6 +87,34 @@ func TestFault112_TimeoutsAreTimeouts(t *testing.T) {
 	var timeout net.Error
 	if err := scripted(t, resocktest.Serve((*resocktest.Conn).Reset)); errors.As(err, &timeout) && timeout.Timeout() {
 		t.Errorf("%v is a timeout", err)
+	}
+}
+
+// While the server is away, the log tells each error once, and which attempt it was.
+func TestFault113_LogTellsEachErrorOnce(t *testing.T) {
+	const attempts = 20
+	var log rig.Log
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Script(resocktest.Status(503, nil, "closed for lunch"))
+		r := rig.Reaching(t, s, resock.WithLogger(slog.New(slog.NewTextHandler(&log, nil))), resock.WithMaxAttempts(attempts))
+		for range attempts {
+			r.Fail(resock.PhaseUpgrade)
+		}
+	})
+	for n := 1; n < attempts; n++ {
+		told := 0
+		for line := range strings.Lines(log.String()) {
+			if strings.Contains(line, "closed for lunch") && strings.Contains(line, fmt.Sprintf(" attempt=%d ", n)) {
+				told++
+			}
+		}
+		if told != 1 {
+			t.Errorf("the log tells the error of attempt %d %d times, want once", n, told)
+		}
+	}
+	// The last one is told twice: it is why the client gave up, too.
+	if n := strings.Count(log.String(), "closed for lunch"); n != attempts+1 {
+		t.Errorf("the log tells the error %d times, want %d", n, attempts+1)
 	}
 }
 
