@@ -187,7 +187,7 @@ func (t *tracer) agreed(header http.Header) (err error) {
 		return &handshakeError{fmt.Sprintf("Sec-WebSocket-Protocol came %d times, want once", n)}
 	}
 	if len(t.opts.Subprotocols) > 0 && header.Get("Sec-WebSocket-Protocol") == "" {
-		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", t.opts.Subprotocols)}
+		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", redact.Subprotocols(t.opts.Subprotocols))}
 	}
 	return nil
 }
@@ -458,7 +458,7 @@ func (t *tracer) handshakeFault(header http.Header) string {
 	case chosen != "" && len(t.opts.Subprotocols) == 0:
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, but none was offered (WithSubprotocols)", chosen)
 	case chosen != "" && !slices.ContainsFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) }):
-		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, t.opts.Subprotocols)
+		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, redact.Subprotocols(t.opts.Subprotocols))
 	case t.body == nil:
 		return "the transport of WithHTTPClient hides the connection: the body of its response is no io.ReadWriteCloser"
 	}

@@ -118,6 +118,50 @@ func TestFault113_LogTellsEachErrorOnce(t *testing.T) {
 	}
 }
 
+// Where no header can be set, a token is sent as a subprotocol. No error tells it.
+func TestFault114_TokenAsSubprotocol(t *testing.T) {
+	const token = "base64url.bearer.authorization.k8s.io." + rig.Secret
+	const encoded = "base64url.bearer.authorization.k8s.io.bXl0b2tlbg"
+	offered := resock.WithSubprotocols("base64.binary.k8s.io", token, encoded)
+	leaks := func(err error) bool {
+		text := err.Error()
+		return strings.Contains(text, rig.Secret) || strings.Contains(text, "bXl0b2tlbg") || strings.Contains(text, "mytoken")
+	}
+	chosen := func(names ...string) resocktest.Step {
+		return resocktest.Upgrade(http.Header{"Sec-Websocket-Protocol": names}, nil)
+	}
+	for name, tt := range map[string]struct {
+		step resocktest.Step
+		tell string
+	}{
+		"none is chosen":            {resocktest.Hold(), "base64.binary.k8s.io"},
+		"another one is chosen":     {chosen("chat"), "base64.binary.k8s.io"},
+		"both are chosen":           {chosen(token + ", base64.binary.k8s.io"), "Sec-WebSocket-Protocol"},
+		"the name is repeated":      {resocktest.Status(401, nil, "unknown: "+encoded), "401"},
+		"a token is repeated":       {resocktest.Status(401, nil, "unknown token bXl0b2tlbg"), "401"},
+		"a token is decoded":        {resocktest.Status(401, nil, "unknown token mytoken"), "401"},
+		"the status text tells it":  {answers("HTTP/1.1 401 no " + encoded + "\r\n\r\n"), "401"},
+		"a short name is no secret": {resocktest.Status(400, nil, "no base64.binary.k8s.io here"), "no base64.binary.k8s.io here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := scripted(t, tt.step, offered); !strings.Contains(err.Error(), tt.tell) || leaks(err) {
+				t.Errorf("%v, want %q and no secret", err, tt.tell)
+			}
+		})
+	}
+	const padded = token + "==" // no token of HTTP
+	_, err := resock.New("ws://server.test", resock.WithSubprotocols(padded))
+	if err == nil || leaks(err) {
+		t.Errorf("New: %v, want an error without a secret", err)
+	}
+	err = scripted(t, resocktest.Hold(), resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+		return resock.Endpoint{Subprotocols: []string{padded}}, nil
+	}))
+	if leaks(err) {
+		t.Errorf("WithEndpoint: %v", err)
+	}
+}
+
 // A reset may follow the server's close frame at once, while the client is writing. The
 // close frame says why, and the reset does not.
 func TestThreadResetBehindTheCloseFrame(t *testing.T) {
