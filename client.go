@@ -2,6 +2,7 @@ package resock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -394,7 +395,8 @@ func (c *Client) State() State {
 
 // WaitOpen returns nil once a session is open; after [Client.Reconnect], once the next one
 // is. When ctx ends first, the error wraps the context's error and the last failure, if
-// there was one. When the client is closed for good, or closing, the error is [ErrClosed],
+// there was one. [context.Canceled] and [context.DeadlineExceeded] in it are always about
+// ctx. When the client is closed for good, or closing, the error is [ErrClosed],
 // and wraps the error of [Client.Run], if there is one.
 func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
@@ -405,13 +407,23 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			lastErr := c.Stats().LastErr
-			if lastErr == nil {
-				return fmt.Errorf("resock: not open: %w", ctx.Err())
-			}
-			return fmt.Errorf("resock: not open: %w: %w", ctx.Err(), lastErr)
+			return c.inVain(ctx, fmt.Errorf("resock: not open: %w", ctx.Err()))
 		}
 	}
+}
+
+// inVain returns err, with the last failure in it if ctx has ended a wait while no session
+// was open.
+func (c *Client) inVain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lastErr == nil || c.state == StateOpen {
+		return err
+	}
+	return &downError{err, c.lastErr}
 }
 
 // untilOpen returns what [Client.WaitOpen] returns, or a channel that is closed when that

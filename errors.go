@@ -149,6 +149,28 @@ func (e *blockedError) Error() string {
 
 func (e *blockedError) Unwrap() error { return e.err }
 
+// downError is the end of a wait while there was no session, and the failure because of
+// which there was none.
+type downError struct{ err, last error }
+
+func (e *downError) Error() string { return fmt.Sprintf("%v: %v", e.err, e.last) }
+
+// Unwrap returns the end of the wait.
+func (e *downError) Unwrap() error { return e.err }
+
+// Is finds what is in the failure, except for what says how a call ended: that is about
+// this call only.
+func (e *downError) Is(target error) bool {
+	switch target {
+	case context.Canceled, context.DeadlineExceeded, ErrNotSent, ErrMaybeSent, ErrQueueFull, ErrExpired, ErrSessionOver, ErrClosed:
+		return false
+	}
+	return errors.Is(e.last, target)
+}
+
+// As finds what is in the end of the wait, or else in the failure.
+func (e *downError) As(target any) bool { return errors.As(e.err, target) || errors.As(e.last, target) }
+
 // limitError says that an attempt took longer than a limit of the application.
 type limitError struct {
 	option string // whose limit it is

@@ -162,6 +162,63 @@ func TestFault114_TokenAsSubprotocol(t *testing.T) {
 	}
 }
 
+// Whoever waits in vain is told why there is no session, and which limit ended the wait:
+// the attempts may have failed by a limit of their own.
+func TestFault115_WaitInVain(t *testing.T) {
+	text := []byte("text")
+	for call, wait := range map[string]func(*rig.Client, context.Context) error{
+		"Send": func(r *rig.Client, ctx context.Context) error { return r.Send(ctx, resock.MessageText, text) },
+		"Flush": func(r *rig.Client, ctx context.Context) error {
+			_ = r.Enqueue(resock.MessageText, text)
+			return r.Flush(ctx)
+		},
+		"WaitOpen": func(r *rig.Client, ctx context.Context) error { return r.WaitOpen(ctx) },
+	} {
+		for _, canceled := range []bool{false, true} {
+			t.Run(fmt.Sprint(call, ", canceled ", canceled), func(t *testing.T) {
+				rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+					s.Script(resocktest.StallUpgrade())
+					r := rig.Reaching(t, s, resock.WithDialTimeout(time.Second))
+					r.Fail(resock.PhaseUpgrade)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					want, other := context.DeadlineExceeded, context.Canceled
+					if canceled {
+						want, other = other, want
+						time.AfterFunc(30*time.Second, cancel)
+					}
+					err := wait(r, ctx)
+					var dial *resock.DialError
+					if !errors.As(err, &dial) || !strings.Contains(err.Error(), "WithDialTimeout(1s)") {
+						t.Errorf("%v, want the last failure in it", err)
+					}
+					if !errors.Is(err, want) || errors.Is(err, other) {
+						t.Errorf("%v, want %v and not %v", err, want, other)
+					}
+					if call == "Send" && (!errors.Is(err, resock.ErrNotSent) || errors.Is(err, resock.ErrMaybeSent)) {
+						t.Errorf("%v, want an ErrNotSent", err)
+					}
+				})
+			})
+		}
+	}
+}
+
+// An outcome of the last hook is none of a Send that waits now.
+func TestThreadOutcomeOfAnotherCall(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s, resock.WithOnOpen(func(context.Context, *resock.Session) error {
+			return fmt.Errorf("login: %w", resock.ErrMaybeSent)
+		}))
+		r.Fail(resock.PhaseSetup)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := r.Send(ctx, resock.MessageText, []byte("text")); !errors.Is(err, resock.ErrNotSent) || errors.Is(err, resock.ErrMaybeSent) {
+			t.Errorf("%v, want an ErrNotSent that is no ErrMaybeSent", err)
+		}
+	})
+}
+
 // A reset may follow the server's close frame at once, while the client is writing. The
 // close frame says why, and the reset does not.
 func TestThreadResetBehindTheCloseFrame(t *testing.T) {
