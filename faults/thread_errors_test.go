@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -485,4 +486,56 @@ func TestThreadEveryEndHasAnError(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A SOCKS proxy has words of its own. The error names it, and says what it answered, so
+// that it is plain who refused.
+func TestThreadSOCKSProxyRefuses(t *testing.T) {
+	for want, answers := range map[string][]string{
+		"connection refused": {"\x05\x00", "\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"},
+		"not allowed":        {"\x05\x00", "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"},
+		"authentication":     {"\x05\xff"},
+		"password":           {"\x05\x02", "\x01\x01"},
+		"EOF":                {},
+	} {
+		t.Run(want, func(t *testing.T) {
+			rig.CheckLeaks(t)
+			address := rig.Listen(t, func(conn net.Conn) {
+				_, _ = conn.Read(make([]byte, 4096)) // what is unread would make the end a reset
+				for _, answer := range answers {
+					_, _ = io.WriteString(conn, answer)
+					_, _ = conn.Read(make([]byte, 4096))
+				}
+			})
+			proxy := &url.URL{Scheme: "socks5", User: url.UserPassword("user", rig.Secret), Host: address}
+			r := rig.Quick(t, "ws://server.test", resock.WithHTTPClient(&http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(proxy)}}))
+			err := r.DialError(resock.PhaseTCP)
+			if text := err.Error(); !strings.Contains(text, want) || !strings.Contains(text, "proxy socks5://redacted@"+address) {
+				t.Errorf("%v, want the proxy and %q", err, want)
+			}
+		})
+	}
+}
+
+// A close code that may not be sent is refused aloud, and changes nothing.
+func TestThreadCloseCodeThatMayNotBeSent(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Reaching(t, s)
+		c := s.Accept()
+		r.Open()
+		for _, code := range []resock.StatusCode{-1, 0, 999, 1004, 1005, 1006, 1015, 5000, 65536 + 1000} {
+			var refused *resock.OptionError
+			if err := r.Close(code, "gone"); !errors.As(err, &refused) {
+				t.Errorf("Close(%d): %v, want an OptionError", code, err)
+			}
+		}
+		if err := r.Send(t.Context(), resock.MessageText, []byte("still here")); err != nil {
+			t.Error(err)
+		}
+		if got := rig.Payloads(c); len(got) != 1 {
+			t.Errorf("the server received %q, want one message", got)
+		}
+		_ = r.Close(4000, "gone")
+		r.Closed(4000, "gone", true)
+	})
 }
