@@ -539,3 +539,41 @@ func TestThreadCloseCodeThatMayNotBeSent(t *testing.T) {
 		r.Closed(4000, "gone", true)
 	})
 }
+
+// What the old connection still does after a Reconnect concerns nobody: no event, no
+// failure, and the new session stays.
+func TestThreadErrorOfTheOldConnection(t *testing.T) {
+	for name, late := range map[string]func(*resocktest.Conn){
+		"data after the close": func(c *resocktest.Conn) { _ = c.Push("late") },
+		"garbage":              func(c *resocktest.Conn) { _ = c.Raw([]byte("\xff\xff")) },
+		"a close":              func(c *resocktest.Conn) { _ = c.Close(4401, "token expired") },
+		"a reset":              (*resocktest.Conn).Reset,
+		"nothing":              func(*resocktest.Conn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				r := rig.Reaching(t, s)
+				before := s.Accept()
+				r.Open()
+				before.IgnoreClose()
+				r.Reconnect()
+				r.Closed(resock.StatusNormalClosure, "", false)
+				c := s.Accept()
+				if e := r.Open(); e.Session != 2 {
+					t.Fatalf("session %d is open, want 2", e.Session)
+				}
+				late(before)
+				r.Quiet(time.Minute)
+				if err := r.Send(t.Context(), resock.MessageText, []byte("still here")); err != nil {
+					t.Error(err)
+				}
+				if got := rig.Payloads(c); len(got) != 1 {
+					t.Errorf("the new connection received %q, want one message", got)
+				}
+				if stats := r.Stats(); stats.Fails != 0 || stats.LastErr != nil || stats.Session != 2 {
+					t.Errorf("%d failures, %v, session %d, want none in session 2", stats.Fails, stats.LastErr, stats.Session)
+				}
+			})
+		})
+	}
+}
