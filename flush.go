@@ -17,7 +17,7 @@ import (
 // [ErrMaybeSent]; otherwise Flush goes on with the next session. A message that was given
 // up meanwhile ([ErrExpired], the end of a Send's context) is no longer waited for. When
 // the client closes for good and they were not sent, the error is [ErrClosed]. When ctx
-// ends, the error wraps the context's error, and the last failure if no session is open;
+// ends, the error wraps the context's error, and tells why no session is open if none is;
 // nothing else ends the wait for a server that lives and answers no pings.
 //
 // The answer arrives behind all that the server has sent before it. So Flush fails when

@@ -14,8 +14,8 @@ import (
 // ctx and [WithTTL] bound the waiting only: once writing has begun, [WithWriteTimeout]
 // does. An error is an [ErrNotSent], after which the message may safely be sent again, or
 // [ErrMaybeSent]. [ErrClosed], [ErrExpired], [ErrSessionOver] and an [*OptionError] are
-// all ErrNotSent. When ctx ends while no session is open, the error wraps the context's
-// error and the last failure, as that of [Client.WaitOpen] does.
+// all ErrNotSent. When ctx ends while no session is open, the error tells why there is
+// none, as that of [Client.WaitOpen] does.
 //
 // Messages of one goroutine keep their order. Send does not keep data.
 func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ...SendOption) error {

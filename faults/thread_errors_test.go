@@ -205,6 +205,34 @@ func TestFault115_WaitInVain(t *testing.T) {
 	}
 }
 
+// A client that does not even try says so, in place of a failure that is long past.
+func TestFault116_WaitWithoutAnAttempt(t *testing.T) {
+	for want, prepare := range map[string]func(*rig.Client, *rig.Network){
+		"Run has not been called": func(*rig.Client, *rig.Network) {},
+		"suspended":               func(r *rig.Client, _ *rig.Network) { r.Go(); r.Fail(resock.PhaseUpgrade); r.Suspend() },
+		"no network":              func(r *rig.Client, n *rig.Network) { r.Go(); r.Fail(resock.PhaseUpgrade); n.Set(false) },
+	} {
+		t.Run(want, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				network := new(rig.Network)
+				s.Script(resocktest.Status(503, nil, "long past"))
+				r := rig.Prepare(t, s.URL, rig.Reach(s), resock.WithNetwork(network))
+				prepare(r, network)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				errs := make(chan error, 2)
+				go func() { errs <- r.Send(ctx, resock.MessageText, []byte("text")) }()
+				go func() { errs <- r.WaitOpen(ctx) }()
+				for range cap(errs) {
+					if err := <-errs; !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "long past") || !errors.Is(err, context.DeadlineExceeded) {
+						t.Errorf("%v, want that %s", err, want)
+					}
+				}
+			})
+		})
+	}
+}
+
 // An outcome of the last hook is none of a Send that waits now.
 func TestThreadOutcomeOfAnotherCall(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
