@@ -2,6 +2,7 @@ package resock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -398,7 +399,9 @@ func (c *Client) State() State {
 
 // WaitOpen returns nil once a session is open; after [Client.Reconnect], once the next one
 // is. When ctx ends first, the error wraps the context's error and the last failure, if
-// there was one. When the client is closed for good, or closing, the error is [ErrClosed],
+// there was one; before Run, while suspended or offline, it says so in place of the
+// failure. [context.Canceled] and [context.DeadlineExceeded] in it are always about
+// ctx. When the client is closed for good, or closing, the error is [ErrClosed],
 // and wraps the error of [Client.Run], if there is one.
 func (c *Client) WaitOpen(ctx context.Context) error {
 	for {
@@ -409,13 +412,30 @@ func (c *Client) WaitOpen(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			lastErr := c.Stats().LastErr
-			if lastErr == nil {
-				return fmt.Errorf("resock: not open: %w", ctx.Err())
-			}
-			return fmt.Errorf("resock: not open: %w: %w", ctx.Err(), lastErr)
+			return c.inVain(ctx, fmt.Errorf("resock: not open: %w", ctx.Err()))
 		}
 	}
+}
+
+// inVain returns err, and why no session was open if ctx has ended a wait for one: the last
+// failure, unless the client does not even try.
+func (c *Client) inVain(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil || !errors.Is(err, ctx.Err()) {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.state == StateIdle:
+		return fmt.Errorf("%w: Run has not been called", err)
+	case c.state == StateSuspended:
+		return fmt.Errorf("%w: the client is suspended (Resume)", err)
+	case c.state == StateOffline:
+		return fmt.Errorf("%w: there is no network (WithNetwork)", err)
+	case c.state == StateOpen, c.lastErr == nil:
+		return err
+	}
+	return &downError{err, c.lastErr}
 }
 
 // untilOpen returns what [Client.WaitOpen] returns, or a channel that is closed when that

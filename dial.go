@@ -32,7 +32,7 @@ func (e *Endpoint) fault() string {
 		return fmt.Sprintf("the header %s %s", name, bad)
 	}
 	if name, bad := header.FindBadSubprotocol(e.Subprotocols); bad != "" {
-		return fmt.Sprintf("the subprotocol %q %s", name, bad)
+		return fmt.Sprintf("the subprotocol %q %s", redact.Subprotocol(name), bad)
 	}
 	return header.BadHost(e.Host)
 }

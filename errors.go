@@ -36,9 +36,17 @@ var (
 	// ErrAlreadyRun says that [Client.Run] was called a second time.
 	ErrAlreadyRun = errors.New("resock: Run called twice")
 
-	// ErrHeartbeat says that the server was silent for too long.
-	ErrHeartbeat = errors.New("resock: heartbeat timed out")
+	// ErrHeartbeat says that the server was silent for too long. It is a [net.Error] that
+	// is a timeout, as is the error of an attempt or a write that took too long.
+	ErrHeartbeat error = &timeoutError{"resock: heartbeat timed out"}
 )
+
+// timeoutError says that something took too long, in the way of package net.
+type timeoutError struct{ text string }
+
+func (e *timeoutError) Error() string   { return e.text }
+func (e *timeoutError) Timeout() bool   { return true }
+func (e *timeoutError) Temporary() bool { return true }
 
 // notSentError is a reason for which a message was certainly not sent.
 type notSentError struct{ text string }
@@ -140,6 +148,28 @@ func (e *blockedError) Error() string {
 }
 
 func (e *blockedError) Unwrap() error { return e.err }
+
+// downError is the end of a wait while there was no session, and the failure because of
+// which there was none.
+type downError struct{ err, last error }
+
+func (e *downError) Error() string { return fmt.Sprintf("%v: %v", e.err, e.last) }
+
+// Unwrap returns the end of the wait.
+func (e *downError) Unwrap() error { return e.err }
+
+// Is finds what is in the failure, except for what says how a call ended: that is about
+// this call only.
+func (e *downError) Is(target error) bool {
+	switch target {
+	case context.Canceled, context.DeadlineExceeded, ErrNotSent, ErrMaybeSent, ErrQueueFull, ErrExpired, ErrSessionOver, ErrClosed:
+		return false
+	}
+	return errors.Is(e.last, target)
+}
+
+// As finds what is in the end of the wait, or else in the failure.
+func (e *downError) As(target any) bool { return errors.As(e.err, target) || errors.As(e.last, target) }
 
 // limitError says that an attempt took longer than a limit of the application.
 type limitError struct {

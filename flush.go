@@ -17,8 +17,8 @@ import (
 // [ErrMaybeSent]; otherwise Flush goes on with the next session. A message that was given
 // up meanwhile ([ErrExpired], the end of a Send's context) is no longer waited for. When
 // the client closes for good and they were not sent, the error is [ErrClosed]. When ctx
-// ends, the error wraps the context's error; nothing else ends the wait for a server that
-// lives and answers no pings.
+// ends, the error wraps the context's error, and tells why no session is open if none is;
+// nothing else ends the wait for a server that lives and answers no pings.
 //
 // The answer arrives behind all that the server has sent before it. So Flush fails when
 // delivery was blocked for the heartbeat timeout, and names who blocks it; with the
@@ -37,7 +37,7 @@ func (c *Client) Flush(ctx context.Context) error {
 	if blocked, ok := context.Cause(ctx).(*deliveryError); ok && err != nil {
 		return notFlushed(blocked)
 	}
-	return err
+	return c.inVain(ctx, err)
 }
 
 // readerKey is the key of the client in the contexts of functions on the reading

@@ -174,8 +174,9 @@ func WithHeader(h http.Header) Option {
 // 1.9), in place of the Subprotocols of [WithDialOptions], whatever the order. Those
 // of an [Endpoint] replace them. The server's choice is in [OpenEvent]; if it chooses
 // none, the attempt fails in [PhaseProtocol], as in browsers. Each name must be a token
-// (RFC 9110, section 5.6.2), and none may be given twice. Errors tell the names: a token
-// that authenticates belongs in a header. names is copied. Defaults to none.
+// (RFC 9110, section 5.6.2), and none may be given twice. Errors do not
+// tell a name of 32 bytes or more, which may be a token that authenticates; such a token
+// belongs in a header, if the server reads it there. names is copied. Defaults to none.
 func WithSubprotocols(names ...string) Option {
 	names = slices.Clone(names)
 	return optionFunc(func(g *given) { g.subprotocols.set(names) })
@@ -561,7 +562,7 @@ func (g *given) rules() rules {
 		{"WithHeartbeatMessage", "func", when(g.beatInterval == 0 && g.beatMessage != nil, "needs the interval of WithHeartbeat")},
 		{"WithDialOptions", dial.CompressionMode, when(unknownMode && !g.compression.given, "unknown CompressionMode")},
 		{"WithCompression", dial.CompressionMode, when(unknownMode && g.compression.given, "unknown CompressionMode")},
-		{"WithSubprotocols", strconv.Quote(subprotocol), badSubprotocol},
+		{"WithSubprotocols", strconv.Quote(redact.Subprotocol(subprotocol)), badSubprotocol},
 		{headerOption, field, badField},
 		{"WithDialOptions", "Host", header.BadHost(dial.Host)},
 	}

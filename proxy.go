@@ -20,11 +20,12 @@ import (
 // proxyRefusal is what a proxy answered in place of a tunnel.
 type proxyRefusal struct {
 	status     int
+	text       string // of the status
 	retryAfter time.Duration
 }
 
 func (e *proxyRefusal) Error() string {
-	text := statusText(e.status) + " to CONNECT, want 200"
+	text := e.text + " to CONNECT, want 200"
 	if e.status == http.StatusProxyAuthRequired {
 		text += ": give user and password in the URL that the transport's Proxy returns"
 	}
@@ -94,13 +95,24 @@ func (t *tracer) answered(hook func(context.Context, *url.URL, *http.Request, *h
 			}
 		}
 		if answer.StatusCode/100 != 2 {
-			return &proxyRefusal{answer.StatusCode, parseRetryAfter(answer.Header.Get("Retry-After"), time.Now())}
+			return t.proxyRefusal(request, answer)
 		}
 		answer.StatusCode = http.StatusOK // any 2xx is a tunnel (RFC 9110, section 9.3.6)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.through = true
 		return nil
+	}
+}
+
+// proxyRefusal describes a proxy's answer to CONNECT other than 2xx.
+func (t *tracer) proxyRefusal(request *http.Request, answer *http.Response) *proxyRefusal {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return &proxyRefusal{
+		status:     answer.StatusCode,
+		text:       statusText(answer, request, t.sent),
+		retryAfter: parseRetryAfter(answer.Header.Get("Retry-After"), time.Now()),
 	}
 }
 
@@ -188,7 +200,7 @@ func (c *connector) ask(conn net.Conn, target string) error {
 	reader := bufio.NewReader(io.LimitReader(conn, c.transport.MaxResponseHeaderBytes))
 	answer, err := http.ReadResponse(reader, request)
 	if err != nil {
-		return unreadable(err, "answer to CONNECT", c.transport.MaxResponseHeaderBytes)
+		return err // tracer.cause describes it
 	}
 	if err := c.transport.OnProxyConnectResponse(c.t.ctx, c.proxy, request, answer); err != nil {
 		return err

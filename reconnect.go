@@ -446,7 +446,7 @@ func (l *loop) after(f Failure, stable bool) step {
 	if l.c.wanted().reconnect {
 		wait = min(wait, time.Until(l.soonest()))
 	}
-	l.c.log().Warn("retry", "rule", d.Rule, "in", wait, "err", f.Err)
+	l.c.log().Warn("retry", "rule", d.Rule, "in", wait) // what happened is logged as fail or close
 	switch {
 	case !l.c.online():
 		return step{state: StateOffline, rule: d.Rule}
@@ -599,7 +599,7 @@ func (l *loop) sleep(d time.Duration) bool {
 func (l *loop) failed(event FailEvent, next step) {
 	event.Time, event.Next, event.RetryIn, event.Rule = time.Now(), next.state, next.wait, next.rule
 	l.c.failed(event.Err)
-	l.c.log().Warn("fail", "session", event.Session, "phase", event.Phase, "err", event.Err, "next", next.state)
+	l.c.log().Warn("fail", "session", event.Session, "attempt", event.Attempt, "phase", event.Phase, "err", event.Err, "next", next.state)
 	l.announce(event, next)
 }
 

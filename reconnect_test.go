@@ -519,11 +519,11 @@ level=DEBUG msg=state from=waiting to=connecting
 level=DEBUG msg=state from=connecting to=open
 level=INFO msg=open session=2 url=ws://server.test attempt=1
 level=WARN msg=retry rule=connection
-level=WARN msg=fail session=2 phase=read next=waiting
+level=WARN msg=fail session=2 attempt=1 phase=read next=waiting
 level=DEBUG msg=state from=open to=waiting
 level=DEBUG msg=state from=waiting to=connecting
 level=ERROR msg="give up" rule="attempt limit" attempts=1
-level=WARN msg=fail session=0 phase=upgrade next=closed
+level=WARN msg=fail session=0 attempt=1 phase=upgrade next=closed
 level=DEBUG msg=state from=connecting to=closed
 `, "\n")
 		if log.String() != want {

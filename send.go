@@ -14,7 +14,8 @@ import (
 // ctx and [WithTTL] bound the waiting only: once writing has begun, [WithWriteTimeout]
 // does. An error is an [ErrNotSent], after which the message may safely be sent again, or
 // [ErrMaybeSent]. [ErrClosed], [ErrExpired], [ErrSessionOver] and an [*OptionError] are
-// all ErrNotSent.
+// all ErrNotSent. When ctx ends while no session is open, the error tells why there is
+// none, as that of [Client.WaitOpen] does.
 //
 // Messages of one goroutine keep their order. Send does not keep data.
 func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ...SendOption) error {
@@ -32,7 +33,7 @@ func (c *Client) Send(ctx context.Context, typ MessageType, data []byte, opts ..
 		}
 		session, m.expiry = options.session, c.outbox.expiry(options.ttl)
 	}
-	return c.outbox.send(ctx, &m, session)
+	return c.inVain(ctx, c.outbox.send(ctx, &m, session))
 }
 
 // Enqueue queues one message and returns at once. Queued messages survive reconnects and

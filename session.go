@@ -268,7 +268,7 @@ func (s *session) Pong(payload []byte) {
 // Stalled implements [wire.Owner].
 func (s *session) Stalled() {
 	timeout := s.client.config.writeTimeout
-	s.silent(timeout, PhaseWrite, fmt.Errorf("resock: a write took longer than WithWriteTimeout(%v)", timeout))
+	s.silent(timeout, PhaseWrite, &timeoutError{fmt.Sprintf("resock: a write took longer than WithWriteTimeout(%v)", timeout)})
 }
 
 // Go implements [wire.Owner].

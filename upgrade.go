@@ -187,7 +187,7 @@ func (t *tracer) agreed(header http.Header) (err error) {
 		return &handshakeError{fmt.Sprintf("Sec-WebSocket-Protocol came %d times, want once", n)}
 	}
 	if len(t.opts.Subprotocols) > 0 && header.Get("Sec-WebSocket-Protocol") == "" {
-		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", t.opts.Subprotocols)}
+		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", redact.Subprotocols(t.opts.Subprotocols))}
 	}
 	return nil
 }
@@ -320,7 +320,8 @@ func (t *tracer) discreet(err error) error {
 // tells reports whether text contains a secret that was sent; mu is held.
 func (t *tracer) tells(text string) bool { return redact.Repeats(text, t.sent, t.changed) }
 
-// maxBodyText bounds what an error tells of the server's body, in bytes.
+// maxBodyText bounds what an error tells of the server's body, and of the text behind its
+// status, in bytes.
 const maxBodyText = 120
 
 // refused describes a response other than 101; mu is held.
@@ -332,7 +333,7 @@ func (t *tracer) refused(response *http.Response) *DialError {
 		Location:   t.location,
 	}
 	e.Body, _ = io.ReadAll(io.LimitReader(response.Body, 1024))
-	text := statusText(e.Status) + ", want 101"
+	text := statusText(response, t.sent, t.changed) + ", want 101"
 	switch {
 	case e.Location != "":
 		text += fmt.Sprintf(": redirects to %s are not followed, dial it yourself (WithEndpoint)", e.Location)
@@ -348,9 +349,17 @@ func (t *tracer) refused(response *http.Response) *DialError {
 	return e
 }
 
-// statusText returns "status 404 Not Found".
-func statusText(status int) string {
-	return strings.TrimSpace(fmt.Sprintf("status %d %s", status, http.StatusText(status)))
+// statusText returns "status 404 Not Found". The text is the one that came, which may be all
+// that says what is wrong, unless it repeats what the requests sent.
+func statusText(response *http.Response, requests ...*http.Request) string {
+	code := strconv.Itoa(response.StatusCode)
+	came := strings.TrimPrefix(response.Status, code)
+	text := redact.Printable([]byte(came), maxBodyText)
+	goes := "status code " + code // what Go's servers send if they know no text
+	if text == "" || text == goes || redact.Repeats(came, requests...) || redact.Repeats(text, requests...) {
+		text = http.StatusText(response.StatusCode)
+	}
+	return strings.TrimSpace("status " + code + " " + text)
 }
 
 // cause returns what failed without the texts of net/http and coder/websocket around it,
@@ -405,7 +414,22 @@ func unreadable(err error, answer string, limit int64) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed):
 		return err
 	}
+	switch line := malformed(err); {
+	case strings.HasPrefix(line, "\x15\x03"): // an alert (RFC 8446, section 5.1)
+		return fmt.Errorf("the %s is TLS, not HTTP: use wss in place of ws, or https in the URL of a proxy", answer)
+	case len(line) > 8 && line[:2] == "\x00\x00" && line[3:9] == "\x04\x00\x00\x00\x00\x00": // settings (RFC 9113, section 6.5)
+		return fmt.Errorf("the %s is HTTP/2, where an upgrade needs HTTP/1.1 (RFC 6455, section 4.1)", answer)
+	}
 	return fmt.Errorf("the %s is not HTTP, or its header is longer than %d bytes", answer, limit)
+}
+
+// malformed returns what came in place of the first line of an answer, which net/http
+// quotes, or nothing.
+func malformed(err error) string {
+	_, rest, _ := strings.Cut(err.Error(), "malformed HTTP response ")
+	quoted, _ := strconv.QuotedPrefix(rest)
+	line, _ := strconv.Unquote(quoted)
+	return line
 }
 
 // ownError is an error of a function of the application, so that it is told from those of
@@ -438,7 +462,7 @@ func (t *tracer) handshakeFault(header http.Header) string {
 	case chosen != "" && len(t.opts.Subprotocols) == 0:
 		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, but none was offered (WithSubprotocols)", chosen)
 	case chosen != "" && !slices.ContainsFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) }):
-		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, t.opts.Subprotocols)
+		return fmt.Sprintf("Sec-WebSocket-Protocol is %q, want one of %q (WithSubprotocols)", chosen, redact.Subprotocols(t.opts.Subprotocols))
 	case t.body == nil:
 		return "the transport of WithHTTPClient hides the connection: the body of its response is no io.ReadWriteCloser"
 	}

@@ -259,6 +259,8 @@ func upgradeErrors(t *testing.T) []told {
 		{"no answer", scripted(t, resocktest.StallUpgrade())},
 		{"a connection that ends", raw("")},
 		{"an echo", raw("GET /feed?token=" + rig.Secret + "\r\n")},
+		{"TLS", raw("\x15\x03\x01\x00\x02\x02\x0a")},
+		{"HTTP/2", raw("\x00\x00\x12\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x80\x00\x04\x00\x01\x00\x00\x00\x05\x00\xff\xff\xff")},
 		{"a header that does not end", raw("HTTP/1.1 101 Go\r\nX: " + strings.Repeat("x", 300<<10))},
 		{"101 without Connection", raw("HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nACCEPT\r\n\r\n")},
 		{"101 to another protocol", raw("HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")},

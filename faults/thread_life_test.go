@@ -15,8 +15,8 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// answers answers each message of the client by a text, until the connection ends.
-func answers(c *resocktest.Conn, text string) {
+// replies answers each message of the client by a text, until the connection ends.
+func replies(c *resocktest.Conn, text string) {
 	for {
 		if _, err := c.Read(); err != nil {
 			return
@@ -46,7 +46,7 @@ func TestFault95_ProbeOfAServerWithoutPongs(t *testing.T) {
 			r := rig.Start(t, "ws://a/", rig.Reach(s), resock.WithNetwork(network), textBeat(), without("answer"))
 			c := s.Accept()
 			c.IgnorePings()
-			go answers(c, "answer")
+			go replies(c, "answer")
 			r.Open()
 			r.Quiet(after)
 			for range 20 {
@@ -250,7 +250,7 @@ func TestThreadOpenBeatOfALostSession(t *testing.T) {
 			r.Fail(resock.PhaseRead)
 		}
 		c := s.Accept()
-		go answers(c, "answer")
+		go replies(c, "answer")
 		r.Open()
 		r.Quiet(time.Hour)
 	})

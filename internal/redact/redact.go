@@ -147,12 +147,16 @@ func repeats(text, secret string) bool {
 }
 
 // secrets returns the values that a request sends, except those of the handshake that all
-// requests share, and the Origin: errors name that host anyway.
+// requests share, and the Origin: errors name that host anyway. Subprotocols count if
+// [Subprotocol] withholds them.
 func secrets(target *url.URL, header http.Header) (all []string) {
 	for name, values := range header {
 		name = http.CanonicalHeaderKey(name)
 		switch name {
-		case "Connection", "Upgrade", "Origin", "Sec-Websocket-Version", "Sec-Websocket-Protocol", "Sec-Websocket-Extensions":
+		case "Connection", "Upgrade", "Origin", "Sec-Websocket-Version", "Sec-Websocket-Extensions":
+			continue
+		case "Sec-Websocket-Protocol":
+			all = append(all, subprotocolSecrets(values)...)
 			continue
 		}
 		for _, value := range values {
@@ -167,6 +171,42 @@ func secrets(target *url.URL, header http.Header) (all []string) {
 		}
 	}
 	return append(append(all, querySecrets(target.RawQuery)...), userSecret(target.User))
+}
+
+// longSubprotocol is the length from which a subprotocol counts as secret, in bytes. Some
+// servers want a token there, since browsers can set no header. Few names are so long.
+const longSubprotocol = 32
+
+// Subprotocol returns a subprotocol as a text may tell it.
+func Subprotocol(name string) string {
+	if len(name) >= longSubprotocol {
+		return "(withheld)"
+	}
+	return name
+}
+
+// Subprotocols is [Subprotocol] for several.
+func Subprotocols(names []string) (told []string) {
+	for _, name := range names {
+		told = append(told, Subprotocol(name))
+	}
+	return told
+}
+
+// subprotocolSecrets returns the subprotocols that count as secret, and what stands behind
+// their last dot, also decoded: names such as base64url.bearer.authorization.k8s.io come
+// before the token.
+func subprotocolSecrets(values []string) (all []string) {
+	for name := range strings.SplitSeq(strings.Join(values, ","), ",") {
+		name = strings.TrimSpace(name)
+		if Subprotocol(name) == name {
+			continue
+		}
+		token := name[strings.LastIndexByte(name, '.')+1:]
+		plain, _ := base64.RawURLEncoding.DecodeString(token)
+		all = append(all, name, token, string(plain))
+	}
+	return all
 }
 
 // basicSecrets returns what credentials of the scheme Basic hide (RFC 7617).

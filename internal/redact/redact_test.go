@@ -61,6 +61,26 @@ func TestRepeats(t *testing.T) {
 	}
 }
 
+// Some servers want a token as a subprotocol. A name that is too long to be one is a secret.
+func TestSubprotocol(t *testing.T) {
+	const long = "base64url.bearer.authorization.k8s.io.bXl0b2tlbg"
+	if got := Subprotocols([]string{"graphql-transport-ws", long}); got[0] != "graphql-transport-ws" || got[1] != "(withheld)" {
+		t.Errorf("Subprotocols = %q, want the short name and none of the long one", got)
+	}
+	request := &http.Request{URL: new(url.URL), Header: http.Header{"Sec-Websocket-Protocol": {"graphql-transport-ws, " + long}}}
+	for text, want := range map[string]bool{
+		"unknown " + long:                   true,
+		"unknown token bXl0b2tlbg":          true,
+		"unknown token mytoken":             true,
+		"graphql-transport-ws is too old":   false,
+		"use base64.binary.k8s.io in place": false,
+	} {
+		if got := Repeats(text, request); got != want {
+			t.Errorf("Repeats(%q) = %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestURL(t *testing.T) {
 	for raw, want := range map[string]string{
 		"wss://user:secret@host/path?token=secret#secret": "wss://redacted@host/path?redacted",
