@@ -1,0 +1,331 @@
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
+)
+
+// dialTo is a transport whose connections all go to the address of target, a URL,
+// whatever was asked for. It tells each address that was asked for.
+func dialTo(target string) (*http.Transport, <-chan string) {
+	asked := make(chan string, 100)
+	u, _ := url.Parse(target)
+	return &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		asked <- address
+		return new(net.Dialer).DialContext(ctx, network, u.Host)
+	}}, asked
+}
+
+// untilHeard reads until the client sends something, such as its close frame.
+func untilHeard(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) }
+
+// rawRequests starts a server that upgrades every connection and tells each request, up to
+// the empty line, as it came.
+func rawRequests(t *testing.T) (target string, requests <-chan string) {
+	t.Helper()
+	raw := make(chan string, 100)
+	address := rig.Listen(t, func(conn net.Conn) {
+		var came bytes.Buffer
+		request, err := http.ReadRequest(bufio.NewReader(io.TeeReader(conn, &came)))
+		if err != nil {
+			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n"+err.Error())
+			return
+		}
+		raw <- came.String()
+		_, _ = conn.Write(rig.Upgraded(request))
+		untilHeard(conn)
+	})
+	return "ws://" + address, raw
+}
+
+// upgrade101 starts a server whose 101 response has an extra header, and which sends a
+// message in the same segment.
+func upgrade101(t *testing.T, before, extra string) string {
+	t.Helper()
+	return "ws://" + rig.ListenHTTP(t, func(conn net.Conn, request *http.Request) {
+		head := strings.TrimSuffix(string(rig.Upgraded(request)), "\r\n")
+		_, _ = io.WriteString(conn, before+head+extra+"\r\n"+"\x81\x05hello")
+		untilHeard(conn)
+	})
+}
+
+func TestThreadInternationalName(t *testing.T) {
+	rig.CheckLeaks(t)
+	const ascii = "xn--bcher-kva.example"
+	for _, scheme := range []string{"ws", "wss"} {
+		t.Run(scheme, func(t *testing.T) {
+			seen := make(chan *http.Request, 10)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen <- r
+				accept(w, r, untilGone)
+			}))
+			cert, pool := certificate(t, ascii, time.Now().Add(time.Hour))
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			if scheme == "ws" {
+				server.Start()
+			} else {
+				server.StartTLS()
+			}
+			t.Cleanup(server.Close)
+			transport, asked := dialTo(server.URL)
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+			rig.Quick(t, scheme+"://bücher.example:81", dialOptions(transport)).Open()
+			request := <-seen
+			if got := <-asked; got != ascii+":81" || request.Host != ascii+":81" {
+				t.Errorf("dialed %s with Host %s, want %s", got, request.Host, ascii)
+			}
+			if scheme == "wss" && request.TLS.ServerName != ascii {
+				t.Errorf("the server name is %s", request.TLS.ServerName)
+			}
+		})
+	}
+}
+
+func TestThreadQueryWithoutPath(t *testing.T) {
+	rig.CheckLeaks(t)
+	target, requests := rawRequests(t)
+	rig.Quick(t, target+"?user=me").Open()
+	if request := <-requests; !strings.HasPrefix(request, "GET /?user=me HTTP/1.1\r\n") {
+		t.Errorf("the request is\n%s", request)
+	}
+}
+
+func TestThreadBodyHeadersOf101(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, extra := range []string{"Content-Length: 0", "Content-Length: 7", "Transfer-Encoding: chunked", "Content-Encoding: gzip"} {
+		t.Run(extra, func(t *testing.T) {
+			r := rig.Quick(t, upgrade101(t, "", extra+"\r\n"))
+			r.Open()
+			r.Message("hello")
+		})
+	}
+}
+
+func TestThreadInterimResponses(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, before := range []string{
+		"HTTP/1.1 100 Continue\r\n\r\n",
+		"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </b.css>\r\n\r\n",
+	} {
+		r := rig.Quick(t, upgrade101(t, before, ""))
+		r.Open()
+		r.Message("hello")
+	}
+}
+
+func TestThreadHandshakeFieldsTwice(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, extra := range []string{
+		"Upgrade: websocket\r\nConnection: upgrade\r\n",
+		"Connection: keep-alive\r\n",
+		"Sec-WebSocket-Extensions: \r\n",
+		"Sec-WebSocket-Protocol: \r\n",
+	} {
+		t.Run(extra, func(t *testing.T) { rig.Quick(t, upgrade101(t, "", extra)).Open() })
+	}
+}
+
+func TestThreadStickyCookie(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		t.Run(scheme, func(t *testing.T) {
+			came := make(chan string, 10)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				came <- r.Header.Get("Cookie")
+				http.SetCookie(w, &http.Cookie{Name: "AWSALB", Value: rig.Secret, Path: "/", Secure: scheme == "wss", HttpOnly: true})
+				accept(w, r, untilGone)
+			}))
+			server.StartTLS()
+			if scheme == "ws" {
+				server.Close()
+				server = httptest.NewServer(server.Config.Handler)
+			}
+			t.Cleanup(server.Close)
+			jar, _ := cookiejar.New(nil)
+			client := &http.Client{Transport: server.Client().Transport, Jar: jar}
+			r := rig.Quick(t, scheme+strings.TrimLeft(server.URL, "htps"), resock.WithHTTPClient(client))
+			r.Open()
+			r.Reconnect()
+			rig.Next[resock.CloseEvent](r)
+			r.Open()
+			if first, second := <-came, <-came; first != "" || second != "AWSALB="+rig.Secret {
+				t.Errorf("the server got %q, then %q", first, second)
+			}
+		})
+	}
+}
+
+// socksWithPassword is socks for clients that know the name and the password (RFC 1929).
+func socksWithPassword(name, password string) func(net.Conn) {
+	return func(conn net.Conn) {
+		greeting := make([]byte, 2)
+		if _, err := io.ReadFull(conn, greeting); err != nil {
+			return
+		}
+		_, _ = io.CopyN(io.Discard, conn, int64(greeting[1]))
+		_, _ = conn.Write([]byte{5, 2})
+		credentials := make([]byte, 3+len(name)+len(password))
+		if _, err := io.ReadFull(conn, credentials); err != nil {
+			return
+		}
+		if string(credentials) != fmt.Sprintf("\x01%c%s%c%s", len(name), name, len(password), password) {
+			_, _ = conn.Write([]byte{1, 1})
+			return
+		}
+		_, _ = conn.Write([]byte{1, 0})
+		relaySOCKS(conn)
+	}
+}
+
+func TestThreadProxyPasswordIsEncoded(t *testing.T) {
+	rig.CheckLeaks(t)
+	const name, password = "alice@corp", "p@ss:w#rd%"
+	user := strings.NewReplacer("@", "%40", "#", "%23", "%", "%25", ":", "%3A")
+	wanted := "Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+password))
+	for _, scheme := range []string{"ws", "wss"} {
+		for _, kind := range []string{"http", "socks5"} {
+			t.Run(scheme+" by "+kind, func(t *testing.T) {
+				target, pool := served(t, scheme)
+				address := newProxy(t, nil, only(wanted)).Host
+				if kind == "socks5" {
+					address = rig.Listen(t, socksWithPassword(name, password))
+				}
+				proxy, err := url.Parse(kind + "://" + user.Replace(name) + ":" + user.Replace(password) + "@" + address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				transport := through(proxy)
+				transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+				rig.Quick(t, target, dialOptions(transport)).Open()
+			})
+		}
+	}
+}
+
+func TestThreadUnixSocket(t *testing.T) {
+	rig.CheckLeaks(t)
+	directory, err := os.MkdirTemp("", "s") // short: a path has 107 bytes at most
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(directory) })
+	path := filepath.Join(directory, "socket")
+	seen := make(chan *http.Request, 10)
+	addresses := make(chan string, 10)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	r := rig.Quick(t, "ws://localhost/feed", resock.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}}),
+		resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+			addresses <- s.RemoteAddr()
+			return nil
+		}))
+	r.Fail(resock.PhaseTCP) // there is no socket yet
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		accept(w, r, untilGone)
+	})}
+	go server.Serve(listener)
+	t.Cleanup(func() { server.Close() })
+	for {
+		if _, ok := r.Next().(resock.OpenEvent); ok {
+			break
+		}
+	}
+	if request := <-seen; request.Host != "localhost" || request.URL.Path != "/feed" {
+		t.Errorf("the request is for %s%s", request.Host, request.URL)
+	}
+	if got := <-addresses; got != path {
+		t.Errorf("RemoteAddr is %q, want %q", got, path)
+	}
+	if err := r.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestThreadClientCertificateRotates(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		t.Run(tls.VersionName(version), func(t *testing.T) {
+			old, _ := certificate(t, "old.example", time.Now().Add(time.Hour))
+			fresh, _ := certificate(t, "fresh.example", time.Now().Add(time.Hour))
+			seen := make(chan string, 10)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen <- r.TLS.PeerCertificates[0].DNSNames[0]
+				accept(w, r, untilGone)
+			}))
+			server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: version}
+			server.StartTLS()
+			t.Cleanup(server.Close)
+			var rotated atomic.Bool
+			config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				if rotated.Load() {
+					return &fresh, nil
+				}
+				return &old, nil
+			}
+			r := rig.Quick(t, "wss"+strings.TrimPrefix(server.URL, "https"), dialOptions(&http.Transport{TLSClientConfig: config}))
+			r.Open()
+			rotated.Store(true)
+			r.Reconnect()
+			rig.Next[resock.CloseEvent](r)
+			r.Open()
+			if first, second := <-seen, <-seen; first != "old.example" || second != "fresh.example" {
+				t.Errorf("the server got the certificate of %s, then that of %s", first, second)
+			}
+		})
+	}
+}
+
+func TestThreadPinnedAddress(t *testing.T) {
+	rig.CheckLeaks(t)
+	cert, _ := certificate(t, "edge.example", time.Now().Add(time.Hour))
+	leaf, _ := x509.ParseCertificate(cert.Certificate[0])
+	pool := x509.NewCertPool()
+	pool.AddCert(leaf)
+	seen := make(chan *http.Request, 10)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen <- r
+		accept(w, r, untilGone)
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	pinned, _ := dialTo(server.URL)
+	pinned.TLSClientConfig = &tls.Config{RootCAs: pool}
+	named := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "edge.example"}}
+	for name, r := range map[string]*rig.Client{
+		"by a dialer":      rig.Quick(t, "wss://edge.example", dialOptions(pinned)),
+		"by a server name": rig.Quick(t, "wss"+strings.TrimPrefix(server.URL, "https"), resock.WithHTTPClient(&http.Client{Transport: named}), resock.WithHeader(http.Header{"Host": {"edge.example"}})),
+	} {
+		r.Open()
+		if request := <-seen; request.Host != "edge.example" || request.TLS.ServerName != "edge.example" {
+			t.Errorf("%s: Host %s and server name %s, want edge.example", name, request.Host, request.TLS.ServerName)
+		}
+	}
+}
