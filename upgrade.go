@@ -126,6 +126,9 @@ type upgrader struct {
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	t := u.t
+	if t.headerLimit > 0 { // the application's transport may look for canonical names
+		spell(request.Header)
+	}
 	t.noteSent(request)
 	response, err := u.transport.RoundTrip(request)
 	if err != nil {
@@ -155,6 +158,18 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 		response.Header.Del("Location")
 	}
 	return response, nil
+}
+
+// spell gives the fields of the handshake the case of RFC 6455, which some servers insist
+// on.
+func spell(header http.Header) {
+	const canonical, spelled = "Sec-Websocket-", "Sec-WebSocket-"
+	for _, name := range [...]string{"Extensions", "Key", "Protocol", "Version"} {
+		if values, ok := header[canonical+name]; ok {
+			delete(header, canonical+name)
+			header[spelled+name] = values
+		}
+	}
 }
 
 func (t *tracer) noteSent(request *http.Request) {

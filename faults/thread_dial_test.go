@@ -329,3 +329,15 @@ func TestThreadPinnedAddress(t *testing.T) {
 		}
 	}
 }
+
+func TestFault105_HandshakeNames(t *testing.T) {
+	rig.CheckLeaks(t)
+	target, requests := rawRequests(t)
+	rig.Quick(t, target, resock.WithSubprotocols("one"), resock.WithCompression(2), resock.WithMaxAttempts(1)).Next()
+	request := <-requests
+	for _, name := range []string{"Sec-WebSocket-Key: ", "Sec-WebSocket-Version: ", "Sec-WebSocket-Protocol: ", "Sec-WebSocket-Extensions: "} {
+		if strings.Count(request, "\r\n"+name) != 1 || strings.Count(strings.ToLower(request), "\r\n"+strings.ToLower(name)) != 1 {
+			t.Errorf("want %sonce, spelled like this:\n%s", name, request)
+		}
+	}
+}
