@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -236,7 +237,26 @@ func parseTarget(raw string) (t target, fault string) {
 	case u.Fragment != "":
 		return t, "a WebSocket URL has no fragment (RFC 6455, section 3)"
 	}
+	if query := encodeQuery(u.RawQuery); query != u.RawQuery {
+		u.RawQuery = query
+		raw = u.String()
+	}
 	address, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
 	return target{url: raw, redacted: redact.Parsed(u), loopback: loopback}, ""
+}
+
+// encodeQuery returns a query with what no URL may have percent-encoded (RFC 3986, section
+// 3.4): a space would end the target of the request. Brackets are left, as net/url leaves
+// them in a path.
+func encodeQuery(query string) string {
+	var b strings.Builder
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7F || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

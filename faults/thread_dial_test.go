@@ -341,3 +341,25 @@ func TestFault105_HandshakeNames(t *testing.T) {
 		}
 	}
 }
+
+func TestFault106_OddQuery(t *testing.T) {
+	rig.CheckLeaks(t)
+	seen := make(chan *url.URL, 10)
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.URL
+		accept(w, r, untilGone)
+	})
+	for query, want := range map[string]string{
+		`name=Jane Doe`:          `name=Jane%20Doe`,
+		`filter={"a":[1]}|b`:     `filter=%7B%22a%22:[1]%7D%7Cb`,
+		`q=é&w=%C3%A9`:           `q=%C3%A9&w=%C3%A9`,
+		`t=100%&u=%zz&v=a+b%20c`: `t=100%&u=%zz&v=a+b%20c`,
+	} {
+		t.Run(query, func(t *testing.T) {
+			rig.Quick(t, target+"/my feed?"+query).Open()
+			if got := <-seen; got.RawQuery != want || got.Path != "/my feed" {
+				t.Errorf("the server got %s, want %s", got, want)
+			}
+		})
+	}
+}
