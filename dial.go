@@ -112,7 +112,7 @@ func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, o
 		c.noteTarget(target)
 	}
 	opts.HTTPHeader, opts.Host = header.SplitHost(opts.HTTPHeader, opts.Host)
-	opts.Host = cmp.Or(endpoint.Host, opts.Host)
+	opts.Host = cmp.Or(endpoint.Host, opts.Host, target.host)
 	return target, opts, nil
 }
 
@@ -219,7 +219,8 @@ func dialFailure(err error, attempt int) Failure {
 type target struct {
 	url      string
 	redacted string
-	loopback bool // on this machine: it needs no network
+	host     string // of the request, where it is not the URL's
+	loopback bool   // on this machine: it needs no network
 }
 
 // parseTarget parses a URL. fault says why it cannot be dialed, and is empty if it can.
@@ -241,9 +242,21 @@ func parseTarget(raw string) (t target, fault string) {
 		u.RawQuery = query
 		raw = u.String()
 	}
+	t.url, t.host = raw, withoutDefaultPort(u)
 	address, err := netip.ParseAddr(u.Hostname())
-	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	return target{url: raw, redacted: redact.Parsed(u), loopback: loopback}, ""
+	t.loopback = u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
+	t.redacted = redact.Parsed(u) // which changes u
+	return t, ""
+}
+
+// withoutDefaultPort returns the host of a URL without its port if that is the default,
+// which a request does not tell (RFC 6455, section 4.1), or nothing.
+func withoutDefaultPort(u *url.URL) string {
+	port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+	if u.Port() != port {
+		return ""
+	}
+	return strings.TrimSuffix(u.Host, ":"+port)
 }
 
 // encodeQuery returns a query with what no URL may have percent-encoded (RFC 3986, section

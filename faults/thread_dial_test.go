@@ -363,3 +363,38 @@ func TestFault106_OddQuery(t *testing.T) {
 		})
 	}
 }
+
+func TestFault107_DefaultPort(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		seen := make(chan string, 10)
+		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			seen <- r.Host
+			accept(w, r, untilGone)
+		}))
+		t.Cleanup(server.Close)
+		if server.Start(); scheme == "wss" {
+			server.Close()
+			server = httptest.NewTLSServer(server.Config.Handler)
+			t.Cleanup(server.Close)
+		}
+		own := map[string]string{"ws": "80", "wss": "443"}[scheme]
+		other := map[string]string{"ws": "443", "wss": "80"}[scheme]
+		for authority, want := range map[string]string{
+			"iot.example:" + own:   "iot.example",
+			"[2001:db8::1]:" + own: "[2001:db8::1]",
+			"iot.example:" + other: "iot.example:" + other,
+			"iot.example:":         "iot.example",
+			"iot.example:8" + own:  "iot.example:8" + own,
+		} {
+			t.Run(scheme+"://"+authority, func(t *testing.T) {
+				transport, _ := dialTo(server.URL)
+				transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
+				rig.Quick(t, scheme+"://"+authority+"/", resock.WithHTTPClient(&http.Client{Transport: transport})).Open()
+				if got := <-seen; got != want {
+					t.Errorf("Host is %s, want %s", got, want)
+				}
+			})
+		}
+	}
+}
