@@ -111,7 +111,7 @@ func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, o
 		}
 		c.noteTarget(target)
 	}
-	opts.HTTPHeader, opts.Host = header.SplitHost(opts.HTTPHeader, opts.Host)
+	opts.HTTPHeader, opts.Host = header.SplitHost(header.Recognizable(opts.HTTPHeader), opts.Host)
 	opts.Host = cmp.Or(endpoint.Host, opts.Host, target.host)
 	return target, opts, nil
 }

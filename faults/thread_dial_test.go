@@ -398,3 +398,22 @@ func TestFault107_DefaultPort(t *testing.T) {
 		}
 	}
 }
+
+func TestFault108_LowerCaseHeaders(t *testing.T) {
+	rig.CheckLeaks(t)
+	target, requests := rawRequests(t)
+	jar, _ := cookiejar.New(nil)
+	at, _ := url.Parse(strings.Replace(target, "ws", "http", 1))
+	jar.SetCookies(at, []*http.Cookie{{Name: "sticky", Value: "node1"}})
+	rig.Quick(t, strings.Replace(target, "://", "://user:"+rig.Secret+"@", 1), resock.WithHTTPClient(&http.Client{Transport: &http.Transport{}, Jar: jar}),
+		resock.WithHeader(http.Header{"user-agent": {"Mozilla/5.0"}, "authorization": {"Bearer token"}, "accept-encoding": {"br"}, "cookie": {"a=b"}, "X-API-KEY": {"k"}})).Open()
+	request := <-requests
+	for name, want := range map[string]string{"User-Agent": "Mozilla/5.0", "Authorization": "Bearer token", "Accept-Encoding": "br", "Cookie": "a=b; sticky=node1"} {
+		if !strings.Contains(request, "\r\n"+name+": "+want+"\r\n") || strings.Count(strings.ToLower(request), "\r\n"+strings.ToLower(name)+":") != 1 {
+			t.Errorf("want %s: %s, once:\n%s", name, want, request)
+		}
+	}
+	if !strings.Contains(request, "\r\nX-API-KEY: k\r\n") {
+		t.Errorf("want other names as they were given:\n%s", request)
+	}
+}
