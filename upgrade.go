@@ -352,11 +352,21 @@ func (t *tracer) refused(response *http.Response) *DialError {
 	case e.RetryAfter > 0:
 		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
 	}
-	if body := redact.Printable(e.Body, maxBodyText); body != "" && e.Location == "" && !t.tells(string(e.Body)) && !t.tells(body) {
+	if body := t.quotable(response, e.Body); body != "" && e.Location == "" {
 		text += fmt.Sprintf(": %q", body)
 	}
 	e.Err = t.discreet(errors.New(text))
 	return e
+}
+
+// quotable returns what an error may tell of the body of a response; mu is held. That is
+// nothing if the body is compressed, or repeats what was sent.
+func (t *tracer) quotable(response *http.Response, body []byte) string {
+	text := redact.Printable(body, maxBodyText)
+	if response.Header.Get("Content-Encoding") != "" || t.tells(string(body)) || t.tells(text) {
+		return ""
+	}
+	return text
 }
 
 // statusText returns "status 404 Not Found".

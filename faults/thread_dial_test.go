@@ -3,6 +3,7 @@ package faults
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -416,4 +417,33 @@ func TestFault108_LowerCaseHeaders(t *testing.T) {
 	if !strings.Contains(request, "\r\nX-API-KEY: k\r\n") {
 		t.Errorf("want other names as they were given:\n%s", request)
 	}
+}
+
+func TestFault109_CompressedRefusal(t *testing.T) {
+	rig.CheckLeaks(t)
+	var zipped bytes.Buffer
+	w := gzip.NewWriter(&zipped)
+	_, _ = io.WriteString(w, "access denied")
+	_ = w.Close()
+	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Accept-Encoding") == "" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = w.Write(zipped.Bytes())
+	})
+	t.Run("that the transport asked for", func(t *testing.T) {
+		dial := rig.Quick(t, target, dialOptions(&http.Transport{})).DialError(resock.PhaseUpgrade)
+		if !strings.HasSuffix(dial.Error(), `: "access denied"`) {
+			t.Errorf("%v, want it to quote the body", dial)
+		}
+	})
+	t.Run("that the application asked for", func(t *testing.T) {
+		dial := rig.Quick(t, target, resock.WithHeader(http.Header{"Accept-Encoding": {"gzip, deflate, br"}})).DialError(resock.PhaseUpgrade)
+		if !bytes.Equal(dial.Body, zipped.Bytes()) || !strings.HasSuffix(dial.Error(), "WithEndpoint)") {
+			t.Errorf("%v with the body %q, want the body as it came, and nothing of it in the text", dial, dial.Body)
+		}
+	})
 }
