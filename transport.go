@@ -149,10 +149,18 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 }
 
 // speaksHTTP2 reports whether a dialer has agreed on HTTP/2, over which net/http upgrades
-// nothing.
+// nothing. The connection may be one that wraps a *tls.Conn, or of another library whose
+// ConnectionState has a type of its own.
 func speaksHTTP2(conn net.Conn) bool {
-	secure, ok := conn.(*tls.Conn)
-	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+	if secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		return secure.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	method := reflect.ValueOf(conn).MethodByName("ConnectionState")
+	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 || method.Type().Out(0).Kind() != reflect.Struct {
+		return false
+	}
+	agreed := method.Call(nil)[0].FieldByName("NegotiatedProtocol")
+	return agreed.IsValid() && agreed.Kind() == reflect.String && agreed.String() == "h2"
 }
 
 // beginDial notes that a dialer is called, which Run joins. It reports false if the attempt

@@ -447,3 +447,56 @@ func TestFault109_CompressedRefusal(t *testing.T) {
 		}
 	})
 }
+
+// countedTLS is a TLS connection in a wrapper, as those of applications that count bytes.
+type countedTLS struct{ *tls.Conn }
+
+// otherTLS is a connection of a library that has types of its own for what crypto/tls has,
+// as those that imitate browsers do.
+type otherTLS struct{ *tls.Conn }
+
+type otherState struct{ NegotiatedProtocol string }
+
+func (c otherTLS) ConnectionState() otherState {
+	return otherState{c.Conn.ConnectionState().NegotiatedProtocol}
+}
+
+func TestFault110_WrappedHTTP2(t *testing.T) {
+	rig.CheckLeaks(t)
+	protocols := make(chan string, 10)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protocols <- r.TLS.NegotiatedProtocol
+		accept(w, r, untilGone)
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	target := "wss" + strings.TrimPrefix(server.URL, "https")
+	config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	config.NextProtos = []string{"h2", "http/1.1"}
+	t.Run("offered by the application", func(t *testing.T) {
+		transport := &http.Transport{TLSClientConfig: config, ForceAttemptHTTP2: true}
+		rig.Quick(t, target, dialOptions(transport)).Open()
+		if got := <-protocols; got == "h2" {
+			t.Errorf("the protocol is %q", got)
+		}
+	})
+	for name, wrap := range map[string]func(*tls.Conn) net.Conn{
+		"agreed on by a dialer that wraps":      func(conn *tls.Conn) net.Conn { return countedTLS{conn} },
+		"agreed on by a dialer of another type": func(conn *tls.Conn) net.Conn { return otherTLS{conn} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := (&tls.Dialer{Config: config}).DialContext(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				return wrap(conn.(*tls.Conn)), nil
+			}
+			fail := rig.Quick(t, target, dialOptions(&http.Transport{DialTLSContext: dial})).DialError(resock.PhaseTCP)
+			if !strings.Contains(fail.Error(), "leave h2 out of its NextProtos") {
+				t.Errorf("%v, want it to name HTTP/2", fail)
+			}
+		})
+	}
+}
