@@ -112,7 +112,7 @@ func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, o
 		c.noteTarget(target)
 	}
 	opts.HTTPHeader, opts.Host = header.SplitHost(header.Recognizable(opts.HTTPHeader), opts.Host)
-	opts.Host = cmp.Or(endpoint.Host, opts.Host, target.host)
+	opts.Host = cmp.Or(endpoint.Host, opts.Host)
 	return target, opts, nil
 }
 
@@ -219,8 +219,7 @@ func dialFailure(err error, attempt int) Failure {
 type target struct {
 	url      string
 	redacted string
-	host     string // of the request, where it is not the URL's
-	loopback bool   // on this machine: it needs no network
+	loopback bool // on this machine: it needs no network
 }
 
 // parseTarget parses a URL. fault says why it cannot be dialed, and is empty if it can.
@@ -238,23 +237,18 @@ func parseTarget(raw string) (t target, fault string) {
 	case u.Fragment != "":
 		return t, "a WebSocket URL has no fragment (RFC 6455, section 3)"
 	}
-	if query := encodeQuery(u.RawQuery); query != u.RawQuery {
-		u.RawQuery = query
-		raw = u.String()
-	}
-	t.url, t.host = raw, withoutDefaultPort(u)
+	u.Host, u.RawQuery = withoutDefaultPort(u), encodeQuery(u.RawQuery)
 	address, err := netip.ParseAddr(u.Hostname())
-	t.loopback = u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	t.redacted = redact.Parsed(u) // which changes u
-	return t, ""
+	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
+	return target{url: u.String(), redacted: redact.Parsed(u), loopback: loopback}, ""
 }
 
-// withoutDefaultPort returns the host of a URL without its port if that is the default,
-// which a request does not tell (RFC 6455, section 4.1), or nothing.
+// withoutDefaultPort returns the host of a URL, with its port unless that is the default,
+// which a request does not tell (RFC 6455, section 4.1).
 func withoutDefaultPort(u *url.URL) string {
 	port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
 	if u.Port() != port {
-		return ""
+		return u.Host
 	}
 	return strings.TrimSuffix(u.Host, ":"+port)
 }
