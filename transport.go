@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -80,6 +81,8 @@ func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	own.DialContext = t.dialer(plain)
 	if secure != nil {
 		own.DialTLSContext = t.dialer(secure)
+	} else if t.secure {
+		own.DialTLSContext = t.protocolDialer(own)
 	}
 	if own.Proxy != nil {
 		own.OnProxyConnectResponse = t.answered(own.OnProxyConnectResponse)
@@ -112,6 +115,31 @@ func secureDialer(transport *http.Transport) dialFunc {
 		return func(_ context.Context, network, address string) (net.Conn, error) { return legacy(network, address) }
 	}
 	return nil
+}
+
+// protocolDialer returns what dials TLS with the protocols that the application offers by
+// ALPN, or nil if those are the ones of HTTP. net/http offers none along with an upgrade.
+func (t *tracer) protocolDialer(own *http.Transport) dialFunc {
+	if own.TLSClientConfig == nil {
+		return nil
+	}
+	protocols := slices.DeleteFunc(slices.Clone(own.TLSClientConfig.NextProtos), func(name string) bool { return name == "h2" })
+	if !slices.ContainsFunc(protocols, func(name string) bool { return name != "http/1.1" }) {
+		return nil
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := own.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		config := own.TLSClientConfig.Clone()
+		if config.NextProtos = protocols; t.proxied() {
+			config.NextProtos = nil // CONNECT is spoken in HTTP/1
+		}
+		host, _, _ := net.SplitHostPort(address)
+		config.ServerName = cmp.Or(config.ServerName, host)
+		return tls.Client(conn, config), nil // net/http begins the handshake
+	}
 }
 
 // isNetDialer reports whether dial is the method of a net.Dialer, as in

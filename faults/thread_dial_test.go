@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -499,4 +500,40 @@ func TestFault110_WrappedHTTP2(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestFault111_ApplicationProtocol(t *testing.T) {
+	rig.CheckLeaks(t)
+	offered := make(chan []string, 10)
+	config := &tls.Config{NextProtos: []string{"x-amzn-http-ca"}}
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		offered <- hello.SupportedProtos
+		return nil, nil
+	}
+	address, pool := rig.ListenTLS(t, config, func(conn net.Conn) {
+		if request, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			_, _ = conn.Write(rig.Upgraded(request))
+			untilHeard(conn)
+		}
+	})
+	own := &tls.Config{RootCAs: pool, NextProtos: []string{"h2", "x-amzn-http-ca"}}
+	t.Run("to the server", func(t *testing.T) {
+		rig.Quick(t, "wss://"+address, dialOptions(&http.Transport{TLSClientConfig: own})).Open()
+		if got := <-offered; !slices.Equal(got, own.NextProtos[1:]) {
+			t.Errorf("the client offered %q, want what the application gave, without h2", got)
+		}
+	})
+	t.Run("not to a proxy", func(t *testing.T) {
+		proxy := &url.URL{Scheme: "https", Host: address}
+		rig.Quick(t, "wss://feed.example", dialOptions(&http.Transport{TLSClientConfig: own, Proxy: http.ProxyURL(proxy)})).Next()
+		if got := <-offered; got != nil {
+			t.Errorf("the client offered %q", got)
+		}
+	})
+	t.Run("with a certificate for another name", func(t *testing.T) {
+		transport := &http.Transport{TLSClientConfig: own, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+		rig.Quick(t, "wss://other.example", dialOptions(transport)).DialError(resock.PhaseTLS)
+	})
 }
