@@ -220,6 +220,7 @@ type target struct {
 	url      string
 	redacted string
 	loopback bool // on this machine: it needs no network
+	zoned    bool // an IPv6 address with a zone
 }
 
 // parseTarget parses a URL. fault says why it cannot be dialed, and is empty if it can.
@@ -240,7 +241,7 @@ func parseTarget(raw string) (t target, fault string) {
 	u.Host, u.RawQuery = withoutDefaultPort(u), encodeQuery(u.RawQuery)
 	address, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	return target{url: u.String(), redacted: redact.Parsed(u), loopback: loopback}, ""
+	return target{url: u.String(), redacted: redact.Parsed(u), loopback: loopback, zoned: address.Zone() != ""}, ""
 }
 
 // withoutDefaultPort returns the host of a URL, with its port unless that is the default,

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -82,7 +83,7 @@ func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	if secure != nil {
 		own.DialTLSContext = t.dialer(secure)
 	} else if t.secure {
-		own.DialTLSContext = t.protocolDialer(own)
+		own.DialTLSContext = t.tlsDialer(own)
 	}
 	if own.Proxy != nil {
 		own.OnProxyConnectResponse = t.answered(own.OnProxyConnectResponse)
@@ -117,14 +118,16 @@ func secureDialer(transport *http.Transport) dialFunc {
 	return nil
 }
 
-// protocolDialer returns what dials TLS with the protocols that the application offers by
-// ALPN, or nil if those are the ones of HTTP. net/http offers none along with an upgrade.
-func (t *tracer) protocolDialer(own *http.Transport) dialFunc {
-	if own.TLSClientConfig == nil {
-		return nil
+// tlsDialer returns what dials TLS where net/http does not do what the application asks for,
+// or nil: along with an upgrade it offers no protocols by ALPN, and it looks for the zone
+// of an address in the certificate.
+func (t *tracer) tlsDialer(own *http.Transport) dialFunc {
+	config := own.TLSClientConfig
+	if config == nil {
+		config = new(tls.Config)
 	}
-	protocols := slices.DeleteFunc(slices.Clone(own.TLSClientConfig.NextProtos), func(name string) bool { return name == "h2" })
-	if !slices.ContainsFunc(protocols, func(name string) bool { return name != "http/1.1" }) {
+	protocols := slices.DeleteFunc(slices.Clone(config.NextProtos), func(name string) bool { return name == "h2" })
+	if !t.zoned && !slices.ContainsFunc(protocols, func(name string) bool { return name != "http/1.1" }) {
 		return nil
 	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -132,11 +135,12 @@ func (t *tracer) protocolDialer(own *http.Transport) dialFunc {
 		if err != nil {
 			return nil, err
 		}
-		config := own.TLSClientConfig.Clone()
+		config := config.Clone()
 		if config.NextProtos = protocols; t.proxied() {
 			config.NextProtos = nil // CONNECT is spoken in HTTP/1
 		}
 		host, _, _ := net.SplitHostPort(address)
+		host, _, _ = strings.Cut(host, "%")
 		config.ServerName = cmp.Or(config.ServerName, host)
 		return tls.Client(conn, config), nil // net/http begins the handshake
 	}

@@ -33,6 +33,7 @@ type tracer struct {
 	owner  *Client
 	ctx    context.Context // of the request
 	secure bool            // TLS to the server
+	zoned  bool            // the server is an IPv6 address with a zone
 
 	// Only the goroutine of the attempt changes these, before the request.
 	dialing     *dialContext // of the application's dialer; nil if it is net/http's
@@ -64,7 +65,7 @@ type tracer struct {
 // newTracer returns the tracer of an attempt of c. It changes its copy of the
 // application's options so that everything passes by the tracer.
 func newTracer(ctx context.Context, c *Client, to target, opts websocket.DialOptions) *tracer {
-	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), phase: PhaseTCP, opts: opts}
+	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), zoned: to.zoned, phase: PhaseTCP, opts: opts}
 	t.trace(ctx)
 	t.client = *cmp.Or(opts.HTTPClient, http.DefaultClient)
 	t.client.Transport = &upgrader{t, t.watched(t.client.Transport)}

@@ -537,3 +537,33 @@ func TestFault111_ApplicationProtocol(t *testing.T) {
 		rig.Quick(t, "wss://other.example", dialOptions(transport)).DialError(resock.PhaseTLS)
 	})
 }
+
+func TestFault112_IPv6Zone(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		t.Run(scheme, func(t *testing.T) {
+			seen := make(chan string, 10)
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				seen <- r.Host
+				accept(w, r, untilGone)
+			}))
+			cert, pool := certificate(t, "fe80::1", time.Now().Add(time.Hour))
+			server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+			if scheme == "ws" {
+				server.Start()
+			} else {
+				server.StartTLS()
+			}
+			t.Cleanup(server.Close)
+			transport, asked := dialTo(server.URL)
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+			rig.Quick(t, scheme+"://[fe80::1%25eth0]:8443/", dialOptions(transport)).Open()
+			if got := <-asked; got != "[fe80::1%eth0]:8443" {
+				t.Errorf("dialed %s", got)
+			}
+			if got := <-seen; got != "[fe80::1]:8443" {
+				t.Errorf("Host is %s, want it without the zone (RFC 6874, section 4)", got)
+			}
+		})
+	}
+}
