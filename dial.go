@@ -72,7 +72,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 		Time:        started,
 		Session:     s.id,
 		URL:         target.redacted,
-		Subprotocol: conn.Subprotocol(),
+		Subprotocol: t.asOffered(conn.Subprotocol()),
 		Attempt:     attempt.N,
 	}
 	s.start(t.upgraded())

@@ -208,6 +208,16 @@ func (t *tracer) agreed(header http.Header) (err error) {
 	return nil
 }
 
+// asOffered returns the subprotocol that the server chose in the case in which it was
+// offered: servers may answer in another.
+func (t *tracer) asOffered(chosen string) string {
+	i := slices.IndexFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) })
+	if i < 0 || slices.Contains(t.opts.Subprotocols, chosen) {
+		return chosen
+	}
+	return t.opts.Subprotocols[i]
+}
+
 // restored returns the header of the response as the server sent it.
 func (t *tracer) restored(header http.Header) http.Header {
 	t.mu.Lock()

@@ -567,3 +567,26 @@ func TestFault112_IPv6Zone(t *testing.T) {
 		})
 	}
 }
+
+func TestFault113_SubprotocolInAnotherCase(t *testing.T) {
+	rig.CheckLeaks(t)
+	for answer, want := range map[string]string{"mqtt": "MQTT", "MQTT": "MQTT", "mqttv3.1": "mqttv3.1", "MqttV3.1": "MQTTv3.1"} {
+		t.Run(answer, func(t *testing.T) {
+			header := make(chan string, 1)
+			r := rig.Quick(t, upgrade101(t, "", "Sec-WebSocket-Protocol: "+answer+"\r\n"), resock.WithSubprotocols("MQTT", "MQTTv3.1", "mqttv3.1"),
+				resock.WithOnOpen(func(_ context.Context, s *resock.Session) error {
+					if s.Subprotocol() != want {
+						t.Errorf("the session has %q, want %q", s.Subprotocol(), want)
+					}
+					header <- s.Header().Get("Sec-WebSocket-Protocol")
+					return nil
+				}))
+			if open := r.Open(); open.Subprotocol != want {
+				t.Errorf("the event has %q, want %q as it was offered", open.Subprotocol, want)
+			}
+			if got := <-header; got != answer {
+				t.Errorf("the header has %q, want it as it came", got)
+			}
+		})
+	}
+}
