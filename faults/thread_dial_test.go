@@ -16,6 +16,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/internal/rig"
+	"github.com/resock/resock/resocktest"
 )
 
 // dialTo is a transport whose connections all go to the address of target, a URL,
@@ -588,5 +590,146 @@ func TestFault113_SubprotocolInAnotherCase(t *testing.T) {
 				t.Errorf("the header has %q, want it as it came", got)
 			}
 		})
+	}
+}
+
+func TestThreadPasswordIsEncoded(t *testing.T) {
+	rig.CheckLeaks(t)
+	target, requests := rawRequests(t)
+	for user, want := range map[string]string{
+		"usr:pass%23@":           "usr:pass#",
+		"u%40corp:a:b%2F%C3%A9@": "u@corp:a:b/é",
+		"token@":                 "token:",
+		":key@":                  ":key",
+	} {
+		r := rig.Quick(t, strings.Replace(target, "://", "://"+user, 1))
+		if open := r.Open(); strings.Contains(open.URL, "pass") || strings.Contains(open.URL, "token") {
+			t.Errorf("the event has the URL %s", open.URL)
+		}
+		if request := <-requests; !strings.Contains(request, "\r\nAuthorization: Basic "+base64.StdEncoding.EncodeToString([]byte(want))+"\r\n") {
+			t.Errorf("%s: want the credentials %s:\n%s", user, want, request)
+		}
+	}
+}
+
+func TestThreadOddResponseHeads(t *testing.T) {
+	rig.CheckLeaks(t)
+	for name, change := range map[string]func(head string) string{
+		"names in lower case": func(head string) string {
+			line, fields, _ := strings.Cut(head, "\r\n")
+			for _, name := range []string{"Connection", "Upgrade", "Sec-WebSocket-Accept"} {
+				fields = strings.Replace(fields, name+":", strings.ToLower(name)+":", 1)
+			}
+			return line + "\r\n" + fields
+		},
+		"names in upper case": func(head string) string {
+			return strings.Replace(head, "Sec-WebSocket-Accept", "SEC-WEBSOCKET-ACCEPT", 1)
+		},
+		"another reason": func(head string) string {
+			return strings.Replace(head, "Switching Protocols", "Web Socket Protocol Handshake", 1)
+		},
+		"no reason": func(head string) string { return strings.Replace(head, " Switching Protocols", "", 1) },
+		"HTTP/1.0":  func(head string) string { return strings.Replace(head, "HTTP/1.1", "HTTP/1.0", 1) },
+		"bare LF":   func(head string) string { return strings.ReplaceAll(head, "\r\n", "\n") },
+		"no spaces": func(head string) string { return strings.ReplaceAll(head, ": ", ":") },
+		"more spaces": func(head string) string {
+			return strings.ReplaceAll(strings.TrimSuffix(head, "\r\n"), "\r\n", " \t\r\n") + "\r\n"
+		},
+		"WebSocket":    func(head string) string { return strings.Replace(head, "Upgrade: websocket", "Upgrade: WebSocket", 1) },
+		"byte by byte": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			target := "ws://" + rig.ListenHTTP(t, func(conn net.Conn, request *http.Request) {
+				head := string(rig.Upgraded(request))
+				if change != nil {
+					_, _ = io.WriteString(conn, change(head)+"\x81\x05hello")
+				} else {
+					for i := range len(head) {
+						_, _ = io.WriteString(conn, head[i:i+1])
+					}
+					_, _ = io.WriteString(conn, "\x81\x05hello")
+				}
+				untilHeard(conn)
+			})
+			r := rig.Quick(t, target)
+			r.Open()
+			r.Message("hello")
+		})
+	}
+}
+
+func TestThreadRefusalThatDoesNotEnd(t *testing.T) {
+	for name, tt := range map[string]struct {
+		answer string
+		status int
+		first  string
+	}{
+		"a body that does not come": {"HTTP/1.1 401 Unauthorized\r\nRetry-After: 7\r\nContent-Length: 2000\r\n\r\n", 401, ""},
+		"an event stream":           {"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n:ping\n\r\n", 200, ":ping\n"},
+		"no length":                 {"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 7\r\n\r\nbusy", 503, "busy"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				s.Script(resocktest.Answer(func(conn net.Conn, _ *http.Request) {
+					_, _ = io.WriteString(conn, tt.answer)
+					untilClosed(conn)
+				}))
+				r := rig.Start(t, s.URL, rig.Reach(s))
+				began := time.Now()
+				dial := r.DialError(resock.PhaseUpgrade)
+				if dial.Status != tt.status || string(dial.Body) != tt.first {
+					t.Errorf("%v with status %d and body %q, want %d and %q", dial, dial.Status, dial.Body, tt.status, tt.first)
+				}
+				if want := strings.Contains(tt.answer, "Retry-After"); (dial.RetryAfter == 7*time.Second) != want {
+					t.Errorf("RetryAfter is %v", dial.RetryAfter)
+				}
+				rig.Within(t, began, 0, 4*time.Second)
+				_ = r.Close(resock.StatusNormalClosure, "")
+			})
+		})
+	}
+}
+
+// proxiedByEnvironment tells which addresses a client dials for targets, in a process of
+// its own: net/http reads the environment once.
+func proxiedByEnvironment(t *testing.T, environment []string, targets ...string) (dialed []string) {
+	t.Helper()
+	const role = "RESOCK_TEST_PROXIED"
+	if os.Getenv(role) != "" {
+		for _, target := range targets {
+			transport := http.DefaultTransport.(*http.Transport).Clone()
+			transport.DialContext = func(_ context.Context, _, address string) (net.Conn, error) {
+				fmt.Println("dialed", address)
+				return nil, rig.ErrTest
+			}
+			client, err := resock.New(target, resock.WithHTTPClient(&http.Client{Transport: transport}), resock.WithMaxAttempts(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = client.Run(context.Background())
+		}
+		os.Exit(0)
+	}
+	command := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+	command.Env = append(environment, role+"=1")
+	output, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(output)) {
+		if address, ok := strings.CutPrefix(strings.TrimSpace(line), "dialed "); ok {
+			dialed = append(dialed, address)
+		}
+	}
+	return dialed
+}
+
+func TestThreadNoProxy(t *testing.T) {
+	dialed := proxiedByEnvironment(t,
+		[]string{"http_proxy=http://user:p%40ss@plain.proxy:3128", "HTTPS_PROXY=secure.proxy:3129", "NO_PROXY=foo.example , .corp.example,10.0.0.0/8, only.example:81"},
+		"ws://feed.example", "wss://feed.example", "wss://foo.example", "ws://a.corp.example:8080", "ws://10.1.2.3", "ws://only.example:81", "ws://only.example", "ws://localhost:9", "ws://[::1]:9")
+	want := []string{"plain.proxy:3128", "secure.proxy:3129", "foo.example:443", "a.corp.example:8080", "10.1.2.3:80", "only.example:81", "plain.proxy:3128", "localhost:9", "[::1]:9"}
+	if !slices.Equal(dialed, want) {
+		t.Errorf("dialed %q, want %q", dialed, want)
 	}
 }
