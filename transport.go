@@ -56,7 +56,6 @@ func plainCopy(base *http.Transport) *http.Transport {
 		Dial:                   base.Dial, //lint:ignore SA1019 an application's transport may still set it
 		DialTLSContext:         base.DialTLSContext,
 		DialTLS:                base.DialTLS, //lint:ignore SA1019 an application's transport may still set it
-		DisableCompression:     base.DisableCompression,
 		ResponseHeaderTimeout:  base.ResponseHeaderTimeout,
 		MaxResponseHeaderBytes: base.MaxResponseHeaderBytes,
 		WriteBufferSize:        base.WriteBufferSize,
@@ -68,6 +67,7 @@ func plainCopy(base *http.Transport) *http.Transport {
 // tracer, and tunnels through proxies.
 func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	own.DisableKeepAlives = true
+	own.DisableCompression = true       // no upgrade needs it, and middleware that compresses prevents some
 	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and setting up HTTP/2 costs
 	own.Protocols.SetHTTP1(true)
 	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)

@@ -430,14 +430,14 @@ func TestFault109_CompressedRefusal(t *testing.T) {
 	_ = w.Close()
 	target := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Accept-Encoding") == "" {
-			w.WriteHeader(http.StatusForbidden)
+			http.Error(w, "access denied", http.StatusForbidden)
 			return
 		}
 		w.Header().Set("Content-Encoding", "gzip")
 		w.WriteHeader(http.StatusForbidden)
 		_, _ = w.Write(zipped.Bytes())
 	})
-	t.Run("that the transport asked for", func(t *testing.T) {
+	t.Run("that nobody asked for", func(t *testing.T) {
 		dial := rig.Quick(t, target, dialOptions(&http.Transport{})).DialError(resock.PhaseUpgrade)
 		if !strings.HasSuffix(dial.Error(), `: "access denied"`) {
 			t.Errorf("%v, want it to quote the body", dial)
@@ -731,5 +731,46 @@ func TestThreadNoProxy(t *testing.T) {
 	want := []string{"plain.proxy:3128", "secure.proxy:3129", "foo.example:443", "a.corp.example:8080", "10.1.2.3:80", "only.example:81", "plain.proxy:3128", "localhost:9", "[::1]:9"}
 	if !slices.Equal(dialed, want) {
 		t.Errorf("dialed %q, want %q", dialed, want)
+	}
+}
+
+// zipping is the ResponseWriter of a gzip middleware: its connection cannot be taken over.
+type zipping struct {
+	http.ResponseWriter
+	zip *gzip.Writer
+}
+
+func (z zipping) Write(p []byte) (int, error) { return z.zip.Write(p) }
+
+func TestFault114_ServerThatZips(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, scheme := range []string{"ws", "wss"} {
+		t.Run(scheme, func(t *testing.T) {
+			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+					w.Header().Set("Content-Encoding", "gzip")
+					w = zipping{w, gzip.NewWriter(w)}
+				}
+				accept(w, r, untilGone)
+			}))
+			if scheme == "ws" {
+				server.Start()
+			} else {
+				server.StartTLS()
+			}
+			t.Cleanup(server.Close)
+			rig.Quick(t, scheme+strings.TrimLeft(server.URL, "htps"), resock.WithHTTPClient(&http.Client{Transport: server.Client().Transport})).Open()
+		})
+	}
+}
+
+func TestThreadEncodedURLIsKept(t *testing.T) {
+	rig.CheckLeaks(t)
+	target, requests := rawRequests(t)
+	for _, sent := range []string{"/a%2Fb%20c;v=1?x=%2B%25&y=a+b%20c", "/%C3%A9/", "/a//b/../c?u=http://x/?y&z", "/?a=1&&b=&=c;d", "/[x]?i[]=1&j='(!*)'", "/a%2fb?c%2fd"} {
+		rig.Quick(t, target+sent).Open()
+		if line, _, _ := strings.Cut(<-requests, "\r\n"); line != "GET "+sent+" HTTP/1.1" {
+			t.Errorf("%s, want %s", line, sent)
+		}
 	}
 }
