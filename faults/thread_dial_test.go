@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -530,6 +531,13 @@ func TestFault111_ApplicationProtocol(t *testing.T) {
 		rig.Quick(t, "wss://feed.example", dialOptions(&http.Transport{TLSClientConfig: own, Proxy: http.ProxyURL(proxy)})).Next()
 		if got := <-offered; got != nil {
 			t.Errorf("the client offered %q", got)
+		}
+	})
+	t.Run("to a server that says nothing", func(t *testing.T) {
+		silent := rig.Listen(t, untilClosed)
+		r := rig.Quick(t, "wss://"+silent, dialOptions(&http.Transport{TLSClientConfig: own}), resock.WithDialTimeout(50*time.Millisecond))
+		if fail := r.Fail(resock.PhaseTLS); !errors.Is(fail.Err, context.DeadlineExceeded) {
+			t.Errorf("%v, want the dial timeout", fail.Err)
 		}
 	})
 	t.Run("with a certificate for another name", func(t *testing.T) {
