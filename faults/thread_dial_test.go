@@ -465,7 +465,7 @@ func (c otherTLS) ConnectionState() otherState {
 	return otherState{c.Conn.ConnectionState().NegotiatedProtocol}
 }
 
-func TestFault110_WrappedHTTP2(t *testing.T) {
+func TestFault120_WrappedHTTP2(t *testing.T) {
 	rig.CheckLeaks(t)
 	protocols := make(chan string, 10)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -505,7 +505,7 @@ func TestFault110_WrappedHTTP2(t *testing.T) {
 	}
 }
 
-func TestFault111_ApplicationProtocol(t *testing.T) {
+func TestFault121_ApplicationProtocol(t *testing.T) {
 	rig.CheckLeaks(t)
 	offered := make(chan []string, 10)
 	config := &tls.Config{NextProtos: []string{"x-amzn-http-ca"}}
@@ -548,7 +548,7 @@ func TestFault111_ApplicationProtocol(t *testing.T) {
 	})
 }
 
-func TestFault112_IPv6Zone(t *testing.T) {
+func TestFault122_IPv6Zone(t *testing.T) {
 	rig.CheckLeaks(t)
 	for _, scheme := range []string{"ws", "wss"} {
 		t.Run(scheme, func(t *testing.T) {
@@ -578,7 +578,7 @@ func TestFault112_IPv6Zone(t *testing.T) {
 	}
 }
 
-func TestFault113_SubprotocolInAnotherCase(t *testing.T) {
+func TestFault123_SubprotocolInAnotherCase(t *testing.T) {
 	rig.CheckLeaks(t)
 	for answer, want := range map[string]string{"mqtt": "MQTT", "MQTT": "MQTT", "mqttv3.1": "mqttv3.1", "MqttV3.1": "MQTTv3.1"} {
 		t.Run(answer, func(t *testing.T) {
@@ -750,7 +750,7 @@ type zipping struct {
 
 func (z zipping) Write(p []byte) (int, error) { return z.zip.Write(p) }
 
-func TestFault114_ServerThatZips(t *testing.T) {
+func TestFault124_ServerThatZips(t *testing.T) {
 	rig.CheckLeaks(t)
 	for _, scheme := range []string{"ws", "wss"} {
 		t.Run(scheme, func(t *testing.T) {
