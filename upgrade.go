@@ -293,7 +293,7 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	case response == nil:
 		return t.unanswered(err)
 	case response.StatusCode == http.StatusSwitchingProtocols:
-		return t.misupgraded(err, response.Header)
+		return t.misupgraded(err, response)
 	}
 	return t.refused(response)
 }
@@ -320,12 +320,12 @@ func (t *tracer) unanswered(err error) *DialError {
 }
 
 // misupgraded describes a 101 response that is wrong; mu is held.
-func (t *tracer) misupgraded(err error, header http.Header) *DialError {
+func (t *tracer) misupgraded(err error, response *http.Response) *DialError {
 	e := &DialError{Phase: PhaseProtocol, Status: http.StatusSwitchingProtocols, Err: err}
 	if t.ctx.Err() != nil {
 		e.Err = t.owner.config.late(t.ctx, t.ctx.Err())
 	} else if !errors.As(err, new(*handshakeError)) {
-		e.Err = t.discreet(&handshakeError{t.handshakeFault(header)})
+		e.Err = t.discreet(&handshakeError{t.handshakeFault(response)})
 	}
 	return e
 }
@@ -454,8 +454,9 @@ func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 
 // handshakeFault returns what is wrong with the header of a 101 response (RFC 6455,
 // section 4.1), where coder/websocket found a fault; mu is held.
-func (t *tracer) handshakeFault(header http.Header) string {
+func (t *tracer) handshakeFault(response *http.Response) string {
 	const most = 40 // bytes of a value that came
+	header := response.Header
 	came := func(name string) string {
 		if t.tells(header.Get(name)) {
 			return "(withheld)"
@@ -463,6 +464,8 @@ func (t *tracer) handshakeFault(header http.Header) string {
 		return redact.Printable([]byte(header.Get(name)), most)
 	}
 	switch chosen := came("Sec-WebSocket-Protocol"); {
+	case response.Close && header.Get("Connection") == "": // net/http has removed it
+		return "Connection has close, want Upgrade alone"
 	case !hasToken(header["Connection"], "upgrade"):
 		return fmt.Sprintf("Connection is %q, want Upgrade", came("Connection"))
 	case !hasToken(header["Upgrade"], "websocket"):

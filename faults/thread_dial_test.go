@@ -782,3 +782,16 @@ func TestThreadEncodedURLIsKept(t *testing.T) {
 		}
 	}
 }
+
+func TestFault125_UpgradeThatCloses(t *testing.T) {
+	rig.CheckLeaks(t)
+	for _, extra := range []string{"close, Upgrade", "Upgrade, close"} {
+		target := "ws://" + rig.ListenHTTP(t, func(conn net.Conn, request *http.Request) {
+			_, _ = io.WriteString(conn, strings.Replace(string(rig.Upgraded(request)), "Connection: Upgrade", "Connection: "+extra, 1))
+			untilClosed(conn)
+		})
+		if dial := rig.Quick(t, target).DialError(resock.PhaseProtocol); !strings.Contains(dial.Error(), "Connection has close") {
+			t.Errorf("%v, want it to say what came", dial)
+		}
+	}
+}
