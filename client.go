@@ -92,7 +92,8 @@ type counters struct {
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
-// that cannot work is an [*OptionError].
+// that cannot work is an [*OptionError]. Characters that no URL may have, such as a space,
+// are percent-encoded in its path and its query, for an [Endpoint] too.
 func New(url string, opts ...Option) (*Client, error) {
 	g := given{settings: defaults(), url: url}
 	for _, opt := range opts {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -71,7 +72,7 @@ func (c *Client) dial(ctx context.Context, attempt Attempt, at *atomic.Int32) (*
 		Time:        started,
 		Session:     s.id,
 		URL:         target.redacted,
-		Subprotocol: conn.Subprotocol(),
+		Subprotocol: t.asOffered(conn.Subprotocol()),
 		Attempt:     attempt.N,
 	}
 	s.start(t.upgraded())
@@ -110,7 +111,7 @@ func (c *Client) whereTo(ctx context.Context, attempt Attempt) (target target, o
 		}
 		c.noteTarget(target)
 	}
-	opts.HTTPHeader, opts.Host = header.SplitHost(opts.HTTPHeader, opts.Host)
+	opts.HTTPHeader, opts.Host = header.SplitHost(header.Recognizable(opts.HTTPHeader), opts.Host)
 	opts.Host = cmp.Or(endpoint.Host, opts.Host)
 	return target, opts, nil
 }
@@ -219,6 +220,7 @@ type target struct {
 	url      string
 	redacted string
 	loopback bool // on this machine: it needs no network
+	zoned    bool // an IPv6 address with a zone
 }
 
 // parseTarget parses a URL. fault says why it cannot be dialed, and is empty if it can.
@@ -236,7 +238,33 @@ func parseTarget(raw string) (t target, fault string) {
 	case u.Fragment != "":
 		return t, "a WebSocket URL has no fragment (RFC 6455, section 3)"
 	}
+	u.Host, u.RawQuery = withoutDefaultPort(u), encodeQuery(u.RawQuery)
 	address, err := netip.ParseAddr(u.Hostname())
 	loopback := u.Hostname() == "localhost" || err == nil && address.Unmap().IsLoopback()
-	return target{url: raw, redacted: redact.Parsed(u), loopback: loopback}, ""
+	return target{url: u.String(), redacted: redact.Parsed(u), loopback: loopback, zoned: address.Zone() != ""}, ""
+}
+
+// withoutDefaultPort returns the host of a URL, with its port unless that is the default,
+// which a request does not tell (RFC 6455, section 4.1).
+func withoutDefaultPort(u *url.URL) string {
+	port := map[string]string{"ws": "80", "wss": "443"}[u.Scheme]
+	if u.Port() != port {
+		return u.Host
+	}
+	return strings.TrimSuffix(u.Host, ":"+port)
+}
+
+// encodeQuery returns a query with what no URL may have percent-encoded (RFC 3986, section
+// 3.4): a space would end the target of the request. Brackets are left, as net/url leaves
+// them in a path.
+func encodeQuery(query string) string {
+	var b strings.Builder
+	for i := range len(query) {
+		if c := query[i]; c <= ' ' || c >= 0x7F || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

@@ -77,7 +77,7 @@ type DialError struct {
 	Status     int           // HTTP status of a refused upgrade, or of a proxy that refused a tunnel (PhaseTCP), or 0
 	RetryAfter time.Duration // of such a refusal, or 0
 	Location   string        // of a redirect, which is never followed; secrets redacted
-	Body       []byte        // of a refused upgrade, at most 1 KiB, as it came: it may repeat what was sent
+	Body       []byte        // of a refused upgrade, at most 1 KiB, as it came: it may be compressed, or repeat what was sent
 	Err        error         // the cause
 }
 

@@ -15,7 +15,7 @@ type OpenEvent struct {
 	Time        time.Time
 	Session     uint64        // 1, 2, 3…
 	URL         string        // dialed, secrets redacted
-	Subprotocol string        // negotiated, or empty
+	Subprotocol string        // negotiated, spelled as it was offered; or empty
 	Attempt     int           // which attempt succeeded, from 1
 	Took        time.Duration // from the start of the attempt
 	Downtime    time.Duration // since the end of the last session; 0 for the first

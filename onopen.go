@@ -44,7 +44,8 @@ func (s *Session) ID() uint64 {
 // Header returns the header of the server's response to the upgrade.
 func (s *Session) Header() http.Header { return s.header }
 
-// Subprotocol returns what the server chose of [WithSubprotocols], or the empty string.
+// Subprotocol returns what the server chose of [WithSubprotocols], spelled as it was
+// offered, or the empty string.
 func (s *Session) Subprotocol() string { return s.session.event.Subprotocol }
 
 // RemoteAddr returns the network address of the server, or of the proxy, or the empty

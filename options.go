@@ -189,12 +189,13 @@ func WithSubprotocols(names ...string) Option {
 // attempt; nil is the default.
 //
 // If the transport is an [*http.Transport]: ws URLs, too, go through an HTTP proxy by
-// CONNECT. The context that a dialer of the transport gets has the deadline of the
-// attempt, but ends only when the attempt fails or the session is over. A dialer must
-// return then: while four have not, no attempt dials, and Run waits for all. If the
-// transport is [http.DefaultTransport], reconnects resume the TLS session, unless its
-// TLSClientConfig has a client certificate, a VerifyPeerCertificate or a
-// ClientSessionCache.
+// CONNECT. Protocols in the NextProtos of its TLSClientConfig are offered to the server,
+// except for h2, and except through a proxy. The context that a dialer of the transport
+// gets has the deadline of the attempt, but ends only when the attempt fails or the
+// session is over. A dialer must return then: while four have not, no attempt dials, and
+// Run waits for all. If the transport is [http.DefaultTransport], reconnects resume the
+// TLS session, unless its TLSClientConfig has a client certificate, a
+// VerifyPeerCertificate or a ClientSessionCache.
 func WithHTTPClient(client *http.Client) Option {
 	return optionFunc(func(g *given) { g.httpClient.set(client) })
 }

@@ -231,6 +231,13 @@ func (c *connector) header(target string) (http.Header, error) {
 	return header, nil
 }
 
+// proxied reports whether the connection goes through a proxy.
+func (t *tracer) proxied() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.proxy != ""
+}
+
 // named returns a cause that names the proxy, if no tunnel through it stands.
 func (t *tracer) named(err error) error {
 	if t.proxy == "" || t.through {

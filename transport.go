@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -54,7 +56,6 @@ func plainCopy(base *http.Transport) *http.Transport {
 		Dial:                   base.Dial, //lint:ignore SA1019 an application's transport may still set it
 		DialTLSContext:         base.DialTLSContext,
 		DialTLS:                base.DialTLS, //lint:ignore SA1019 an application's transport may still set it
-		DisableCompression:     base.DisableCompression,
 		ResponseHeaderTimeout:  base.ResponseHeaderTimeout,
 		MaxResponseHeaderBytes: base.MaxResponseHeaderBytes,
 		WriteBufferSize:        base.WriteBufferSize,
@@ -66,6 +67,7 @@ func plainCopy(base *http.Transport) *http.Transport {
 // tracer, and tunnels through proxies.
 func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	own.DisableKeepAlives = true
+	own.DisableCompression = true       // no upgrade needs it, and middleware that compresses prevents some
 	own.Protocols = new(http.Protocols) // an upgrade needs HTTP/1, and setting up HTTP/2 costs
 	own.Protocols.SetHTTP1(true)
 	own.MaxResponseHeaderBytes = cmp.Or(own.MaxResponseHeaderBytes, maxResponseHeader)
@@ -80,6 +82,8 @@ func (t *tracer) copied(base, own *http.Transport) *http.Transport {
 	own.DialContext = t.dialer(plain)
 	if secure != nil {
 		own.DialTLSContext = t.dialer(secure)
+	} else if t.secure {
+		own.DialTLSContext = t.tlsDialer(own)
 	}
 	if own.Proxy != nil {
 		own.OnProxyConnectResponse = t.answered(own.OnProxyConnectResponse)
@@ -112,6 +116,34 @@ func secureDialer(transport *http.Transport) dialFunc {
 		return func(_ context.Context, network, address string) (net.Conn, error) { return legacy(network, address) }
 	}
 	return nil
+}
+
+// tlsDialer returns what dials TLS where net/http does not do what the application asks for,
+// or nil: along with an upgrade it offers no protocols by ALPN, and it looks for the zone
+// of an address in the certificate.
+func (t *tracer) tlsDialer(own *http.Transport) dialFunc {
+	config := own.TLSClientConfig
+	if config == nil {
+		config = new(tls.Config)
+	}
+	protocols := slices.DeleteFunc(slices.Clone(config.NextProtos), func(name string) bool { return name == "h2" })
+	if !t.zoned && !slices.ContainsFunc(protocols, func(name string) bool { return name != "http/1.1" }) {
+		return nil
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := own.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		config := config.Clone()
+		if config.NextProtos = protocols; t.proxied() {
+			config.NextProtos = nil // CONNECT is spoken in HTTP/1
+		}
+		host, _, _ := net.SplitHostPort(address)
+		host, _, _ = strings.Cut(host, "%")
+		config.ServerName = cmp.Or(config.ServerName, host)
+		return tls.Client(conn, config), nil // net/http begins the handshake
+	}
 }
 
 // isNetDialer reports whether dial is the method of a net.Dialer, as in
@@ -149,10 +181,18 @@ func (t *tracer) dialer(dial dialFunc) dialFunc {
 }
 
 // speaksHTTP2 reports whether a dialer has agreed on HTTP/2, over which net/http upgrades
-// nothing.
+// nothing. The connection may be one that wraps a *tls.Conn, or of another library whose
+// ConnectionState has a type of its own.
 func speaksHTTP2(conn net.Conn) bool {
-	secure, ok := conn.(*tls.Conn)
-	return ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+	if secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+		return secure.ConnectionState().NegotiatedProtocol == "h2"
+	}
+	method := reflect.ValueOf(conn).MethodByName("ConnectionState")
+	if !method.IsValid() || method.Type().NumIn() != 0 || method.Type().NumOut() != 1 || method.Type().Out(0).Kind() != reflect.Struct {
+		return false
+	}
+	agreed := method.Call(nil)[0].FieldByName("NegotiatedProtocol")
+	return agreed.IsValid() && agreed.Kind() == reflect.String && agreed.String() == "h2"
 }
 
 // beginDial notes that a dialer is called, which Run joins. It reports false if the attempt

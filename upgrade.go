@@ -33,6 +33,7 @@ type tracer struct {
 	owner  *Client
 	ctx    context.Context // of the request
 	secure bool            // TLS to the server
+	zoned  bool            // the server is an IPv6 address with a zone
 
 	// Only the goroutine of the attempt changes these, before the request.
 	dialing     *dialContext // of the application's dialer; nil if it is net/http's
@@ -64,7 +65,7 @@ type tracer struct {
 // newTracer returns the tracer of an attempt of c. It changes its copy of the
 // application's options so that everything passes by the tracer.
 func newTracer(ctx context.Context, c *Client, to target, opts websocket.DialOptions) *tracer {
-	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), phase: PhaseTCP, opts: opts}
+	t := &tracer{owner: c, secure: strings.HasPrefix(to.redacted, "wss"), zoned: to.zoned, phase: PhaseTCP, opts: opts}
 	t.trace(ctx)
 	t.client = *cmp.Or(opts.HTTPClient, http.DefaultClient)
 	t.client.Transport = &upgrader{t, t.watched(t.client.Transport)}
@@ -126,6 +127,9 @@ type upgrader struct {
 
 func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 	t := u.t
+	if t.headerLimit > 0 { // the application's transport may look for canonical names
+		spell(request.Header)
+	}
 	t.noteSent(request)
 	response, err := u.transport.RoundTrip(request)
 	if err != nil {
@@ -155,6 +159,18 @@ func (u *upgrader) RoundTrip(request *http.Request) (*http.Response, error) {
 		response.Header.Del("Location")
 	}
 	return response, nil
+}
+
+// spell gives the fields of the handshake the case of RFC 6455, which some servers insist
+// on.
+func spell(header http.Header) {
+	const canonical, spelled = "Sec-Websocket-", "Sec-WebSocket-"
+	for _, name := range [...]string{"Extensions", "Key", "Protocol", "Version"} {
+		if values, ok := header[canonical+name]; ok {
+			delete(header, canonical+name)
+			header[spelled+name] = values
+		}
+	}
 }
 
 func (t *tracer) noteSent(request *http.Request) {
@@ -190,6 +206,16 @@ func (t *tracer) agreed(header http.Header) (err error) {
 		return &handshakeError{fmt.Sprintf("the server chose no subprotocol, want one of %q (WithSubprotocols)", redact.Subprotocols(t.opts.Subprotocols))}
 	}
 	return nil
+}
+
+// asOffered returns the subprotocol that the server chose in the case in which it was
+// offered: servers may answer in another.
+func (t *tracer) asOffered(chosen string) string {
+	i := slices.IndexFunc(t.opts.Subprotocols, func(name string) bool { return strings.EqualFold(name, chosen) })
+	if i < 0 || slices.Contains(t.opts.Subprotocols, chosen) {
+		return chosen
+	}
+	return t.opts.Subprotocols[i]
 }
 
 // restored returns the header of the response as the server sent it.
@@ -271,7 +297,7 @@ func (t *tracer) failed(err error, response *http.Response) *DialError {
 	case response == nil:
 		return t.unanswered(err)
 	case response.StatusCode == http.StatusSwitchingProtocols:
-		return t.misupgraded(err, response.Header)
+		return t.misupgraded(err, response)
 	}
 	return t.refused(response)
 }
@@ -298,12 +324,12 @@ func (t *tracer) unanswered(err error) *DialError {
 }
 
 // misupgraded describes a 101 response that is wrong; mu is held.
-func (t *tracer) misupgraded(err error, header http.Header) *DialError {
+func (t *tracer) misupgraded(err error, response *http.Response) *DialError {
 	e := &DialError{Phase: PhaseProtocol, Status: http.StatusSwitchingProtocols, Err: err}
 	if t.ctx.Err() != nil {
 		e.Err = t.owner.config.late(t.ctx, t.ctx.Err())
 	} else if !errors.As(err, new(*handshakeError)) {
-		e.Err = t.discreet(&handshakeError{t.handshakeFault(header)})
+		e.Err = t.discreet(&handshakeError{t.handshakeFault(response)})
 	}
 	return e
 }
@@ -342,11 +368,21 @@ func (t *tracer) refused(response *http.Response) *DialError {
 	case e.RetryAfter > 0:
 		text += fmt.Sprintf(", retry after %v", e.RetryAfter)
 	}
-	if body := redact.Printable(e.Body, maxBodyText); body != "" && e.Location == "" && !t.tells(string(e.Body)) && !t.tells(body) {
+	if body := t.quotable(response, e.Body); body != "" && e.Location == "" {
 		text += fmt.Sprintf(": %q", body)
 	}
 	e.Err = t.discreet(errors.New(text))
 	return e
+}
+
+// quotable returns what an error may tell of the body of a response; mu is held. That is
+// nothing if the body is compressed, or repeats what was sent.
+func (t *tracer) quotable(response *http.Response, body []byte) string {
+	text := redact.Printable(body, maxBodyText)
+	if response.Header.Get("Content-Encoding") != "" || t.tells(string(body)) || t.tells(text) {
+		return ""
+	}
+	return text
 }
 
 // statusText returns "status 404 Not Found". The text is the one that came, which may be all
@@ -446,8 +482,9 @@ func (e *handshakeError) Error() string { return "bad handshake: " + e.fault }
 
 // handshakeFault returns what is wrong with the header of a 101 response (RFC 6455,
 // section 4.1), where coder/websocket found a fault; mu is held.
-func (t *tracer) handshakeFault(header http.Header) string {
+func (t *tracer) handshakeFault(response *http.Response) string {
 	const most = 40 // bytes of a value that came
+	header := response.Header
 	came := func(name string) string {
 		if t.tells(header.Get(name)) {
 			return "(withheld)"
@@ -455,6 +492,8 @@ func (t *tracer) handshakeFault(header http.Header) string {
 		return redact.Printable([]byte(header.Get(name)), most)
 	}
 	switch chosen := came("Sec-WebSocket-Protocol"); {
+	case response.Close && header.Get("Connection") == "": // net/http has removed it
+		return "Connection has close, want Upgrade alone"
 	case !hasToken(header["Connection"], "upgrade"):
 		return fmt.Sprintf("Connection is %q, want Upgrade", came("Connection"))
 	case !hasToken(header["Upgrade"], "websocket"):

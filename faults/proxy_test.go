@@ -298,6 +298,11 @@ func socks(conn net.Conn) {
 		return
 	}
 	_, _ = conn.Write([]byte{5, 0})
+	relaySOCKS(conn)
+}
+
+// relaySOCKS serves the request of a SOCKS5 client that is welcome.
+func relaySOCKS(conn net.Conn) {
 	request := make([]byte, 10) // to an IPv4 address
 	if _, err := io.ReadFull(conn, request); err != nil {
 		return

@@ -163,8 +163,8 @@ func TestThreadTokenIsKept(t *testing.T) {
 	})
 }
 
-// TestFault101 has a server that closes when the token has expired, or is a bad one.
-func TestFault101_TokenExpires(t *testing.T) {
+// TestFault98 has a server that closes when the token has expired, or is a bad one.
+func TestFault98_TokenExpires(t *testing.T) {
 	expired := resocktest.Serve(func(c *resocktest.Conn) {
 		time.Sleep(time.Minute)
 		_ = c.Close(resock.StatusPolicyViolation, "token expired")
@@ -222,8 +222,8 @@ func TestThreadServerKeepsTCPOpen(t *testing.T) {
 	})
 }
 
-// TestFault100 has a network that reports changes in bursts, whatever the client is doing.
-func TestFault100_BurstOfNetworkChanges(t *testing.T) {
+// TestFault97 has a network that reports changes in bursts, whatever the client is doing.
+func TestFault97_BurstOfNetworkChanges(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Refuse(), resocktest.Hold())
 		network := new(rig.Network)
@@ -341,9 +341,9 @@ func TestThreadManyReconnects(t *testing.T) {
 	}
 }
 
-// TestFault102 has a consumer that starts anew at each event. Its attempts go on, and do
+// TestFault99 has a consumer that starts anew at each event. Its attempts go on, and do
 // not become a storm.
-func TestFault102_StartsAnewAtEachFailure(t *testing.T) {
+func TestFault99_StartsAnewAtEachFailure(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		const refusals = 60
 		s.Script(append(slices.Repeat([]resocktest.Step{resocktest.Refuse()}, refusals), resocktest.Hold())...)

@@ -31,7 +31,7 @@ func answers(text string) resocktest.Step {
 
 // A server, or a proxy, may say what is wrong in the text behind the status, and nowhere
 // else.
-func TestFault110_StatusText(t *testing.T) {
+func TestFault100_StatusText(t *testing.T) {
 	const head = "HTTP/1.1 400 the parameter symbol is missing\r\n"
 	if err := scripted(t, answers(head+"\r\n")); !strings.Contains(err.Error(), "400 the parameter symbol is missing") {
 		t.Errorf("%v, want the server's text", err)
@@ -50,7 +50,7 @@ func TestFault110_StatusText(t *testing.T) {
 }
 
 // Who answers in another protocol is named, since the URL has to change.
-func TestFault111_AnotherProtocol(t *testing.T) {
+func TestFault101_AnotherProtocol(t *testing.T) {
 	for name, tt := range map[string]struct{ answer, want string }{
 		"TLS, as old as it gets":  {"\x15\x03\x01\x00\x02\x02\x0a", "is TLS, not HTTP: use wss"},
 		"TLS 1.2, a long alert":   {"\x15\x03\x03\x00\x1a\x02\x46" + strings.Repeat("\x00", 24), "is TLS, not HTTP: use wss"},
@@ -71,7 +71,7 @@ func TestFault111_AnotherProtocol(t *testing.T) {
 }
 
 // Whatever took too long, the error says so in the way of package net.
-func TestFault112_TimeoutsAreTimeouts(t *testing.T) {
+func TestFault102_TimeoutsAreTimeouts(t *testing.T) {
 	silent := resocktest.Serve(func(c *resocktest.Conn) { c.IgnorePings(); <-c.Done() })
 	for name, err := range map[string]error{
 		"dialing":       scripted(t, resocktest.StallDial()),
@@ -92,7 +92,7 @@ func TestFault112_TimeoutsAreTimeouts(t *testing.T) {
 }
 
 // While the server is away, the log tells each error once, and which attempt it was.
-func TestFault113_LogTellsEachErrorOnce(t *testing.T) {
+func TestFault103_LogTellsEachErrorOnce(t *testing.T) {
 	const attempts = 20
 	var log rig.Log
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -120,7 +120,7 @@ func TestFault113_LogTellsEachErrorOnce(t *testing.T) {
 }
 
 // Where no header can be set, a token is sent as a subprotocol. No error tells it.
-func TestFault114_TokenAsSubprotocol(t *testing.T) {
+func TestFault104_TokenAsSubprotocol(t *testing.T) {
 	const token = "base64url.bearer.authorization.k8s.io." + rig.Secret
 	const encoded = "base64url.bearer.authorization.k8s.io.bXl0b2tlbg"
 	offered := resock.WithSubprotocols("base64.binary.k8s.io", token, encoded)
@@ -165,7 +165,7 @@ func TestFault114_TokenAsSubprotocol(t *testing.T) {
 
 // Whoever waits in vain is told why there is no session, and which limit ended the wait:
 // the attempts may have failed by a limit of their own.
-func TestFault115_WaitInVain(t *testing.T) {
+func TestFault105_WaitInVain(t *testing.T) {
 	text := []byte("text")
 	for call, wait := range map[string]func(*rig.Client, context.Context) error{
 		"Send": func(r *rig.Client, ctx context.Context) error { return r.Send(ctx, resock.MessageText, text) },
@@ -206,7 +206,7 @@ func TestFault115_WaitInVain(t *testing.T) {
 }
 
 // A client that does not even try says so, in place of a failure that is long past.
-func TestFault116_WaitWithoutAnAttempt(t *testing.T) {
+func TestFault106_WaitWithoutAnAttempt(t *testing.T) {
 	for want, prepare := range map[string]func(*rig.Client, *rig.Network){
 		"Run has not been called": func(*rig.Client, *rig.Network) {},
 		"suspended":               func(r *rig.Client, _ *rig.Network) { r.Go(); r.Fail(resock.PhaseUpgrade); r.Suspend() },

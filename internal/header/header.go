@@ -111,3 +111,20 @@ func SplitHost(header http.Header, host string) (http.Header, string) {
 	}
 	return header, host
 }
+
+// Recognizable returns the header with canonical names for the fields that net/http adds
+// where it finds none: it would add a second one beside a user-agent. It does not change
+// header.
+func Recognizable(header http.Header) http.Header {
+	own := header
+	for name, values := range header {
+		switch canonical := http.CanonicalHeaderKey(name); canonical {
+		case name:
+		case "Accept-Encoding", "Authorization", "Cookie", "User-Agent":
+			own = own.Clone()
+			delete(own, name)
+			own[canonical] = append(own[canonical], values...)
+		}
+	}
+	return own
+}

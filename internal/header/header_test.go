@@ -23,3 +23,14 @@ func TestBadHost(t *testing.T) {
 		}
 	}
 }
+
+func TestRecognizable(t *testing.T) {
+	header := http.Header{"user-agent": {"a"}, "COOKIE": {"b=c"}, "Cookie": {"d=e"}, "x-token": {"f"}}
+	got := Recognizable(header)
+	if len(got["Cookie"]) != 2 || got.Get("User-Agent") != "a" || len(got) != 3 {
+		t.Errorf("got %v", got)
+	}
+	if len(header) != 4 || len(header["Cookie"]) != 1 {
+		t.Errorf("the original is %v", header)
+	}
+}
