@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
 	"github.com/resock/resock/internal/redact"
 	"github.com/resock/resock/internal/wire"
 )

@@ -879,6 +879,18 @@ type timeless struct{ net.Conn }
 
 func (timeless) SetReadDeadline(time.Time) error { return nil }
 
+// replace reconnects, and checks how long it takes until the next session is open. The
+// server's answer to the close frame is not waited for.
+func replace(t *testing.T, r *rig.Client, least, most time.Duration) (began time.Time) {
+	t.Helper()
+	began = time.Now()
+	r.Reconnect()
+	r.Closed(resock.StatusNormalClosure, "", false)
+	r.Open()
+	rig.Within(t, began, least, most)
+	return began
+}
+
 // A connection that ignores deadlines delays Reconnect by no more than a moment.
 func TestReconnectWithoutDeadlines(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
@@ -887,11 +899,7 @@ func TestReconnectWithoutDeadlines(t *testing.T) {
 		c.IgnoreClose()
 		r.Open()
 		time.Sleep(time.Second)
-		began := time.Now()
-		r.Reconnect()
-		r.Closed(resock.StatusNormalClosure, "", false)
-		r.Open()
-		rig.Within(t, began, time.Second, time.Second)
+		began := replace(t, r, time.Second, time.Second)
 		<-c.Done()
 		rig.Within(t, began, time.Second, time.Second)
 	})
@@ -909,11 +917,7 @@ func TestReconnectOfAStuckSession(t *testing.T) {
 		go func() { sent <- r.Send(context.Background(), resock.MessageBinary, make([]byte, 1<<20)) }()
 		synctest.Wait()
 		queued := r.Queue("behind it")
-		began := time.Now()
-		r.Reconnect()
-		r.Closed(resock.StatusNormalClosure, "", false)
-		r.Open()
-		rig.Within(t, began, 0, time.Second)
+		replace(t, r, 0, time.Second)
 		if err := <-sent; !errors.Is(err, resock.ErrMaybeSent) {
 			t.Errorf("the Send under way: %v", err)
 		}
@@ -929,11 +933,7 @@ func TestReconnectOfAStuckSession(t *testing.T) {
 			resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-release }))
 		r.Open()
 		time.Sleep(time.Second)
-		began := time.Now()
-		r.Reconnect()
-		r.Closed(resock.StatusNormalClosure, "", false)
-		r.Open()
-		rig.Within(t, began, 0, time.Second)
+		replace(t, r, 0, time.Second)
 	})
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
 		s.Script(resocktest.Serve(func(c *resocktest.Conn) {
@@ -1005,11 +1005,7 @@ func TestReconnectOfAnOldSession(t *testing.T) {
 		for c.Received().Close == nil {
 			time.Sleep(time.Millisecond)
 		}
-		began := time.Now()
-		r.Reconnect()
-		r.Closed(resock.StatusNormalClosure, "", false)
-		r.Open()
-		rig.Within(t, began, 0, 0)
+		replace(t, r, 0, 0)
 		time.Sleep(time.Second) // the old connection is gone
 	})
 }

@@ -1,4 +1,4 @@
-package resock_test
+package faults
 
 import (
 	"context"
