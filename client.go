@@ -293,12 +293,12 @@ func (c *Client) Suspend() {
 
 // Resume ends what Suspend began: the client dials at once, with a fresh backoff and
 // count of attempts, even if it was still busy with the Suspend; there is at most one such
-// attempt per initial delay of [WithBackoff], then. If the client is not suspended, Resume
-// does nothing.
+// attempt per initial delay of [WithBackoff], then. If the client is not suspended, or is
+// closed, Resume does nothing.
 func (c *Client) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.intent.suspended {
+	if c.intent.suspended && !c.intent.closed {
 		c.intent.suspended, c.intent.resume = false, true
 		if c.session != nil {
 			c.session.replace()

@@ -975,6 +975,23 @@ func TestCloseAfterReconnect(t *testing.T) {
 	})
 }
 
+// A Resume that comes after Close does not make it longer.
+func TestResumeAfterClose(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		s.Handle((*resocktest.Conn).IgnoreClose)
+		r := rig.Reaching(t, s)
+		r.Open()
+		synctest.Wait() // the server ignores close frames
+		r.Suspend()
+		began := time.Now()
+		_ = r.Close(resock.StatusNormalClosure, "")
+		time.Sleep(time.Second / 2)
+		r.Resume()
+		<-r.Returned()
+		rig.Within(t, began, time.Second, time.Second)
+	})
+}
+
 // Resume does not wait for the answer to the close frame of Suspend.
 func TestResumeDoesNotWait(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
