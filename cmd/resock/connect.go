@@ -93,6 +93,7 @@ func (p *program) step(events <-chan resock.Event) bool {
 		return true
 	default:
 	}
+	p.flush()
 	var silent <-chan time.Time
 	if p.quietness != nil {
 		silent = p.quietness.C
@@ -104,24 +105,16 @@ func (p *program) step(events <-chan resock.Event) bool {
 		p.tellControl(c)
 	case <-silent:
 		p.checkSilence()
-	case <-p.flush():
 	}
 	return true
 }
 
-// flush writes out what waits, since nothing more has come. If it is too early for that,
-// the channel tells when to try again.
-func (p *program) flush() <-chan time.Time {
-	if p.recorder != nil {
-		if err := p.recorder.flush(); err != nil {
-			p.end(exitOutputFull, err)
-		}
-	}
-	if wait := p.screen.untilDue(); wait > 0 && p.out.waiting() {
-		return time.After(wait)
+// flush writes out what waits, since nothing more has come.
+func (p *program) flush() {
+	if err := p.recorder.flush(); err != nil {
+		p.end(exitOutputFull, err)
 	}
 	p.outcome(p.out.flush())
-	return nil
 }
 
 // outcome ends the program if the output failed.
@@ -173,10 +166,8 @@ func (p *program) finish() {
 	}
 	p.outcome(p.out.flush())
 	p.screen.close()
-	if p.recorder != nil {
-		if err := p.recorder.close(); err != nil {
-			p.end(exitOutputFull, err)
-		}
+	if err := p.recorder.close(); err != nil {
+		p.end(exitOutputFull, err)
 	}
 	if err := os.Stdout.Close(); err != nil { // some file systems tell only now
 		p.outcome(err)

@@ -3,6 +3,7 @@ module github.com/resock/resock/cmd/resock
 go 1.25.0
 
 require (
+	github.com/creack/pty v1.1.24
 	github.com/resock/resock v0.0.0
 	golang.org/x/sys v0.44.0
 	golang.org/x/term v0.43.0

@@ -40,8 +40,7 @@ func newOutput(s *settings, screen *screen, start time.Time) *output {
 	}
 }
 
-func (o *output) waiting() bool { return o.w.Buffered() > 0 }
-func (o *output) flush() error  { return o.w.Flush() }
+func (o *output) flush() error { return o.w.Flush() }
 
 // message writes a message. It does not allocate, except for a hex dump.
 func (o *output) message(at time.Time, m resock.MessageEvent) error {

@@ -102,13 +102,16 @@ func (r *recorder) sent(at time.Time, typ resock.MessageType, data []byte) {
 }
 
 func (r *recorder) flush() error {
+	if r == nil {
+		return nil
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.told(r.w.Flush())
 }
 
 func (r *recorder) close() error {
-	if err := r.flush(); err != nil {
+	if err := r.flush(); err != nil || r == nil {
 		return err
 	}
 	return r.told(r.file.Close())

@@ -25,15 +25,18 @@ type screen struct {
 	keys  *keys
 	line  *term.Terminal // nil without typing
 
-	mu     sync.Mutex
-	status string
-	shown  bool // the status line is on the screen
-	held   bool // it must not be: term.Terminal moves to a new line
-	closed bool
-	width  int
-	height int
-	drawn  time.Time // when the status line was drawn last
+	mu      sync.Mutex
+	waiting []byte // lines of standard output that are drawn with the next status line
+	failed  error  // to draw them
+	status  string
+	shown   bool // the status line is on the screen
+	held    bool // it must not be: term.Terminal moves to a new line
+	closed  bool
+	width   int
+	drawn   time.Time // when the status line was drawn last
 }
+
+const mostWaiting = 64 << 10 // bytes
 
 const (
 	eraseAbove = "\x1b[A\r\x1b[K" // the status line, from the line below
@@ -48,7 +51,6 @@ func newScreen(quiet bool) *screen {
 	}
 	s.live, s.capable = !quiet, true
 	s.shared = isTerminal(s.stdout)
-	s.width, s.height, _ = term.GetSize(int(s.stderr.Fd()))
 	return s
 }
 
@@ -90,10 +92,16 @@ func (s *screen) output() io.Writer {
 // sharedOutput is standard output that is the screen.
 type sharedOutput struct{ *screen }
 
+// Write writes whole lines. If the status line was drawn just now, they wait for when it
+// is next: both are drawn at once then, and not too often.
 func (s sharedOutput) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.paint(p, s.stdout); err != nil {
+	s.waiting = append(s.waiting, p...)
+	if s.live && time.Since(s.drawn) < redrawEvery && len(s.waiting) < mostWaiting {
+		return len(p), nil
+	}
+	if err := s.paint(nil, s.stdout); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -106,17 +114,6 @@ func (s *screen) tell(lines string) {
 	_ = s.paint([]byte(lines), s.stderr)
 }
 
-// untilDue is how long messages should wait, so that the status line below them is not
-// drawn too often.
-func (s *screen) untilDue() time.Duration {
-	if !s.shared || !s.live {
-		return 0
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return redrawEvery - time.Since(s.drawn)
-}
-
 // setStatus changes the status line to text, of the width that there is. It reports false
 // when the screen is closed.
 func (s *screen) setStatus(text func(width int) string) bool {
@@ -127,7 +124,7 @@ func (s *screen) setStatus(text func(width int) string) bool {
 	}
 	resized := s.resize()
 	status := text(max(0, s.width-1)) // a full line would wrap
-	if status != s.status || !s.shown || resized {
+	if status != s.status || !s.shown || resized || len(s.waiting) > 0 {
 		s.status = status
 		_ = s.paint(nil, s.stderr)
 	}
@@ -144,16 +141,22 @@ func (s *screen) resize() bool {
 		_ = s.line.SetSize(width, height)
 	}
 	changed := width != s.width
-	s.width, s.height = width, height
+	s.width = width
 	return changed
 }
 
-// paint writes whole lines, and the status line again if it is due; mu is held.
+// paint writes what waits, whole lines, and the status line again if it is due; mu is held.
+// An error of standard output is told by this and every later call.
 func (s *screen) paint(lines []byte, to *os.File) error {
 	var b bytes.Buffer
 	if s.shown {
 		b.WriteString(s.erase())
 		s.shown = false
+	}
+	if len(s.waiting) > 0 {
+		to = s.stdout
+		b.Write(s.waiting)
+		s.waiting = s.waiting[:0]
 	}
 	b.Write(lines)
 	now := time.Now()
@@ -161,13 +164,20 @@ func (s *screen) paint(lines []byte, to *os.File) error {
 		b.WriteString(s.status + s.after())
 		s.shown, s.drawn = true, now
 	}
-	var err error
+	if err := s.write(b.Bytes(), to); err != nil && to == s.stdout {
+		s.failed = err
+	}
+	return s.failed
+}
+
+// write writes to the terminal, or to a file that is none.
+func (s *screen) write(b []byte, to *os.File) (err error) {
 	switch {
-	case b.Len() == 0:
+	case len(b) == 0:
 	case s.line != nil && !s.closed && (s.shared || to == s.stderr):
-		_, err = s.line.Write(b.Bytes())
+		_, err = s.line.Write(b)
 	default:
-		_, err = to.Write(b.Bytes())
+		_, err = to.Write(b)
 	}
 	return err
 }

@@ -61,9 +61,7 @@ func (p *program) kill(code int) {
 
 // dieOfPipe ends the program as it would end if it knew nothing of closed pipes.
 func (p *program) dieOfPipe() {
-	if p.recorder != nil {
-		_ = p.recorder.flush()
-	}
+	_ = p.recorder.flush()
 	p.screen.abandon()
 	dieOfPipe()
 }
