@@ -193,6 +193,7 @@ func TestClientCertificate(t *testing.T) {
 				serials <- state.PeerCertificates[0].SerialNumber.Int64()
 				return nil
 			}
+			server.Script(resocktest.Hold()) // after the configuration was changed
 			cert := filepath.Join(t.TempDir(), "cert.pem")
 			key, args := cert, []string{"-k", "-cert", cert, soon, server.URL}
 			if files == 2 {
