@@ -357,8 +357,12 @@ func TestCount(t *testing.T) {
 	server := resocktest.NewServer(t)
 	p := start(t, "-n", "2", server.URL)
 	conn := server.Accept()
+	var frames []byte
 	for _, text := range []string{"one", "two", "three"} {
-		push(t, conn, text)
+		frames = append(frames, resocktest.Frame(0x81, []byte(text))...)
+	}
+	if err := conn.Raw(frames); err != nil {
+		t.Fatal(err)
 	}
 	p.exits(0)
 	p.stdout.is(t, "one\ntwo\n")
