@@ -34,13 +34,17 @@ type sender struct {
 
 var errNotUTF8 = errors.New("it is not valid UTF-8, as a text message must be; see -binary")
 
+// start begins to read and to send.
 func (s *sender) start() {
 	s.changed.L = &s.mu
 	s.most = 64
 	read := s.readLines
-	if s.program.screen.typing() {
+	switch {
+	case s.program.screen.typing():
 		s.most = 1 << 20
 		read = s.readTyped
+	case isTerminal(os.Stdin) && !foreground(os.Stdin):
+		return // reading would stop the program
 	}
 	go s.send()
 	go read()

@@ -32,6 +32,7 @@ type screen struct {
 	shown   bool // the status line is on the screen
 	held    bool // it must not be: term.Terminal moves to a new line
 	closed  bool
+	behind  bool // the program is in the background
 	width   int
 	drawn   time.Time // when the status line was drawn last
 }
@@ -56,10 +57,13 @@ func newScreen(quiet bool) *screen {
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
+// mayType reports whether standard input is a terminal from which the program may read.
+func mayType() bool { return isTerminal(os.Stdin) && foreground(os.Stdin) }
+
 // edit lets lines be edited as they are typed, if they are typed at a terminal that can
 // show them. interrupt is called for Ctrl-C.
 func (s *screen) edit(interrupt func()) {
-	if !s.capable || !isTerminal(os.Stdin) || s.shared && !sameTerminal(s.stdout, s.stderr) {
+	if !s.capable || !mayType() || s.shared && !sameTerminal(s.stdout, s.stderr) {
 		return
 	}
 	saved, err := term.MakeRaw(int(os.Stdin.Fd()))
@@ -121,6 +125,7 @@ func (s *screen) setStatus(text func(width int) string) bool {
 	if s.closed {
 		return false
 	}
+	s.behind = !foreground(s.stderr)
 	resized := s.resize()
 	status := text(max(0, s.width-1)) // a full line would wrap
 	if status != s.status || !s.shown || resized || len(s.waiting) > 0 {
@@ -159,7 +164,7 @@ func (s *screen) paint(lines []byte, to *os.File) error {
 	}
 	b.Write(lines)
 	now := time.Now()
-	if s.live && !s.held && s.status != "" && now.Sub(s.drawn) >= redrawEvery-time.Millisecond {
+	if s.live && !s.held && !s.behind && s.status != "" && now.Sub(s.drawn) >= redrawEvery-time.Millisecond {
 		b.WriteString(s.status + s.after())
 		s.shown, s.drawn = true, now
 	}
@@ -213,6 +218,21 @@ func (s *screen) release() {
 	s.held = false
 }
 
+// suspend stops the program, as Ctrl-Z does, with the terminal as it was.
+func (s *screen) suspend() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
+	_ = s.paint(nil, s.stderr)
+	s.restore()
+	stopSelf()
+	s.held = false
+	if s.line != nil && !s.closed {
+		_, _ = term.MakeRaw(int(os.Stdin.Fd()))
+		_, _ = io.WriteString(s.line, eraseHere)
+	}
+}
+
 // close erases the status line and what is being typed, and leaves the terminal as it was.
 func (s *screen) close() {
 	s.mu.Lock()
@@ -257,7 +277,11 @@ type keys struct {
 	rest      []byte
 }
 
-const keyInterrupt = 3 // Ctrl-C, which is no signal in raw mode
+// Keys that are no signals in raw mode.
+const (
+	keyInterrupt = 'C' & 31
+	keyStop      = 'Z' & 31
+)
 
 // Read implements [io.Reader]. term.Terminal calls it when it has drawn the line.
 func (k *keys) Read(p []byte) (int, error) {
@@ -289,6 +313,8 @@ func (k *keys) keep(b []byte) []byte {
 		switch {
 		case c == keyInterrupt:
 			k.interrupt()
+		case c == keyStop:
+			stopJob()
 		case c == '\n' && i > 0 && b[i-1] == '\r':
 		default:
 			kept = append(kept, c)

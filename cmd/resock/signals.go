@@ -16,14 +16,16 @@ func (p *program) watch() (stop func()) {
 	}
 	signals, done := make(chan os.Signal, 2), make(chan struct{})
 	p.done = done
-	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
-		if !signal.Ignored(s) { // by nohup, say
-			signal.Notify(signals, s)
-		}
+	notify(signals, []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP})
+	stops := make(chan os.Signal, 1)
+	if p.screen.capable {
+		notify(stops, stopSignals)
 	}
 	go func() {
 		for {
 			select {
+			case <-stops:
+				p.screen.suspend()
 			case s := <-signals:
 				p.signaled(s.(syscall.Signal))
 			case <-done:
@@ -37,6 +39,15 @@ func (p *program) watch() (stop func()) {
 		}
 	})
 	return func() { close(done) }
+}
+
+// notify is [signal.Notify], except for signals that are to be ignored, say by nohup.
+func notify(to chan<- os.Signal, signals []os.Signal) {
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(to, s)
+		}
+	}
 }
 
 // interrupted is Ctrl-C at a terminal in raw mode.

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"syscall"
@@ -411,5 +412,64 @@ func TestClosedPipeAtATerminal(t *testing.T) {
 	c.shows(`resock: connected to \S+`)
 	if after := c.attributes(); after != c.before {
 		t.Errorf("the terminal is left as %+v, was %+v", after, c.before)
+	}
+}
+
+// inShell runs a script of bash, with job control, at a terminal. $resock is the program.
+func inShell(t *testing.T, script string, args ...string) *console {
+	t.Helper()
+	shell, err := exec.LookPath("bash")
+	if err != nil {
+		t.Skip("bash is missing")
+	}
+	return at(t, 80, func(p *process) {
+		p.command.Path = shell
+		p.command.Args = append([]string{"bash", "-c", script, "bash"}, args...)
+		p.command.Env = append(p.command.Env, "resock="+binary)
+		p.command.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	}, args...)
+}
+
+// TestStop checks that Ctrl-Z stops the program and leaves the terminal as it was, and that
+// what was being typed is there again afterwards.
+func TestStop(t *testing.T) {
+	server := resocktest.NewServer(t)
+	c := inShell(t, `set -m; "$resock" "$1"; echo stopped; read -r; fg >/dev/null; echo "ended $?"`, server.URL)
+	conn := server.Accept()
+	c.keys("typed")
+	c.shows(`resock: connected to \S+\nopen .*\n> typed`)
+	c.keys("\x1a")
+	c.shows(`resock: connected to \S+\n> typed(.*\n)+stopped`)
+	if c.attributes() != c.before {
+		t.Error("the terminal is not as it was")
+	}
+	push(t, conn, "meanwhile")
+	c.keys("\n")
+	c.shows(`resock: connected to \S+\n> typed(.*\n)+stopped\n+meanwhile\nopen .*\n> typed`)
+	c.keys("\r")
+	if got := read(t, conn); got != "typed" {
+		t.Errorf("got %q", got)
+	}
+	c.keys("\x03")
+	c.screen.await(t, "ended 130")
+	c.exits(0)
+}
+
+// TestBackground checks that the program runs in the background, without drawing there.
+func TestBackground(t *testing.T) {
+	server := resocktest.NewServer(t)
+	c := inShell(t, `set -m; "$resock" -n 2 -heartbeat 20ms "$1" & wait; echo "ended $?"`, server.URL)
+	conn := server.Accept()
+	push(t, conn, "first")
+	c.screen.await(t, "first")
+	for len(conn.Received().Pings) < 20 { // there is something to draw
+		if err := conn.Ping(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push(t, conn, "second")
+	c.screen.await(t, "ended 0")
+	if text := c.screen.String(); strings.Contains(text, "open #1") {
+		t.Errorf("it draws: %q", text)
 	}
 }

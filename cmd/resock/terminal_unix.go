@@ -15,6 +15,31 @@ var (
 	brokenPipeSignals       = []os.Signal{syscall.SIGPIPE}
 )
 
+// stopSignals are what Ctrl-Z sends.
+var stopSignals = []os.Signal{syscall.SIGTSTP}
+
+// stopJob sends to all processes of the job what Ctrl-Z sends.
+func stopJob() { _ = syscall.Kill(0, syscall.SIGTSTP) }
+
+// stopSelf stops the program until it is continued, unless there is no shell that could do
+// that. It is SIGSTOP because the runtime does not give up SIGTSTP again.
+func stopSelf() {
+	if session, err := unix.Getsid(0); err != nil || session == unix.Getpgrp() {
+		return
+	}
+	continued := make(chan os.Signal, 1)
+	signal.Notify(continued, syscall.SIGCONT)
+	defer signal.Stop(continued)
+	_ = syscall.Kill(syscall.Getpid(), syscall.SIGSTOP)
+	<-continued
+}
+
+// foreground reports whether the program may use its terminal.
+func foreground(terminal *os.File) bool {
+	group, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPGRP)
+	return err != nil || group == unix.Getpgrp() // an error: it is not the controlling terminal
+}
+
 // dieOfPipe ends the program by SIGPIPE: the runtime raises it when a write to standard
 // output fails.
 func dieOfPipe() {

@@ -10,7 +10,14 @@ import (
 var (
 	errBrokenPipe     error = syscall.Errno(windows.ERROR_NO_DATA) // "The pipe is being closed"
 	brokenPipeSignals []os.Signal
+	stopSignals       []os.Signal
 )
+
+// Nothing stops a job on Windows, and every program is in the foreground.
+
+func stopJob()                 {}
+func stopSelf()                {}
+func foreground(*os.File) bool { return true }
 
 func dieOfPipe() { os.Exit(exitFailed) }
 
