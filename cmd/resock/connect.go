@@ -64,10 +64,12 @@ func connect(ctx context.Context, s *settings, url string, opts []resock.Option)
 // run connects, and serves until the end.
 func (p *program) run(ctx context.Context) error {
 	events := p.client.Subscribe(ctx, resock.WithBuffer(1024), resock.WithLabel("output"))
-	go p.client.Run(ctx)
-	stop := p.watch()
 	if !p.requested {
 		p.screen.edit(p.interrupted)
+	}
+	stop := p.watch()
+	go p.client.Run(ctx)
+	if !p.requested {
 		p.sender = &sender{program: p}
 		p.sender.start()
 	}

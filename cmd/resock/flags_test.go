@@ -18,6 +18,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -221,7 +222,7 @@ func TestConnectTimeout(t *testing.T) {
 	server := resocktest.NewServer(t)
 	server.Script(resocktest.StallUpgrade())
 	p := runs(t, exitFailed, "-connect-timeout", "0.05", "-attempts", "1", server.URL)
-	p.stderr.has(t, "took longer than -connect-timeout(50ms)")
+	p.stderr.has(t, "took longer than -connect-timeout 50ms")
 }
 
 func TestHeartbeat(t *testing.T) {
@@ -292,7 +293,7 @@ func TestReadLimit(t *testing.T) {
 	push(t, conn, strings.Repeat("x", 1024))
 	p.stdout.await(t, "xxx\n")
 	push(t, conn, strings.Repeat("x", 1025))
-	p.stderr.await(t, "1009")
+	p.stderr.await(t, "1009: a message is larger than -read-limit 1024; next attempt")
 }
 
 // TestPreamble checks that a preamble is sent on every connection, before lines that wait.
@@ -426,6 +427,26 @@ func TestExitOnEOF(t *testing.T) {
 	runs(t, exitUsage, "-E", "-request", "x", "ws://127.0.0.1:1")
 }
 
+// TestExitOnEOFWhenLost checks that it is told, and seen in the exit code, if the server may
+// not have read everything.
+func TestExitOnEOFWhenLost(t *testing.T) {
+	server := resocktest.NewServer(t)
+	p := start(t, "-E", soon, server.URL)
+	conn := server.Accept()
+	conn.IgnorePings()
+	p.enter("a line")
+	_ = p.stdin.Close()
+	read(t, conn)
+	for len(conn.Received().Pings) == 0 { // the program asks whether it was read
+		if err := conn.Ping(""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn.Drop()
+	p.exits(exitFailed)
+	p.stderr.has(t, "resock: what was sent last may not have arrived: ")
+}
+
 func TestControl(t *testing.T) {
 	server := resocktest.NewServer(t)
 	p := start(t, "-control", "-heartbeat", "20ms", server.URL)
@@ -474,6 +495,30 @@ func TestQuiet(t *testing.T) {
 	p.stdout.is(t, "text\n")
 	if text := p.stderr.String(); strings.Count(text, "\n") != 1 || !strings.HasPrefix(text, "resock: line 1 was not sent: ") {
 		t.Errorf("got %q", text)
+	}
+}
+
+// TestReadme checks that the README has each flag, and nothing else that looks like one.
+func TestReadme(t *testing.T) {
+	data, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{"-flag": true, "-replay": true}
+	for _, f := range new(settings).flags() {
+		for i, name := range f.Names() {
+			known["-"+name] = true
+			if !strings.Contains(string(data), "`-"+name) && i == 0 {
+				t.Errorf("-%s is missing", name)
+			}
+		}
+	}
+	for _, m := range regexp.MustCompile("`[^`\n]*`").FindAllString(string(data), -1) {
+		for _, flag := range regexp.MustCompile(`(?:[\s`+"`"+`])(-[a-zA-Z][a-z-]*)`).FindAllStringSubmatch(m, -1) {
+			if !known[flag[1]] && !strings.HasPrefix(m, "`go ") && flag[1] != "-C" {
+				t.Errorf("%s is no flag, in %s", flag[1], m)
+			}
+		}
 	}
 }
 

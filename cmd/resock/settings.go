@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -201,10 +202,11 @@ var optionFlags = strings.NewReplacer(
 	"WithHTTPClient", "-proxy, -cacert, -cert",
 )
 
-// explain is the text of an error of the library, with the names of the flags in place of
-// those of the options.
+var optionCall = regexp.MustCompile(`\b(With[A-Z][A-Za-z]+)\(([^()]*)\)`)
+
+// explain is the text of an error of the library, with flags in place of options.
 func explain(err error) string {
-	return optionFlags.Replace(err.Error())
+	return optionFlags.Replace(optionCall.ReplaceAllString(err.Error(), "$1 $2"))
 }
 
 // explainOption is explain for an error of New.
