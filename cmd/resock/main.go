@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/urfave/cli/v3"
 )
@@ -20,7 +21,7 @@ func run(ctx context.Context, args []string) int {
 		return exitDone
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(os.Stderr, "resock:", text)
+		fmt.Fprintln(os.Stderr, "resock:", strings.TrimPrefix(text, "resock: "))
 	}
 	if exit := (*exitError)(nil); errors.As(err, &exit) {
 		return exit.code
@@ -29,15 +30,29 @@ func run(ctx context.Context, args []string) int {
 }
 
 func rootCommand() *cli.Command {
+	set := new(settings)
 	return &cli.Command{
-		Name:                      "resock",
-		Usage:                     "a WebSocket client that stays connected",
-		ArgsUsage:                 "URL",
+		Name:  "resock",
+		Usage: "a WebSocket client that stays connected",
+		UsageText: "resock [flags] URL\n" +
+			"resock serve [flags] [ADDRESS]",
+		ArgsUsage: "URL",
+		Description: "It prints what comes, one message a line, and sends what is typed or piped into it, one\n" +
+			"line a message. Messages go to standard output, everything else to standard error.\n\n" + exitHelp,
+		Version:                   version(),
 		EnableShellCompletion:     true,
 		DisableSliceFlagSeparator: true,
-		ExitErrHandler:            func(context.Context, *cli.Command, error) {}, // run tells it
-		Flags:                     connectFlags(),
-		Action:                    connect,
-		Commands:                  []*cli.Command{serveCommand()},
+		HideHelpCommand:           true,
+		ConfigureShellCompletionCommand: func(c *cli.Command) {
+			c.Hidden = false
+			c.Usage = "print the completion script of a shell: bash, zsh, fish or pwsh"
+		},
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run tells it
+		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error {
+			return usage(fmt.Errorf("%w; see resock -help", err))
+		},
+		Flags:    set.flags(),
+		Action:   set.connect,
+		Commands: []*cli.Command{serveCommand()},
 	}
 }

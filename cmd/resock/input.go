@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+// sender sends the lines of standard input, one message each. What is typed waits here
+// while there is no connection, so that typing goes on; what is piped waits in the pipe.
+type sender struct {
+	program *program
+	most    int // lines that wait
+
+	mu      sync.Mutex
+	changed sync.Cond
+	lines   [][]byte
+	over    bool // no line comes any more
+	ends    bool // and so the program ends
+	number  int  // of the last line taken
+
+	turn   sync.Mutex // held while a line is being sent and its outcome told
+	failed atomic.Int64
+}
+
+func (s *sender) start() {
+	s.changed.L = &s.mu
+	s.most = 64
+	read := s.readLines
+	if s.program.screen.typing() {
+		s.most = 1 << 20
+		read = s.readTyped
+	}
+	go s.send()
+	go read()
+}
+
+// readLines reads lines that are piped, or typed without editing.
+func (s *sender) readLines() {
+	defer func() { s.finish(s.program.exitOnEOF) }()
+	input := bufio.NewReaderSize(os.Stdin, 64<<10)
+	for {
+		line, err := input.ReadBytes('\n')
+		if len(line) > 0 {
+			s.push(trimLine(line))
+		}
+		if err != nil {
+			if err != io.EOF {
+				s.program.complain(time.Now(), fmt.Sprintf("standard input: %v", plain(err)))
+			}
+			return
+		}
+	}
+}
+
+// readTyped reads lines that are typed, with editing. Their end, Ctrl-D, closes at once if
+// there is no connection on which to send what waits.
+func (s *sender) readTyped() {
+	for {
+		line, err := s.program.screen.readLine()
+		if err != nil {
+			break
+		}
+		s.push([]byte(line))
+	}
+	if s.program.client.State() != resock.StateOpen {
+		s.program.end(exitDone, nil)
+		return
+	}
+	s.finish(true)
+}
+
+func trimLine(line []byte) []byte {
+	if n := len(line); line[n-1] == '\n' {
+		line = line[:n-1]
+	}
+	if n := len(line); n > 0 && line[n-1] == '\r' {
+		line = line[:n-1]
+	}
+	return line
+}
+
+// push adds a line, once there is room.
+func (s *sender) push(line []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.lines) >= s.most {
+		s.changed.Wait()
+	}
+	s.lines = append(s.lines, line)
+	s.changed.Broadcast()
+}
+
+// finish says that no line comes any more, and whether that ends the program.
+func (s *sender) finish(ends bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over, s.ends = true, ends
+	s.changed.Broadcast()
+}
+
+// send sends the lines as they come.
+func (s *sender) send() {
+	for s.await() {
+		s.turn.Lock()
+		s.sendNext()
+		s.turn.Unlock()
+	}
+	if s.ends {
+		s.settle()
+	}
+}
+
+// await waits for a line. It reports false when no line comes any more.
+func (s *sender) await() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.lines) == 0 && !s.over {
+		s.changed.Wait()
+	}
+	return len(s.lines) > 0
+}
+
+// sendNext sends the next line, as soon as there is a connection, and tells if it could not.
+func (s *sender) sendNext() {
+	s.mu.Lock()
+	line := s.lines[0]
+	s.lines = s.lines[1:]
+	s.number++
+	s.changed.Broadcast()
+	s.mu.Unlock()
+
+	p, typ := s.program, resock.MessageText
+	if p.binary {
+		typ = resock.MessageBinary
+	}
+	at := time.Now()
+	err := p.client.Send(context.Background(), typ, line)
+	if err == nil {
+		p.recorder.sent(at, typ, line)
+		return
+	}
+	s.failed.Add(1)
+	how := "was not sent"
+	if errors.Is(err, resock.ErrMaybeSent) {
+		how = "may not have been sent"
+	}
+	p.complain(time.Now(), fmt.Sprintf("line %d %s: %s", s.number, how, explain(err)))
+}
+
+// settle ends the program once the server has read everything.
+func (s *sender) settle() {
+	p := s.program
+	if err := p.client.WaitOpen(context.Background()); err != nil {
+		return // the program ends already
+	}
+	if p.heartbeat > 0 { // else the server may not answer pings, and the closing handshake has to do
+		ctx, cancel := context.WithTimeout(context.Background(), max(p.heartbeatTimeout, time.Second))
+		defer cancel()
+		if err := p.client.Flush(ctx); err != nil {
+			s.failed.Add(1)
+			p.complain(time.Now(), "what was sent last may not have arrived: "+explain(err))
+		}
+	}
+	p.end(exitDone, nil)
+}
+
+// reportRest tells what is not sent any more, when the client is closed.
+func (s *sender) reportRest() {
+	s.turn.Lock() // for good: nothing is sent after this
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := int64(len(s.lines)); n > 0 {
+		s.failed.Add(n)
+		s.program.complain(time.Now(), fmt.Sprintf("lines from %d on were not sent", s.number+1))
+	}
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/urfave/cli/v3"
+
+	"github.com/resock/resock"
+)
+
+// settings are what the flags of "resock URL" say.
+type settings struct {
+	header       []string
+	subprotocols []string
+	compression  string
+
+	proxy    string
+	caFile   string
+	certFile string
+	keyFile  string
+	insecure bool
+
+	connectTimeout   time.Duration
+	heartbeat        time.Duration
+	heartbeatTimeout time.Duration
+	heartbeatText    string
+	idleTimeout      time.Duration
+	attempts         int
+	backoff          time.Duration
+	backoffMax       time.Duration
+	readLimit        int64
+
+	preamble     []string
+	preambleFile string
+	request      string
+	binary       bool
+	exitOnEOF    bool
+	count        int
+	silence      time.Duration
+
+	json       bool
+	hex        bool
+	timestamps bool
+	roundTrips bool
+	control    bool
+	quiet      bool
+	record     string
+
+	requested bool // -request was given, perhaps with an empty text
+}
+
+// check rejects flags that do not go together.
+func (s *settings) check(cmd *cli.Command) error {
+	s.requested = cmd.IsSet("request")
+	switch {
+	case cmd.NArg() != 1:
+		return errNoURL
+	case s.json && s.hex:
+		return errors.New("-json and -hex are two formats: choose one")
+	case s.keyFile != "" && s.certFile == "":
+		return errors.New("-key needs -cert")
+	case s.count < 0:
+		return errors.New("-count must not be negative")
+	case s.silence < 0:
+		return errors.New("-silence must not be negative")
+	case s.requested && s.exitOnEOF:
+		return errors.New("-request does not read standard input: -exit-on-eof means nothing with it")
+	}
+	if s.requested && s.count == 0 {
+		s.count = 1
+	}
+	return nil
+}
+
+// options are the options of the library that the flags mean. What was not given keeps the
+// default of the library.
+func (s *settings) options(cmd *cli.Command) ([]resock.Option, error) {
+	var opts []resock.Option
+	given := func(opt resock.Option, flags ...string) {
+		for _, flag := range flags {
+			if cmd.IsSet(flag) {
+				opts = append(opts, opt)
+				return
+			}
+		}
+	}
+	header, err := parseHeader(s.header)
+	if err != nil {
+		return nil, err
+	}
+	mode, err := compressionMode(s.compression)
+	if err != nil {
+		return nil, err
+	}
+	client, err := s.httpClient()
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, resock.WithHTTPClient(client), resock.WithCompression(mode))
+	given(resock.WithHeader(header), "header")
+	given(resock.WithSubprotocols(s.subprotocols...), "subprotocol")
+	given(resock.WithDialTimeout(s.connectTimeout), "connect-timeout")
+	given(resock.WithHeartbeat(s.heartbeat, s.heartbeatTimeout), "heartbeat", "heartbeat-timeout")
+	given(resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) {
+		return resock.MessageText, []byte(s.heartbeatText)
+	}), "heartbeat-text")
+	given(resock.WithIdleTimeout(s.idleTimeout), "idle-timeout")
+	given(resock.WithMaxAttempts(s.attempts), "attempts")
+	given(s.bounds(cmd), "backoff", "backoff-max")
+	given(resock.WithReadLimit(s.readLimit), "read-limit")
+	return opts, nil
+}
+
+// bounds are those of the backoff. One that is given moves the default of the other.
+func (s *settings) bounds(cmd *cli.Command) resock.Option {
+	initial, most := s.backoff, s.backoffMax
+	if !cmd.IsSet("backoff") {
+		initial = min(initial, most)
+	}
+	if !cmd.IsSet("backoff-max") {
+		most = max(initial, most)
+	}
+	return resock.WithBackoff(initial, most)
+}
+
+// parseHeader reads "Name: value", and such lines from a file named by "@file".
+func parseHeader(lines []string) (http.Header, error) {
+	header := http.Header{}
+	for _, line := range lines {
+		if file, ok := strings.CutPrefix(line, "@"); ok {
+			fields, err := readLines(file)
+			if err != nil {
+				return nil, fmt.Errorf("-header: %w", err)
+			}
+			more, err := parseHeader(fields)
+			if err != nil {
+				return nil, err
+			}
+			for name, values := range more {
+				header[name] = append(header[name], values...)
+			}
+			continue
+		}
+		name, value, ok := strings.Cut(line, ":")
+		if !ok || strings.TrimSpace(name) == "" {
+			return nil, errors.New(`-header wants "Name: value"`) // not what it got, which may be a secret
+		}
+		header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	}
+	return header, nil
+}
+
+// readLines returns the lines of a file that are not empty.
+func readLines(file string) ([]string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var lines []string
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimRight(line, "\r\n"); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines, nil
+}
+
+func compressionMode(name string) (websocket.CompressionMode, error) {
+	switch name {
+	case "", "off":
+		return websocket.CompressionDisabled, nil
+	case "context":
+		return websocket.CompressionContextTakeover, nil
+	case "message":
+		return websocket.CompressionNoContextTakeover, nil
+	}
+	return 0, fmt.Errorf("-compression %q: must be off, context or message", name)
+}
+
+// optionFlags are the flags behind the options of the library, whose errors name them.
+var optionFlags = strings.NewReplacer(
+	"WithHeader", "-header",
+	"WithSubprotocols", "-subprotocol",
+	"WithCompression", "-compression",
+	"WithDialTimeout", "-connect-timeout",
+	"WithHeartbeatMessage", "-heartbeat-text",
+	"WithHeartbeat", "-heartbeat",
+	"WithIdleTimeout", "-idle-timeout",
+	"WithMaxAttempts", "-attempts",
+	"WithBackoff", "-backoff",
+	"WithReadLimit", "-read-limit",
+	"WithOnOpen", "-preamble",
+	"WithHTTPClient", "-proxy, -cacert, -cert",
+)
+
+// explain is the text of an error of the library, with the names of the flags in place of
+// those of the options.
+func explain(err error) string {
+	return optionFlags.Replace(strings.TrimPrefix(err.Error(), "resock: "))
+}
+
+// explainOption is explain for an error of New.
+func explainOption(err error) error {
+	option := (*resock.OptionError)(nil)
+	if !errors.As(err, &option) {
+		return errors.New(explain(err))
+	}
+	name := optionFlags.Replace(option.Option)
+	if name == "New" {
+		name = "URL"
+	}
+	return fmt.Errorf("%s %v: %s", name, option.Value, optionFlags.Replace(option.Reason))
+}
+
+// connect is "resock URL".
+func (s *settings) connect(ctx context.Context, cmd *cli.Command) error {
+	if err := s.check(cmd); err != nil {
+		return usage(err)
+	}
+	opts, err := s.options(cmd)
+	if err != nil {
+		return usage(err)
+	}
+	if s.preambleFile != "" {
+		lines, err := readLines(s.preambleFile)
+		if err != nil {
+			return usage(fmt.Errorf("-preamble-file: %w", err))
+		}
+		s.preamble = append(lines, s.preamble...)
+	}
+	return connect(ctx, s, cmd.Args().First(), opts)
+}
