@@ -162,7 +162,7 @@ func (p *program) ended() bool {
 // finish writes out what is left, and leaves the terminal as it was.
 func (p *program) finish() {
 	if p.sender != nil {
-		p.sender.reportRest()
+		p.sender.join()
 	}
 	p.outcome(p.out.flush())
 	p.screen.close()

@@ -13,14 +13,6 @@ const (
 
 const exitSignal = 128 // plus the number of the signal
 
-const exitHelp = `Exit codes:
-  0    done: -count or -request was served, the input ended (-exit-on-eof), or Ctrl-D
-  1    could not connect, gave up (-attempts), or a line could not be sent
-  2    wrong usage
-  3    timed out: no message, or no answer, within -silence
-  4    the output or the recording could not be written
-  130  Ctrl-C; 143 is SIGTERM`
-
 var errNoURL = errors.New("one URL is wanted, such as wss://example.com/push; see resock -help")
 
 // exitError is an error with the exit code that it means. Without err it is silent.

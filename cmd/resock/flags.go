@@ -33,7 +33,7 @@ func (s *settings) requestFlags() []cli.Flag {
 			Usage: "send `\"Name: value\"` with the upgrade request; @FILE reads such lines from a file; repeatable"},
 		&cli.StringSliceFlag{Name: "subprotocol", Aliases: []string{"s", "protocol"}, Category: aboutRequest, Local: true, Destination: &s.subprotocols,
 			Usage: "offer the subprotocol `NAME`; repeatable, the preferred one first"},
-		&cli.StringFlag{Name: "compression", Category: aboutRequest, Local: true, Destination: &s.compression, Value: "off",
+		&cli.StringFlag{Name: "compression", Category: aboutRequest, Local: true, Destination: &s.compression, Value: "off", DefaultText: "off",
 			Usage: "offer permessage-deflate: `MODE` is context (the server may refer to earlier messages), message, or off"},
 	}
 }
@@ -41,13 +41,13 @@ func (s *settings) requestFlags() []cli.Flag {
 func (s *settings) networkFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "proxy", Aliases: []string{"x"}, Category: aboutNetwork, Local: true, Destination: &s.proxy,
-			Usage: "go through the proxy at `URL` (http, https, socks5), or through none by \"none\" (default: HTTPS_PROXY, HTTP_PROXY, NO_PROXY)"},
+			Usage: "go through the proxy at `URL` (http, https, socks5), or through none by \"none\" (default what HTTPS_PROXY, HTTP_PROXY and NO_PROXY say)"},
 		&cli.StringFlag{Name: "cacert", Aliases: []string{"ca"}, Category: aboutNetwork, Local: true, Destination: &s.caFile, TakesFile: true,
 			Usage: "trust the certificates in `FILE` (PEM), and no others"},
 		&cli.StringFlag{Name: "cert", Category: aboutNetwork, Local: true, Destination: &s.certFile, TakesFile: true,
 			Usage: "authenticate by the certificate in `FILE` (PEM), which is read anew for each attempt"},
 		&cli.StringFlag{Name: "key", Category: aboutNetwork, Local: true, Destination: &s.keyFile, TakesFile: true,
-			Usage: "the private key of -cert, in `FILE` (default: the file of -cert)"},
+			Usage: "the private key of -cert, in `FILE` (default the file of -cert)"},
 		&cli.BoolFlag{Name: "insecure", Aliases: []string{"k"}, Category: aboutNetwork, Local: true, Destination: &s.insecure,
 			Usage: "do not check the server's certificate"},
 	}
@@ -71,7 +71,7 @@ func (s *settings) connectionFlags() []cli.Flag {
 			Usage: "wait for at most `DURATION` before the first new attempt; the bound doubles each time"},
 		&durationFlag{Name: "backoff-max", Category: aboutConnection, Local: true, Destination: &s.backoffMax, Value: 30 * time.Second,
 			Usage: "wait for at most `DURATION` before any attempt"},
-		&sizeFlag{Name: "read-limit", Category: aboutConnection, Local: true, Destination: &s.readLimit, Value: 1 << 20,
+		&sizeFlag{Name: "read-limit", Category: aboutConnection, Local: true, Destination: &s.readLimit, Value: 1 << 20, DefaultText: "1M",
 			Usage: "accept messages of up to `BYTES` (k, M and G are known)"},
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/resock/resock"
 )
@@ -30,6 +31,8 @@ type sender struct {
 	turn   sync.Mutex // held while a line is being sent and its outcome told
 	failed atomic.Int64
 }
+
+var errNotUTF8 = errors.New("it is not valid UTF-8, as a text message must be; see -binary")
 
 func (s *sender) start() {
 	s.changed.L = &s.mu
@@ -114,9 +117,15 @@ func (s *sender) send() {
 		s.sendNext()
 		s.turn.Unlock()
 	}
-	if s.ends {
+	if s.endsProgram() {
 		s.settle()
 	}
+}
+
+func (s *sender) endsProgram() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ends
 }
 
 // await waits for a line. It reports false when no line comes any more.
@@ -143,17 +152,22 @@ func (s *sender) sendNext() {
 		typ = resock.MessageBinary
 	}
 	at := time.Now()
-	err := p.client.Send(context.Background(), typ, line)
-	if err == nil {
+	err := errNotUTF8
+	if p.binary || utf8.Valid(line) {
+		err = p.client.Send(context.Background(), typ, line)
+	}
+	switch {
+	case err == nil:
 		p.recorder.sent(at, typ, line)
-		return
+	case errors.Is(err, resock.ErrClosed):
+		s.giveUp(explain(err))
+	case errors.Is(err, resock.ErrMaybeSent):
+		s.failed.Add(1)
+		p.complain(time.Now(), fmt.Sprintf("line %d may not have been sent: %s", s.number, explain(err)))
+	default:
+		s.failed.Add(1)
+		p.complain(time.Now(), fmt.Sprintf("line %d was not sent: %s", s.number, explain(err)))
 	}
-	s.failed.Add(1)
-	how := "was not sent"
-	if errors.Is(err, resock.ErrMaybeSent) {
-		how = "may not have been sent"
-	}
-	p.complain(time.Now(), fmt.Sprintf("line %d %s: %s", s.number, how, explain(err)))
 }
 
 // settle ends the program once the server has read everything.
@@ -173,13 +187,28 @@ func (s *sender) settle() {
 	p.end(exitDone, nil)
 }
 
-// reportRest tells what is not sent any more, when the client is closed.
-func (s *sender) reportRest() {
-	s.turn.Lock() // for good: nothing is sent after this
+// giveUp tells that the line that was taken last, and those that wait, are not sent.
+func (s *sender) giveUp(why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := int64(len(s.lines)); n > 0 {
-		s.failed.Add(n)
-		s.program.complain(time.Now(), fmt.Sprintf("lines from %d on were not sent", s.number+1))
+	lines := fmt.Sprintf("line %d was", s.number)
+	if len(s.lines) > 0 {
+		lines = fmt.Sprintf("lines from %d on were", s.number)
+	}
+	s.failed.Add(1)
+	s.lines, s.over, s.ends = nil, true, false
+	s.program.complain(time.Now(), fmt.Sprintf("%s not sent: %s", lines, why))
+}
+
+// join waits until nothing is sent any more, when the client is closed, and tells what is
+// not sent.
+func (s *sender) join() {
+	s.turn.Lock() // for good
+	s.mu.Lock()
+	waiting := len(s.lines)
+	s.number += min(waiting, 1)
+	s.mu.Unlock()
+	if waiting > 0 {
+		s.giveUp("client closed")
 	}
 }

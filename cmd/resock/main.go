@@ -30,22 +30,20 @@ func run(ctx context.Context, args []string) int {
 }
 
 func rootCommand() *cli.Command {
+	cli.FlagStringer = flagHelp
 	set := new(settings)
 	return &cli.Command{
-		Name:  "resock",
-		Usage: "a WebSocket client that stays connected",
-		UsageText: "resock [flags] URL\n" +
-			"resock serve [flags] [ADDRESS]",
-		ArgsUsage: "URL",
-		Description: "It prints what comes, one message a line, and sends what is typed or piped into it, one\n" +
-			"line a message. Messages go to standard output, everything else to standard error.\n\n" + exitHelp,
-		Version:                   version(),
-		EnableShellCompletion:     true,
-		DisableSliceFlagSeparator: true,
-		HideHelpCommand:           true,
+		Name:                          "resock",
+		Usage:                         "a WebSocket client that stays connected",
+		ArgsUsage:                     "URL",
+		CustomRootCommandHelpTemplate: rootHelp,
+		Version:                       version(),
+		EnableShellCompletion:         true,
+		DisableSliceFlagSeparator:     true,
+		HideHelpCommand:               true,
 		ConfigureShellCompletionCommand: func(c *cli.Command) {
 			c.Hidden = false
-			c.Usage = "print the completion script of a shell: bash, zsh, fish or pwsh"
+			c.Usage = "print the completion script of bash, zsh, fish or pwsh"
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run tells it
 		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error {

@@ -94,7 +94,9 @@ func (o *output) appendText(b []byte, m resock.MessageEvent) []byte {
 // appendVisible appends text with its control characters, except for tabs and line
 // breaks, spelled out: a server must not control the terminal.
 func appendVisible(b, text []byte) []byte {
-	for _, r := range string(text) {
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		text = text[n:]
 		switch {
 		case r == '\t' || r == '\n':
 			b = append(b, byte(r))

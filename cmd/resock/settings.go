@@ -186,6 +186,7 @@ func compressionMode(name string) (websocket.CompressionMode, error) {
 
 // optionFlags are the flags behind the options of the library, whose errors name them.
 var optionFlags = strings.NewReplacer(
+	"resock: ", "",
 	"WithHeader", "-header",
 	"WithSubprotocols", "-subprotocol",
 	"WithCompression", "-compression",
@@ -203,7 +204,7 @@ var optionFlags = strings.NewReplacer(
 // explain is the text of an error of the library, with the names of the flags in place of
 // those of the options.
 func explain(err error) string {
-	return optionFlags.Replace(strings.TrimPrefix(err.Error(), "resock: "))
+	return optionFlags.Replace(err.Error())
 }
 
 // explainOption is explain for an error of New.

@@ -11,7 +11,9 @@ import (
 // watch lets signals close the client, and a second one end the program at once. It
 // watches for the end of a reader of standard output, too. stop ends what it began.
 func (p *program) watch() (stop func()) {
-	signal.Ignore(brokenPipeSignals...) // a write fails in place of that, so that the terminal can be restored
+	if len(brokenPipeSignals) > 0 { // a write fails in place of that, so that the terminal can be restored
+		signal.Notify(make(chan os.Signal, 1), brokenPipeSignals...)
+	}
 	signals, done := make(chan os.Signal, 2), make(chan struct{})
 	p.done = done
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {

@@ -3,13 +3,17 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 
 	"github.com/resock/resock/resocktest"
 )
@@ -111,6 +115,7 @@ type console struct {
 	terminal *os.File
 	screen   *stream // what the program writes to the terminal
 	width    int
+	before   unix.Termios
 }
 
 // at runs the program at a terminal of a width. Some of its files may be others.
@@ -123,6 +128,7 @@ func at(t *testing.T, width int, other func(*process), args ...string) *console 
 	t.Cleanup(func() { _ = ours.Close() })
 	c := &console{process: prepare(t, args...), terminal: ours, screen: newStream()}
 	c.resize(width)
+	c.before = c.attributes()
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = theirs, theirs, theirs
 	c.command.Env = append(c.command.Env, "TERM=xterm")
 	if other != nil {
@@ -194,4 +200,216 @@ func TestTyping(t *testing.T) {
 	c.keys("\x15\x04") // Ctrl-U, Ctrl-D
 	c.exits(0)
 	c.shows(`resock: connected to ws://\S+\na push\n> hello\n> one\n> two\nresock: closed after \S+ code 1000`)
+}
+
+// TestTerminalIsRestored checks that no status line, prompt or raw mode is left however the
+// program ends.
+func TestTerminalIsRestored(t *testing.T) {
+	for name, end := range map[string]struct {
+		code int
+		does func(*console, *resocktest.Conn)
+	}{
+		"Ctrl-C":  {130, func(c *console, _ *resocktest.Conn) { c.keys("half a line\x03") }},
+		"SIGTERM": {143, func(c *console, _ *resocktest.Conn) { c.signal(syscall.SIGTERM) }},
+		"Ctrl-D":  {0, func(c *console, _ *resocktest.Conn) { c.keys("\x04") }},
+		"count":   {0, func(c *console, conn *resocktest.Conn) { push(c.t, conn, "last"); push(c.t, conn, "beyond") }},
+		"two Ctrl-C": {130, func(c *console, conn *resocktest.Conn) {
+			conn.IgnoreClose()
+			c.keys("\x03")
+			for conn.Received().Close == nil {
+				if err := conn.Ping(""); err != nil {
+					c.t.Fatal(err)
+				}
+			}
+			c.keys("\x03")
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := resocktest.NewServer(t)
+			c := at(t, 80, nil, "-n", "2", server.URL)
+			conn := server.Accept()
+			push(t, conn, "first")
+			c.shows(`resock: connected to \S+\nfirst\nopen .*\n>`)
+			if during := c.attributes(); during.Lflag&unix.ICANON != 0 {
+				t.Error("the terminal is not in raw mode")
+			}
+			end.does(c, conn)
+			c.exits(end.code)
+			c.shows(`resock: connected to \S+\nfirst(\nlast)?(\nresock: closed after .*)?`)
+			if after := c.attributes(); after != c.before {
+				t.Errorf("the terminal is left as %+v, was %+v", after, c.before)
+			}
+		})
+	}
+}
+
+// attributes are those of the terminal.
+func (c *console) attributes() unix.Termios {
+	c.t.Helper()
+	state, err := unix.IoctlGetTermios(int(c.terminal.Fd()), getTermios)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return *state
+}
+
+// TestStatus checks what the status line says through an outage, while messages go to a
+// file.
+func TestStatus(t *testing.T) {
+	server := resocktest.NewServer(t)
+	c := at(t, 100, func(p *process) {
+		p.command.Stdin = strings.NewReader("")
+		p.command.Stdout = p.stdout
+	}, "-heartbeat", "50ms", "-backoff", "3s", server.URL)
+	conn := server.Accept()
+	c.shows(`resock: connected to \S+\nopen #1  in 0/s [0-9]+B/s  out 0/s [0-9]+B/s  round trip [0-9.]+(µs|ms)`)
+	for range 50 {
+		push(t, conn, "message")
+	}
+	c.shows(`resock: connected to \S+\nopen #1  in [1-9][0-9]*/s [0-9]+B/s  out .*`)
+	server.Stop()
+	c.shows(`resock: connected(.*\n)*waiting, next in [0-2]\.[0-9]s(, attempt \d+)?, #1 lost  down [0-9]+s`)
+	server.Restart()
+	c.shows(`resock: connected(.*\n)*resock: connected again after .*, session 2\nopen #2  .*  down [0-9]+s`)
+	c.signal(syscall.SIGINT)
+	c.exits(130)
+	c.shows(`(resock: .*\n)+resock: closed .*`)
+	c.stdout.is(t, strings.Repeat("message\n", 50))
+}
+
+// TestNarrowTerminal checks that the status line fits, and tells the most important.
+func TestNarrowTerminal(t *testing.T) {
+	server := resocktest.NewServer(t)
+	c := at(t, 40, nil, "-heartbeat", "20ms", server.URL)
+	conn := server.Accept()
+	c.shows(`resock: connected to ws://\S*\n\S*\nopen #1 in 0/s out 0/s [0-9.]+(µs|ms)\n>`)
+	push(t, conn, "a message")
+	c.keys("typed")
+	c.shows(`resock: connected to ws://\S*\n\S*\na message\nopen #1 in \d/s out 0/s [0-9.]+(µs|ms)\n> typed`)
+	c.resize(20)
+	c.screen.await(t, "\x1b[Kopen #1 in 0/s\r\n")
+	c.resize(120)
+	c.screen.until(t, "a long status line", func(text string) bool {
+		return strings.Contains(text[strings.LastIndex(text, "\x1b[Kopen"):], "  round trip ")
+	})
+}
+
+// TestPlainLines checks that nothing is drawn without a terminal that can show it, and with
+// -quiet.
+func TestPlainLines(t *testing.T) {
+	for name, other := range map[string]func(*process){
+		"dumb":   func(p *process) { p.command.Env = append(p.command.Env, "TERM=dumb") },
+		"2>file": func(p *process) { p.command.Stderr = p.stderr },
+		"no keys": func(p *process) {
+			p.command.Args = append(p.command.Args, "-q")
+			p.command.Stdin = strings.NewReader("")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := resocktest.NewServer(t)
+			c := at(t, 80, other, server.URL)
+			conn := server.Accept()
+			push(t, conn, "a message")
+			c.shows(`(resock: connected.*\n)?a message`)
+			if text := c.screen.String(); strings.Contains(text, "\x1b") {
+				t.Errorf("escape sequences in %q", text)
+			}
+			if name != "no keys" {
+				c.keys("a line\n")
+				if got := read(t, conn); got != "a line" {
+					t.Errorf("got %q", got)
+				}
+			}
+			c.signal(syscall.SIGINT)
+			c.exits(130)
+		})
+	}
+}
+
+// TestControlCharacters checks that a server cannot control the terminal.
+func TestControlCharacters(t *testing.T) {
+	server := resocktest.NewServer(t)
+	c := at(t, 80, nil, "-q", server.URL)
+	conn := server.Accept()
+	push(t, conn, "\x1b[2J\x07\u009b2J\ttab\nline\x7f")
+	c.screen.await(t, `\x1b[2J\x07\x9b2J`+"\ttab\r\nline"+`\x7f`)
+}
+
+// TestRedraws checks that the status line is not drawn too often, whatever comes, and that
+// nothing is lost.
+func TestRedraws(t *testing.T) {
+	const messages = 20000
+	server := resocktest.NewServer(t)
+	c := at(t, 80, nil, "-n", fmt.Sprint(messages), server.URL)
+	conn := server.Accept()
+	began := time.Now()
+	go func() {
+		for n := range messages {
+			_ = conn.Push(fmt.Sprint("message ", n))
+		}
+	}()
+	c.exits(0)
+	most := int(time.Since(began)/redrawEvery) + 3
+	c.screen.await(t, fmt.Sprint("message ", messages-1, "\r\n"))
+	text := c.screen.String()
+	if n := strings.Count(text, "open #1"); n > most {
+		t.Errorf("%d redraws, want at most %d", n, most)
+	}
+	lines, _, _ := sees(text, 80)
+	var got []string
+	for _, line := range lines {
+		if !strings.HasPrefix(line, "resock: ") {
+			got = append(got, line)
+		}
+	}
+	for n, line := range got {
+		if line != fmt.Sprint("message ", n) {
+			t.Fatalf("line %d is %q", n, line)
+		}
+	}
+	if len(got) != messages {
+		t.Errorf("%d messages", len(got))
+	}
+}
+
+// TestTypingWhileDisconnected checks that typed lines wait for the connection, and that
+// editing goes on.
+func TestTypingWhileDisconnected(t *testing.T) {
+	server := resocktest.NewServer(t)
+	server.Stop()
+	c := at(t, 80, nil, "-backoff-max", "100ms", "-preamble", "login", server.URL)
+	c.shows(`(resock: attempt.*\n(refused\b.*\n)?)+(.*\n)*>`)
+	c.keys("one\rtwo\rthref\x7fe")
+	c.shows(`(.*\n)*> one\n(.*\n)*> two\n(.*\n)*> three`)
+	server.Restart()
+	conn := server.Accept()
+	for _, want := range []string{"login", "one", "two"} {
+		if got := read(t, conn); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	c.keys("\r")
+	if got := read(t, conn); got != "three" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestClosedPipeAtATerminal checks that the terminal is restored when the reader of the
+// output has gone.
+func TestClosedPipeAtATerminal(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := resocktest.NewServer(t)
+	c := at(t, 80, func(p *process) { p.command.Stdout = writer }, server.URL)
+	_ = writer.Close()
+	server.Accept()
+	c.shows(`resock: connected to \S+\nopen .*\n>`)
+	_ = reader.Close()
+	c.exits(-1)
+	c.shows(`resock: connected to \S+`)
+	if after := c.attributes(); after != c.before {
+		t.Errorf("the terminal is left as %+v, was %+v", after, c.before)
+	}
 }
