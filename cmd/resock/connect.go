@@ -71,7 +71,9 @@ func (p *program) run(ctx context.Context) error {
 		p.sender = &sender{program: p}
 		p.sender.start()
 	}
-	go p.status.run()
+	if p.screen.live {
+		go p.status.run()
+	}
 	if p.silence > 0 {
 		p.quietness = time.NewTimer(p.silence)
 	}

@@ -193,6 +193,7 @@ func TestClientCertificate(t *testing.T) {
 				serials <- state.PeerCertificates[0].SerialNumber.Int64()
 				return nil
 			}
+			server.Script(resocktest.Hold()) // after the configuration was changed
 			cert := filepath.Join(t.TempDir(), "cert.pem")
 			key, args := cert, []string{"-k", "-cert", cert, soon, server.URL}
 			if files == 2 {
@@ -356,8 +357,12 @@ func TestCount(t *testing.T) {
 	server := resocktest.NewServer(t)
 	p := start(t, "-n", "2", server.URL)
 	conn := server.Accept()
+	var frames []byte
 	for _, text := range []string{"one", "two", "three"} {
-		push(t, conn, text)
+		frames = append(frames, resocktest.Frame(0x81, []byte(text))...)
+	}
+	if err := conn.Raw(frames); err != nil {
+		t.Fatal(err)
 	}
 	p.exits(0)
 	p.stdout.is(t, "one\ntwo\n")

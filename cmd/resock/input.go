@@ -153,6 +153,8 @@ func (s *sender) sendNext() {
 	}
 	at := time.Now()
 	err := errNotUTF8
+	p.recorder.sends()
+	defer p.recorder.sentOrNot()
 	if p.binary || utf8.Valid(line) {
 		err = p.client.Send(context.Background(), typ, line)
 	}
@@ -205,10 +207,13 @@ func (s *sender) giveUp(why string) {
 func (s *sender) join() {
 	s.turn.Lock() // for good
 	s.mu.Lock()
-	waiting := len(s.lines)
-	s.number += min(waiting, 1)
+	waiting := len(s.lines) > 0
+	if waiting {
+		s.lines = s.lines[1:]
+		s.number++
+	}
 	s.mu.Unlock()
-	if waiting > 0 {
+	if waiting {
 		s.giveUp("client closed")
 	}
 }

@@ -68,7 +68,7 @@ func prepare(t *testing.T, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, command: exec.Command(binary, args...), stdout: newStream(), stderr: newStream(), exited: make(chan struct{})}
 	p.command.Stdout, p.command.Stderr = p.stdout, p.stderr
-	p.command.Env = append(os.Environ(), "NO_PROXY=", "HTTP_PROXY=", "HTTPS_PROXY=")
+	p.command.Env = append(os.Environ(), "NO_PROXY=", "HTTP_PROXY=", "HTTPS_PROXY=", "GORACE=atexit_sleep_ms=0")
 	return p
 }
 

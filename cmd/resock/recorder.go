@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resock/resock"
@@ -17,12 +18,16 @@ type recorder struct {
 	file  *os.File
 	start time.Time
 
+	sending atomic.Pointer[chan struct{}] // closed when the message that is being sent is recorded; or nil
+
 	mu    sync.Mutex // what is sent is recorded by the goroutine that sends it
 	w     *bufio.Writer
 	line  []byte
 	open  uint64        // the session that is open, or 0
 	early []sentMessage // before the event of the session that is being opened
 }
+
+const answerWaits = 100 * time.Millisecond
 
 // sentMessage is a message that was sent before its session's open event.
 type sentMessage struct {
@@ -44,11 +49,46 @@ func newRecorder(name string, start time.Time) (*recorder, error) {
 	return r, r.flush()
 }
 
+// sends says that a message is being sent, and sentOrNot that it was, or not. What comes
+// in between is perhaps the answer, and waits a little to be recorded after it.
+func (r *recorder) sends() {
+	if r != nil {
+		sent := make(chan struct{})
+		r.sending.Store(&sent)
+	}
+}
+
+func (r *recorder) sentOrNot() {
+	if r == nil {
+		return
+	}
+	if sent := r.sending.Swap(nil); sent != nil {
+		close(*sent)
+	}
+}
+
+// awaitSent waits for sentOrNot, once for each message and not for long: the server may not
+// read.
+func (r *recorder) awaitSent() {
+	sent := r.sending.Load()
+	if sent == nil {
+		return
+	}
+	timer := time.NewTimer(answerWaits)
+	defer timer.Stop()
+	select {
+	case <-*sent:
+	case <-timer.C:
+		r.sending.CompareAndSwap(sent, nil)
+	}
+}
+
 // message records a message that came.
 func (r *recorder) message(at time.Time, m resock.MessageEvent) {
 	if r == nil {
 		return
 	}
+	r.awaitSent()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.line = appendMessage(r.line[:0], r.start, at, false, m)

@@ -75,8 +75,7 @@ func (s *screen) edit(interrupt func()) {
 	s.resize()
 }
 
-func (s *screen) typing() bool      { return s.line != nil }
-func (s *screen) drawsStatus() bool { return s.live }
+func (s *screen) typing() bool { return s.line != nil }
 
 // readLine returns the next line that is typed, and io.EOF after Ctrl-D.
 func (s *screen) readLine() (string, error) { return s.line.ReadLine() }

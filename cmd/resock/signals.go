@@ -31,7 +31,11 @@ func (p *program) watch() (stop func()) {
 			}
 		}
 	}()
-	go watchReader(os.Stdout, p.dieOfPipe)
+	watchReader(os.Stdout, func() {
+		if !p.ended() { // else there may be nothing more to write
+			p.dieOfPipe()
+		}
+	})
 	return func() { close(done) }
 }
 

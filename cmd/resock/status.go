@@ -48,9 +48,6 @@ func (s *status) waits(next resock.State, due time.Time, attempt int) {
 
 // run draws the status line until the screen is closed.
 func (s *status) run() {
-	if !s.screen.drawsStatus() {
-		return
-	}
 	for ticker := time.NewTicker(redrawEvery); ; <-ticker.C {
 		now := time.Now()
 		s.sample(now)

@@ -29,17 +29,16 @@ func watchReader(f *os.File, gone func()) {
 	if err != nil || info.Mode()&(os.ModeNamedPipe|os.ModeSocket) == 0 {
 		return
 	}
-	fds := []unix.PollFd{{Fd: int32(f.Fd())}} // errors and hangups are always told
-	for {
-		switch n, err := unix.Poll(fds, -1); {
-		case err == unix.EINTR:
-		case err != nil || fds[0].Revents&unix.POLLNVAL != 0:
-			return
-		case n > 0:
-			gone()
-			return
+	fds := []unix.PollFd{{Fd: int32(f.Fd())}} // errors and hangups are told in any case
+	go func() {
+		n, err := unix.Poll(fds, -1)
+		for err == unix.EINTR {
+			n, err = unix.Poll(fds, -1)
 		}
-	}
+		if n > 0 && fds[0].Revents&unix.POLLNVAL == 0 {
+			gone()
+		}
+	}()
 }
 
 // sameTerminal reports whether two terminals are certainly one.
