@@ -32,6 +32,7 @@ type fault struct {
 // about new connections, to the server.
 type faultKind struct {
 	name, form, what string
+	lasting          bool                       // it changes what is so, and takes no time
 	read             func(*fault, *words) error // what follows the name; nil if nothing may
 	peer             func(*peer, *fault)
 	server           func(*server, *fault)
@@ -41,21 +42,21 @@ var faultKinds []*faultKind // set by init, since "help" lists them
 
 func init() {
 	faultKinds = []*faultKind{
-		{"drop", "", "cut the connection by a reset, without a close frame", nil, (*peer).drop, nil},
-		{"end", "", "end the TCP connection without a close frame", nil, (*peer).end, nil},
-		{"close", "[CODE [REASON]]", "close with a code, even one that must not be sent; without one by an empty close frame", readClose, (*peer).close, nil},
-		{"stall", "[for DURATION]", "read and write nothing, pongs included", readFor, (*peer).stall, nil},
-		{"deaf", "[for DURATION]", "read nothing", readFor, (*peer).deafen, nil},
-		{"slow", "BYTES [for DURATION]", "read and write so many bytes per second", readSlow, (*peer).slow, nil},
-		{"no-pongs", "[for DURATION]", "answer no pings", readFor, (*peer).stopPongs, nil},
-		{"silence", "[for DURATION]", "send no messages, but answer pings", readFor, (*peer).silence, nil},
-		{"garbage", "", "send bytes that are no frame", nil, (*peer).garbage, nil},
-		{"half", "", "send half a frame, and end the TCP connection", nil, (*peer).half, nil},
-		{"burst", "N [SIZE]", "send N messages at once", readBurst, (*peer).burst, nil},
-		{"status", "CODE [retry-after DURATION] [for DURATION | N times]", "answer new connections by an HTTP status", readStatus, nil, (*server).fail},
-		{"hang", "[for DURATION | N times]", "accept new connections and answer nothing", readNew, nil, (*server).fail},
-		{"refuse", "[for DURATION | N times]", "reset new connections", readNew, nil, (*server).fail},
-		{"ok", "", "end all faults that last", nil, (*peer).recover, (*server).recover},
+		{"drop", "", "cut the connection by a reset, without a close frame", false, nil, (*peer).drop, nil},
+		{"end", "", "end the TCP connection without a close frame", false, nil, (*peer).end, nil},
+		{"close", "[CODE [REASON]]", "close with a code, even one that must not be sent; without one by an empty close frame", false, readClose, (*peer).close, nil},
+		{"stall", "[for DURATION]", "read and write nothing, pongs included", true, readFor, (*peer).stall, nil},
+		{"deaf", "[for DURATION]", "read nothing", true, readFor, (*peer).deafen, nil},
+		{"slow", "BYTES [for DURATION]", "read and write so many bytes per second", true, readSlow, (*peer).slow, nil},
+		{"no-pongs", "[for DURATION]", "answer no pings", true, readFor, (*peer).stopPongs, nil},
+		{"silence", "[for DURATION]", "send no messages, but answer pings", true, readFor, (*peer).silence, nil},
+		{"garbage", "", "send bytes that are no frame", false, nil, (*peer).garbage, nil},
+		{"half", "", "send half a frame, and end the TCP connection", false, nil, (*peer).half, nil},
+		{"burst", "N [SIZE]", "send N messages at once", false, readBurst, (*peer).burst, nil},
+		{"status", "CODE [retry-after DURATION] [for DURATION | N times]", "answer new connections by an HTTP status", true, readStatus, nil, (*server).fail},
+		{"hang", "[for DURATION | N times]", "accept new connections and answer nothing", true, readNew, nil, (*server).fail},
+		{"refuse", "[for DURATION | N times]", "reset new connections", true, readNew, nil, (*server).fail},
+		{"ok", "", "end all faults that last", true, nil, (*peer).recover, (*server).recover},
 	}
 }
 
@@ -105,6 +106,11 @@ func (f *fault) read(w *words) error {
 		return k.read(f, w)
 	}
 	return fmt.Errorf("%q is none of %s", name, faultNames())
+}
+
+// atOnce reports whether the fault may strike right away, whoever asks for it.
+func (f *fault) atOnce() bool {
+	return f.kind.lasting && f.delay == 0 && f.messages == 0
 }
 
 func faultNames() string {

@@ -74,6 +74,9 @@ func (g *gate) pass(l *lapse) bool {
 
 // sleep waits for d, or a change. It reports false once the gate is closed.
 func (g *gate) sleep(d time.Duration, changed <-chan struct{}) bool {
+	if d <= 0 {
+		return true
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -101,8 +104,9 @@ func (g *gate) Read(p []byte) (int, error) {
 	if !g.pass(&g.reads) {
 		return 0, net.ErrClosed
 	}
-	n, each := g.most(len(p))
+	n, _ := g.most(len(p))
 	n, err := g.Conn.Read(p[:n])
+	_, each := g.most(n) // it may have become slow meanwhile
 	if !g.sleep(time.Duration(n)*each, nil) || !g.pass(&g.reads) {
 		return 0, net.ErrClosed
 	}
@@ -120,11 +124,11 @@ func (g *gate) Write(p []byte) (written int, err error) {
 		n, each := g.most(len(p) - written)
 		n, err = g.Conn.Write(p[written : written+n])
 		written += n
+		if err == nil && !g.sleep(time.Duration(n)*each, nil) {
+			err = net.ErrClosed
+		}
 		if err != nil || written == len(p) {
 			return written, err
-		}
-		if !g.sleep(time.Duration(n)*each, nil) {
-			return written, net.ErrClosed
 		}
 	}
 }

@@ -74,11 +74,11 @@ func (p *peer) log(format string, args ...any) {
 
 // run reads, and lets the server's tasks run beside, until the connection ends.
 func (p *peer) run() {
+	p.arm()
 	var tasks sync.WaitGroup
 	for _, task := range p.server.tasks {
 		tasks.Go(func() { task(p) })
 	}
-	p.arm()
 	err := p.read()
 	p.cancel()
 	p.disarm()
@@ -223,6 +223,10 @@ func (p *peer) arm() {
 
 // schedule lets a fault happen at its time.
 func (p *peer) schedule(f *fault) {
+	if f.atOnce() {
+		p.strike(f)
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f.messages > 0 {
@@ -360,8 +364,8 @@ func (p *peer) audible() bool {
 	}
 }
 
-// garbage sends a frame with reserved bits and a reserved opcode.
-func (p *peer) garbage(*fault) { _ = p.sendRaw([]byte{0x7f, 0xff, 'g', 'a', 'r', 'b', 'a', 'g', 'e'}) }
+// garbage sends bytes that begin like a frame with reserved bits and a reserved opcode.
+func (p *peer) garbage(*fault) { _ = p.sendRaw([]byte(strings.Repeat("\x7fgarbage", 8))) }
 
 // half sends a frame that says 1,000 bytes and has 500, and ends.
 func (p *peer) half(f *fault) {

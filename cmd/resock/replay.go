@@ -172,8 +172,8 @@ func (c *player) play(p *peer) {
 	}
 	switch {
 	case end == nil: // nobody knows how it ended
-	case end.Event == "fail":
-		p.drop(&fault{text: "as recorded: " + end.Error})
+	case end.Event == "fail": // not by a reset, which could overtake the last messages
+		p.end(&fault{text: "as recorded: " + end.Error})
 	default:
 		p.close(&fault{text: "as recorded", code: end.Code, reason: end.Reason})
 	}

@@ -421,9 +421,19 @@ func (s *server) schedule(f *fault) {
 			p.schedule(f)
 		}
 	}
-	if f.kind.server != nil {
-		after(f, context.Background(), func(f *fault) { f.kind.server(s, f) })
+	if f.kind.server == nil {
+		return
 	}
+	if f.atOnce() {
+		s.strike(f)
+		return
+	}
+	after(f, context.Background(), s.strike)
+}
+
+func (s *server) strike(f *fault) {
+	s.log("fault: %s", f.text)
+	f.kind.server(s, f)
 }
 
 // log tells what happens.
