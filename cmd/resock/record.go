@@ -26,8 +26,8 @@ type entry struct {
 	Took        float64 `json:"took,omitempty"`        // of an open, a fail or a close
 	Downtime    float64 `json:"downtime,omitempty"`    // of an open
 
-	Text   *string `json:"text,omitempty"`   // of a message or sent, if it is text
-	Binary []byte  `json:"binary,omitempty"` // base64; also the payload of a ping or pong
+	Text   *string `json:"text,omitempty"`  // of a message or sent, if it is text
+	Binary []byte  `json:"binary,omitzero"` // base64; also the payload of a ping or pong
 
 	Phase   string  `json:"phase,omitempty"` // of a fail
 	Error   string  `json:"error,omitempty"`
