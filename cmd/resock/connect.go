@@ -153,7 +153,7 @@ func (p *program) end(code int, err error) {
 		p.ending = &exitError{code, err}
 	}
 	p.mu.Unlock()
-	_ = p.client.Close(resock.StatusNormalClosure, "") // a code that may be sent
+	_ = p.client.Close(resock.StatusCode(p.closeCode), p.closeReason) // they were checked
 }
 
 // ended reports whether the program ends, and so prints no more messages.

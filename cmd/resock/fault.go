@@ -63,9 +63,9 @@ func init() {
 // faultHelp describes all faults.
 func faultHelp() string {
 	var b strings.Builder
-	b.WriteString("[after DURATION | every DURATION | after N messages | every N messages] and one of:\n")
+	b.WriteString("  [after|every DURATION | after|every N messages] and one of:\n")
 	for _, k := range faultKinds {
-		fmt.Fprintf(&b, "  %-40s %s\n", strings.TrimSpace(k.name+" "+k.form), k.what)
+		b.WriteString("  " + strings.TrimSpace(k.name+" "+k.form) + "\n" + wrap(k.what) + "\n")
 	}
 	return b.String()
 }

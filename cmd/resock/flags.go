@@ -30,7 +30,7 @@ func (s *settings) flags() []cli.Flag {
 func (s *settings) requestFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringSliceFlag{Name: "header", Aliases: []string{"H"}, Category: aboutRequest, Local: true, Destination: &s.header,
-			Usage: "send `\"Name: value\"` with the upgrade request; @FILE reads such lines from a file; repeatable"},
+			Usage: "send `\"Name: value\"` with the upgrade request; @FILE reads such lines from a file, anew for each attempt; repeatable"},
 		&cli.StringSliceFlag{Name: "subprotocol", Aliases: []string{"s", "protocol"}, Category: aboutRequest, Local: true, Destination: &s.subprotocols,
 			Usage: "offer the subprotocol `NAME`; repeatable, the preferred one first"},
 		&cli.StringFlag{Name: "compression", Category: aboutRequest, Local: true, Destination: &s.compression, Value: "off", DefaultText: "off",
@@ -92,6 +92,10 @@ func (s *settings) sendingFlags() []cli.Flag {
 			Usage: "exit after `N` messages"},
 		&durationFlag{Name: "silence", Category: aboutSending, Local: true, Destination: &s.silence,
 			Usage: "exit with code 3 when no message came for `DURATION`, connected or not"},
+		&cli.IntFlag{Name: "close-code", Category: aboutSending, Local: true, Destination: &s.closeCode, Value: 1000,
+			Usage: "close with the code `N` at the end"},
+		&cli.StringFlag{Name: "close-reason", Category: aboutSending, Local: true, Destination: &s.closeReason,
+			Usage: "and with this `TEXT` as the reason"},
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -51,6 +52,42 @@ func TestHeader(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
+}
+
+// TestHeaderIsReadAnew checks that an attempt has what the file says by then.
+func TestHeaderIsReadAnew(t *testing.T) {
+	server := resocktest.NewServer(t)
+	token := file(t, "token", "Authorization: Bearer one\n")
+	p := start(t, "-H", "@"+token, "-H", "X-Fixed: yes", soon, server.URL)
+	conn := server.Accept()
+	if got := conn.Request().Header.Get("Authorization"); got != "Bearer one" {
+		t.Errorf("got %q", got)
+	}
+	if err := os.WriteFile(token, []byte("Authorization: Bearer two\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conn.Drop()
+	conn = server.Accept()
+	if got := conn.Request().Header; got.Get("Authorization") != "Bearer two" || got.Get("X-Fixed") != "yes" {
+		t.Errorf("got %q", got)
+	}
+	if err := os.WriteFile(token, []byte("@"+token), 0o600); err != nil { // no file within a file
+		t.Fatal(err)
+	}
+	conn.Drop()
+	p.stderr.await(t, `-header wants "Name: value"; next attempt`)
+}
+
+func TestCloseCode(t *testing.T) {
+	server := resocktest.NewServer(t)
+	p := start(t, "-n", "1", "-close-code", "4001", "-close-reason", "seen enough", server.URL)
+	conn := server.Accept()
+	push(t, conn, "hello")
+	<-conn.Done()
+	if closed := (websocket.CloseError{}); !errors.As(conn.Received().Err, &closed) || closed.Code != 4001 || closed.Reason != "seen enough" {
+		t.Errorf("got %v", conn.Received().Err)
+	}
+	p.exits(exitDone)
 }
 
 func TestSubprotocol(t *testing.T) {
@@ -527,6 +564,7 @@ func TestUsage(t *testing.T) {
 		{}, {"one", "two"}, {"http://example.com"}, {"ws://x", "-nonsense"}, {"ws://x", "-n"}, {"ws://x", "-n", "-1"},
 		{"ws://x", "-json", "-hex"}, {"ws://x", "-compression", "zip"}, {"ws://x", "-H", "secret"}, {"ws://x", "-H", "Bad Name: x"},
 		{"ws://x", "-heartbeat", "soon"}, {"ws://x", "-read-limit", "10X"}, {"ws://x", "-silence", "-1s"}, {"ws://x", "-H", "@/missing"},
+		{"ws://x", "-close-code", "1005"}, {"ws://x", "-close-reason", strings.Repeat("x", 124)},
 	} {
 		p := runs(t, exitUsage, args...)
 		text := p.stderr.String()

@@ -34,6 +34,26 @@ Exit codes:
   130  Ctrl-C; 143 is SIGTERM, 129 SIGHUP
 `
 
+const serveHelp = `{{.FullName}} - {{.Usage}}
+
+Usage:
+  resock serve [flags] [ADDRESS]
+
+It prints the URL that it serves on standard output, and what happens on
+standard error. Faults are set by -fault, for every connection; typed while it
+runs, for all connections that there are; and sent by a client as a text message
+that begins with "/", for its own connection:
+
+{{.Description}}{{range .VisibleFlagCategories}}
+{{if .Name}}{{.Name}}{{else}}Help{{end}}
+{{range .Flags}}{{.}}
+{{end}}{{end}}
+Exit codes:
+  0    ended by Ctrl-C or SIGTERM, with all connections closed
+  1    could not listen, or the recording could not be read
+  2    wrong usage
+`
+
 const (
 	helpIndent = "        "
 	helpWidth  = 80

@@ -57,11 +57,11 @@ type serveSettings struct {
 func serveCommand() *cli.Command {
 	set := new(serveSettings)
 	return &cli.Command{
-		Name:      "serve",
-		Usage:     "run an echo and push server with faults on demand",
-		UsageText: "resock serve [flags] [ADDRESS]",
-		Description: "It prints the URL that it serves on standard output, and what happens on standard error. Faults are\n" +
-			"set by -fault, typed while it runs, for all connections, or sent by a client after \"/\", for its own:\n\n" + faultHelp(),
+		Name:                      "serve",
+		Usage:                     "run an echo and push server with faults on demand",
+		ArgsUsage:                 "[ADDRESS]",
+		Description:               faultHelp(),
+		CustomHelpTemplate:        serveHelp,
 		DisableSliceFlagSeparator: true,
 		HideHelpCommand:           true,
 		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,6 +46,8 @@ type settings struct {
 	exitOnEOF    bool
 	count        int
 	silence      time.Duration
+	closeCode    int
+	closeReason  string
 
 	json       bool
 	hex        bool
@@ -69,6 +72,10 @@ func (s *settings) check(cmd *cli.Command) error {
 		return errors.New("-key needs -cert")
 	case s.count < 0:
 		return errors.New("-count must not be negative")
+	case !mayBeSent(resock.StatusCode(s.closeCode)):
+		return fmt.Errorf("-close-code %d: must be from 1000 to 1014, except for 1004 to 1006, or from 3000 to 4999 (RFC 6455, section 7.4)", s.closeCode)
+	case len(s.closeReason) > maxReason:
+		return fmt.Errorf("-close-reason has %d bytes, of at most %d", len(s.closeReason), maxReason)
 	case s.silence < 0:
 		return errors.New("-silence must not be negative")
 	case s.requested && s.exitOnEOF:
@@ -106,6 +113,9 @@ func (s *settings) options(cmd *cli.Command) ([]resock.Option, error) {
 	}
 	opts = append(opts, resock.WithHTTPClient(client), resock.WithCompression(mode))
 	given(resock.WithHeader(header), "header")
+	if slices.ContainsFunc(s.header, func(line string) bool { return strings.HasPrefix(line, "@") }) {
+		opts = append(opts, resock.WithEndpoint(s.freshHeader))
+	}
 	given(resock.WithSubprotocols(s.subprotocols...), "subprotocol")
 	given(resock.WithDialTimeout(s.connectTimeout), "connect-timeout")
 	given(resock.WithHeartbeat(s.heartbeat, s.heartbeatTimeout), "heartbeat", "heartbeat-timeout")
@@ -131,29 +141,30 @@ func (s *settings) bounds(cmd *cli.Command) resock.Option {
 	return resock.WithBackoff(initial, most)
 }
 
+// freshHeader reads the files of -header anew for each attempt: tokens expire.
+func (s *settings) freshHeader(context.Context, resock.Attempt) (resock.Endpoint, error) {
+	header, err := parseHeader(s.header)
+	return resock.Endpoint{Header: header}, err
+}
+
 // parseHeader reads "Name: value", and such lines from a file named by "@file".
 func parseHeader(lines []string) (http.Header, error) {
 	header := http.Header{}
 	for _, line := range lines {
+		fields := []string{line}
 		if file, ok := strings.CutPrefix(line, "@"); ok {
-			fields, err := readLines(file)
-			if err != nil {
+			var err error
+			if fields, err = readLines(file); err != nil {
 				return nil, fmt.Errorf("-header: %w", err)
 			}
-			more, err := parseHeader(fields)
-			if err != nil {
-				return nil, err
-			}
-			for name, values := range more {
-				header[name] = append(header[name], values...)
-			}
-			continue
 		}
-		name, value, ok := strings.Cut(line, ":")
-		if !ok || strings.TrimSpace(name) == "" {
-			return nil, errors.New(`-header wants "Name: value"`) // not what it got, which may be a secret
+		for _, field := range fields {
+			name, value, ok := strings.Cut(field, ":")
+			if !ok || strings.TrimSpace(name) == "" {
+				return nil, errors.New(`-header wants "Name: value"`) // not what it got, which may be a secret
+			}
+			header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 		}
-		header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 	}
 	return header, nil
 }
