@@ -10,7 +10,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -84,8 +83,8 @@ func TestCloseCode(t *testing.T) {
 	conn := server.Accept()
 	push(t, conn, "hello")
 	<-conn.Done()
-	if closed := (websocket.CloseError{}); !errors.As(conn.Received().Err, &closed) || closed.Code != 4001 || closed.Reason != "seen enough" {
-		t.Errorf("got %v", conn.Received().Err)
+	if closed := conn.Received().Close; closed == nil || closed.Code != 4001 || closed.Reason != "seen enough" {
+		t.Errorf("got %v", closed)
 	}
 	p.exits(exitDone)
 }

@@ -76,7 +76,7 @@ func TestReplaySessionBySession(t *testing.T) {
 	if err := ends(t, conn); !closesWith(websocket.StatusNormalClosure, "the recording is over")(err) {
 		t.Errorf("got %v", err)
 	}
-	p.stderr.has(t, "as recorded: lost")
+	p.stderr.await(t, "as recorded: lost")
 }
 
 func TestReplayInALoop(t *testing.T) {

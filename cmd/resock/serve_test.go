@@ -571,8 +571,8 @@ func TestServeTellsMistakes(t *testing.T) {
 	if err := ends(t, conn); !isReset(err) {
 		t.Errorf("got %v", err)
 	}
-	p.stderr.has(t, `"explode" is none of`)
-	p.stderr.has(t, faultHelp())
+	p.stderr.await(t, `"explode" is none of`)
+	p.stderr.await(t, faultHelp())
 }
 
 func TestServeWithoutCommands(t *testing.T) {
