@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	}
 	before := runtime.NumGoroutine()
 	code := m.Run()
+	_ = os.RemoveAll(toolFolder)
 	if code == 0 && !settles(before) {
 		buffer := make([]byte, 1<<20)
 		fmt.Fprintf(os.Stderr, "goroutines leaked:\n%s\n", buffer[:runtime.Stack(buffer, true)])
