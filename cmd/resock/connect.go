@@ -24,7 +24,11 @@ type program struct {
 	sender   *sender   // or nil
 	status   *status
 
+	session   uint64       // that was opened last
+	received  uint64       // messages, whether they were printed or not
 	controls  chan control // pings and pongs
+	early     []control    // that came before what is told first
+	roundTrip atomic.Int64 // that the last pong told
 	quietness *time.Timer  // of -silence; nil without it
 	heard     time.Time    // when the last message came, or the start
 	messages  int          // that were printed
@@ -93,7 +97,8 @@ func (p *program) step(events <-chan resock.Event) bool {
 	case e, ok := <-events:
 		return ok && p.happened(e)
 	case c := <-p.controls:
-		p.tellControl(c)
+		p.early = append(p.early, c)
+		p.tellControls(true)
 		return true
 	default:
 	}
@@ -106,7 +111,8 @@ func (p *program) step(events <-chan resock.Event) bool {
 	case e, ok := <-events:
 		return ok && p.happened(e)
 	case c := <-p.controls:
-		p.tellControl(c)
+		p.early = append(p.early, c)
+		p.tellControls(true)
 	case <-silent:
 		p.checkSilence()
 	}

@@ -11,19 +11,25 @@ import (
 
 // happened tells one event. It reports true: the loop goes on.
 func (p *program) happened(e resock.Event) bool {
+	p.takeControls()
 	switch e := e.(type) {
 	case resock.MessageEvent:
 		p.message(e)
+		p.received++
 	case resock.OpenEvent:
-		p.status.opened(e)
+		p.session = e.Session
+		p.status.opened()
 		p.tell(e.Time, openEntry(e), openText(e))
 	case resock.FailEvent:
-		p.status.waits(e.Next, e.Time.Add(e.RetryIn), e.Attempt)
+		p.tellControls(false)
+		p.status.waits(e.Time.Add(e.RetryIn), e.Attempt)
 		p.tell(e.Time, failEntry(e), failText(e))
 	case resock.CloseEvent:
-		p.status.waits(e.Next, e.Time.Add(e.RetryIn), 0)
+		p.tellControls(false)
+		p.status.waits(e.Time.Add(e.RetryIn), 0)
 		p.tell(e.Time, closeEntry(e), closeText(e))
 	}
+	p.tellControls(true)
 	return true
 }
 
@@ -139,18 +145,20 @@ func nextText(next resock.State, in time.Duration) string {
 type control struct {
 	at      time.Time
 	event   string // ping or pong
+	session uint64
+	after   uint64 // how many messages had come before it
 	payload []byte
 	rtt     time.Duration // of a pong that answers a ping of ours, or 0
 }
 
 func (p *program) pinged(ctx context.Context, payload []byte) bool {
-	p.came(ctx, control{at: time.Now(), event: "ping", payload: payload})
+	p.came(ctx, control{event: "ping", payload: payload})
 	return true
 }
 
 func (p *program) ponged(ctx context.Context, payload []byte) {
-	c := control{at: time.Now(), event: "pong", payload: payload}
-	if rtt := p.client.Stats().RoundTrip; rtt != p.status.lastRoundTrip.Swap(rtt) {
+	c := control{event: "pong", payload: payload}
+	if rtt := p.client.Stats().RoundTrip; p.roundTrip.Swap(int64(rtt)) != int64(rtt) {
 		c.rtt = rtt
 	}
 	p.came(ctx, c)
@@ -158,14 +166,37 @@ func (p *program) ponged(ctx context.Context, payload []byte) {
 
 // came hands c to the loop. While that is behind, nothing more is read.
 func (p *program) came(ctx context.Context, c control) {
+	stats := p.client.Stats()
+	c.at, c.session, c.after = time.Now(), stats.Session, stats.MessagesIn
 	select {
 	case p.controls <- c:
 	case <-ctx.Done():
 	}
 }
 
+// takeControls takes the control frames that have come, and tells those whose time it is.
+func (p *program) takeControls() {
+	for len(p.controls) > 0 {
+		p.early = append(p.early, <-p.controls)
+	}
+	p.tellControls(true)
+}
+
+// tellControls tells the control frames that were taken, if they are due: after the open
+// event of their session and the messages before them.
+func (p *program) tellControls(due bool) {
+	for len(p.early) > 0 {
+		c := p.early[0]
+		if due && (c.session > p.session || c.after > p.received) {
+			return
+		}
+		p.early = p.early[1:]
+		p.tellControl(c)
+	}
+}
+
 func (p *program) tellControl(c control) {
-	e := entry{Event: c.event, Session: p.status.session, Binary: c.payload, RTT: seconds(c.rtt)}
+	e := entry{Event: c.event, Session: c.session, Binary: c.payload, RTT: seconds(c.rtt)}
 	p.recorder.event(c.at, e)
 	wanted := p.control || p.roundTrips && c.rtt > 0
 	switch {

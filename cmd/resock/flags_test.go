@@ -507,6 +507,41 @@ func TestControl(t *testing.T) {
 	p.stdout.await(t, `"event":"ping","session":1,"binary":"eA=="`)
 }
 
+// TestControlInOrder checks that a ping stands before the messages that came after it, and
+// within its session.
+func TestControlInOrder(t *testing.T) {
+	server := resocktest.NewServer(t)
+	server.Handle(func(c *resocktest.Conn) {
+		_ = c.Ping("first")
+		for n := range 200 {
+			_ = c.Push(fmt.Sprint(n))
+			_ = c.Ping(fmt.Sprint(n))
+		}
+		_ = c.Ping("last")
+		_ = c.Close(websocket.StatusGoingAway, "")
+	})
+	p := runs(t, exitTimeout, "-json", "-control", "-heartbeat", "0", "-backoff", "1h", "-backoff-max", "1h", "-silence", "1s", server.URL)
+	all := entries(t, p.stdout.String())
+	if len(all) != 404 || all[0].Event != "open" || string(all[1].Binary) != "first" || all[403].Event != "close" {
+		t.Fatalf("%d entries: %+v … %+v", len(all), all[0], all[len(all)-1])
+	}
+	messages, pings := 0, 0
+	for _, e := range all[2:403] {
+		if e.Event == "message" {
+			messages++
+			continue
+		}
+		want := fmt.Sprint(pings)
+		if pings == 200 {
+			want = "last"
+		}
+		if string(e.Binary) != want || messages > pings+1 {
+			t.Fatalf("ping %s is the %dth and comes after %d messages", e.Binary, pings, messages)
+		}
+		pings++
+	}
+}
+
 func TestRoundTrips(t *testing.T) {
 	server := resocktest.NewServer(t)
 	p := start(t, "-rtt", "-q", "-heartbeat", "20ms", server.URL)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/resock/resock"
@@ -17,30 +16,22 @@ type status struct {
 	client *resock.Client
 	screen *screen
 
-	session       uint64         // the last one; of the loop
-	lastRoundTrip atomicRTT      // that a pong was told with
-	samples       []resock.Stats // of the last second, oldest first
-	times         []time.Time
+	samples []resock.Stats // of the last second, oldest first
+	times   []time.Time
 
 	mu      sync.Mutex
 	next    time.Time // when the next attempt is due
 	attempt int       // which failed last
 }
 
-// atomicRTT is a round trip.
-type atomicRTT struct{ atomic.Int64 }
-
-func (a *atomicRTT) Swap(d time.Duration) time.Duration { return time.Duration(a.Int64.Swap(int64(d))) }
-
-func (s *status) opened(e resock.OpenEvent) {
-	s.session = e.Session
+func (s *status) opened() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.attempt = 0
 }
 
 // waits notes when the next attempt is due, and the number of the one that failed.
-func (s *status) waits(next resock.State, due time.Time, attempt int) {
+func (s *status) waits(due time.Time, attempt int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next, s.attempt = due, attempt
