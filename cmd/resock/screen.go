@@ -24,6 +24,7 @@ type screen struct {
 	saved *term.State // of the terminal of standard input, before raw mode; nil without typing
 	keys  *keys
 	line  *term.Terminal // nil without typing
+	whole *wholeWriter   // beneath line
 
 	mu      sync.Mutex
 	waiting []byte // lines of standard output that are drawn with the next status line
@@ -72,10 +73,11 @@ func (s *screen) edit(interrupt func()) {
 	}
 	s.saved, s.held = saved, true
 	s.keys = &keys{screen: s, interrupt: interrupt}
+	s.whole = &wholeWriter{to: s.stderr}
 	s.line = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{s.keys, s.stderr}, "> ")
+	}{s.keys, s.whole}, "> ")
 	s.resize()
 }
 
@@ -174,12 +176,49 @@ func (s *screen) paint(lines []byte, to *os.File) error {
 	return s.failed
 }
 
+// wholeWriter writes what is between begin and end at once: term.Terminal erases the line
+// that is being typed and draws it again in several writes, which would flicker.
+type wholeWriter struct {
+	to *os.File
+
+	mu      sync.Mutex
+	waiting bool
+	buffer  []byte
+}
+
+func (w *wholeWriter) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = true
+}
+
+func (w *wholeWriter) end() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.to.Write(w.buffer)
+	w.waiting, w.buffer = false, w.buffer[:0]
+	return err
+}
+
+// Write implements [io.Writer].
+func (w *wholeWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.waiting {
+		return w.to.Write(p)
+	}
+	w.buffer = append(w.buffer, p...)
+	return len(p), nil
+}
+
 // write writes to the terminal, or to a file that is none.
 func (s *screen) write(b []byte, to *os.File) (err error) {
 	switch {
 	case len(b) == 0:
 	case s.line != nil && !s.closed && (s.shared || to == s.stderr):
-		_, err = s.line.Write(b)
+		s.whole.begin()
+		_, _ = s.line.Write(b) // into memory
+		err = s.whole.end()
 	default:
 		_, err = to.Write(b)
 	}
