@@ -20,6 +20,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 )
 
 // serves runs "resock serve" and returns it with its URL.
@@ -82,7 +83,14 @@ func lives(t *testing.T, url string, opts ...resock.Option) (*resock.Client, <-c
 	if err != nil {
 		t.Fatal(err)
 	}
-	events := client.Subscribe(t.Context())
+	events := make(chan resock.Event)
+	checked := new(grammar.Checker).All(t, client.Subscribe(t.Context()))
+	go func() {
+		defer close(events)
+		for e := range checked {
+			events <- e
+		}
+	}()
 	go client.Run(t.Context())
 	t.Cleanup(func() {
 		_ = client.Close(resock.StatusNormalClosure, "")
