@@ -258,7 +258,7 @@ func (c *console) attributes() unix.Termios {
 // file.
 func TestStatus(t *testing.T) {
 	server := resocktest.NewServer(t)
-	c := at(t, 100, func(p *process) {
+	c := at(t, 300, func(p *process) { // no line is wrapped
 		p.command.Stdin = strings.NewReader("")
 		p.command.Stdout = p.stdout
 	}, "-heartbeat", "50ms", "-backoff", "3s", server.URL)
