@@ -84,14 +84,14 @@ func lives(t *testing.T, url string, opts ...resock.Option) (*resock.Client, <-c
 		t.Fatal(err)
 	}
 	events := make(chan resock.Event)
-	checked := new(grammar.Checker).All(t, client.Subscribe(t.Context()))
+	checked := new(grammar.Checker).All(t, client.Subscribe(context.Background()))
 	go func() {
 		defer close(events)
 		for e := range checked {
 			events <- e
 		}
 	}()
-	go client.Run(t.Context())
+	go client.Run(context.Background())
 	t.Cleanup(func() {
 		_ = client.Close(resock.StatusNormalClosure, "")
 		for range events {
