@@ -62,7 +62,7 @@ func NewMemory(t testing.TB) *Server { return start(t, new(memory), withoutTLS) 
 // NewTLSMemory is [NewMemory] with TLS, and a certificate that [Server.Client] trusts.
 func NewTLSMemory(t testing.TB) *Server { return start(t, new(memory), withTLS) }
 
-func start(t testing.TB, n network, secure func(*Server) error) *Server {
+func start(t testing.TB, n network, secure func(*Server) (scheme string, err error)) *Server {
 	s := &Server{
 		t:       t,
 		network: n,
@@ -71,29 +71,27 @@ func start(t testing.TB, n network, secure func(*Server) error) *Server {
 		script:  []Step{Hold()},
 		links:   make(map[*link]struct{}),
 	}
-	if err := n.listen(s.accept); err != nil {
+	scheme, err := secure(s)
+	if err == nil {
+		err = n.listen(s.accept)
+	}
+	if err != nil {
 		s.fatalf("resocktest: %v", err)
 	}
-	if err := secure(s); err != nil {
-		s.fatalf("resocktest: %v", err)
-	}
+	s.URL = scheme + n.host()
 	if t != nil {
 		t.Cleanup(s.Close)
 	}
 	return s
 }
 
-func withoutTLS(s *Server) error {
-	s.URL = "ws://" + s.network.host()
-	return nil
-}
+func withoutTLS(*Server) (scheme string, err error) { return "ws://", nil }
 
-func withTLS(s *Server) error {
+func withTLS(s *Server) (scheme string, err error) {
 	certificate, roots, err := newCertificate()
-	s.URL = "wss://" + s.network.host()
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}}
 	s.roots = roots
-	return err
+	return "wss://", err
 }
 
 func (s *Server) fatalf(format string, args ...any) {

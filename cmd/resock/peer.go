@@ -262,9 +262,15 @@ func after(f *fault, ctx context.Context, strike func(*fault)) *time.Timer {
 	return timer
 }
 
+// strike lets a fault happen. One that lasts is told once it has begun.
 func (p *peer) strike(f *fault) {
+	if f.kind.lasting {
+		f.kind.peer(p, f)
+	}
 	p.log("fault: %s", f.text)
-	f.kind.peer(p, f)
+	if !f.kind.lasting {
+		f.kind.peer(p, f)
+	}
 }
 
 func (p *peer) drop(f *fault) {

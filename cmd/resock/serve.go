@@ -432,8 +432,8 @@ func (s *server) schedule(f *fault) {
 }
 
 func (s *server) strike(f *fault) {
-	s.log("fault: %s", f.text)
 	f.kind.server(s, f)
+	s.log("fault: %s", f.text)
 }
 
 // log tells what happens.
