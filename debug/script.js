@@ -342,11 +342,14 @@ const watcher = new IntersectionObserver((seen) => {
 let touched = 0; // when the pointer last moved over the list
 list.addEventListener("pointermove", () => touched = Date.now(), {passive: true});
 
-// sort moves those clients whose place changed, unless somebody is about to press one.
+// busy reports whether somebody is about to press something in the list.
+const busy = () => Date.now() - touched < 2000 && list.matches(":hover") || list.querySelector(":focus-visible");
+
+// sort moves those clients whose place changed; while somebody is busy it only adds new ones.
 function sort() {
-	if (Date.now() - touched < 2000 && list.matches(":hover") || list.contains(document.activeElement)) return;
-	const moved = new Set();
+	const moved = new Set(), wait = busy();
 	for (const row of rows.values()) {
+		if (wait && row.node.isConnected) continue;
 		const rank = row.rank;
 		if (rank !== row.sortedBy || !row.node.isConnected) row.sortedBy = rank, moved.add(row);
 	}
