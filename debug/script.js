@@ -36,6 +36,7 @@ function pair(e, text, small) {
 	const both = text + "\n" + small;
 	if (e.shown === both) return;
 	e.shown = both;
+	e.classList.toggle("zero", /^(0(?! s)|–)/.test(text) && !/[1-9]/.test(small));
 	e.replaceChildren(text, ...(small ? [" ", el("small", "", small)] : []));
 }
 
@@ -74,12 +75,18 @@ function time(at) {
 	return (now() - at > 72_000_000 ? day.format(d) + " " : "") + clock.format(d);
 }
 
+// told is the text of an error, without what is said beside it.
+function told(error, phase) {
+	const text = error.replaceAll("resock: ", "");
+	return text.startsWith(`dial: ${phase}: `) ? text.slice(phase.length + 8) : text;
+}
+
 // cause is how something ended.
 function cause(e) {
 	const parts = [];
 	if (e.failures > 1) parts.push(`${e.failures} failures, the last one`);
 	if (e.phase) parts.push(e.phase);
-	if (e.error) parts.push(e.error.replace(/^resock: /, ""));
+	if (e.error) parts.push(told(e.error, e.phase));
 	if (e.code) parts.push(`closed with ${e.code}` + (e.reason ? ` “${e.reason}”` : ""));
 	return parts.join(": ") + (e.rule ? ` (rule: ${e.rule})` : "");
 }
@@ -157,7 +164,7 @@ class Row {
 		pair(at.in, `${count(r.messagesIn)}/s`, `${bytes(r.bytesIn)}/s`);
 		pair(at.out, `${count(r.messagesOut)}/s`, `${bytes(r.bytesOut)}/s`);
 		pair(at.queue, count(c.queued), c.queued ? bytes(c.queuedBytes) : c.dropped ? `${count(c.dropped)} dropped` : "");
-		put(at.trip, c.roundTrip ? duration(c.roundTrip) : "–");
+		pair(at.trip, c.roundTrip ? duration(c.roundTrip) : "–", "");
 		this.tick();
 		if (this.more) this.renderMore();
 	}
@@ -165,7 +172,7 @@ class Row {
 	tick() {
 		const {c, at} = this;
 		put(at.age, "for " + age(c.since));
-		put(at.last, c.lastMessage ? age(c.lastMessage) + " ago" : "–");
+		pair(at.last, c.lastMessage ? age(c.lastMessage) + " ago" : "–", "");
 		put(at.note, this.note());
 		if (this.visible) this.draw();
 		if (this.more) this.tickMore();
@@ -182,8 +189,8 @@ class Row {
 	// note is what is wrong.
 	note() {
 		const {c} = this, notes = [];
-		if (c.blockedSince && now() - c.blockedSince > 1000) notes.push(`delivery blocked by ${c.blockedBy} for ${age(c.blockedSince)}`);
-		if (c.state === "closed" && c.err) notes.push(c.err.replace(/^resock: /, ""));
+		if (c.blockedSince && now() - c.blockedSince > 1000) notes.push(`delivery blocked by “${c.blockedBy}” for ${age(c.blockedSince)}`);
+		if (c.state === "closed" && c.err) notes.push(told(c.err));
 		if (["waiting", "connecting", "offline"].includes(c.state)) {
 			if (this.next) notes.push(this.next);
 			const last = this.ends[this.ends.length - 1];
@@ -318,11 +325,11 @@ Row.prototype.tickMore = function () {
 		["Last message", c.lastMessage ? `${time(c.lastMessage)} (${age(c.lastMessage)} ago)` : "–"],
 		["Queue", `${count(c.queued)} messages, ${bytes(c.queuedBytes)}`],
 		["Dropped", `${count(c.dropped)} messages`],
-		["Blocked", c.blockedSince ? `by ${c.blockedBy} for ${age(c.blockedSince)}` : `${duration(c.blocked)} in all`],
+		["Blocked", c.blockedSince ? `by “${c.blockedBy}” for ${age(c.blockedSince)}` : `${duration(c.blocked)} in all`],
 		["Round trip", c.roundTrip ? duration(c.roundTrip) : "–"],
-		["Last failure", c.lastError ?? "none"],
+		["Last failure", c.lastError ? told(c.lastError) : "none"],
 	];
-	if (c.state === "closed") facts.push(["Ended", c.err ?? "as intended"]);
+	if (c.state === "closed") facts.push(["Ended", c.err ? told(c.err) : "as intended"]);
 	if (this.facts.children.length !== facts.length * 2)
 		this.facts.replaceChildren(...facts.flatMap(([name]) => [el("dt", "", name), el("dd")]));
 	facts.forEach(([, text], i) => put(this.facts.children[2 * i + 1], text));

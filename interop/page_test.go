@@ -4,15 +4,20 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 
+	"github.com/resock/resock"
 	"github.com/resock/resock/debug"
+	"github.com/resock/resock/resocktest"
 )
 
 var (
@@ -78,7 +83,7 @@ func look(t *testing.T, ctx context.Context, width, height int64, color string) 
 }
 
 // served serves h until the end of the test, and returns its URL.
-func served(t *testing.T, h *debug.Handler) string {
+func served(t *testing.T, h http.Handler) string {
 	server := httptest.NewServer(h)
 	t.Cleanup(func() {
 		server.CloseClientConnections()
@@ -110,5 +115,122 @@ func TestScreenshot(t *testing.T) {
 	}
 	if err := os.WriteFile(*screenshot, picture, 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestPageShowsADrop looks at a drop and a recovery as they happen.
+func TestPageShowsADrop(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	server := resocktest.NewServer(t)
+	server.Script(resocktest.Echo(), resocktest.Status(503, http.Header{"Retry-After": {"3"}}, "busy"), resocktest.Echo())
+	client := run(t, server.URL+"/feed")
+	remove, err := h.Add("feed", client.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remove)
+	conn := server.Accept()
+	do(t, ctx, chromedp.Navigate(served(t, &h)+"/some/where/"))
+	do(t, ctx, chromedp.Evaluate[chromedp.Void](`window.stays = true`))
+	state := `document.querySelector(".client .state b")?.textContent`
+	note := `document.querySelector(".client .note").textContent`
+	await(t, ctx, state+` === "open"`)
+	await(t, ctx, `document.querySelectorAll(".timeline rect.open").length === 1`)
+
+	conn.Drop()
+	await(t, ctx, state+` === "waiting"`)
+	await(t, ctx, note+`.includes("503 Service Unavailable")`)
+	await(t, ctx, note+`.startsWith("next attempt in 2 s")`) // it counts down from 3 s
+	await(t, ctx, note+`.startsWith("next attempt in 1 s")`)
+	await(t, ctx, state+` === "open"`)
+	await(t, ctx, `document.querySelectorAll(".timeline rect.open").length === 2`)
+	do(t, ctx, chromedp.Evaluate[chromedp.Void](`document.querySelector(".name button").click()`))
+	await(t, ctx, `document.querySelector(".more")?.innerText.includes("session 1")`)
+	if text := evaluate[string](t, ctx, `document.querySelector(".more").innerText`); !strings.Contains(text, "rule: status") || !strings.Contains(text, "read: ") {
+		t.Errorf("the details:\n%s", text)
+	}
+	if !evaluate[bool](t, ctx, `window.stays === true`) {
+		t.Error("the page was loaded again")
+	}
+}
+
+// TestPageLosesItsServer ends the server of the page, and starts it again.
+func TestPageLosesItsServer(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	remove, err := h.Add("feed", newClient(t, "ws://localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remove)
+	listener := address(t)
+	serve := func() *http.Server {
+		l, err := net.Listen("tcp", listener)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := &http.Server{Handler: &h}
+		go server.Serve(l) //nolint:errcheck // it is closed
+		t.Cleanup(func() { server.Close() })
+		return server
+	}
+	first := serve()
+	do(t, ctx, chromedp.Navigate("http://"+listener))
+	status := `document.querySelector("#status").textContent`
+	await(t, ctx, status+` === "live"`)
+	first.Close()
+	await(t, ctx, status+`.startsWith("The stream is lost: this is as it was at ")`)
+	serve()
+	await(t, ctx, status+` === "live" && !document.body.classList.contains("lost")`)
+}
+
+// TestPageWithoutAStream finds all streams taken.
+func TestPageWithoutAStream(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	remove, err := h.Add("feed", newClient(t, "ws://localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remove)
+	url := served(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Has("events") {
+			http.Error(w, "there are 32 streams already", http.StatusServiceUnavailable)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+	do(t, ctx, chromedp.Navigate(url))
+	await(t, ctx, `document.querySelector("#status").textContent.startsWith("not live")`)
+	await(t, ctx, `document.querySelector(".client .state b")?.textContent === "idle"`)
+}
+
+// TestPageShowsHostileText looks for what names and close reasons might do.
+func TestPageShowsHostileText(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	const hostile = `</script><img src=x onerror="window.harmed=1"><b>bold</b>`
+	server := resocktest.NewServer(t)
+	client := run(t, server.URL, resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+		return resock.Decision{After: time.Minute, Rule: hostile}
+	}))
+	for _, name := range []string{hostile, "__proto__", "\u202egnp.exe"} {
+		remove, err := h.Add(name, client.Client)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(remove)
+	}
+	_ = server.Accept().Close(resock.StatusGoingAway, hostile)
+	do(t, ctx, chromedp.Navigate(served(t, &h)))
+	await(t, ctx, `rows.size === 3 && [...rows.values()].every((r) => r.c.state === "waiting")`)
+	do(t, ctx, chromedp.Evaluate[chromedp.Void](`for (const r of rows.values()) r.toggle()`))
+	await(t, ctx, `document.querySelectorAll(".more").length === 3`)
+	if text := evaluate[string](t, ctx, `document.body.innerText`); strings.Count(text, hostile) < 1+3*4 {
+		t.Errorf("it is not all shown as text:\n%s", text)
+	}
+	if n := evaluate[int](t, ctx, `document.querySelectorAll("img, #clients b b").length + (window.harmed ?? 0)`); n != 0 {
+		t.Error("it became more than text")
 	}
 }
