@@ -107,11 +107,18 @@ class Row {
 		this.node = $("#client").content.firstElementChild.cloneNode(true);
 		this.node.row = this;
 		const at = (selector) => $(selector, this.node);
-		this.at = {
-			mark: at(".mark"), state: at(".state b"), age: at(".state small"), button: at(".name button"), name: at("bdi"), url: at(".name small"),
-			timeline: at(".timeline"), in: at(".in"), out: at(".out"), queue: at(".queue"), trip: at(".trip"), last: at(".last"), note: at(".note"),
-		};
-		put(this.at.name, name);
+		this.at = {state: at(".state b"), age: at(".state small"), button: at(".name button"), url: at(".name small")};
+		put(at("bdi"), name);
+	}
+
+	// fill adds what only those rows need that were in sight: of many, most never are.
+	fill() {
+		const note = el("p", "note");
+		$(".row", this.node).append($("#rest").content.cloneNode(true));
+		$(".row", this.node).after(note);
+		const at = (selector) => $(selector, this.node);
+		Object.assign(this.at, {timeline: at(".timeline"), in: at(".in"), out: at(".out"), queue: at(".queue"), trip: at(".trip"), last: at(".last"), note});
+		this.filled = true;
 	}
 
 	// take takes what is new.
@@ -155,27 +162,30 @@ class Row {
 		return c.downtime + (c.session > 0 && c.state !== "open" && c.state !== "closed" ? (now() - this.told) / 1000 : 0);
 	}
 
-	// render shows everything; tick only what changes by itself.
+	// render shows what came; tick what changes by itself. Out of sight, both show little.
 	render() {
 		const {c, at} = this, r = c.rates;
 		if (this.node.className !== "client " + c.state) this.node.className = "client " + c.state;
 		put(at.state, c.state);
 		put(at.url, c.url ?? (c.session ? "" : "no session yet"));
+		if (this.more) this.renderMore();
+		if (!this.visible) return;
+		if (!this.filled) this.fill();
 		pair(at.in, `${count(r.messagesIn)}/s`, `${bytes(r.bytesIn)}/s`);
 		pair(at.out, `${count(r.messagesOut)}/s`, `${bytes(r.bytesOut)}/s`);
 		pair(at.queue, count(c.queued), c.queued ? bytes(c.queuedBytes) : c.dropped ? `${count(c.dropped)} dropped` : "");
 		pair(at.trip, c.roundTrip ? duration(c.roundTrip) : "–", "");
 		this.tick();
-		if (this.more) this.renderMore();
 	}
 
 	tick() {
 		const {c, at} = this;
+		if (this.more) this.tickMore();
+		if (!this.visible) return;
 		put(at.age, "for " + age(c.since));
 		pair(at.last, c.lastMessage ? age(c.lastMessage) + " ago" : "–", "");
 		put(at.note, this.note());
-		if (this.visible) this.draw();
-		if (this.more) this.tickMore();
+		this.draw();
 	}
 
 	// next tells of the next attempt.
@@ -342,7 +352,7 @@ list.addEventListener("click", (event) => event.target.closest(".name button")?.
 const watcher = new IntersectionObserver((seen) => {
 	for (const {target, isIntersecting} of seen) {
 		target.row.visible = isIntersecting;
-		if (isIntersecting) target.row.tick();
+		if (isIntersecting) target.row.render();
 	}
 }, {rootMargin: "300px"});
 

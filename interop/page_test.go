@@ -60,14 +60,19 @@ func evaluate[T any](t *testing.T, ctx context.Context, expression string, args 
 	return value
 }
 
-// await waits until an expression in the page is true.
+// await waits until an expression in the page is true. While a page is being replaced there
+// is nothing to evaluate it in, which counts as false.
 func await(t *testing.T, ctx context.Context, expression string, args ...any) {
 	t.Helper()
 	expression = fmt.Sprintf(expression, args...)
-	_, err := chromedp.Run(ctx, chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingTimeout(patience), chromedp.WithPollingInterval(20*time.Millisecond)))
-	if err != nil {
-		t.Fatalf("%s: %v; the page says: %s", expression, err, evaluate[string](t, ctx, `document.body.innerText`))
+	var is bool
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(pollEvery) {
+		if is, err = chromedp.Run(ctx, chromedp.Evaluate[bool]("Boolean("+expression+")")); is {
+			return
+		}
 	}
+	t.Fatalf("not true: %s (%v); the page says: %s", expression, err, evaluate[string](t, ctx, `document.body.innerText`))
 }
 
 // look sets the size of the window, and its colors.
@@ -232,5 +237,80 @@ func TestPageShowsHostileText(t *testing.T) {
 	}
 	if n := evaluate[int](t, ctx, `document.querySelectorAll("img, #clients b b").length + (window.harmed ?? 0)`); n != 0 {
 		t.Error("it became more than text")
+	}
+	const inject = `(() => {
+		const script = document.createElement("script");
+		script.textContent = "window.harmed = 1";
+		document.body.append(script);
+		return window.harmed === 1;
+	})()`
+	if evaluate[bool](t, ctx, inject) {
+		t.Error("the policy allows other scripts")
+	}
+}
+
+// TestPageFits looks for a page that is wider than its window.
+func TestPageFits(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	fleet(t, &h, 20)
+	remove, err := h.Add(strings.Repeat("a-name-without-end-", 12), newClient(t, "ws://localhost"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remove)
+	url := served(t, &h)
+	for _, width := range []int64{320, 360, 561, 768, 1021, 1200, 2000} {
+		for _, color := range []string{"light", "dark"} {
+			look(t, ctx, width, 800, color)
+			do(t, ctx, chromedp.Navigate(url))
+			await(t, ctx, `rows.size === 21 && rows.get("legacy").c.state === "closed"`)
+			do(t, ctx, chromedp.Evaluate[chromedp.Void](`for (const r of rows.values()) r.toggle()`))
+			await(t, ctx, `document.querySelectorAll(".more").length === 21`)
+			if wide := evaluate[int64](t, ctx, `document.documentElement.scrollWidth`); wide > width {
+				t.Errorf("%d px, %s: the page is %d px wide", width, color, wide)
+			}
+			dark := evaluate[string](t, ctx, `getComputedStyle(document.body).backgroundColor`) == "rgb(20, 20, 19)"
+			if dark != (color == "dark") {
+				t.Errorf("%s: dark is %t", color, dark)
+			}
+		}
+	}
+}
+
+// TestPageOfAThousand measures how long a page of 1,000 clients takes to load, and what it
+// takes to use it.
+func TestPageOfAThousand(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	fleet(t, &h, 1000)
+	url := served(t, &h)
+	began := time.Now()
+	do(t, ctx, chromedp.Navigate(url))
+	await(t, ctx, `rows.size === 1000 && document.querySelectorAll(".client").length === 1000`)
+	loaded := time.Since(began)
+	do(t, ctx, chromedp.Evaluate[chromedp.Void](`
+		window.longest = 0;
+		new PerformanceObserver((list) => {
+			for (const task of list.getEntries()) longest = Math.max(longest, task.duration);
+		}).observe({type: "longtask"})`), chromedp.Sleep(5*time.Second))
+	longest := evaluate[float64](t, ctx, `longest`)
+	const search = `(async () => {
+		const began = performance.now();
+		filterBox.value = "trades-503";
+		filterBox.dispatchEvent(new Event("input"));
+		await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+		return performance.now() - began;
+	})()`
+	filtered, err := chromedp.Run(ctx, chromedp.Evaluate[float64](search, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := evaluate[int](t, ctx, `document.querySelectorAll(".client:not([hidden])").length`); n != 1 {
+		t.Errorf("the filter shows %d clients, want 1", n)
+	}
+	t.Logf("loaded in %v; longest task in 5 s of updates %.0f ms; filtered in %.0f ms", loaded, longest, filtered)
+	if loaded > 15*time.Second || longest > 2000 || filtered > 2000 { // far more than it takes, on a busy machine
+		t.Errorf("too slow: loaded in %v, longest task %.0f ms, filtered in %.0f ms", loaded, longest, filtered)
 	}
 }
