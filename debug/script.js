@@ -248,7 +248,8 @@ function shape(s, from) {
 	return rect;
 }
 
-// spanAt returns the span at a place of a timeline: of several, the shortest.
+// spanAt returns the span at a place of a timeline. Those that are hard to hit come first:
+// what failed, and then the shortest.
 function spanAt(row, x) {
 	const box = row.at.timeline.getBoundingClientRect();
 	const perPixel = range / box.width, at = now() - range + (x - box.left) * perPixel;
@@ -256,9 +257,11 @@ function spanAt(row, x) {
 	const exact = near.filter((s) => s.start <= at && (s.end || Infinity) >= at);
 	const length = (s) => (s.end || now()) - s.start;
 	const short = near.filter((s) => length(s) < 6 * perPixel);
-	return (short.length ? short : exact).reduce((a, b) => (!a || length(b) < length(a) ? b : a), undefined);
+	const order = (a, b) => !cause(a) - !cause(b) || length(a) - length(b);
+	return (short.length ? short : exact).sort(order)[0];
 }
 
+// showTip tells of the span under the pointer, be it a mouse or a finger.
 function showTip(event) {
 	const timeline = event.target.closest?.(".timeline");
 	const s = timeline && spanAt(timeline.closest(".client").row, event.clientX);
@@ -276,8 +279,8 @@ function showTip(event) {
 }
 
 list.addEventListener("pointermove", showTip);
-list.addEventListener("pointerdown", showTip);
-list.addEventListener("pointerleave", () => tip.hidden = true);
+addEventListener("pointerdown", showTip); // beside a timeline it hides the tip
+list.addEventListener("pointerleave", (event) => { if (event.pointerType === "mouse") tip.hidden = true; }); // a finger always leaves
 addEventListener("scroll", () => tip.hidden = true, {passive: true});
 addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
 

@@ -1,9 +1,11 @@
 package interop
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"fmt"
+	"image/png"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,7 +24,7 @@ import (
 
 var (
 	screenshot      = flag.String("resock.screenshot", "", "write a picture of the page of package debug to this `file`")
-	screenshotAfter = flag.Duration("resock.screenshot-after", 100*time.Second, "let the clients on the picture run for so long")
+	screenshotAfter = flag.Duration("resock.screenshot-after", 130*time.Second, "let the clients on the picture run for so long")
 	screenshotOf    = flag.Int("resock.screenshot-clients", 20, "number of clients on the picture")
 	screenshotWidth = flag.Int64("resock.screenshot-width", 1200, "width of the picture")
 	screenshotHigh  = flag.Int64("resock.screenshot-height", 900, "height of the picture")
@@ -97,14 +99,13 @@ func served(t *testing.T, h http.Handler) string {
 	return server.URL
 }
 
-// TestScreenshot makes the picture of the README; see CONTRIBUTING.
+// TestScreenshot makes the picture of the README, if it is asked to; see CONTRIBUTING.
 func TestScreenshot(t *testing.T) {
-	if *screenshot == "" {
-		t.Skip("no -resock.screenshot")
-	}
 	var h debug.Handler
 	fleet(t, &h, *screenshotOf)
-	time.Sleep(*screenshotAfter)
+	if *screenshot != "" {
+		<-time.After(*screenshotAfter)
+	}
 	ctx := browser(t)
 	look(t, ctx, *screenshotWidth, *screenshotHigh, *screenshotColor)
 	do(t, ctx, chromedp.Navigate(served(t, &h)))
@@ -113,10 +114,16 @@ func TestScreenshot(t *testing.T) {
 	if *screenshotOpen != "" {
 		do(t, ctx, chromedp.Evaluate[chromedp.Void](fmt.Sprintf(`rows.get(%q).toggle()`, *screenshotOpen)))
 	}
-	do(t, ctx, chromedp.Sleep(2500*time.Millisecond))
+	await(t, ctx, `document.querySelectorAll(".timeline rect").length > 5`)
 	picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := png.Decode(bytes.NewReader(picture)); err != nil {
+		t.Fatal(err)
+	}
+	if *screenshot == "" {
+		return
 	}
 	if err := os.WriteFile(*screenshot, picture, 0o644); err != nil {
 		t.Fatal(err)
@@ -154,6 +161,18 @@ func TestPageShowsADrop(t *testing.T) {
 	await(t, ctx, `document.querySelector(".more")?.innerText.includes("session 1")`)
 	if text := evaluate[string](t, ctx, `document.querySelector(".more").innerText`); !strings.Contains(text, "rule: status") || !strings.Contains(text, "read: ") {
 		t.Errorf("the details:\n%s", text)
+	}
+	const hover = `(() => {
+		rangeSelect.value = "120";
+		rangeSelect.dispatchEvent(new Event("change"));
+		const row = rows.get("feed"), box = row.at.timeline.getBoundingClientRect();
+		const outage = row.spans.findLast((s) => s.state === "waiting");
+		const x = box.right - box.width * (now() - (outage.start + outage.end) / 2) / range;
+		row.at.timeline.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: box.top + 5, bubbles: true}));
+		return tip.hidden ? "hidden" : tip.textContent;
+	})()`
+	if text := evaluate[string](t, ctx, hover); !strings.HasPrefix(text, "waiting, 3") || !strings.Contains(text, " to ") {
+		t.Errorf("the tip: %s", text)
 	}
 	if !evaluate[bool](t, ctx, `window.stays === true`) {
 		t.Error("the page was loaded again")
