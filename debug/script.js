@@ -11,7 +11,7 @@ const KEPT = 400; // spans for each client
 
 const rows = new Map(); // by name
 let skew = 0; // the server's clock less ours
-let range = Number(rangeSelect.value) * 1000;
+let range = 0; // ms, of the timelines
 const epoch = Date.now(); // the x of timelines counts from here: floats of a picture are short
 let only = ""; // a state, or all
 
@@ -299,7 +299,7 @@ Row.prototype.toggle = function () {
 	this.log = el("ol", "log"), this.past = el("ol", "log");
 	this.log.tabIndex = this.past.tabIndex = 0; // to be scrolled by keyboard
 	const right = el("div");
-	right.append(el("h3", "", "Last ends of attempts and sessions"), this.log, el("h3", "", "Sessions and outages"), this.past);
+	right.append(el("h3", "", "How the last attempts and sessions ended"), this.log, el("h3", "", "Sessions and outages"), this.past);
 	this.more.append(this.facts, right);
 	this.node.append(this.more);
 	this.renderMore();
@@ -440,10 +440,14 @@ for (const state of STATES) {
 	$("#states").append(button);
 }
 filterBox.addEventListener("input", filter);
-rangeSelect.addEventListener("change", () => {
+function setRange() {
 	range = Number(rangeSelect.value) * 1000;
+	put($("#axis").firstChild, `Timeline: ${rangeSelect.selectedOptions[0].text} ago`);
 	for (const row of rows.values()) if (row.visible) row.draw();
-});
+}
+
+rangeSelect.addEventListener("change", setRange);
+setRange(); // a browser may remember another one
 
 // The stream
 
