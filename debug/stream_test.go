@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -273,4 +274,56 @@ func TestStreamOverHTTP(t *testing.T) {
 	if len(h.streams) != 0 || len(h.servers) != 0 {
 		t.Errorf("%d streams and %d servers are left", len(h.streams), len(h.servers))
 	}
+}
+
+// onePipe is a listener that accepts one connection, which is a pipe without a buffer.
+type onePipe struct {
+	conns chan net.Conn
+	once  sync.Once
+}
+
+func (l *onePipe) Accept() (net.Conn, error) {
+	conn, ok := <-l.conns
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return conn, nil
+}
+
+func (l *onePipe) Addr() net.Addr { return &net.TCPAddr{} }
+func (l *onePipe) Close() error   { l.once.Do(func() { close(l.conns) }); return nil }
+
+// TestVanishedReader has a reader that asks for a stream, and takes nothing of it.
+func TestVanishedReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h Handler
+		listener := &onePipe{conns: make(chan net.Conn, 1)}
+		server := &http.Server{Handler: &h}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			_ = server.Serve(listener) // it is closed
+		}()
+		ours, theirs := net.Pipe()
+		listener.conns <- theirs
+		if _, err := fmt.Fprint(ours, "GET /?events HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		streams := func() int {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return len(h.streams)
+		}
+		time.Sleep(writeTimeout - time.Second)
+		if n := streams(); n != 1 {
+			t.Fatalf("%d streams, want 1", n)
+		}
+		time.Sleep(2 * time.Second)
+		if n := streams(); n != 0 {
+			t.Errorf("%d streams after the write timeout, want none", n)
+		}
+		_ = ours.Close()
+		_ = server.Close()
+		<-over
+	})
 }
