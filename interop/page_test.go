@@ -230,6 +230,28 @@ func TestPageWithoutAStream(t *testing.T) {
 	await(t, ctx, `document.querySelector(".client .state b")?.textContent === "idle"`)
 }
 
+// TestPageWithoutScripts has a browser that runs none.
+func TestPageWithoutScripts(t *testing.T) {
+	ctx := browser(t)
+	var h debug.Handler
+	fleet(t, &h, 20)
+	look(t, ctx, 1000, 600, "light")
+	disabled := emulation.SetScriptExecutionDisabledParams{Value: true}
+	if _, err := chromedp.Call(ctx, emulation.SetScriptExecutionDisabled, disabled); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	do(t, ctx, chromedp.Navigate(served(t, &h)))
+	box, err := chromedp.Run(ctx, chromedp.Dimensions("noscript table", chromedp.NodeReady)) // of what is shown
+	if err != nil {
+		t.Fatal(err)
+	}
+	if box.Width < 500 || box.Height < 20*20 {
+		t.Errorf("the table has %d x %d px", box.Width, box.Height)
+	}
+}
+
 // TestPageShowsHostileText looks for what names and close reasons might do.
 func TestPageShowsHostileText(t *testing.T) {
 	ctx := browser(t)
