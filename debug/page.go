@@ -46,9 +46,9 @@ func hashOf(text string) string {
 
 // table is the page for browsers without scripts.
 var table = template.Must(template.New("table").Parse(`
-<p>{{len .Clients}} clients at {{.Time}}. Without scripts the page does not update itself. <a href="?json">JSON</a></p>
+<p>{{len .Clients}} clients at {{.Time}}. Without scripts the page does not update itself.</p>
 <table>
-<thead><tr><th>Name<th>State<th>Since<th>Session<th>URL<th>Messages in<th>Messages out<th>Queued<th>Dropped<th>Blocked by<th>Last end
+<thead><tr><th>Name<th>State<th>Since<th>Session<th>URL<th>In<th>Out<th>Queued<th>Dropped<th>Blocked by<th>Last end
 <tbody>{{range .Clients}}
 <tr><th scope="row">{{.Name}}<td>{{.State}}<td>{{.Since}}<td>{{.Session}}<td>{{.URL}}<td>{{.MessagesIn}}<td>{{.MessagesOut}}<td>{{.Queued}}<td>{{.Dropped}}<td>{{.BlockedBy}}<td>
 {{- if .Ends}}{{with index .Ends 0}}{{.Time}} {{.Phase}} {{.Error}} {{if .Code}}closed: {{.Code}} {{.Reason}}{{end}} {{.Rule}}{{end}}{{end}}{{end}}

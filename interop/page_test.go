@@ -247,7 +247,7 @@ func TestPageWithoutScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if box.Width < 500 || box.Height < 20*20 {
+	if box.Width < 500 || box.Height < 20*15 {
 		t.Errorf("the table has %d x %d px", box.Width, box.Height)
 	}
 }
