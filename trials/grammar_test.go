@@ -22,6 +22,7 @@ const repository = ".."
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
 		"internal/rig/bare.go: Abandon":      "nobody reads what it returns, or a checker does",
+		"interop/fleet_test.go: block":       "by nobody: it never reads",
 		"trials/bench_test.go: BenchmarkIn":  "by the same stream in TestAllocsReceive: a check would be measured too",
 		"trials/load_test.go: launch":        "by fleet.watch, which counts as well",
 		"trials/schedule_test.go: subscribe": "by checkReader, with all else, when a trial is over",
