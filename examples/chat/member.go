@@ -69,7 +69,7 @@ func (m *member) listen(events <-chan resock.Event) {
 		case resock.MessageEvent:
 			if err := m.hear(e.Data); err != nil {
 				m.err = err
-				_ = m.client.Close(resock.StatusProtocolError, "a line cannot be read")
+				_ = m.client.Close(resock.StatusPolicyViolation, "a line cannot be read")
 			}
 		case resock.FailEvent:
 			if e.Session != 0 {
