@@ -49,7 +49,7 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 		if len(lines) != said || !slices.Equal(lines, members[0].lines) {
-			return fmt.Errorf("%s saw other lines than those %d that were said: %q", m.name, said, lines)
+			return fmt.Errorf("%s saw other lines than those %d that were said: %+v", m.name, said, lines)
 		}
 	}
 	say("story", "everybody saw the same %d lines", said)
