@@ -177,7 +177,7 @@ func theStory(t *testing.T) []string {
 	s.await(resock.StateSuspended)
 	<-conn.Done()
 	s.client.Resume()
-	conn = s.server.Accept()
+	s.server.Accept()
 	s.await(resock.StateOpen)
 	s.server.Stop()
 	s.await(resock.StateWaiting)
