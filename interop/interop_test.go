@@ -1,7 +1,8 @@
 // Package interop tests resock against real peers: Node's ws and Python's websockets
 // as servers, nginx and haproxy as proxies before them, squid and tinyproxy as proxies
 // before the client. The tests in programs_test.go use resock as
-// applications do, against servers in Go that are killed or drop connections. All of
+// applications do, against servers in Go that are killed or drop connections; those in
+// page_test.go look at the page of package debug in a headless Chromium. All of
 // them are processes on the loopback interface, started by the tests.
 //
 // The script install installs the peers. Tests whose peer is missing are skipped, or

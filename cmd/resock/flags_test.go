@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/urfave/cli/v3"
 
 	"github.com/resock/resock/resocktest"
 )
@@ -569,28 +570,48 @@ func TestQuiet(t *testing.T) {
 	}
 }
 
-// TestReadme checks that the README has each flag, and nothing else that looks like one.
+// TestReadme checks that the documents have each flag, and nothing else that looks like
+// one.
 func TestReadme(t *testing.T) {
-	data, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
+	client, server := flagNames(new(settings).flags()), flagNames(new(serveSettings).flags())
+	for file, own := range map[string]map[string]bool{"README.md": client, "SERVE.md": server} {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, first := range own {
+			if first && !strings.Contains(string(data), "`"+name) {
+				t.Errorf("%s: %s is missing", file, name)
+			}
+		}
+		for _, code := range regexp.MustCompile("`[^`\n]*`").FindAllString(string(data), -1) {
+			known := own
+			switch {
+			case strings.HasPrefix(code, "`resock serve"):
+				known = server
+			case strings.HasPrefix(code, "`resock "):
+				known = client
+			case strings.HasPrefix(code, "`go "), strings.HasPrefix(code, "`hexdump "):
+				continue
+			}
+			for _, m := range regexp.MustCompile("[\\s`](-[a-zA-Z][a-z-]*)").FindAllStringSubmatch(code, -1) {
+				if _, ok := known[m[1]]; !ok && m[1] != "-flag" && m[1] != "-cacert" {
+					t.Errorf("%s: %s is no flag, in %s", file, m[1], code)
+				}
+			}
+		}
 	}
-	known := map[string]bool{"-flag": true, "-replay": true}
-	for _, f := range new(settings).flags() {
+}
+
+// flagNames are the names of flags, and whether each is the first of its flag.
+func flagNames(flags []cli.Flag) map[string]bool {
+	names := map[string]bool{}
+	for _, f := range flags {
 		for i, name := range f.Names() {
-			known["-"+name] = true
-			if !strings.Contains(string(data), "`-"+name) && i == 0 {
-				t.Errorf("-%s is missing", name)
-			}
+			names["-"+name] = i == 0
 		}
 	}
-	for _, m := range regexp.MustCompile("`[^`\n]*`").FindAllString(string(data), -1) {
-		for _, flag := range regexp.MustCompile(`(?:[\s`+"`"+`])(-[a-zA-Z][a-z-]*)`).FindAllStringSubmatch(m, -1) {
-			if !known[flag[1]] && !strings.HasPrefix(m, "`go ") && flag[1] != "-C" {
-				t.Errorf("%s is no flag, in %s", flag[1], m)
-			}
-		}
-	}
+	return names
 }
 
 func TestUsage(t *testing.T) {

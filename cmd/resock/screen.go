@@ -154,6 +154,12 @@ func (s *screen) resize() bool {
 // paint writes what waits, whole lines, and the status line again if it is due; mu is held.
 // An error of standard output is told by this and every later call.
 func (s *screen) paint(lines []byte, to *os.File) error {
+	now := time.Now()
+	wanted := s.live && !s.held && !s.behind && s.status != ""
+	due := wanted && now.Sub(s.drawn) >= redrawEvery-time.Millisecond
+	if wanted && !due && len(lines)+len(s.waiting) == 0 {
+		return s.failed // what is on the screen stays there
+	}
 	var b bytes.Buffer
 	if s.shown {
 		b.WriteString(s.erase())
@@ -165,8 +171,7 @@ func (s *screen) paint(lines []byte, to *os.File) error {
 		s.waiting = s.waiting[:0]
 	}
 	b.Write(lines)
-	now := time.Now()
-	if s.live && !s.held && !s.behind && s.status != "" && now.Sub(s.drawn) >= redrawEvery-time.Millisecond {
+	if due {
 		b.WriteString(s.status + s.after())
 		s.shown, s.drawn = true, now
 	}

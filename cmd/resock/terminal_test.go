@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -472,5 +473,23 @@ func TestBackground(t *testing.T) {
 	c.screen.await(t, "ended 0")
 	if text := c.screen.String(); strings.Contains(text, "open #1") {
 		t.Errorf("it draws: %q", text)
+	}
+}
+
+// TestStatusStays checks that a status line that is not due again is left alone: it must
+// not vanish until it is.
+func TestStatusStays(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	s := &screen{stderr: writer, stdout: writer, live: true, status: "open", shown: true, drawn: time.Now()}
+	if err := s.paint(nil, writer); err != nil || !s.shown {
+		t.Errorf("shown: %v, %v", s.shown, err)
+	}
+	_ = writer.Close()
+	if written, _ := io.ReadAll(reader); len(written) > 0 {
+		t.Errorf("%q was written", written)
 	}
 }
