@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/debug"
+	"github.com/resock/resock/health"
 )
 
 // service takes reports by HTTP and passes them on over one connection.
@@ -21,6 +21,7 @@ type service struct {
 	public http.Server
 	admin  http.Server // for those who run the service; not to be reached from elsewhere
 	page   debug.Handler
+	ready  health.Readiness
 }
 
 func newService(url string) (*service, error) {
@@ -32,11 +33,15 @@ func newService(url string) (*service, error) {
 	if _, err := s.page.Add("reports", client); err != nil {
 		return nil, err
 	}
+	// A short loss is no reason to send callers elsewhere: reports are queued meanwhile.
+	if _, err := s.ready.Add("reports", client, health.WithGrace(time.Second)); err != nil {
+		return nil, err
+	}
 	public := http.NewServeMux()
 	public.HandleFunc("POST /reports", s.report)
 	s.public = http.Server{Handler: public, ReadHeaderTimeout: 5 * time.Second}
 	admin := http.NewServeMux()
-	admin.HandleFunc("GET /readyz", s.readyz)
+	admin.Handle("GET /readyz", &s.ready)
 	admin.Handle("GET /debug/resock", &s.page)
 	s.admin = http.Server{Handler: admin, ReadHeaderTimeout: 5 * time.Second}
 	return s, nil
@@ -108,13 +113,4 @@ func sent(err error) {
 	if err != nil {
 		say("service", "a report was lost: %v", err)
 	}
-}
-
-// readyz tells whether reports are passed on.
-func (s *service) readyz(w http.ResponseWriter, r *http.Request) {
-	if state := s.client.State(); state != resock.StateOpen {
-		http.Error(w, fmt.Sprintf("not ready: %v", state), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ready")
 }
