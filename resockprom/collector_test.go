@@ -191,7 +191,7 @@ func TestLint(t *testing.T) {
 func TestScrape(t *testing.T) {
 	c := New(Options{})
 	server := resocktest.NewServer(t)
-	client := connect(t, server)
+	client := connect(t, server, resock.WithHeartbeat(10*time.Millisecond, 10*time.Second))
 	odd := "odd \"name\"\n\\"
 	add(t, c, "feed", client)
 	add(t, c, odd, client)
@@ -204,8 +204,10 @@ func TestScrape(t *testing.T) {
 	for range messages {
 		break
 	}
-	if err := client.Flush(t.Context()); err != nil { // by a ping
-		t.Fatal(err)
+	for client.Stats().RoundTrip == 0 { // until a heartbeat is answered
+		if err := client.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	registry := registered(t, c)
 	scraped := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.HTTPErrorOnError}))
