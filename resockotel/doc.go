@@ -1,0 +1,2 @@
+// Package resockotel tells OpenTelemetry what clients of resock do.
+package resockotel
