@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -48,7 +49,7 @@ func nextOf(next resock.State, in time.Duration, rule string) []attribute.KeyVal
 func failureOf(phase resock.Phase, err error) (attrs []attribute.KeyValue) {
 	var dial *resock.DialError
 	var timeout net.Error
-	kind := phase.String()
+	kind := phaseName(phase)
 	switch {
 	case errors.As(err, &dial) && dial.Status != 0:
 		kind = strconv.Itoa(dial.Status)
@@ -64,3 +65,5 @@ func failureOf(phase resock.Phase, err error) (attrs []attribute.KeyValue) {
 	}
 	return append(attrs, semconv.ErrorTypeKey.String(kind))
 }
+
+func phaseName(p resock.Phase) string { return strings.ToLower(p.String()) }

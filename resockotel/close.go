@@ -1,39 +1,33 @@
 package resockotel
 
 import (
+	"strconv"
+
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 )
 
-// The classes of close codes: few, since a server may send any of 2,000 codes of its own.
-const (
-	classNormal      = "normal"      // 1000, and 1005: without a code
-	classGoingAway   = "going_away"  // 1001
-	classRestart     = "restart"     // 1012 and 1013
-	classError       = "error"       // the others below 3000
-	classApplication = "application" // from 3000 on
-)
-
+// classOf bounds what a server can make of an attribute of metrics.
 func classOf(code resock.StatusCode) string {
 	switch {
-	case code == resock.StatusNormalClosure, code == websocket.StatusNoStatusRcvd:
-		return classNormal
-	case code == resock.StatusGoingAway:
-		return classGoingAway
-	case code == resock.StatusServiceRestart, code == resock.StatusTryAgainLater:
-		return classRestart
-	case code < 3000:
-		return classError
+	case code >= 1000 && code <= 1015:
+		return strconv.Itoa(int(code))
+	case code >= 3000 && code <= 3999:
+		return "3xxx"
+	case code >= 4000 && code <= 4999:
+		return "4xxx"
 	}
-	return classApplication
+	return "other"
 }
 
-// isError reports whether a close that the application did not ask for is an error. What
-// codes from 3000 on mean only the application knows, but a server seldom sends one for joy.
+// isError reports whether a close that the application did not ask for is an error. Only
+// the application knows what codes from 3000 on mean, but a server seldom sends one when
+// all is well.
 func isError(code resock.StatusCode) bool {
-	switch classOf(code) {
-	case classNormal, classGoingAway, classRestart:
+	switch code {
+	case resock.StatusNormalClosure, websocket.StatusNoStatusRcvd, resock.StatusGoingAway,
+		resock.StatusServiceRestart, resock.StatusTryAgainLater:
 		return false
 	}
 	return true

@@ -3,6 +3,7 @@ package resockotel
 import (
 	"maps"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -19,8 +20,10 @@ type entry struct {
 	followed chan struct{} // closed when no more events are received
 	spans    spans         // of the goroutine that follows
 
-	mu    sync.Mutex // guards what follows
-	tally tally
+	mu       sync.Mutex // guards what follows
+	tally    tally
+	downtime time.Duration // as they were reported last
+	blocked  time.Duration
 }
 
 // tally counts how attempts and sessions ended. What can happen is there from the start,
@@ -28,7 +31,7 @@ type entry struct {
 type tally struct {
 	attempts map[resock.Phase]int64 // that failed
 	sessions map[resock.Phase]int64 // that failed
-	closes   map[string]int64       // by class
+	closes   map[string]int64       // by class of their code
 }
 
 func newTally() tally {
@@ -40,9 +43,7 @@ func newTally() tally {
 		sessions: map[resock.Phase]int64{
 			resock.PhaseRead: 0, resock.PhaseWrite: 0, resock.PhaseHeartbeat: 0, resock.PhaseProtocol: 0,
 		},
-		closes: map[string]int64{
-			classNormal: 0, classGoingAway: 0, classRestart: 0, classError: 0, classApplication: 0,
-		},
+		closes: map[string]int64{"1000": 0, "1001": 0, "1008": 0, "1012": 0, "1013": 0},
 	}
 }
 
@@ -93,9 +94,15 @@ func (e *entry) trace(event resock.Event) {
 	}
 }
 
-// counted returns the counts so far.
-func (e *entry) counted() tally {
+// look returns the client as it is now, and how often what ended. Downtime and Blocked may be
+// corrected by a moment when they stop; here they never decrease, since that would look like
+// a new counter.
+func (e *entry) look() (resock.Stats, tally) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.tally.clone()
+	stats := e.client.Stats()
+	e.downtime = max(e.downtime, stats.Downtime)
+	e.blocked = max(e.blocked, stats.Blocked)
+	stats.Downtime, stats.Blocked = e.downtime, e.blocked
+	return stats, e.tally.clone()
 }

@@ -49,21 +49,21 @@ func newInstruments(meter metric.Meter) (instruments, error) {
 	m := maker{meter: meter}
 	i := instruments{
 		state:          m.level("resock.state", "{client}", "1 for the state that the client is in, 0 for the others."),
-		stateChanged:   m.gauge("resock.state.since", "When the client entered its state, in Unix time."),
-		attempts:       m.counter("resock.attempt.begun", "{attempt}", "Attempts to connect that have begun."),
-		attemptsFailed: m.counter("resock.attempt.failed", "{attempt}", "Attempts to connect that failed."),
-		opens:          m.counter("resock.session.opened", "{session}", "Sessions that were opened."),
-		sessionsFailed: m.counter("resock.session.failed", "{session}", "Sessions that were lost, or in which the server broke the protocol."),
-		closes:         m.counter("resock.session.closed", "{session}", "Sessions that either side closed."),
+		stateChanged:   m.gauge("resock.last_state_change.timestamp", "When the client entered its state, in Unix time."),
+		attempts:       m.counter("resock.attempts", "{attempt}", "Attempts to connect that have begun."),
+		attemptsFailed: m.counter("resock.attempt.failures", "{attempt}", "Attempts to connect that failed."),
+		opens:          m.counter("resock.sessions", "{session}", "Sessions that were opened."),
+		sessionsFailed: m.counter("resock.session.failures", "{session}", "Sessions that were lost, or in which the server broke the protocol."),
+		closes:         m.counter("resock.session.closes", "{session}", "Sessions that either side closed."),
 		downtime:       m.seconds("resock.downtime", "Time without a session, after the first one."),
-		messages:       m.counter("resock.message.count", unitMessages, "Messages received and sent."),
-		bytes:          m.counter("resock.io", unitBytes, "Bytes received and sent in frames, without the handshake and TLS."),
-		lastMessage:    m.gauge("resock.message.last", "When the last message was received, in Unix time."),
-		dropped:        m.counter("resock.message.dropped", unitMessages, "Messages that slow subscribers were not given."),
-		queued:         m.level("resock.queue.length", unitMessages, "Messages that wait to be sent."),
+		messages:       m.counter("resock.messages", unitMessages, "Messages received and sent."),
+		bytes:          m.counter("resock.traffic", unitBytes, "Bytes received and sent in frames, without the handshake and TLS."),
+		lastMessage:    m.gauge("resock.last_message.timestamp", "When the last message was received, in Unix time."),
+		dropped:        m.counter("resock.dropped_messages", unitMessages, "Messages that slow subscribers were not given."),
+		queued:         m.level("resock.queue.messages", unitMessages, "Messages that wait to be sent."),
 		queuedBytes:    m.level("resock.queue.size", unitBytes, "Bytes of the messages that wait to be sent."),
-		blocked:        m.seconds("resock.blocked.time", "Time for which delivery waited for subscribers and handlers."),
-		blockedNow:     m.level("resock.blocked.count", "{client}", "1 while delivery waits for a subscriber or handler, else 0."),
+		blocked:        m.seconds("resock.blocked_time", "Time for which delivery waited for subscribers and handlers."),
+		blockedNow:     m.level("resock.blocked", "{client}", "1 while delivery waits for a subscriber or handler, else 0."),
 		roundTrip:      m.gauge("resock.round_trip", "Round trip of the last ping that was answered."),
 	}
 	i.all = m.all
@@ -109,9 +109,9 @@ func (m *maker) gauge(name, description string) metric.Float64ObservableGauge {
 func (i *instruments) observe(meter metric.Meter, e *entry) (metric.Registration, error) {
 	name := metric.WithAttributeSet(attribute.NewSet(e.name))
 	return meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		stats := e.client.Stats()
+		stats, ends := e.look()
 		i.observeState(o, e, stats)
-		i.observeEnds(o, e)
+		i.observeEnds(o, e, ends)
 		i.observeTraffic(o, e, stats)
 		i.observeTimes(o, name, stats)
 		o.ObserveInt64(i.attempts, int64(stats.Attempts), name)
@@ -130,13 +130,12 @@ func (i *instruments) observeState(o metric.Observer, e *entry, stats resock.Sta
 	}
 }
 
-func (i *instruments) observeEnds(o metric.Observer, e *entry) {
-	ends := e.counted()
+func (i *instruments) observeEnds(o metric.Observer, e *entry, ends tally) {
 	for phase, n := range ends.attempts {
-		o.ObserveInt64(i.attemptsFailed, n, metric.WithAttributes(e.name, phaseKey.String(phase.String())))
+		o.ObserveInt64(i.attemptsFailed, n, metric.WithAttributes(e.name, phaseKey.String(phaseName(phase))))
 	}
 	for phase, n := range ends.sessions {
-		o.ObserveInt64(i.sessionsFailed, n, metric.WithAttributes(e.name, phaseKey.String(phase.String())))
+		o.ObserveInt64(i.sessionsFailed, n, metric.WithAttributes(e.name, phaseKey.String(phaseName(phase))))
 	}
 	for class, n := range ends.closes {
 		o.ObserveInt64(i.closes, n, metric.WithAttributes(e.name, closeClass.String(class)))

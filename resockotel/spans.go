@@ -58,7 +58,7 @@ func (s *spans) fail(e resock.FailEvent, now resock.Stats) {
 		s.sum(e.Time, now)
 	}
 	span.SetAttributes(nextOf(e.Next, e.RetryIn, e.Rule)...)
-	span.SetAttributes(phaseKey.String(e.Phase.String()))
+	span.SetAttributes(phaseKey.String(phaseName(e.Phase)))
 	if canceled := e.Rule == "" && errors.Is(e.Err, context.Canceled); !canceled {
 		span.SetStatus(codes.Error, e.Err.Error())
 		span.SetAttributes(failureOf(e.Phase, e.Err)...)
