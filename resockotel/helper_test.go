@@ -146,3 +146,29 @@ func (tel *telemetry) ended() []span {
 	}
 	return all
 }
+
+// last returns the span that ended last, which must have this name.
+func (tel *telemetry) last(name string) span {
+	tel.t.Helper()
+	all := tel.ended()
+	if len(all) == 0 || all[len(all)-1].Name != name {
+		tel.t.Fatalf("the last span is not %s: %+v", name, all)
+	}
+	return all[len(all)-1]
+}
+
+// eventOf returns the attributes of the only event of this name, of the last session.
+func eventOf(t *testing.T, tel *telemetry, name string) map[string]any {
+	t.Helper()
+	var found []map[string]any
+	session := tel.last("resock.session")
+	for _, e := range session.Events {
+		if e.Name == name && e.Time.Equal(session.EndTime) {
+			found = append(found, byName(e.Attributes))
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d events %s at the end in %+v", len(found), name, session.Events)
+	}
+	return found[0]
+}

@@ -1,7 +1,9 @@
 package resockotel_test
 
 import (
-	"context"
+	"maps"
+	"os"
+	"regexp"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,14 +57,13 @@ func TestMetrics(t *testing.T) {
 	})
 }
 
-func TestQueueDropsAndBlocking(t *testing.T) {
+func TestQueueAndBlocking(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tel := newTelemetry(t)
 		server := resocktest.NewMemory(t)
 		client := connect(t, server)
 		tel.add("prices", client)
 		client.Subscribe(t.Context(), resock.WithBuffer(0), resock.WithLabel("slow"))
-		client.Subscribe(t.Context(), resock.WithBuffer(1), resock.WithOverflow(resock.OverflowDropOldest))
 		_ = client.Enqueue(resock.MessageText, []byte("12345"))
 		tel.want(map[string]float64{"resock.queue.messages{prices}": 1, "resock.queue.size{prices}": 5, "resock.state{prices}idle": 1})
 		go client.Run(t.Context())
@@ -72,30 +73,90 @@ func TestQueueDropsAndBlocking(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		tel.want(map[string]float64{"resock.blocked{prices}": 1, "resock.blocked_time{prices}": 60, "resock.queue.messages{prices}": 0})
-		if n := client.Stats().Dropped; n > 0 {
-			tel.want(map[string]float64{"resock.dropped_messages{prices}": float64(n)})
+		client.Suspend()
+		time.Sleep(time.Minute)
+		e := eventOf(t, tel, "resock.blocked")
+		if d, _ := e["resock.blocked.duration"].(float64); d < 60 || e["resock.blocked.by"] != "slow" {
+			t.Errorf("got %v", e)
 		}
 	})
 }
 
-// TestInstruments compares names, units and kinds with what the documentation says.
-func TestInstruments(t *testing.T) {
+func TestDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tel := newTelemetry(t)
 		server := resocktest.NewMemory(t)
-		client := connect(t, server, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {}))
+		client := connect(t, server)
 		tel.add("prices", client)
+		client.Subscribe(t.Context(), resock.WithBuffer(2), resock.WithOverflow(resock.OverflowDropOldest))
 		go client.Run(t.Context())
-		_ = server.Accept().Push("hello")
-		_ = client.Flush(t.Context()) // a round trip, which takes no time here
-		time.Sleep(time.Minute)
-		for name, m := range tel.collect() {
-			if m.Description == "" || m.Unit == "" {
-				t.Errorf("%s: description %q, unit %q", name, m.Description, m.Unit)
-			}
-			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && sum.Temporality != metricdata.CumulativeTemporality {
-				t.Errorf("%s: %v", name, sum.Temporality)
-			}
+		conn := server.Accept()
+		for range 10 {
+			_ = conn.Push("tick")
+		}
+		synctest.Wait()
+		dropped := client.Stats().Dropped
+		if dropped == 0 {
+			t.Fatal("nothing was dropped")
+		}
+		tel.want(map[string]float64{"resock.dropped_messages{prices}": float64(dropped)})
+		conn.Drop()
+		synctest.Wait()
+		if e := eventOf(t, tel, "resock.dropped"); e["resock.dropped.messages"] != int64(dropped) {
+			t.Errorf("got %v, want %d", e, dropped)
 		}
 	})
+}
+
+// TestInstruments compares names, units and kinds with the table in doc.go.
+func TestInstruments(t *testing.T) {
+	text, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := make(map[string]string)
+	for _, row := range regexp.MustCompile(`(?m)^//\t(resock\.\S+) +(\S+) +(counter|updowncounter|gauge) `).FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2] + " " + row[3]
+	}
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		client := connect(t, server, resock.WithHeartbeat(time.Second, 10*time.Second))
+		tel.add("prices", client)
+		go client.Run(t.Context())
+		conn := server.Accept()
+		_ = conn.Push("hello")
+		conn.StopReading()
+		time.Sleep(5 * time.Second)
+		conn.StartReading() // and answer the beats
+		synctest.Wait()
+		trip := client.Stats().RoundTrip.Seconds()
+		tel.want(map[string]float64{"resock.round_trip{prices}": trip})
+		if trip <= 0 {
+			t.Errorf("round trip %v s", trip)
+		}
+		found := make(map[string]string)
+		for name, m := range tel.collect() {
+			found[name] = m.Unit + " " + kindOf(m.Data)
+		}
+		if len(found) == 0 || !maps.Equal(found, documented) {
+			t.Errorf("got  %v\nwant %v", found, documented)
+		}
+	})
+}
+
+func kindOf(data metricdata.Aggregation) string {
+	kind := func(monotonic bool) string {
+		if monotonic {
+			return "counter"
+		}
+		return "updowncounter"
+	}
+	switch data := data.(type) {
+	case metricdata.Sum[int64]:
+		return kind(data.IsMonotonic)
+	case metricdata.Sum[float64]:
+		return kind(data.IsMonotonic)
+	}
+	return "gauge"
 }
