@@ -2,6 +2,7 @@ package resockotel_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -147,14 +148,17 @@ func (tel *telemetry) ended() []span {
 	return all
 }
 
-// last returns the span that ended last, which must have this name.
+// last returns the last span of this name that has ended.
 func (tel *telemetry) last(name string) span {
 	tel.t.Helper()
 	all := tel.ended()
-	if len(all) == 0 || all[len(all)-1].Name != name {
-		tel.t.Fatalf("the last span is not %s: %+v", name, all)
+	for _, s := range slices.Backward(all) {
+		if s.Name == name {
+			return s
+		}
 	}
-	return all[len(all)-1]
+	tel.t.Fatalf("%d spans, none of them %s", len(all), name)
+	return span{}
 }
 
 // eventOf returns the attributes of the only event of this name, of the last session.

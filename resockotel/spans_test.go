@@ -67,3 +67,126 @@ func TestSpansOfASession(t *testing.T) {
 		}
 	})
 }
+
+func TestSpansOfFailedAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		server.Script(resocktest.Refuse(), resocktest.Status(503, nil, "busy"), resocktest.StallUpgrade())
+		client := connect(t, server, resock.WithMaxAttempts(3))
+		tel.add("prices", client)
+		_ = client.Run(t.Context())
+		synctest.Wait()
+		spans := tel.ended()
+		if len(spans) != 3 {
+			t.Fatalf("%d spans, want 3", len(spans))
+		}
+		for i, want := range []map[string]any{
+			{"resock.phase": "tcp", "error.type": "tcp", "resock.next": "waiting", "resock.rule": "connection"},
+			{"resock.phase": "upgrade", "error.type": "503", "http.response.status_code": int64(503), "resock.next": "waiting", "resock.rule": "status"},
+			{"resock.phase": "upgrade", "error.type": "timeout", "resock.next": "closed", "resock.rule": "attempt limit"},
+		} {
+			s := spans[i]
+			want["resock.attempt.number"], want["resock.client.name"], want["network.protocol.name"] = int64(i+1), "prices", "websocket"
+			for _, name := range []string{"resock.retry_in", "network.peer.address", "network.peer.port"} {
+				delete(s.attrs, name)
+			}
+			if s.Name != "resock.attempt" || s.Status.Code != codes.Error || s.Status.Description == "" || !reflect.DeepEqual(s.attrs, want) {
+				t.Errorf("%s, %+v\ngot  %v\nwant %v", s.Name, s.Status, s.attrs, want)
+			}
+		}
+		if s := spans[2]; s.EndTime.Sub(s.StartTime) != 10*time.Second { // the dial timeout
+			t.Errorf("took %v", s.EndTime.Sub(s.StartTime))
+		}
+	})
+}
+
+func TestPeerOfAFailedAttempt(t *testing.T) {
+	tel := newTelemetry(t)
+	client, err := resock.New("ws://127.0.0.1:1/push", resock.WithMaxAttempts(1)) // a port that nothing listens on
+	if err != nil {
+		t.Fatal(err)
+	}
+	remove := tel.add("prices", client)
+	_ = client.Run(t.Context())
+	remove()
+	if s := tel.last("resock.attempt"); s.attrs["network.peer.address"] != "127.0.0.1" || s.attrs["network.peer.port"] != int64(1) {
+		t.Errorf("got %v", s.attrs)
+	}
+}
+
+// TestCanceledAttempt is about an attempt that the application ended: it is no error.
+func TestCanceledAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		server.Script(resocktest.StallUpgrade())
+		client := connect(t, server)
+		tel.add("prices", client)
+		go client.Run(t.Context())
+		time.Sleep(time.Second)
+		client.Suspend()
+		synctest.Wait()
+		if s := tel.last("resock.attempt"); s.Status.Code != codes.Unset || s.attrs["error.type"] != nil || s.attrs["resock.next"] != "suspended" {
+			t.Errorf("status %v: %v", s.Status, s.attrs)
+		}
+	})
+}
+
+func TestLostSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		client := connect(t, server)
+		tel.add("prices", client)
+		go client.Run(t.Context())
+		server.Accept().StopReading() // and so answers no beat
+		time.Sleep(time.Minute)
+		s := tel.last("resock.session")
+		if s.Status.Code != codes.Error || s.attrs["resock.phase"] != "heartbeat" || s.attrs["error.type"] != "timeout" || !strings.Contains(s.Status.Description, "heartbeat timed out") {
+			t.Errorf("status %v: %v", s.Status, s.attrs)
+		}
+		if len(s.Events) != 0 {
+			t.Errorf("events %v", s.Events)
+		}
+	})
+}
+
+func TestStatusOfACloseByTheServer(t *testing.T) {
+	for code, want := range map[resock.StatusCode]codes.Code{
+		1000: codes.Unset, 1001: codes.Unset, 1012: codes.Unset, 1013: codes.Unset,
+		1008: codes.Error, 1011: codes.Error, 3000: codes.Error, 4001: codes.Error,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			tel := newTelemetry(t)
+			server := resocktest.NewMemory(t)
+			client := connect(t, server)
+			tel.add("prices", client)
+			go client.Run(t.Context())
+			_ = server.Accept().Close(code, "")
+			synctest.Wait()
+			s := tel.last("resock.session")
+			if s.Status.Code != want || s.attrs["resock.close.code"] != int64(code) || (s.attrs["error.type"] != nil) != (want == codes.Error) {
+				t.Errorf("code %d: status %v, %v", code, s.Status, s.attrs)
+			}
+		})
+	}
+}
+
+func TestCloseByTheApplication(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		client := connect(t, server)
+		tel.add("prices", client)
+		go client.Run(t.Context())
+		_ = client.WaitOpen(t.Context())
+		_ = client.Close(4000, "bye")
+		<-client.Done()
+		synctest.Wait()
+		s := tel.last("resock.session")
+		if s.Status.Code != codes.Unset || s.attrs["resock.close.code"] != int64(4000) || s.attrs["resock.next"] != "closed" || s.attrs["resock.rule"] != nil {
+			t.Errorf("status %v: %v", s.Status, s.attrs)
+		}
+	})
+}
