@@ -106,6 +106,34 @@ func TestSeveralClients(t *testing.T) {
 	})
 }
 
+// TestConcurrently registers, collects and removes while sessions come and go, for the race
+// detector. In the end nothing is left.
+func TestConcurrently(t *testing.T) {
+	tel := newTelemetry(t)
+	server := resocktest.NewServer(t)
+	server.Handle((*resocktest.Conn).Drop)
+	client := connect(t, server, resock.WithBackoff(time.Millisecond, time.Millisecond))
+	go client.Run(t.Context())
+	var group sync.WaitGroup
+	for _, name := range []string{"a", "b", "c"} {
+		group.Go(func() {
+			for range 50 {
+				remove, err := tel.Add(name, client)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				tel.series()
+				remove()
+			}
+		})
+	}
+	group.Wait()
+	if all := tel.series(); len(all) != 0 {
+		t.Errorf("still reported: %v", all)
+	}
+}
+
 // The global providers can be set once in the life of a process.
 var (
 	globalReader = sdkmetric.NewManualReader()

@@ -1,6 +1,7 @@
 package resockotel_test
 
 import (
+	"context"
 	"maps"
 	"os"
 	"regexp"
@@ -79,6 +80,28 @@ func TestQueueAndBlocking(t *testing.T) {
 		if e["resock.blocked.duration"] != 60.0 {
 			t.Errorf("got %v", e)
 		}
+	})
+}
+
+// TestBlockedStill is about a handler that does not return: it is known at the end of the
+// session, too.
+func TestBlockedStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		returns := make(chan struct{})
+		client := connect(t, server, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { <-returns }))
+		t.Cleanup(func() { close(returns) }) // before the client is closed
+		tel.add("prices", client)
+		go client.Run(t.Context())
+		_ = server.Accept().Push("tick")
+		time.Sleep(time.Minute)
+		client.Suspend()
+		time.Sleep(time.Minute)
+		if e := eventOf(t, tel, "resock.blocked"); e["resock.blocked.by"] != "WithMessageHandler" {
+			t.Errorf("got %v", e)
+		}
+		tel.want(map[string]float64{"resock.blocked{prices}": 1, "resock.state{prices}suspended": 1})
 	})
 }
 
