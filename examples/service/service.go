@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/debug"
 	"github.com/resock/resock/health"
+	"github.com/resock/resock/resockprom"
 )
 
 // service takes reports by HTTP and passes them on over one connection.
@@ -37,11 +40,17 @@ func newService(url string) (*service, error) {
 	if _, err := s.ready.Add("reports", client, health.WithGrace(time.Second)); err != nil {
 		return nil, err
 	}
+	metrics, registry := resockprom.New(resockprom.Options{}), prometheus.NewRegistry()
+	registry.MustRegister(metrics)
+	if _, err := metrics.Add("reports", client); err != nil {
+		return nil, err
+	}
 	public := http.NewServeMux()
 	public.HandleFunc("POST /reports", s.report)
 	s.public = http.Server{Handler: public, ReadHeaderTimeout: 5 * time.Second}
 	admin := http.NewServeMux()
 	admin.Handle("GET /readyz", &s.ready)
+	admin.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	admin.Handle("GET /debug/resock", &s.page)
 	s.admin = http.Server{Handler: admin, ReadHeaderTimeout: 5 * time.Second}
 	return s, nil
