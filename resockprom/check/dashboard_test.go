@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -50,8 +51,9 @@ func readBoard(t *testing.T) (b board) {
 
 // TestDashboardSchema reads the dashboard as Grafana's own types do.
 func TestDashboardSchema(t *testing.T) {
+	plugins.RegisterDefaultPlugins()
 	var d dashboard.Dashboard
-	if err := json.Unmarshal(read(t, "../dashboard.json"), &d); err != nil {
+	if err := d.UnmarshalJSONStrict(read(t, "../dashboard.json")); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Validate(); err != nil {
