@@ -27,9 +27,15 @@ import (
 
 var promQL = parser.NewParser(parser.Options{})
 
-// exported are the labels of each metric, and the values of each label, after a client
-// received a message and a pong.
+// exported are the labels of each metric, and the values of each label.
 func exported(t *testing.T) map[string]map[string][]string {
+	t.Helper()
+	body, kind := scrape(t, gatherer(t), "application/openmetrics-text;version=1.0.0")
+	return parse(t, body, kind)
+}
+
+// gatherer returns a registry with a client that received a message and a pong.
+func gatherer(t *testing.T) prometheus.Gatherer {
 	t.Helper()
 	server := resocktest.NewServer(t)
 	client, err := resock.New(server.URL, resock.WithHTTPClient(server.Client()), resock.WithHeartbeat(10*time.Millisecond, 10*time.Second))
@@ -57,29 +63,35 @@ func exported(t *testing.T) map[string]map[string][]string {
 	}
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(collector)
-	return scraped(t, registry)
+	return registry
 }
 
-// scraped serves what registry gathers, and has the parser of Prometheus's server read it.
-func scraped(t *testing.T, registry *prometheus.Registry) map[string]map[string][]string {
+// scrape serves what g gathers over HTTP. It returns the answer and its content type.
+func scrape(t *testing.T, g prometheus.Gatherer, accept string) (body []byte, kind string) {
 	t.Helper()
-	server := httptest.NewServer(promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	server := httptest.NewServer(promhttp.HandlerFor(g, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	defer server.Close()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	request.Header.Set("Accept", "application/openmetrics-text;version=1.0.0")
+	request.Header.Set("Accept", accept)
 	res, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
+	body, err = io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := textparse.New(body, res.Header.Get("Content-Type"), labels.NewSymbolTable(), textparse.ParserOptions{})
+	return body, res.Header.Get("Content-Type")
+}
+
+// parse has the parser of Prometheus's server read a scrape.
+func parse(t *testing.T, body []byte, kind string) map[string]map[string][]string {
+	t.Helper()
+	p, err := textparse.New(body, kind, labels.NewSymbolTable(), textparse.ParserOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
