@@ -67,7 +67,7 @@ func (t *tracer) tunnel(base, transport *http.Transport) {
 		own := request.URL.Scheme == "http" && proxy.Scheme != "socks5" && proxy.Scheme != "socks5h"
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.proxy = redact.URL(proxy.String())
+		t.proxy = redact.Proxy(proxy)
 		if own {
 			t.tunnels = &connector{t, proxyTLS(base, proxy), transport, direct, proxy}
 			return nil, nil // net/http dials the target, by way of the tunnel
@@ -206,7 +206,7 @@ func (c *connector) ask(conn net.Conn, target string) error {
 		return err
 	}
 	if reader.Buffered() > 0 { // would be lost
-		return fmt.Errorf("proxy %s sent more than its answer to CONNECT", redact.URL(c.proxy.String()))
+		return fmt.Errorf("proxy %s sent more than its answer to CONNECT", redact.Proxy(c.proxy))
 	}
 	return nil
 }

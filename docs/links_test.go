@@ -32,11 +32,11 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// tree returns all files and folders of the repository.
+// tree returns all files and folders of the repository, but not what was installed there.
 func tree(t *testing.T) (files []string) {
 	t.Helper()
 	err := fs.WalkDir(repository, ".", func(name string, entry fs.DirEntry, err error) error {
-		if err == nil && entry.Name() == ".git" {
+		if err == nil && (entry.Name() == ".git" || entry.Name() == "node_modules") {
 			if entry.IsDir() {
 				return fs.SkipDir
 			}

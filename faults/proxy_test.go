@@ -331,3 +331,18 @@ func TestSOCKSProxy(t *testing.T) {
 		})
 	}
 }
+
+// TestFault118 has for a proxy what net/http makes of HTTPS_PROXY=http://user:secret@ho st:1,
+// which is no URL: with another http:// before it, it is one.
+func TestFault118_ProxyVariableThatIsNoURL(t *testing.T) {
+	proxy, err := url.Parse("http://http://user:" + rig.Secret + "@ho%20st:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Host = "127.0.0.1:1" // in place of the host named http
+	r := rig.Quick(t, "wss://feed.example", dialOptions(&http.Transport{Proxy: http.ProxyURL(proxy)}))
+	fail, ok := r.Next().(resock.FailEvent)
+	if !ok || !strings.Contains(fail.Err.Error(), "proxy http://127.0.0.1:1") || strings.Contains(fail.Err.Error(), rig.Secret) {
+		t.Errorf("got %+v", fail)
+	}
+}

@@ -411,6 +411,7 @@ func TestEndlessBursts(t *testing.T) {
 	if _, data, err := conn.Read(t.Context()); err != nil || strings.HasPrefix(string(data), "burst") {
 		t.Errorf("got %q, %v", data, err)
 	}
+	p.stderr.await(t, "fault: every 10 messages")
 	if n := strings.Count(p.stderr.String(), "fault: "); n != 1 {
 		t.Errorf("%d bursts", n)
 	}
@@ -581,6 +582,7 @@ func TestEveryMessagesOK(t *testing.T) {
 	t.Parallel()
 	p, url := serves(t)
 	conn := dial(t, url)
+	p.stderr.await(t, "#1 connected") // only now do typed faults concern it
 	p.enter("status 503", "every 2 messages ok", "slow 100000000")
 	p.stderr.await(t, "fault: slow")
 	says(t, conn, "hello")

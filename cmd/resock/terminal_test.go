@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -497,10 +498,21 @@ func TestStatusStays(t *testing.T) {
 // TestServeInTheBackground checks that the server does not wait for what is typed there: the
 // system would stop it.
 func TestServeInTheBackground(t *testing.T) {
-	c := inShell(t, `set -m; "$resock" serve -listen 127.0.0.1:0 & wait; echo "ended $?"`, "")
-	c.screen.await(t, "ws://127.0.0.1:")
-	_, url, _ := strings.Cut(strings.ReplaceAll(c.screen.String(), "\r", ""), "ws://")
-	conn := dial(t, "ws://"+strings.TrimSpace(url))
+	c := inShell(t, `set -m; "$resock" serve -q -listen 127.0.0.1:0 & echo "pid $!"; wait; echo "ended $?"`, "")
+	url := regexp.MustCompile(`ws://\S+/\r\n`)
+	pid := regexp.MustCompile(`pid (\d+)\r\n`)
+	c.screen.until(t, "the URL and the process", func(text string) bool {
+		return url.MatchString(text) && pid.MatchString(text)
+	})
+	text := c.screen.String()
+	server, _ := strconv.Atoi(pid.FindStringSubmatch(text)[1])
+	t.Cleanup(func() { _ = syscall.Kill(server, syscall.SIGKILL) }) // it outlives its shell
+	conn := dial(t, strings.TrimSpace(url.FindString(text)))
 	says(t, conn, "hello")
 	hears(t, conn, "hello")
+	if err := syscall.Kill(server, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	c.screen.await(t, "ended 0")
+	c.exits(0)
 }

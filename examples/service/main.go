@@ -1,6 +1,6 @@
 // Service shows a program as it runs in production: it takes reports by HTTP and passes them
-// on over one connection, with a debug page and a shutdown on SIGTERM that loses nothing, here
-// while the server of the connection is down. That server is part of the program.
+// on over one connection, with probes, metrics, a debug page and a shutdown on SIGTERM that
+// loses nothing, here while the server of the connection is down. That server is part of the program.
 //
 //	go -C examples/service run .
 package main

@@ -3,16 +3,19 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/debug"
+	"github.com/resock/resock/health"
+	"github.com/resock/resock/resockprom"
 )
 
 // service takes reports by HTTP and passes them on over one connection.
@@ -21,6 +24,7 @@ type service struct {
 	public http.Server
 	admin  http.Server // for those who run the service; not to be reached from elsewhere
 	page   debug.Handler
+	ready  health.Readiness
 }
 
 func newService(url string) (*service, error) {
@@ -32,11 +36,21 @@ func newService(url string) (*service, error) {
 	if _, err := s.page.Add("reports", client); err != nil {
 		return nil, err
 	}
+	// A short loss is no reason to send callers elsewhere: reports are queued meanwhile.
+	if _, err := s.ready.Add("reports", client, health.WithGrace(time.Second)); err != nil {
+		return nil, err
+	}
+	metrics, registry := resockprom.New(resockprom.Options{}), prometheus.NewRegistry()
+	registry.MustRegister(metrics)
+	if _, err := metrics.Add("reports", client); err != nil {
+		return nil, err
+	}
 	public := http.NewServeMux()
 	public.HandleFunc("POST /reports", s.report)
 	s.public = http.Server{Handler: public, ReadHeaderTimeout: 5 * time.Second}
 	admin := http.NewServeMux()
-	admin.HandleFunc("GET /readyz", s.readyz)
+	admin.Handle("GET /readyz", &s.ready)
+	admin.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	admin.Handle("GET /debug/resock", &s.page)
 	s.admin = http.Server{Handler: admin, ReadHeaderTimeout: 5 * time.Second}
 	return s, nil
@@ -108,13 +122,4 @@ func sent(err error) {
 	if err != nil {
 		say("service", "a report was lost: %v", err)
 	}
-}
-
-// readyz tells whether reports are passed on.
-func (s *service) readyz(w http.ResponseWriter, r *http.Request) {
-	if state := s.client.State(); state != resock.StateOpen {
-		http.Error(w, fmt.Sprintf("not ready: %v", state), http.StatusServiceUnavailable)
-		return
-	}
-	fmt.Fprintln(w, "ready")
 }

@@ -135,5 +135,12 @@ func (s *story) look(ctx context.Context) error {
 	for _, c := range page.Clients {
 		say("debug", "%s: %s, %d queued", c.Name, c.State, c.Queued)
 	}
-	return nil
+	_, answer, err = s.call(ctx, http.MethodGet, s.admin+"/metrics", "")
+	for line := range strings.Lines(answer) {
+		switch name, value, _ := strings.Cut(strings.TrimSpace(line), "{"); name {
+		case "resock_queue_messages", "resock_sent_messages_total", "resock_downtime_seconds_total":
+			say("metrics", "%s{%s", name, value)
+		}
+	}
+	return err
 }

@@ -96,6 +96,12 @@ func URL(raw string) string {
 	return Parsed(u)
 }
 
+// Proxy tells where a proxy is. It has no path: in a proxy variable that net/http could not
+// parse as a URL, the password ends up there.
+func Proxy(u *url.URL) string {
+	return Parsed(&url.URL{Scheme: u.Scheme, Opaque: u.Opaque, User: u.User, Host: u.Host})
+}
+
 // Parsed is [URL] for a parsed URL, which it changes.
 func Parsed(u *url.URL) string {
 	if u.Opaque != "" {

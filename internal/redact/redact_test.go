@@ -97,6 +97,30 @@ func TestURL(t *testing.T) {
 	}
 }
 
+// The URLs are what net/http makes of proxy variables.
+func TestProxy(t *testing.T) {
+	for variable, want := range map[string]string{
+		"http://user:secret@host:3128": "http://redacted@host:3128",
+		"user:secret@host:3128":        "http://redacted@host:3128",
+		"host:3128":                    "http://host:3128",
+		"http://user:secret@ho st:1":   "http://http:",
+		"http://user:secret@host:x":    "http://http:",
+		"://user:secret@host":          "http://:",
+		"socks5://user:secret@host":    "socks5://redacted@host",
+	} {
+		u, err := url.Parse(variable)
+		if err != nil || u.Scheme == "" || u.Host == "" { // as net/http does
+			if u, err = url.Parse("http://" + variable); err != nil {
+				t.Errorf("%s: %v", variable, err)
+				continue
+			}
+		}
+		if got := Proxy(u); got != want {
+			t.Errorf("%s: got %q, want %q", variable, got, want)
+		}
+	}
+}
+
 // What a server repeats need not be what was sent to the letter: it cuts a long value,
 // decodes another, and does not care how a name is written.
 func TestRepeatsParts(t *testing.T) {
