@@ -111,19 +111,21 @@ func TestDrops(t *testing.T) {
 		server := resocktest.NewMemory(t)
 		client := connect(t, server)
 		tel.add("prices", client)
-		lossy := client.Subscribe(t.Context(), resock.WithBuffer(2), resock.WithOverflow(resock.OverflowDropOldest))
+		lossy, cancel := context.WithCancel(t.Context())
+		client.Subscribe(lossy, resock.WithBuffer(2), resock.WithOverflow(resock.OverflowDropOldest))
 		go client.Run(t.Context())
 		conn := server.Accept()
 		for range 10 {
 			_ = conn.Push("tick")
 		}
 		synctest.Wait()
+		cancel() // or the end of the session may drop one more, after it was told here
+		synctest.Wait()
 		dropped := client.Stats().Dropped
 		if dropped == 0 {
 			t.Fatal("nothing was dropped")
 		}
 		tel.want(map[string]float64{"resock.dropped_messages{prices}": float64(dropped)})
-		<-lossy // which makes room for the end of the session
 		conn.Drop()
 		synctest.Wait()
 		if e := eventOf(t, tel, "resock.dropped"); e["resock.dropped.messages"] != int64(dropped) {
@@ -183,4 +185,33 @@ func kindOf(data metricdata.Aggregation) string {
 		return kind(data.IsMonotonic)
 	}
 	return "gauge"
+}
+
+// TestCardinality closes sessions with all kinds of codes: what a server sends must not
+// make ever more series.
+func TestCardinality(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tel := newTelemetry(t)
+		server := resocktest.NewMemory(t)
+		sent := []resock.StatusCode{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3001, 3999, 4000, 4001, 4999}
+		var steps []resocktest.Step
+		for _, code := range sent {
+			steps = append(steps, resocktest.Serve(func(conn *resocktest.Conn) { _ = conn.Close(code, "") }))
+		}
+		server.Script(append(steps, resocktest.Hold())...)
+		client := connect(t, server)
+		tel.add("prices", client)
+		if n := len(tel.series()); n < 35 || n > 45 {
+			t.Errorf("%d series in the beginning", n)
+		}
+		go client.Run(t.Context())
+		time.Sleep(time.Hour)
+		all := tel.series()
+		if n := len(all); n > 60 {
+			t.Errorf("%d series", n)
+		}
+		if all["resock.session.closes{prices}3xxx"] != 3 || all["resock.session.closes{prices}4xxx"] != 3 || all["resock.session.closes{prices}1011"] != 1 {
+			t.Errorf("got %v", all)
+		}
+	})
 }
