@@ -8,7 +8,7 @@
 //	http.Handle("/metrics", promhttp.Handler())
 //
 // The folder of the package has a dashboard for Grafana (dashboard.json) and alerts for
-// Prometheus (alerts.yaml).
+// Prometheus (alerts.yaml), with the names as they are without a namespace.
 //
 // # Metrics
 //

@@ -35,8 +35,7 @@ func TestLife(t *testing.T) {
 		if err := client.Send(t.Context(), resock.MessageText, []byte("123")); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		synctest.Wait() // at once, before the first ping
 		opened := began.Add(20 * time.Second)
 		live := gathered(t, registry)
 		expect(t, live, map[string]float64{
