@@ -59,7 +59,7 @@ func TestRemove(t *testing.T) {
 		}
 		tel.add("prices", client)
 		remove() // does nothing
-		tel.want(map[string]float64{"resock.sessions{prices}": 1})
+		tel.want(map[string]float64{"resock.sessions.opened{prices}": 1})
 	})
 }
 

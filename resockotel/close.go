@@ -1,6 +1,7 @@
 package resockotel
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/coder/websocket"
@@ -8,14 +9,21 @@ import (
 	"github.com/resock/resock"
 )
 
-// classOf bounds what a server can make of an attribute of metrics.
+// classes are what classOf returns.
+var classes = []string{"1000", "1001", "1005", "1008", "1011", "1012", "1013", "1xxx", "3xxx", "4xxx", "other"}
+
+// classOf bounds what a server can make of an attribute of metrics. The codes that tell
+// something to whoever operates the client stand for themselves.
 func classOf(code resock.StatusCode) string {
-	switch {
-	case code >= 1000 && code <= 1015:
-		return strconv.Itoa(int(code))
-	case code >= 3000 && code <= 3999:
+	if class := strconv.Itoa(int(code)); slices.Contains(classes, class) {
+		return class
+	}
+	switch code / 1000 {
+	case 1:
+		return "1xxx"
+	case 3:
 		return "3xxx"
-	case code >= 4000 && code <= 4999:
+	case 4:
 		return "4xxx"
 	}
 	return "other"

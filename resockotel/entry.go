@@ -35,7 +35,7 @@ type tally struct {
 }
 
 func newTally() tally {
-	return tally{
+	t := tally{
 		attempts: map[resock.Phase]int64{
 			resock.PhaseEndpoint: 0, resock.PhaseDNS: 0, resock.PhaseTCP: 0, resock.PhaseTLS: 0,
 			resock.PhaseUpgrade: 0, resock.PhaseSetup: 0, resock.PhaseProtocol: 0,
@@ -43,8 +43,12 @@ func newTally() tally {
 		sessions: map[resock.Phase]int64{
 			resock.PhaseRead: 0, resock.PhaseWrite: 0, resock.PhaseHeartbeat: 0, resock.PhaseProtocol: 0,
 		},
-		closes: map[string]int64{"1000": 0, "1001": 0, "1008": 0, "1012": 0, "1013": 0},
+		closes: make(map[string]int64),
 	}
+	for _, class := range classes {
+		t.closes[class] = 0
+	}
+	return t
 }
 
 func (t tally) clone() tally {

@@ -49,10 +49,10 @@ func newInstruments(meter metric.Meter) (instruments, error) {
 	m := maker{meter: meter}
 	i := instruments{
 		state:          m.level("resock.state", "{client}", "1 for the state that the client is in, 0 for the others."),
-		stateChanged:   m.gauge("resock.last_state_change.timestamp", "When the client entered its state, in Unix time."),
+		stateChanged:   m.gauge("resock.state_change.timestamp", "When the client entered its state, in Unix time."),
 		attempts:       m.counter("resock.attempts", "{attempt}", "Attempts to connect that have begun."),
 		attemptsFailed: m.counter("resock.attempt.failures", "{attempt}", "Attempts to connect that failed."),
-		opens:          m.counter("resock.sessions", "{session}", "Sessions that were opened."),
+		opens:          m.counter("resock.sessions.opened", "{session}", "Sessions that were opened."),
 		sessionsFailed: m.counter("resock.session.failures", "{session}", "Sessions that were lost, or in which the server broke the protocol."),
 		closes:         m.counter("resock.session.closes", "{session}", "Sessions that either side closed."),
 		downtime:       m.seconds("resock.downtime", "Time without a session, after the first one."),
