@@ -180,8 +180,8 @@ func (c *Client) finish() {
 // queued was sent, all within [WithCloseTimeout]. While no session is open it closes at
 // once, and what is queued gets [ErrClosed]; [Client.Shutdown] sends that first. Close
 // only signals: it never blocks and may be called at any time, also by the consumer of
-// the events. To wait, receive from [Client.Done] or range to the end of the events.
-// Calls after the first do nothing.
+// the events. To wait, receive from [Client.Done], which also waits for the functions of
+// [WithResult], or range to the end of the events. Calls after the first do nothing.
 //
 // A code that may not be sent (RFC 6455, section 7.4) is an [*OptionError], and nothing
 // happens. A reason of more than 123 bytes is cut (RFC 6455, section 5.5).

@@ -38,7 +38,9 @@ func (e *Endpoint) fault() string {
 	return header.BadHost(e.Host)
 }
 
-// Attempt tells the function of [WithEndpoint] about the attempt that begins.
+// Attempt tells the function of [WithEndpoint] about the attempt that begins. If Err is
+// about a failed attempt it has a [*DialError], with the status of a refusal; the code of
+// a close is [websocket.CloseStatus](Err).
 type Attempt struct {
 	N        int           // which attempt in a row, from 1
 	Session  uint64        // number of the last session opened, or 0

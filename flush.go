@@ -297,7 +297,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-c.done:
 	case <-ctx.Done():
 		if c.State() != StateClosed {
-			return fmt.Errorf("resock: shutdown goes on with %d messages to send: %w", c.outbox.remaining(), ctx.Err())
+			return fmt.Errorf("resock: shutdown goes on (messages to send: %d): %w", c.outbox.remaining(), ctx.Err())
 		}
 		// Only outcomes are still to be told. They are not waited for: Shutdown may have
 		// been called where one is told.

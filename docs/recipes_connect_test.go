@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/resocktest"
@@ -94,7 +95,8 @@ func withToken(tokens *tokenSource) (*resock.Client, error) {
 	return resock.New("wss://example.com/feed",
 		resock.WithEndpoint(func(ctx context.Context, a resock.Attempt) (resock.Endpoint, error) {
 			var refused *resock.DialError
-			if errors.As(a.Err, &refused) && refused.Status == http.StatusUnauthorized {
+			if errors.As(a.Err, &refused) && refused.Status == http.StatusUnauthorized ||
+				websocket.CloseStatus(a.Err) == resock.StatusPolicyViolation {
 				tokens.forget() // the cached one is no longer good
 			}
 			token, err := tokens.token(ctx)
@@ -108,9 +110,13 @@ func withToken(tokens *tokenSource) (*resock.Client, error) {
 // end of snippet
 
 // snippet: renew
-// renew replaces the connection a minute before its token expires.
-func renew(client *resock.Client, expires time.Time) *time.Timer {
-	return time.AfterFunc(time.Until(expires.Add(-time.Minute)), client.Reconnect)
+// renew replaces the connection a minute before its token expires. Call it for each
+// OpenEvent, and stop the timer of the last one.
+func renew(client *resock.Client, tokens *tokenSource, expires time.Time) *time.Timer {
+	return time.AfterFunc(time.Until(expires.Add(-time.Minute)), func() {
+		tokens.forget()
+		client.Reconnect()
+	})
 }
 
 // end of snippet
@@ -122,7 +128,7 @@ func TestToken(t *testing.T) {
 		client, err := withToken(&tokens)
 		start(t, client, err)
 		conn := server.Accept()
-		timer := renew(client, time.Now().Add(time.Hour))
+		timer := renew(client, &tokens, time.Now().Add(time.Hour))
 		defer timer.Stop()
 		began := time.Now()
 		next := server.Accept()
@@ -130,10 +136,16 @@ func TestToken(t *testing.T) {
 			t.Errorf("the connection was replaced after %v, want 59 minutes", waited)
 		}
 		<-conn.Done()
-		for i, want := range []string{"Bearer token-1", "Bearer token-2", "Bearer token-2"} {
+		for i, want := range []string{"Bearer token-1", "Bearer token-2", "Bearer token-3"} {
 			if got := server.Attempts()[i].Request.Header.Get("Authorization"); got != want {
 				t.Errorf("attempt %d came with %q, want %q", i+1, got, want)
 			}
+		}
+		began = time.Now()
+		_ = next.Close(resock.StatusPolicyViolation, "token expired")
+		next = server.Accept()
+		if got := next.Request().Header.Get("Authorization"); got != "Bearer token-4" || time.Since(began) > time.Second {
+			t.Errorf("after 1008 the client came with %q, %v later", got, time.Since(began))
 		}
 		tokens.logOut()
 		next.Drop()

@@ -72,16 +72,24 @@ func (m *member) listen(events <-chan resock.Event) {
 				_ = m.client.Close(resock.StatusPolicyViolation, "a line cannot be read")
 			}
 		case resock.FailEvent:
-			if e.Session != 0 {
-				say(m.name, "lost the server")
-				select {
-				case m.lost <- struct{}{}:
-				default:
-				}
+			if e.Session != 0 { // else an attempt failed, and it was lost before
+				m.away()
+			}
+		case resock.CloseEvent:
+			if e.Next != resock.StateClosed { // the server said goodbye before it went
+				m.away()
 			}
 		}
 	}
 	m.err = cmp.Or(m.err, m.client.Err())
+}
+
+func (m *member) away() {
+	say(m.name, "lost the server")
+	select {
+	case m.lost <- struct{}{}:
+	default:
+	}
 }
 
 // hear takes one line. A line that was still on its way to listen when the connection was
