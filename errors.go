@@ -112,7 +112,11 @@ type GiveUpError struct {
 }
 
 func (e *GiveUpError) Error() string {
-	return fmt.Sprintf("resock: gave up after %d failed attempts (%s): %v", e.Attempts, e.Rule, e.Err)
+	attempts := "failed attempts"
+	if e.Attempts == 1 {
+		attempts = "failed attempt"
+	}
+	return fmt.Sprintf("resock: gave up after %d %s (%s): %v", e.Attempts, attempts, e.Rule, e.Err)
 }
 
 // Unwrap returns the last failure.

@@ -28,7 +28,7 @@ func Example() {
 	}
 	events := client.Subscribe(ctx) // register once, before Run
 	go client.Run(ctx)              // its error stays readable in client.Err()
-	for event := range events {     // ends when the client is closed for good
+	for event := range events {     // ends when the client is closed for good, or ctx ends
 		switch e := event.(type) {
 		case resock.OpenEvent:
 			log.Printf("open, session %d", e.Session)

@@ -297,7 +297,7 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case <-c.done:
 	case <-ctx.Done():
 		if c.State() != StateClosed {
-			return fmt.Errorf("resock: shutdown goes on (messages to send: %d): %w", c.outbox.remaining(), ctx.Err())
+			return fmt.Errorf("resock: shutdown goes on with %s to send: %w", countMessages(c.outbox.remaining()), ctx.Err())
 		}
 		// Only outcomes are still to be told. They are not waited for: Shutdown may have
 		// been called where one is told.
@@ -307,9 +307,16 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	case n == 0:
 		return nil
 	case err != nil:
-		return fmt.Errorf("%w: %d messages, when the client closed: %w", ErrNotSent, n, err)
+		return fmt.Errorf("%w: %s, when the client closed: %w", ErrNotSent, countMessages(n), err)
 	}
-	return fmt.Errorf("%w: %d messages, when the client closed", ErrNotSent, n)
+	return fmt.Errorf("%w: %s, when the client closed", ErrNotSent, countMessages(n))
+}
+
+func countMessages(n int64) string {
+	if n == 1 {
+		return "1 message"
+	}
+	return fmt.Sprintf("%d messages", n)
 }
 
 // closeWhen closes the client when the outbox is drained, unless the client closes before.
