@@ -245,6 +245,15 @@ func TestLostSession(t *testing.T) {
 	})
 }
 
+// TestSessionEndsFirst tells of the end of a session before Send has returned.
+func TestSessionEndsFirst(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		client, calls := idle(t, server)
+		defer client.Close(resock.StatusNormalClosure, "")
+		fails(t, result{err: calls.Late(7)}, resock.ErrMaybeSent, resock.ErrNotSent, "session 7 ended")
+	})
+}
+
 func TestClosedSession(t *testing.T) {
 	bubble(t, func(t *testing.T, server *resocktest.Server) {
 		_, calls := bound(t, server)
@@ -260,11 +269,12 @@ func TestClosedSession(t *testing.T) {
 // the next session, and not spin.
 func TestClosingSession(t *testing.T) {
 	bubble(t, func(t *testing.T, server *resocktest.Server) {
-		client, calls := bound(t, server, resock.WithMaxSessionAge(time.Minute))
+		_, calls := bound(t, server, resock.WithMaxSessionAge(time.Minute))
 		conn := server.Accept()
 		conn.IgnoreClose()
-		time.Sleep(time.Hour) // until the age is reached, whenever that is
-		_ = client.WaitOpen(t.Context())
+		for conn.Received().Close == nil {
+			time.Sleep(time.Second)
+		}
 		r := do(t.Context(), calls, "1")
 		for {
 			if m, err := conn.Read(); err == nil {
