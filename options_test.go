@@ -211,7 +211,7 @@ var everyOption = map[string]any{
 // nilIsDefault holds the options that accept nil.
 var nilIsDefault = map[string]bool{"WithDialOptions": true, "WithHTTPClient": true, "WithHeader": true, "WithLogger": true}
 
-// Every option is in everyOption and in the README's table, and its doc comment states
+// Every option is in everyOption and in the table of docs/options.md, and its doc comment states
 // its default.
 func TestEveryOptionIsKnown(t *testing.T) {
 	docs, rows := optionDocs(t), optionRows(t)
@@ -223,7 +223,7 @@ func TestEveryOptionIsKnown(t *testing.T) {
 			t.Errorf("the doc comment of %s does not state its default: %q", name, doc)
 		}
 		if rows[name] == "" {
-			t.Errorf("%s has no row with a default in the README", name)
+			t.Errorf("%s has no row with a default in docs/options.md", name)
 		}
 	}
 	for name := range everyOption {
@@ -233,12 +233,12 @@ func TestEveryOptionIsKnown(t *testing.T) {
 	}
 	for name := range rows {
 		if _, ok := docs[name]; !ok {
-			t.Errorf("%s is in the README, but is no Option", name)
+			t.Errorf("%s is in docs/options.md, but is no Option", name)
 		}
 	}
 }
 
-// The numbers that an option defaults to are those in its doc comment and in the README.
+// The numbers that an option defaults to are those in its doc comment and in docs/options.md.
 func TestEveryDefaultIsDocumented(t *testing.T) {
 	docs, rows := optionDocs(t), optionRows(t)
 	for name, option := range everyOption {
@@ -252,7 +252,7 @@ func TestEveryDefaultIsDocumented(t *testing.T) {
 			continue
 		}
 		if want := strings.Join(told, ", "); rows[name] != want {
-			t.Errorf("%s: the README tells the default %q, want %q", name, rows[name], want)
+			t.Errorf("%s: docs/options.md tells the default %q, want %q", name, rows[name], want)
 		}
 		for _, number := range told {
 			if number != "off" && !strings.Contains(docs[name], number) {
@@ -262,14 +262,14 @@ func TestEveryDefaultIsDocumented(t *testing.T) {
 	}
 }
 
-// The README lists exactly the options that zero disables: those whose first number may
+// docs/options.md lists exactly the options that zero disables: those whose first number may
 // be zero.
 func TestZeroDisables(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+	document, err := os.ReadFile("docs/options.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, list, _ := strings.Cut(string(readme), "\nZero disables ")
+	_, list, _ := strings.Cut(string(document), "\nZero disables ")
 	list, _, _ = strings.Cut(list, ".")
 	for name, option := range everyOption {
 		typ := reflect.TypeOf(option)
@@ -280,7 +280,7 @@ func TestZeroDisables(t *testing.T) {
 		args[0] = reflect.Zero(typ.In(0))
 		disables := newError(makeOption(option, args)) == nil
 		if listed := strings.Contains(list, "`"+name+"`"); listed != disables {
-			t.Errorf("%s accepts zero: %t; the README says that zero disables it: %t", name, disables, listed)
+			t.Errorf("%s accepts zero: %t; docs/options.md says that zero disables it: %t", name, disables, listed)
 		}
 	}
 }
@@ -513,15 +513,14 @@ func returnsOption(f *ast.FuncDecl) bool {
 	return ok && name.Name == "Option"
 }
 
-// optionRows returns the default of every option in the README's table.
+// optionRows returns the default of every option in the table of docs/options.md.
 func optionRows(t *testing.T) map[string]string {
 	t.Helper()
-	readme, err := os.ReadFile("README.md")
+	document, err := os.ReadFile("docs/options.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## Options\n")
-	section, _, _ = strings.Cut(section, "\n## ")
+	section, _, _ := strings.Cut(string(document), "\n## ")
 	rows := make(map[string]string)
 	for line := range strings.Lines(section) {
 		cells := strings.Split(line, "|")

@@ -620,6 +620,8 @@ func TestUsage(t *testing.T) {
 		{"ws://x", "-json", "-hex"}, {"ws://x", "-compression", "zip"}, {"ws://x", "-H", "secret"}, {"ws://x", "-H", "Bad Name: x"},
 		{"ws://x", "-heartbeat", "soon"}, {"ws://x", "-read-limit", "10X"}, {"ws://x", "-silence", "-1s"}, {"ws://x", "-H", "@/missing"},
 		{"ws://x", "-close-code", "1005"}, {"ws://x", "-close-reason", strings.Repeat("x", 124)},
+		{"ws://x", "-HAuthorization: secret"}, {"ws://x", "-Hname=secret"}, {"ws://x", "-preamble", "\xff"}, {"ws://x", "-request", "\xff"},
+		{"ws://x", "-heartbeat-text", "\xff"}, {"ws://x", "-close-reason", "\xff"}, {"ws://x", "-preamble-file", "/dev/null", "-n", "x"},
 	} {
 		p := runs(t, exitUsage, args...)
 		text := p.stderr.String()

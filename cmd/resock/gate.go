@@ -88,15 +88,33 @@ func (g *gate) sleep(d time.Duration, changed <-chan struct{}) bool {
 	return true
 }
 
-// most is how many of n bytes may move at once, and how long one takes; 0 if it does not
-// matter.
-func (g *gate) most(n int) (int, time.Duration) {
+// most is how many of n bytes may move at once.
+func (g *gate) most(n int) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.slow.left() == 0 {
-		return n, 0
+		return n
 	}
-	return min(n, int(g.rate/20)+1), time.Second / time.Duration(g.rate)
+	return min(n, int(g.rate/20)+1)
+}
+
+// linger waits as long as n bytes take at the rate that there is meanwhile. It reports
+// false once the gate is closed.
+func (g *gate) linger(n int) bool {
+	for began := time.Now(); ; {
+		g.mu.Lock()
+		left, changed := g.slow.left(), g.changed
+		if left > 0 {
+			left = min(left, time.Until(began.Add(time.Duration(n)*(time.Second/time.Duration(g.rate)))))
+		}
+		g.mu.Unlock()
+		if left <= 0 {
+			return true
+		}
+		if !g.sleep(left, changed) {
+			return false
+		}
+	}
 }
 
 // Read reads as fast as it may.
@@ -104,10 +122,8 @@ func (g *gate) Read(p []byte) (int, error) {
 	if !g.pass(&g.reads) {
 		return 0, net.ErrClosed
 	}
-	n, _ := g.most(len(p))
-	n, err := g.Conn.Read(p[:n])
-	_, each := g.most(n) // it may have become slow meanwhile
-	if !g.sleep(time.Duration(n)*each, nil) || !g.pass(&g.reads) {
+	n, err := g.Conn.Read(p[:g.most(len(p))])
+	if !g.linger(n) || !g.pass(&g.reads) { // it may have changed meanwhile
 		return 0, net.ErrClosed
 	}
 	return n, err
@@ -117,14 +133,18 @@ func (g *gate) Read(p []byte) (int, error) {
 func (g *gate) Write(p []byte) (written int, err error) {
 	g.writing.Lock()
 	defer g.writing.Unlock()
+	return g.write(p)
+}
+
+// write is Write; writing is held.
+func (g *gate) write(p []byte) (written int, err error) {
 	for {
 		if !g.pass(&g.writes) {
 			return written, net.ErrClosed
 		}
-		n, each := g.most(len(p) - written)
-		n, err = g.Conn.Write(p[written : written+n])
+		n, err := g.Conn.Write(p[written : written+g.most(len(p)-written)])
 		written += n
-		if err == nil && !g.sleep(time.Duration(n)*each, nil) {
+		if err == nil && !g.linger(n) {
 			err = net.ErrClosed
 		}
 		if err != nil || written == len(p) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/urfave/cli/v3"
@@ -29,6 +30,12 @@ func run(ctx context.Context, args []string) int {
 	return exitUsage
 }
 
+var unknownFlag = regexp.MustCompile(`^(flag provided but not defined: -+[A-Za-z-]*).*`)
+
+// withoutValue is the text of an error of usage without what stands behind the name of an
+// unknown flag: it may be a secret, as in "-HAuthorization: …".
+func withoutValue(text string) string { return unknownFlag.ReplaceAllString(text, "$1") }
+
 func rootCommand() *cli.Command {
 	cli.FlagStringer = flagHelp
 	set := new(settings)
@@ -47,7 +54,7 @@ func rootCommand() *cli.Command {
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // run tells it
 		OnUsageError: func(_ context.Context, _ *cli.Command, err error, _ bool) error {
-			return usage(fmt.Errorf("%w; see resock -help", err))
+			return usage(fmt.Errorf("%s; see resock -help", withoutValue(err.Error())))
 		},
 		Flags:    set.flags(),
 		Action:   set.connect,

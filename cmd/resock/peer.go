@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -82,18 +83,15 @@ func (p *peer) run() {
 	err := p.read()
 	p.cancel()
 	p.disarm()
-	p.log("%s", p.ending(err))
+	p.log("%s", p.endText(err))
 	_ = p.conn.CloseNow()
 	_ = p.gate.Close()
 	tasks.Wait()
 }
 
-// ending tells how the connection ended.
-func (p *peer) ending(err error) string {
-	p.mu.Lock()
-	cause := p.cause
-	p.mu.Unlock()
-	closed := websocket.CloseError{}
+// endText tells how the connection ended.
+func (p *peer) endText(err error) string {
+	cause, closed := p.ending(), websocket.CloseError{}
 	switch {
 	case errors.As(err, &closed) && cause != "":
 		return fmt.Sprintf("closed by the server (%s); the client answered %s", cause, codeText(closed))
@@ -132,6 +130,13 @@ func (p *peer) ends(cause string) {
 	if p.cause == "" {
 		p.cause = cause
 	}
+}
+
+// ending is why the server ends the connection, or "" if it does not.
+func (p *peer) ending() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cause
 }
 
 // read serves the messages of the client.
@@ -183,6 +188,20 @@ func (p *peer) send(typ websocket.MessageType, data []byte) error {
 	return err
 }
 
+// sendMessages sends frames of whole messages, unless the server ends the connection: a
+// close frame is the last one.
+func (p *peer) sendMessages(frames []byte) error {
+	p.sending.Lock()
+	defer p.sending.Unlock()
+	p.gate.writing.Lock()
+	defer p.gate.writing.Unlock()
+	if p.ending() != "" {
+		return net.ErrClosed
+	}
+	_, err := p.gate.write(frames)
+	return err
+}
+
 // sendRaw sends bytes as they are, between messages.
 func (p *peer) sendRaw(frames []byte) error {
 	p.sending.Lock()
@@ -200,16 +219,29 @@ func (p *peer) counted(n int64) {
 		if p.messages < w.due {
 			return false
 		}
-		go p.strike(w.fault)
-		w.due += w.fault.messages
+		for w.due <= p.messages {
+			w.due += w.fault.messages
+		}
+		if !w.striking { // else the messages of a burst would be a reason for the next
+			w.striking = true
+			go p.strikeOf(w)
+		}
 		return !w.fault.every
 	})
+}
+
+func (p *peer) strikeOf(w *waitingFault) {
+	p.strike(w.fault)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w.striking = false
 }
 
 // waitingFault is a fault that waits for messages.
 type waitingFault struct {
 	*fault
-	due int64 // messages in all
+	due      int64 // messages in all
+	striking bool  // it has not come to its end
 }
 
 // arm schedules the faults that every connection meets.
@@ -230,7 +262,7 @@ func (p *peer) schedule(f *fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f.messages > 0 {
-		p.waiting = append(p.waiting, &waitingFault{f, p.messages + f.messages})
+		p.waiting = append(p.waiting, &waitingFault{fault: f, due: p.messages + f.messages})
 		return
 	}
 	p.timers = append(p.timers, after(f, p.ctx, p.strike))

@@ -107,7 +107,7 @@ func (c *pushes) send(p *peer, buffer []byte, number, count int64) []byte {
 		}
 		buffer = appendFrame(buffer, opcode, message)
 		if len(buffer) >= 64<<10 || i == count-1 {
-			if p.sendRaw(buffer) != nil {
+			if p.sendMessages(buffer) != nil {
 				return nil
 			}
 			buffer = buffer[:0]

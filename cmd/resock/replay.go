@@ -64,6 +64,9 @@ func readSessions(r io.Reader) (sessions []recorded, cut bool, err error) {
 		}
 		switch last := len(sessions) - 1; {
 		case e.Event == "open":
+			if last >= 0 && sessions[last].end == nil { // the program that recorded it was killed
+				sessions[last].end = &entry{Event: "fail", Error: "without an end"}
+			}
 			sessions = append(sessions, recorded{offset: offset, opened: e.At})
 		case last >= 0 && sessions[last].end == nil && e.Session > 0 && (e.Event == "close" || e.Event == "fail"):
 			sessions[last].end = e
@@ -154,7 +157,7 @@ func (c *player) play(p *peer) {
 		return
 	}
 	for {
-		err := c.messages(p, session)
+		sent, err := c.messages(p, session)
 		if err != nil {
 			if p.ctx.Err() == nil {
 				p.log("-replay: %v", err)
@@ -162,7 +165,7 @@ func (c *player) play(p *peer) {
 			}
 			return
 		}
-		if !c.whole || !c.loop {
+		if !c.whole || !c.loop || !sent { // a loop without a message would spin
 			break
 		}
 	}
@@ -174,43 +177,53 @@ func (c *player) play(p *peer) {
 	case end == nil: // nobody knows how it ended
 	case end.Event == "fail": // not by a reset, which could overtake the last messages
 		p.end(&fault{text: "as recorded: " + end.Error})
+	case end.Code == int(websocket.StatusNoStatusRcvd): // which stands for an empty close frame
+		p.close(&fault{text: "as recorded"})
 	default:
 		p.close(&fault{text: "as recorded", code: end.Code, reason: end.Reason})
 	}
 }
 
-// messages sends what the recording says, up to the end of the session, at its times.
-func (c *player) messages(p *peer, session recorded) error {
+// messages sends what the recording says, up to the end of the session, at its times. It
+// reports whether there was a message.
+func (c *player) messages(p *peer, session recorded) (sent bool, err error) {
 	file, err := os.Open(c.replay)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer file.Close()
 	if _, err := file.Seek(session.offset, io.SeekStart); err != nil {
-		return err
+		return false, err
 	}
-	began := time.Now()
+	began, opened := time.Now(), false
 	for lines := newLineReader(file, session.offset); ; {
 		e, err := lines.next()
 		if err == io.EOF || err == errCutOff {
-			return nil
+			return sent, nil
 		}
 		if err != nil {
-			return err
+			return sent, err
+		}
+		if e.Event == "open" && !c.whole {
+			if opened {
+				return sent, nil
+			}
+			opened = true
 		}
 		ends := e.Session > 0 && (e.Event == "close" || e.Event == "fail") && !c.whole
 		if e.Event != "message" && !ends {
 			continue
 		}
 		if !c.wait(p, began, e.At-session.opened) {
-			return p.ctx.Err()
+			return sent, p.ctx.Err()
 		}
 		if ends {
-			return nil
+			return sent, nil
 		}
 		if err := p.replay(e); err != nil {
-			return err
+			return sent, err
 		}
+		sent = true
 	}
 }
 

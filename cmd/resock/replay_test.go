@@ -123,6 +123,50 @@ func TestReplayAtItsOwnPace(t *testing.T) {
 	}
 }
 
+// TestReplayOfAnEmptyLoop checks that a loop in which nothing is to be sent ends.
+func TestReplayOfAnEmptyLoop(t *testing.T) {
+	t.Parallel()
+	file := file(t, "empty", `{"at":1,"event":"open","session":1}`+"\n"+`{"at":1,"event":"close","session":1,"code":4000}`)
+	_, url := serves(t, "-replay", file, "-whole", "-loop")
+	if err := ends(t, dial(t, url)); !closesWith(4000, "")(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestReplayOfJoinedFiles checks that a session whose end is not recorded ends before the
+// next one begins.
+func TestReplayOfJoinedFiles(t *testing.T) {
+	t.Parallel()
+	_, url := serves(t, "-speed", "0", "-replay", recording(t,
+		`{"resock":1,"start":"2026-11-25T12:00:00Z"}`,
+		`{"at":1,"event":"open","session":1}`,
+		`{"at":2,"event":"message","session":1,"text":"four"}`))
+	conn := dial(t, url)
+	for range 3 {
+		if _, _, err := conn.Read(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = ends(t, conn)
+	hears(t, dial(t, url), "two")
+	conn = dial(t, url)
+	hears(t, conn, "three")
+	if err := ends(t, conn); !isEOF(err) {
+		t.Errorf("got %v, want the end", err)
+	}
+	hears(t, dial(t, url), "four")
+}
+
+// TestReplayWithoutCode checks that a close frame without a code is replayed as one.
+func TestReplayWithoutCode(t *testing.T) {
+	t.Parallel()
+	file := file(t, "nocode", `{"at":1,"event":"open","session":1}`+"\n"+`{"at":1,"event":"close","session":1,"code":1005}`)
+	_, url := serves(t, "-replay", file)
+	if err := ends(t, dial(t, url)); !closesWith(websocket.StatusNoStatusRcvd, "")(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestReplayPace holds the pace against a clock that shows nothing else.
 func TestReplayPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"crypto/tls"
@@ -11,8 +12,10 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -196,8 +199,10 @@ func (s *server) prepare(cmd *cli.Command) (err error) {
 		return errors.New("-cert-out needs -tls, and no -cert")
 	case s.header != "" && !strings.Contains(s.header, ":"):
 		return errors.New(`-require-header wants "Name: value"`)
-	case s.speed < 0:
+	case !(s.speed >= 0): // nor NaN
 		return fmt.Errorf("-speed %v: must not be negative", s.speed)
+	case s.ping < 0:
+		return fmt.Errorf("-ping %v: must not be negative", s.ping)
 	case s.pushes.most < 0:
 		return fmt.Errorf("-push-count %d: must not be negative", s.pushes.most)
 	case s.replay == "" && (s.loop || s.whole || cmd.IsSet("speed")):
@@ -257,11 +262,9 @@ func (s *server) secure() bool { return s.tls || s.certFile != "" }
 
 // run serves until a signal, or the end of ctx.
 func (s *server) run(ctx context.Context, listener net.Listener) error {
-	scheme := "ws"
-	if s.secure() {
-		scheme = "wss"
+	if _, err := fmt.Println(s.url(listener.Addr())); err != nil {
+		return &exitError{exitFailed, fmt.Errorf("standard output: %w", plain(err))}
 	}
-	fmt.Printf("%s://%s/\n", scheme, listener.Addr())
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	for _, f := range s.faults {
@@ -269,7 +272,9 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 			s.schedule(f)
 		}
 	}
-	go s.readCommands(os.Stdin)
+	if !isTerminal(os.Stdin) || foreground(os.Stdin) { // else reading would stop the program
+		go s.readCommands(os.Stdin)
+	}
 	h := &http.Server{
 		Handler: http.HandlerFunc(s.answer), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: log.New(io.Discard, "", 0),
@@ -289,6 +294,18 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 	stop() // a second signal ends the program
 	s.shutDown(h)
 	return nil
+}
+
+// url is where clients of this machine find the server.
+func (s *server) url(address net.Addr) string {
+	u := url.URL{Scheme: "ws", Host: address.String(), Path: "/"}
+	if s.secure() {
+		u.Scheme = "wss"
+	}
+	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() { // no certificate is valid for that
+		u.Host = net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return u.String()
 }
 
 // greet resets a new connection, if that is the fault.
@@ -314,7 +331,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *server) authorized(r *http.Request) bool {
-	if name, want, ok := strings.Cut(s.header, ":"); ok && !same(r.Header.Get(name), strings.TrimSpace(want)) {
+	if name, want, ok := strings.Cut(s.header, ":"); ok && !same(r.Header.Get(strings.TrimSpace(name)), strings.TrimSpace(want)) {
 		return false
 	}
 	return s.token == "" || same(r.Header.Get("Authorization"), "Bearer "+s.token) || same(r.URL.Query().Get("token"), s.token)
@@ -421,7 +438,7 @@ func (s *server) schedule(f *fault) {
 			p.schedule(f)
 		}
 	}
-	if f.kind.server == nil {
+	if f.kind.server == nil || f.messages > 0 { // new connections have no messages
 		return
 	}
 	if f.atOnce() {
@@ -441,5 +458,7 @@ func (s *server) log(format string, args ...any) {
 	if s.quiet {
 		return
 	}
-	fmt.Fprintf(os.Stderr, time.Now().Format("15:04:05.000")+" "+format+"\n", args...)
+	text := appendVisible(nil, fmt.Appendf(nil, format, args...))
+	text = bytes.ReplaceAll(text, []byte("\n"), []byte(`\x0a`)) // a client must not write lines of its own
+	fmt.Fprintf(os.Stderr, "%s %s\n", time.Now().Format("15:04:05.000"), text)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -370,6 +372,73 @@ func TestSlow(t *testing.T) {
 	}
 }
 
+// TestSlowEnds checks that what was read, and waits to be slow, goes on when the fault ends.
+func TestSlowEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		g := newGate(ours)
+		defer g.Close()
+		go func() {
+			time.Sleep(time.Second)
+			g.change(func() { g.slow.begin(0); g.rate = 1 })
+			_, _ = theirs.Write(make([]byte, 1000))
+			time.Sleep(time.Second)
+			g.change(func() { g.slow.clear() })
+		}()
+		began := time.Now()
+		if n, err := g.Read(make([]byte, 1000)); n != 1000 || err != nil {
+			t.Errorf("got %d bytes, %v", n, err)
+		}
+		if took := time.Since(began); took != 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
+// TestEndlessBursts checks that the messages of a burst are no reason for the next one.
+func TestEndlessBursts(t *testing.T) {
+	t.Parallel()
+	p, url := serves(t, "-fault", "every 10 messages burst 20")
+	conn := dial(t, url)
+	for range 5 { // and their echoes
+		says(t, conn, "hello")
+		hears(t, conn, "hello")
+	}
+	for n := range 20 {
+		hears(t, conn, fmt.Sprintf("burst %d of 20", n+1))
+	}
+	says(t, conn, "/explode") // the answer is the last message
+	if _, data, err := conn.Read(t.Context()); err != nil || strings.HasPrefix(string(data), "burst") {
+		t.Errorf("got %q, %v", data, err)
+	}
+	if n := strings.Count(p.stderr.String(), "fault: "); n != 1 {
+		t.Errorf("%d bursts", n)
+	}
+}
+
+// TestCloseIsTheLastFrame checks that pushes end with the close frame, whether the client
+// answers it or not.
+func TestCloseIsTheLastFrame(t *testing.T) {
+	t.Parallel()
+	_, url := serves(t, "-push", "100000/s", "-fault", "after 50ms close 1012")
+	c, err := net.Dial("tcp", strings.Trim(strings.TrimPrefix(url, "ws:"), "/"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	all, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := appendFrame(nil, opClose, []byte{1012 >> 8, 1012 & 0xff})
+	if !bytes.HasSuffix(all, want) {
+		t.Errorf("after the close frame came %d bytes", len(all)-len(want)-bytes.LastIndex(all, want))
+	}
+}
+
 func TestBurstAndCount(t *testing.T) {
 	t.Parallel()
 	_, url := serves(t, "-fault", "every 3 messages burst 1 20")
@@ -486,6 +555,42 @@ func TestServeTLS(t *testing.T) {
 	}
 }
 
+// TestServeEverywhere checks that the URL of a server on all addresses can be used.
+func TestServeEverywhere(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	_, url := serves(t, "-listen", ":0", "-tls", "-cert-out", file)
+	runs(t, 0, "-E", "-cacert", file, "-attempts", "1", url)
+}
+
+// TestServeLogIsPlain checks that a client can neither control the terminal nor write lines
+// of its own.
+func TestServeLogIsPlain(t *testing.T) {
+	t.Parallel()
+	p, url := serves(t)
+	conn := dial(t, url+"%1b%5b31mred%0aforged")
+	p.stderr.await(t, `to /\x1b[31mred\x0aforged`+"\n")
+	says(t, conn, "/close 4001 \x1b[31m")
+	_ = ends(t, conn)
+	p.stderr.await(t, `fault: close 4001 \x1b[31m`)
+}
+
+// TestEveryMessagesOK checks that a fault that waits for messages leaves new connections,
+// which have none, alone.
+func TestEveryMessagesOK(t *testing.T) {
+	t.Parallel()
+	p, url := serves(t)
+	conn := dial(t, url)
+	p.enter("status 503", "every 2 messages ok", "slow 100000000")
+	p.stderr.await(t, "fault: slow")
+	says(t, conn, "hello")
+	hears(t, conn, "hello")
+	p.stderr.await(t, "#1 fault: every 2 messages ok")
+	if text := p.stderr.String(); strings.Count(text, "messages ok") != 1 {
+		t.Errorf("got %s", text)
+	}
+}
+
 func TestServePings(t *testing.T) {
 	t.Parallel()
 	p, url := serves(t, "-ping", "20ms")
@@ -558,6 +663,8 @@ func TestServeUsage(t *testing.T) {
 		{exitUsage, "must be positive", []string{"-push", "0"}},
 		{exitUsage, "-compression", []string{"-compression", "zip"}},
 		{exitUsage, "-require-header", []string{"-require-header", "x"}},
+		{exitUsage, "-ping -1s: must not be negative", []string{"-ping", "-1"}},
+		{exitUsage, "-speed NaN", []string{"-speed", "NaN", "-replay", garbage}},
 		{exitFailed, "no such file", []string{"-replay", "/nowhere"}},
 		{exitFailed, "line 1 is no line of a recording", []string{"-replay", garbage}},
 	} {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 	"github.com/urfave/cli/v3"
@@ -83,6 +84,20 @@ func (s *settings) check(cmd *cli.Command) error {
 	}
 	if s.requested && s.count == 0 {
 		s.count = 1
+	}
+	return s.checkTexts()
+}
+
+// checkTexts rejects what cannot be sent as text, and would fail on every connection.
+func (s *settings) checkTexts() error {
+	texts := map[string][]string{"-preamble": s.preamble, "-heartbeat-text": {s.heartbeatText}, "-close-reason": {s.closeReason}}
+	if !s.binary {
+		texts["-request"] = []string{s.request}
+	}
+	for flag, all := range texts {
+		if slices.ContainsFunc(all, func(text string) bool { return !utf8.ValidString(text) }) {
+			return fmt.Errorf("%s is not valid UTF-8, as text must be", flag)
+		}
 	}
 	return nil
 }
@@ -210,6 +225,7 @@ var optionFlags = strings.NewReplacer(
 	"WithBackoff", "-backoff",
 	"WithReadLimit", "-read-limit",
 	"WithOnOpen", "-preamble",
+	"WithEndpoint", "-header @FILE",
 	"WithHTTPClient", "-proxy, -cacert, -cert",
 )
 
@@ -235,19 +251,19 @@ func explainOption(err error) error {
 
 // connect is "resock URL".
 func (s *settings) connect(ctx context.Context, cmd *cli.Command) error {
-	if err := s.check(cmd); err != nil {
-		return usage(err)
-	}
-	opts, err := s.options(cmd)
-	if err != nil {
-		return usage(err)
-	}
 	if s.preambleFile != "" {
 		lines, err := readLines(s.preambleFile)
 		if err != nil {
 			return usage(fmt.Errorf("-preamble-file: %w", err))
 		}
 		s.preamble = append(lines, s.preamble...)
+	}
+	if err := s.check(cmd); err != nil {
+		return usage(err)
+	}
+	opts, err := s.options(cmd)
+	if err != nil {
+		return usage(err)
 	}
 	return connect(ctx, s, cmd.Args().First(), opts)
 }

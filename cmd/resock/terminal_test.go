@@ -493,3 +493,14 @@ func TestStatusStays(t *testing.T) {
 		t.Errorf("%q was written", written)
 	}
 }
+
+// TestServeInTheBackground checks that the server does not wait for what is typed there: the
+// system would stop it.
+func TestServeInTheBackground(t *testing.T) {
+	c := inShell(t, `set -m; "$resock" serve -listen 127.0.0.1:0 & wait; echo "ended $?"`, "")
+	c.screen.await(t, "ws://127.0.0.1:")
+	_, url, _ := strings.Cut(strings.ReplaceAll(c.screen.String(), "\r", ""), "ws://")
+	conn := dial(t, "ws://"+strings.TrimSpace(url))
+	says(t, conn, "hello")
+	hears(t, conn, "hello")
+}

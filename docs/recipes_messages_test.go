@@ -1,0 +1,315 @@
+package docs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/resocktest"
+)
+
+// snippet: server-pings
+// answering returns a client that answers the server's own heartbeat, which no subscriber
+// sees. Protocol pings (RFC 6455) need no code: they are answered anyway.
+func answering() (client *resock.Client, err error) {
+	client, err = resock.New("wss://example.com/feed",
+		resock.WithIdleTimeout(time.Minute), // this server promises a heartbeat every 20 s
+		resock.WithFilter(func(_ context.Context, m resock.MessageEvent) (pass bool) {
+			if string(m.Data) != `{"op":"ping"}` {
+				return true
+			}
+			// On another connection the answer would mean nothing, hence WithSession.
+			_ = client.Enqueue(resock.MessageText, []byte(`{"op":"pong"}`), resock.WithSession(m.Session))
+			return false
+		}))
+	return client, err
+}
+
+// end of snippet
+
+func TestServerPings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := serve(t)
+		client, err := answering()
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages := client.Messages(t.Context())
+		start(t, client, err)
+		conn := server.Accept()
+		_ = conn.Push(`{"op":"ping"}`)
+		expect(t, conn, `{"op":"pong"}`)
+		_ = conn.Push("news")
+		for m := range messages {
+			if string(m.Data) != "news" {
+				t.Errorf("the subscriber got %q", m.Data)
+			}
+			break
+		}
+	})
+}
+
+// snippet: acknowledged
+// outbox sends each message again, in each new session, until the server has acknowledged
+// its number.
+type outbox struct {
+	client *resock.Client
+
+	mu      sync.Mutex
+	last    int       // number of the last message
+	session uint64    // that has all of pending; 0 before the first
+	pending []message // in order, not acknowledged
+}
+
+type message struct {
+	number int
+	data   []byte
+}
+
+func newOutbox(url string) (*outbox, error) {
+	o := new(outbox)
+	client, err := resock.New(url, resock.WithOnOpen(o.replay), resock.WithFilter(o.acknowledged))
+	o.client = client
+	return o, err
+}
+
+func (o *outbox) send(text string) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	m := message{o.last + 1, fmt.Appendf(nil, "%d %s", o.last+1, text)}
+	if o.session > 0 {
+		err := o.client.Enqueue(resock.MessageText, m.data, resock.WithSession(o.session))
+		if err != nil && !errors.Is(err, resock.ErrSessionOver) { // over: the next session replays it
+			return err
+		}
+	}
+	o.last = m.number
+	o.pending = append(o.pending, m)
+	return nil
+}
+
+func (o *outbox) replay(ctx context.Context, s *resock.Session) error {
+	o.mu.Lock()
+	o.session = s.ID()
+	pending := slices.Clone(o.pending)
+	o.mu.Unlock()
+	for _, m := range pending {
+		if err := s.Send(ctx, resock.MessageText, m.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *outbox) acknowledged(_ context.Context, m resock.MessageEvent) (pass bool) {
+	number, found := strings.CutPrefix(string(m.Data), "ack ")
+	if !found {
+		return true
+	}
+	upTo, _ := strconv.Atoi(number)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending = slices.DeleteFunc(o.pending, func(m message) bool { return m.number <= upTo })
+	return false
+}
+
+// end of snippet
+
+func TestAcknowledged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := serve(t)
+		box, err := newOutbox("wss://example.com/jobs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"one", "two"} {
+			if err := box.send(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start(t, box.client, err)
+		conn := server.Accept()
+		expect(t, conn, "1 one", "2 two")
+		if err := box.send("three"); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, conn, "3 three")
+		_ = conn.Push("ack 1")
+		synctest.Wait()
+		conn.Drop()
+		conn = server.Accept()
+		expect(t, conn, "2 two", "3 three")
+		_ = conn.Push("ack 3")
+		synctest.Wait()
+		conn.Drop()
+		conn = server.Accept()
+		synctest.Wait()
+		if again := conn.Received().Messages; len(again) > 0 {
+			t.Errorf("the server got %q again", again[0].Data)
+		}
+	})
+}
+
+// snippet: subscriptions
+// topics are subscribed to in every session.
+type topics struct {
+	client *resock.Client
+
+	mu      sync.Mutex
+	wanted  []string
+	session uint64 // that has all of wanted; 0 before the first
+}
+
+func newTopics(url string) (*topics, error) {
+	t := new(topics)
+	client, err := resock.New(url, resock.WithOnOpen(t.subscribe))
+	t.client = client
+	return t, err
+}
+
+func (t *topics) add(topic string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.wanted, topic) {
+		return nil
+	}
+	t.wanted = append(t.wanted, topic)
+	return t.tell("subscribe " + topic)
+}
+
+func (t *topics) remove(topic string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.Index(t.wanted, topic)
+	if i < 0 {
+		return nil
+	}
+	t.wanted = slices.Delete(t.wanted, i, i+1)
+	return t.tell("unsubscribe " + topic)
+}
+
+// tell sends a change to the current session; mu is held. The next one gets what is wanted
+// then from subscribe.
+func (t *topics) tell(change string) error {
+	if t.session == 0 {
+		return nil
+	}
+	err := t.client.Enqueue(resock.MessageText, []byte(change), resock.WithSession(t.session))
+	if errors.Is(err, resock.ErrSessionOver) {
+		return nil
+	}
+	return err
+}
+
+func (t *topics) subscribe(ctx context.Context, s *resock.Session) error {
+	t.mu.Lock()
+	t.session = s.ID()
+	wanted := slices.Clone(t.wanted)
+	t.mu.Unlock()
+	for _, topic := range wanted {
+		if err := s.Send(ctx, resock.MessageText, []byte("subscribe "+topic)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// end of snippet
+
+func TestSubscriptions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := serve(t)
+		feed, err := newTopics("wss://example.com/feed")
+		if err != nil {
+			t.Fatal(err)
+		}
+		change := func(change func(string) error, topic string) {
+			t.Helper()
+			if err := change(topic); err != nil {
+				t.Error(err)
+			}
+		}
+		change(feed.add, "weather")
+		start(t, feed.client, err)
+		conn := server.Accept()
+		expect(t, conn, "subscribe weather")
+		change(feed.add, "traffic")
+		change(feed.add, "traffic")
+		change(feed.remove, "weather")
+		expect(t, conn, "subscribe traffic", "unsubscribe weather")
+		conn.Drop()
+		synctest.Wait()
+		change(feed.add, "news") // while there is no session
+		conn = server.Accept()
+		expect(t, conn, "subscribe traffic", "subscribe news")
+	})
+}
+
+// snippet: resume
+// feed hands each message to handle once, across reconnects: the server numbers its
+// messages ("17 text"), and ?after=17 makes it begin behind one.
+func feed(ctx context.Context, handle func(text string)) (*resock.Client, error) {
+	var handled atomic.Int64 // the number of the last message that was handled
+	client, err := resock.New("wss://example.com/feed",
+		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+			return resock.Endpoint{URL: fmt.Sprintf("wss://example.com/feed?after=%d", handled.Load())}, nil
+		}))
+	if err != nil {
+		return nil, err
+	}
+	messages := client.Messages(ctx)
+	go func() {
+		for m := range messages {
+			prefix, text, _ := strings.Cut(string(m.Data), " ")
+			number, err := strconv.ParseInt(prefix, 10, 64)
+			if err != nil || number <= handled.Load() {
+				continue // it came twice: it was still in the buffer when the client reconnected
+			}
+			handle(text)
+			handled.Store(number)
+		}
+	}()
+	return client, nil
+}
+
+// end of snippet
+
+func TestResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := serve(t, resocktest.Serve(func(c *resocktest.Conn) {
+			for number, _ := strconv.Atoi(c.Request().URL.Query().Get("after")); number < 5; {
+				number++
+				_ = c.Push(fmt.Sprint(number, " message ", number))
+				if number == 3 && c.Request().URL.Query().Get("after") == "0" {
+					c.Drop()
+				}
+			}
+			_ = c.Push("5 message 5") // a server that repeats itself
+		}))
+		var mu sync.Mutex
+		var handled []string
+		client, err := feed(t.Context(), func(text string) {
+			mu.Lock()
+			defer mu.Unlock()
+			handled = append(handled, text)
+		})
+		start(t, client, err)
+		server.Accept()
+		server.Accept()
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if got, want := strings.Join(handled, ","), "message 1,message 2,message 3,message 4,message 5"; got != want {
+			t.Errorf("handled %s, want %s", got, want)
+		}
+	})
+}
