@@ -28,6 +28,8 @@ type sender struct {
 	ends    bool // and so the program ends
 	number  int  // of the last line taken
 
+	arrivals *arrivals // or nil
+
 	turn   sync.Mutex // held while a line is being sent and its outcome told
 	failed atomic.Int64
 }
@@ -45,6 +47,10 @@ func (s *sender) start() {
 		read = s.readTyped
 	case isTerminal(os.Stdin) && !foreground(os.Stdin):
 		return // reading would stop the program
+	}
+	if p := s.program; p.exitOnEOF && p.heartbeat > 0 { // else the server may not answer pings
+		s.arrivals = &arrivals{client: p.client}
+		go s.arrivals.confirm()
 	}
 	go s.send()
 	go read()
@@ -160,7 +166,7 @@ func (s *sender) sendNext() {
 	p.recorder.sends()
 	defer p.recorder.sentOrNot()
 	if p.binary || utf8.Valid(line) {
-		err = p.client.Send(context.Background(), typ, line)
+		err = s.sendLine(typ, line)
 	}
 	switch {
 	case err == nil:
@@ -169,11 +175,38 @@ func (s *sender) sendNext() {
 		s.giveUp(explain(err))
 	case errors.Is(err, resock.ErrMaybeSent):
 		s.failed.Add(1)
-		p.complain(time.Now(), fmt.Sprintf("line %d may not have been sent: %s", s.number, explain(err)))
+		p.complain(time.Now(), fmt.Sprintf("line %d may not have arrived: the connection was lost", s.number))
 	default:
 		s.failed.Add(1)
 		p.complain(time.Now(), fmt.Sprintf("line %d was not sent: %s", s.number, explain(err)))
 	}
+}
+
+// sendLine sends a line, in a session that is known if it has to be.
+func (s *sender) sendLine(typ resock.MessageType, line []byte) error {
+	client := s.program.client
+	for s.arrivals != nil && client.WaitOpen(context.Background()) == nil {
+		session := client.Stats().Session
+		err := client.Send(context.Background(), typ, line, resock.WithSession(session))
+		if errors.Is(err, resock.ErrSessionOver) {
+			s.arrivals.pause()
+			continue
+		}
+		if err == nil {
+			s.doubt(s.arrivals.took(session, s.number))
+		}
+		return err
+	}
+	return client.Send(context.Background(), typ, line)
+}
+
+// doubt tells which lines, if any, may not have arrived.
+func (s *sender) doubt(lines string) {
+	if lines == "" {
+		return
+	}
+	s.failed.Add(1)
+	s.program.complain(time.Now(), lines+" may not have arrived: the connection was lost")
 }
 
 // settle ends the program once the server has read everything.
@@ -188,6 +221,8 @@ func (s *sender) settle() {
 		if err := p.client.Flush(ctx); err != nil {
 			s.failed.Add(1)
 			p.complain(time.Now(), "what was sent last may not have arrived: "+explain(err))
+		} else if s.arrivals != nil {
+			s.doubt(s.arrivals.lost())
 		}
 	}
 	p.end(exitDone, nil)

@@ -581,6 +581,7 @@ func TestEveryMessagesOK(t *testing.T) {
 	t.Parallel()
 	p, url := serves(t)
 	conn := dial(t, url)
+	p.stderr.await(t, "#1 connected") // else what is typed may come too early for it
 	p.enter("status 503", "every 2 messages ok", "slow 100000000")
 	p.stderr.await(t, "fault: slow")
 	says(t, conn, "hello")
