@@ -378,6 +378,29 @@ func TestBlockedDelivery(t *testing.T) {
 	})
 }
 
+// TestBlockedLater blocks delivery long after the call began.
+func TestBlockedLater(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		client, calls := bound(t, server, call.WithPatience(7*time.Second))
+		messages := client.Messages(t.Context(), resock.WithBuffer(1), resock.WithLabel("loop"))
+		conn := server.Accept()
+		r := do(t.Context(), calls, "1")
+		reads(t, conn, "1")
+		time.Sleep(time.Hour)
+		for n := range 10 {
+			push(t, conn, fmt.Sprint(n))
+		}
+		began := time.Now()
+		fails(t, <-r, resock.ErrMaybeSent, resock.ErrNotSent, "by loop")
+		if took := time.Since(began); took < 7*time.Second || took > 14*time.Second {
+			t.Errorf("after %v", took)
+		}
+		for range messages {
+			break
+		}
+	})
+}
+
 // TestPatience checks that calls are only given up while delivery is blocked.
 func TestPatience(t *testing.T) {
 	bubble(t, func(t *testing.T, server *resocktest.Server) {
