@@ -30,6 +30,9 @@ func (c *Client) Flush(ctx context.Context) error {
 	if ctx.Value(readerKey{}) == c {
 		return notFlushed(errors.New("the context is that of a message handler or filter, which must return before the answer can be read"))
 	}
+	if err := ctx.Err(); err != nil {
+		return c.inVain(ctx, notFlushed(err))
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer c.watchDelivery(cancel)()
@@ -88,9 +91,6 @@ func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", 
 // confirm queues a Flush behind what it waits for. When its turn comes, a ping asks the
 // server to answer for all that the session took.
 func (o *outbox) confirm(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return notFlushed(err)
-	}
 	o.mu.Lock()
 	switch {
 	case o.finished:
