@@ -356,6 +356,7 @@ func (c *Client) opened(s *session) bool {
 	c.session = s
 	c.outbox.attach(s)
 	c.counters.opens.Add(1)
+	s.event.Downtime = c.downFor() // here, or Stats would count more before than after
 	c.downtime += s.event.Downtime
 	return true
 }

@@ -232,7 +232,6 @@ func (l *loop) connect() step {
 	if err == nil {
 		now := time.Now()
 		s.event.Took, s.event.Time = now.Sub(s.event.Time), now
-		_, s.event.Downtime = l.c.lastSession()
 		if l.c.opened(s) {
 			return step{state: StateOpen, session: s}
 		}

@@ -21,13 +21,16 @@ const repository = ".."
 // they need.
 func TestEveryStreamIsChecked(t *testing.T) {
 	checkedElsewhere := map[string]string{
-		"internal/rig/bare.go: Abandon":              "nobody reads what it returns, or a checker does",
-		"debug/history_test.go: TestBlockedAndQueue": "by nobody: it never reads",
-		"interop/fleet_test.go: block":               "by nobody: it never reads",
-		"trials/bench_test.go: BenchmarkIn":          "by the same stream in TestAllocsReceive: a check would be measured too",
-		"trials/load_test.go: launch":                "by fleet.watch, which counts as well",
-		"trials/schedule_test.go: subscribe":         "by checkReader, with all else, when a trial is over",
-		"trials/soak_test.go: testPushes":            "by its own loop, which waits for more than events",
+		"internal/rig/bare.go: Abandon":                    "nobody reads what it returns, or a checker does",
+		"debug/history_test.go: TestBlockedAndQueue":       "by nobody: it never reads",
+		"interop/fleet_test.go: block":                     "by nobody: it never reads",
+		"resockprom/life_test.go: TestBlocked":             "by nobody: it never reads",
+		"resockotel/metrics_test.go: TestQueueAndBlocking": "by nobody: it never reads",
+		"resockotel/metrics_test.go: TestDrops":            "by nobody: it never reads",
+		"trials/bench_test.go: BenchmarkIn":                "by the same stream in TestAllocsReceive: a check would be measured too",
+		"trials/load_test.go: launch":                      "by fleet.watch, which counts as well",
+		"trials/schedule_test.go: subscribe":               "by checkReader, with all else, when a trial is over",
+		"trials/soak_test.go: testPushes":                  "by its own loop, which waits for more than events",
 	}
 	err := filepath.WalkDir(repository, func(file string, entry fs.DirEntry, err error) error {
 		path := strings.TrimPrefix(filepath.ToSlash(file), repository+"/")
