@@ -27,7 +27,7 @@
 // seconds, and counters begin at [resock.New]. What does not apply is left out.
 //
 //	time              when this was true
-//	clients           by name
+//	clients           a list, sorted by name
 //	  name            as registered
 //	  state, since    as resock.State and resock.Stats have it
 //	  url             of the last session, secrets redacted

@@ -19,7 +19,7 @@
 //	lost              ready until the grace period is over, if it is fresh
 //	offline           as lost: why there is no connection makes no difference
 //	suspended         not ready at once, since nobody works on it; ready by WithSuspended
-//	closing, closed   never ready
+//	closing, closed   never ready: Close or Shutdown was called, even if the state is still open
 //	no client         not ready, so that a forgotten Add shows on the first day
 //
 // A reconnect on purpose ([resock.Client.Reconnect], [resock.WithMaxSessionAge]) is a loss,

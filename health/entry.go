@@ -1,9 +1,9 @@
 package health
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/resock/resock"
@@ -50,12 +50,11 @@ func (e *entry) unready(now time.Time) string {
 	return e.stale(now, stats)
 }
 
-// closing reports whether the client is to be closed for good. An open one may still be
-// sending what is queued.
+// closing reports whether the client is to be closed for good: it accepts nothing more. An
+// open one may still be sending what is queued, and Shutdown may wait for a connection.
 func closing(client *resock.Client) bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // not to wait
-	return errors.Is(client.WaitOpen(ctx), resock.ErrClosed)
+	never := resock.WithSession(math.MaxUint64) // no session has that number
+	return errors.Is(client.Enqueue(resock.MessageText, nil, never), resock.ErrClosed)
 }
 
 // lost tells why a client that is not open is not ready, or nothing during its grace period.

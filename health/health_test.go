@@ -216,6 +216,27 @@ func TestClosed(t *testing.T) {
 	})
 }
 
+// TestShutdownWhileLost checks that a client which is to end is not ready, though it may
+// wait for a connection to send what is queued.
+func TestShutdownWhileLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r Readiness
+		server := resocktest.NewMemory(t)
+		client := connect(t, server)
+		add(t, &r, "feed", client, WithGrace(time.Hour))
+		go client.Run(t.Context())
+		server.Accept()
+		want(t, &r, "")
+		server.Stop()
+		synctest.Wait()
+		_ = client.Enqueue(resock.MessageText, []byte("queued"))
+		want(t, &r, "")
+		go client.Shutdown(t.Context())
+		synctest.Wait()
+		want(t, &r, "feed: closing")
+	})
+}
+
 func TestSeveral(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r Readiness

@@ -30,8 +30,10 @@ func WithGrace(d time.Duration) Option { return func(e *entry) { e.grace = d } }
 
 // WithFreshness asks for a message within the last d, whatever its session; pings and pongs
 // do not count. So a client that has just opened is not ready before its first message, and
-// a grace period that is longer than d ends with d. Defaults to zero, which asks for none;
-// must not be negative.
+// a grace period that is longer than d ends with d: with a grace of 30 s and a d of 5 s the
+// client is unready 5 s after its last message. It changes nothing about the connection: a
+// feed that fell silent is reconnected by [resock.WithIdleTimeout]. Defaults to zero, which
+// asks for none; must not be negative.
 func WithFreshness(d time.Duration) Option { return func(e *entry) { e.freshness = d } }
 
 // WithSuspended takes a client for ready while it is suspended ([resock.Client.Suspend]),

@@ -92,6 +92,9 @@ func (s *service) shutdown() error {
 	defer cancel()
 	err := s.public.Shutdown(ctx)
 	say("service", "nothing more is accepted, %d reports are to be sent", s.client.Stats().Queued)
+	if read := s.client.Flush(ctx); read != nil { // else Shutdown is content with what the network took
+		err = errors.Join(err, read)
+	}
 	if sent := s.client.Shutdown(ctx); sent != nil {
 		err = errors.Join(err, sent)
 		_ = s.client.Close(resock.StatusGoingAway, "out of time") // else it goes on until all is sent
