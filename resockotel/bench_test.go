@@ -11,17 +11,17 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resockotel"
-	"github.com/resock/resock/resocktest"
 )
 
 // BenchmarkMessage measures a message from a server over the loopback interface to a
 // handler: of a client that is not registered, and of one that is, whose metrics are
 // collected each second.
 func BenchmarkMessage(b *testing.B) {
-	b.Run("none", func(b *testing.B) { benchmarkMessage(b, func(*resock.Client) {}) })
+	b.Run("none", func(b *testing.B) { rig.BenchmarkMessage(b, func(*resock.Client) {}) })
 	b.Run("registered", func(b *testing.B) {
-		benchmarkMessage(b, func(client *resock.Client) {
+		rig.BenchmarkMessage(b, func(client *resock.Client) {
 			reader := sdkmetric.NewManualReader()
 			newBenchmarked(b, reader, client)
 			collectEachSecond(b, reader)
@@ -79,32 +79,4 @@ func collectEachSecond(b *testing.B, reader *sdkmetric.ManualReader) {
 		close(stop)
 		<-stopped
 	})
-}
-
-func benchmarkMessage(b *testing.B, watch func(*resock.Client)) {
-	left, done := b.N, make(chan struct{})
-	server := resocktest.NewServer(b)
-	client := connect(b, server, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
-		if left--; left == 0 {
-			close(done)
-		}
-	}))
-	watch(client)
-	go client.Run(context.Background())
-	conn := server.Accept()
-	const burst = 1000
-	message := resocktest.Frame(0x81, make([]byte, 128))
-	var frames []byte
-	for range burst {
-		frames = append(frames, message...)
-	}
-	b.ResetTimer()
-	for sent := 0; sent < b.N; sent += burst {
-		n := min(burst, b.N-sent)
-		if err := conn.Raw(frames[:n*len(message)]); err != nil {
-			b.Fatal(err)
-		}
-	}
-	<-done
-	b.StopTimer()
 }

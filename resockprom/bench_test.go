@@ -12,15 +12,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/rig"
 	"github.com/resock/resock/resocktest"
 )
 
 // BenchmarkMessage measures a message from a server over the loopback interface to a
 // handler: of a client that was not added, and of one that was and is scraped each second.
 func BenchmarkMessage(b *testing.B) {
-	b.Run("none", func(b *testing.B) { benchmarkMessage(b, func(*resock.Client) {}) })
+	b.Run("none", func(b *testing.B) { rig.BenchmarkMessage(b, func(*resock.Client) {}) })
 	b.Run("scraped", func(b *testing.B) {
-		benchmarkMessage(b, func(client *resock.Client) {
+		rig.BenchmarkMessage(b, func(client *resock.Client) {
 			c := New(Options{})
 			add(b, c, "feed", client)
 			scrape(b, registered(b, c))
@@ -46,34 +47,6 @@ func scrape(b *testing.B, registry prometheus.Gatherer) {
 		}
 	}()
 	b.Cleanup(func() { cancel(); <-over })
-}
-
-func benchmarkMessage(b *testing.B, watch func(*resock.Client)) {
-	left, done := b.N, make(chan struct{})
-	server := resocktest.NewServer(b)
-	client := connect(b, server, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) {
-		if left--; left == 0 {
-			close(done)
-		}
-	}))
-	watch(client)
-	go client.Run(context.Background())
-	conn := server.Accept()
-	const burst = 1000
-	message := resocktest.Frame(0x81, make([]byte, 128))
-	var frames []byte
-	for range burst {
-		frames = append(frames, message...)
-	}
-	b.ResetTimer()
-	for sent := 0; sent < b.N; sent += burst {
-		n := min(burst, b.N-sent)
-		if err := conn.Raw(frames[:n*len(message)]); err != nil {
-			b.Fatal(err)
-		}
-	}
-	<-done
-	b.StopTimer()
 }
 
 // BenchmarkCollect measures a scrape without its HTTP, of so many clients.

@@ -114,6 +114,8 @@ func (s *settings) outputFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Category: aboutOutput, Local: true, Destination: &s.quiet,
 			Usage: "tell nothing but errors: no status line, no comings and goings"},
 		&cli.StringFlag{Name: "record", Category: aboutOutput, Local: true, Destination: &s.record, TakesFile: true,
-			Usage: "write all that happens to `FILE`, for resock serve -replay"},
+			Usage: "write all that happens to `FILE`, for -replay"},
+		&cli.StringFlag{Name: "replay", Category: aboutOutput, Local: true, Destination: &s.replay, TakesFile: true,
+			Usage: "serve the recording in `FILE`, as resock serve -replay does; an address takes the place of the URL"},
 	}
 }

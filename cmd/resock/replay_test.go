@@ -79,6 +79,16 @@ func TestReplaySessionBySession(t *testing.T) {
 	p.stderr.await(t, "as recorded: lost")
 }
 
+// TestReplayWithoutServe checks that "resock -replay" is "resock serve -replay".
+func TestReplayWithoutServe(t *testing.T) {
+	t.Parallel()
+	p := start(t, "-replay", recording(t), "127.0.0.1:0")
+	p.stdout.await(t, "\n")
+	hears(t, dial(t, strings.TrimSpace(p.stdout.String())), "one é\n")
+	runs(t, exitUsage, "-replay", recording(t), "-n", "3").stderr.has(t, "means nothing with it")
+	runs(t, exitFailed, "-replay", "/nowhere").stderr.has(t, "no such file")
+}
+
 func TestReplayInALoop(t *testing.T) {
 	t.Parallel()
 	_, url := serves(t, "-replay", recording(t, `{"at":3.1,"event":"fail","session":3,"error":"lost"}`), "-speed", "0", "-loop")

@@ -57,6 +57,7 @@ type settings struct {
 	control    bool
 	quiet      bool
 	record     string
+	replay     string
 
 	requested bool // -request was given, perhaps with an empty text
 }
@@ -251,6 +252,9 @@ func explainOption(err error) error {
 
 // connect is "resock URL".
 func (s *settings) connect(ctx context.Context, cmd *cli.Command) error {
+	if s.replay != "" {
+		return s.serve(ctx, cmd)
+	}
 	if s.preambleFile != "" {
 		lines, err := readLines(s.preambleFile)
 		if err != nil {
@@ -266,4 +270,14 @@ func (s *settings) connect(ctx context.Context, cmd *cli.Command) error {
 		return usage(err)
 	}
 	return connect(ctx, s, cmd.Args().First(), opts)
+}
+
+// serve is "resock -replay FILE [ADDRESS]".
+func (s *settings) serve(ctx context.Context, cmd *cli.Command) error {
+	for _, name := range cmd.LocalFlagNames() {
+		if name != "replay" {
+			return usage(fmt.Errorf("-replay serves a recording: -%s means nothing with it; see resock serve -help", name))
+		}
+	}
+	return serveCommand().Run(ctx, append([]string{"serve", "-replay", s.replay}, cmd.Args().Slice()...))
 }
