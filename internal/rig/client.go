@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -130,12 +131,12 @@ func (c *Client) Open() resock.OpenEvent {
 	return Next[resock.OpenEvent](c)
 }
 
-// Fail returns the next event, which must be a FailEvent in the given phase.
-func (c *Client) Fail(phase resock.Phase) resock.FailEvent {
+// Fail returns the next event, which must be a FailEvent in one of the given phases.
+func (c *Client) Fail(phases ...resock.Phase) resock.FailEvent {
 	c.t.Helper()
 	fail := Next[resock.FailEvent](c)
-	if fail.Phase != phase {
-		c.t.Fatalf("got %+v, want a FailEvent in phase %v", fail, phase)
+	if !slices.Contains(phases, fail.Phase) {
+		c.t.Fatalf("got %+v, want a FailEvent in phase %v", fail, phases)
 	}
 	return fail
 }
