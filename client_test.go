@@ -335,3 +335,30 @@ func TestSuspendClosed(t *testing.T) {
 		}
 	})
 }
+
+// TestDowntimeNeverDecreases reads Stats while sessions open: a counter that is made of it
+// would take a decrease for a restart of the program.
+func TestDowntimeNeverDecreases(t *testing.T) {
+	s := resocktest.NewServer(t)
+	s.Handle(func(c *resocktest.Conn) { c.Drop() })
+	client, err := resock.New(s.URL, resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+		return resock.Decision{After: time.Microsecond, Spread: 1e-9}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = client.Close(resock.StatusNormalClosure, "")
+		<-client.Done()
+	}()
+	go client.Run(t.Context())
+	for last := time.Duration(0); client.Stats().Opens < 1000; {
+		for range 1000 {
+			downtime := client.Stats().Downtime
+			if downtime < last {
+				t.Fatalf("%v after %v", downtime, last)
+			}
+			last = downtime
+		}
+	}
+}
