@@ -40,6 +40,9 @@ func TestSocketOptions(t *testing.T) {
 			s := resocktest.NewServer(t)
 			r := rig.Start(t, s.URL, append(tt.opts, resock.WithHTTPClient(&http.Client{Transport: &http.Transport{DialContext: dial}}))...)
 			r.Open()
+			if err := r.Send(t.Context(), resock.MessageText, []byte("x")); err != nil {
+				t.Fatal(err)
+			}
 			if err := r.Flush(t.Context()); err != nil { // answered when the session has begun
 				t.Fatal(err)
 			}
