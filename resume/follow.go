@@ -1,0 +1,258 @@
+package resume
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+// Follow returns the events of the client from now on, with each message in its stream. It
+// subscribes as [resock.Client.Subscribe] does, with its options: with
+// OverflowDropOldest, what a slow loop was not given is a [Gap].
+//
+// The loop ends when it is left, when the client is closed for good, or when ctx ends; then
+// the cursors are saved, which may take 5 s. A feed has one loop at a time, and each
+// sequence serves one. A later one goes on where the last one ended.
+func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) (iter.Seq[Event], error) {
+	if client == nil {
+		return nil, errors.New("resume: Follow: the client is nil")
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.following {
+		return nil, errors.New("resume: Follow: the feed is followed already")
+	}
+	if f.client != client {
+		f.client = client
+		f.forget()
+	}
+	f.following = true
+	ctx, cancel := context.WithCancel(ctx)
+	l := &loop{feed: f, events: client.Subscribe(ctx, opts...)}
+	stop := context.AfterFunc(ctx, f.unfollow) // if it is never ranged over
+	return func(yield func(Event) bool) {
+		if !stop() {
+			return // ended, or ranged over before
+		}
+		defer f.unfollow()
+		defer cancel()
+		l.yield = yield
+		left := !l.run()
+		cancel()
+		if err := l.save(ctx); err != nil && !left {
+			yield(StoreError{err})
+		}
+	}, nil
+}
+
+// forget forgets the session numbers of another client; mu is held.
+func (f *Feed) forget() {
+	clear(f.removed)
+	for _, s := range f.streams {
+		s.asked = 0
+	}
+}
+
+func (f *Feed) unfollow() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.following = false
+}
+
+// loop is one loop over the events of a feed. It runs on the goroutine of the consumer.
+type loop struct {
+	feed   *Feed
+	events <-chan resock.Event
+	yield  func(Event) bool
+	found  Found
+}
+
+// run goes on until the events end, or reports false if the consumer left.
+func (l *loop) run() bool {
+	for {
+		select {
+		case event, more := <-l.events:
+			if !more {
+				return true
+			}
+			if !l.take(event) {
+				return false
+			}
+		case err := <-l.feed.saver.failed:
+			if !l.yield(StoreError{err}) {
+				return false
+			}
+		}
+	}
+}
+
+// atEnd bounds the saving of the cursors at the end of a loop.
+const atEnd = 5 * time.Second
+
+func (l *loop) save(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), atEnd)
+	defer cancel()
+	return l.feed.Save(ctx)
+}
+
+// take passes an event of the client on. As all that follow, it reports false if the
+// consumer left.
+func (l *loop) take(event resock.Event) bool {
+	m, ok := event.(resock.MessageEvent)
+	if !ok {
+		return l.yield(Lifecycle{event}) && l.opened(event)
+	}
+	items := l.found.read(l.feed.read, m)
+	for _, item := range items {
+		more := true
+		switch item.kind {
+		case mark:
+			more = l.mark(item.position)
+		case loss:
+			more = l.lose(item.position.Stream)
+		case message:
+			m.Data = item.data
+			more = l.message(m, item.position)
+		}
+		if !more {
+			return false
+		}
+	}
+	return l.found.messages > 0 || l.yield(Message{MessageEvent: m})
+}
+
+// opened tells the gaps that hooks found out about, and forgets the removed streams that
+// the session can have nothing of.
+func (l *loop) opened(event resock.Event) bool {
+	open, ok := event.(resock.OpenEvent)
+	if !ok {
+		return true
+	}
+	for _, name := range l.feed.opened(open.Session) {
+		if !l.lose(name) {
+			return false
+		}
+	}
+	return true
+}
+
+// opened returns the streams whose cursors were lost before the session opened.
+func (f *Feed) opened(session uint64) (lost []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, last := range f.removed {
+		if session > last+1 { // the next one may have been registered before
+			delete(f.removed, name)
+		}
+	}
+	for name, s := range f.streams {
+		if s.lost && session > s.asked {
+			lost = append(lost, name)
+		}
+	}
+	slices.Sort(lost)
+	return lost
+}
+
+// lose tells that the server has lost a cursor.
+func (l *loop) lose(name string) bool {
+	f := l.feed
+	f.mu.Lock()
+	s := f.streams[name]
+	var gap Gap
+	missing := false
+	if s != nil {
+		gap, missing = s.lose()
+	}
+	f.mu.Unlock()
+	return !missing || l.gap(gap)
+}
+
+// mark notes that a stream goes on after p.
+func (l *loop) mark(p Position) bool {
+	f := l.feed
+	f.mu.Lock()
+	s := f.wanted(p.Stream)
+	if s == nil {
+		f.mu.Unlock()
+		return true
+	}
+	at, gap, missing := s.mark(p)
+	f.mu.Unlock()
+	if missing && !l.gap(gap) {
+		return false
+	}
+	_ = f.Commit(at)
+	return true
+}
+
+// gap tells a gap.
+func (l *loop) gap(gap Gap) bool {
+	l.feed.count(func(s *Stats) { s.Gaps++ })
+	return l.yield(gap)
+}
+
+// message delivers a message, or drops it. It looks again after a gap, since the consumer
+// may have moved the stream.
+func (l *loop) message(m resock.MessageEvent, p Position) bool {
+	for {
+		verdict, gap, at := l.feed.admit(p)
+		switch verdict {
+		case repeated:
+			return true
+		case early:
+			if !l.gap(gap) {
+				return false
+			}
+		case next:
+			if !l.yield(Message{m, at}) {
+				return false
+			}
+			if l.feed.autoCommit {
+				_ = l.feed.Commit(at)
+			}
+			return true
+		}
+	}
+}
+
+// admit decides about a message, and numbers the one that is next.
+func (f *Feed) admit(p Position) (verdict, Gap, Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.wanted(p.Stream)
+	if s == nil {
+		f.stats.Unwanted++
+		return repeated, Gap{}, p
+	}
+	v, gap := s.admit(p)
+	switch v {
+	case repeated:
+		f.stats.Duplicates++
+	case next:
+		f.stats.Messages++
+		p = s.deliver(p)
+	}
+	return v, gap, p
+}
+
+// wanted returns a stream, or nil if it was removed; mu is held.
+func (f *Feed) wanted(name string) *stream {
+	if s := f.streams[name]; s != nil {
+		return s
+	}
+	if _, ok := f.removed[name]; ok {
+		return nil
+	}
+	return f.open(name)
+}
+
+func (f *Feed) count(add func(*Stats)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	add(&f.stats)
+}

@@ -1,0 +1,261 @@
+// Package resume tells an application that follows a feed what it missed, and where to go
+// on: it drops what comes a second time, reports each gap in its place, and keeps a cursor
+// of what was handled for the next session and the next start of the process. How a
+// message names its position is the protocol's business, and one function of the
+// application:
+//
+//	feed, err := resume.New(ctx, resume.Config{Read: func(m resock.MessageEvent, found *resume.Found) { … }})
+//	…
+//	client, err := resock.New(url, resock.WithOnOpen(func(ctx context.Context, s *resock.Session) error {
+//		return subscribe(ctx, s, feed.Cursors())
+//	}))
+//	events, err := feed.Follow(ctx, client)
+//	go client.Run(ctx)
+//	for event := range events {
+//		switch e := event.(type) {
+//		case resume.Message:
+//			handle(e)
+//			feed.Commit(e.Position)
+//		case resume.Gap:
+//			fetch(e.Stream, e.From, e.To)
+//		}
+//	}
+//
+// # What is delivered
+//
+// A message whose number is not above that of the last one delivered, in the same stream
+// and epoch, is dropped and counted. A [Gap] comes before the message that shows it. A gap
+// at the end of a session shows with the next message, wherever that comes from.
+//
+// # What is remembered
+//
+// A cursor is the position of the last message that was committed, if all before it were
+// committed, too. After a crash everything since the last saved cursor comes again: at
+// least once. [Feed.Cursors] is what a session asks for in WithOnOpen or WithEndpoint. It
+// may be behind what was delivered; what comes again is dropped.
+//
+// A server whose numbers begin anew without saying so, as where each connection has its
+// own, needs an epoch that the application makes, such as the number of the session.
+// Otherwise all its messages are taken for repeated.
+package resume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/resock/resock"
+)
+
+// Config configures [New]. Read is required.
+type Config struct {
+	// Read finds the positions in a message. It is called in the loop of [Feed.Follow],
+	// once for each message, and must not call methods of the Feed. A message in which it
+	// finds no record is delivered without a position. If the hook of WithOnOpen receives
+	// the answer to a subscription itself, Session.Unread puts it back for Read.
+	Read func(m resock.MessageEvent, found *Found)
+
+	// Store keeps the cursors. Without one they are forgotten with the Feed.
+	Store Store
+
+	// SaveEvery is how long a commit may wait to be saved. Defaults to 1 s. If it is
+	// negative, only Save and the end of the loop save.
+	SaveEvery time.Duration
+
+	// AutoCommit commits a message when the loop asks for the next event.
+	AutoCommit bool
+
+	// Recent is the number of tokens of a stream that are recognised when they come again.
+	// Defaults to 1024.
+	Recent int
+}
+
+// Feed is what is known of the streams of a client. Its methods may be called
+// concurrently.
+type Feed struct {
+	read       func(resock.MessageEvent, *Found)
+	autoCommit bool
+	recent     int
+	saver      saver
+
+	mu        sync.Mutex
+	streams   map[string]*stream
+	removed   map[string]uint64 // and the session that was the last one then
+	client    *resock.Client
+	following bool
+	stats     Stats
+}
+
+// Stats counts what a feed did since New.
+type Stats struct {
+	Messages   uint64 // delivered with a position
+	Duplicates uint64 // dropped, because they were delivered before
+	Unwanted   uint64 // dropped, because their stream was removed
+	Gaps       uint64
+}
+
+// New returns a feed that goes on where the cursors of the store are. ctx bounds the
+// loading.
+func New(ctx context.Context, config Config) (*Feed, error) {
+	switch {
+	case config.Read == nil:
+		return nil, errors.New("resume: Config.Read is nil")
+	case config.Recent < 0:
+		return nil, fmt.Errorf("resume: Config.Recent is %d, want a positive number, or 0 for 1024", config.Recent)
+	}
+	f := &Feed{
+		read: config.Read, autoCommit: config.AutoCommit, recent: config.Recent,
+		streams: make(map[string]*stream), removed: make(map[string]uint64),
+	}
+	if f.recent == 0 {
+		f.recent = 1024
+	}
+	f.saver.init(f, config.Store, config.SaveEvery)
+	if config.Store == nil {
+		return f, nil
+	}
+	cursors, err := config.Store.Load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("resume: load the cursors: %w", err)
+	}
+	for _, p := range cursors {
+		if f.streams[p.Stream] != nil {
+			return nil, fmt.Errorf("resume: load the cursors: the store has two of stream %q", p.Stream)
+		}
+		f.open(p.Stream).start(plain(p))
+	}
+	return f, nil
+}
+
+// open returns a stream, which is made if need be; mu is held.
+func (f *Feed) open(name string) *stream {
+	s := f.streams[name]
+	if s == nil {
+		s = &stream{feed: f, name: name}
+		f.streams[name] = s
+		delete(f.removed, name)
+	}
+	return s
+}
+
+// Add adds a stream to those that [Feed.Cursors] returns. If it is there already, it stays
+// as it is, cursor included. Streams that the server sends unasked need no Add.
+func (f *Feed) Add(stream string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open(stream)
+}
+
+// Start lets a stream go on after p, as if all up to p were handled, and adds it if need
+// be: after a snapshot, for instance, or to read a part of it again. Call it in the loop
+// of [Feed.Follow]; elsewhere messages that are about to be delivered may come in between.
+func (f *Feed) Start(p Position) {
+	f.mu.Lock()
+	f.open(p.Stream).start(plain(p))
+	f.mu.Unlock()
+	f.saver.changed()
+}
+
+// Remove forgets a stream and its cursor. Messages of it that are still under way are
+// dropped.
+func (f *Feed) Remove(stream string) {
+	f.mu.Lock()
+	delete(f.streams, stream)
+	if f.client != nil {
+		f.removed[stream] = f.client.Stats().Session
+	}
+	f.mu.Unlock()
+	f.saver.changed()
+}
+
+// Commit says that a message was handled. Messages may be committed in any order; the
+// cursor moves when all before have been. To commit twice, or what has no position, does
+// nothing. The error is that of a position that no message of this feed had: [Feed.Start]
+// is for those.
+func (f *Feed) Commit(p Position) error {
+	if p == (Position{}) {
+		return nil
+	}
+	if p.of == nil || p.of.feed != f {
+		return fmt.Errorf("resume: Commit: no message of this feed was delivered with position %v (Start takes any)", p)
+	}
+	f.mu.Lock()
+	moved := f.streams[p.Stream] == p.of && p.of.commit(p)
+	f.mu.Unlock()
+	if moved {
+		f.saver.changed()
+	}
+	return nil
+}
+
+// Cursors returns where each stream goes on, in the order of their names. It is meant for
+// the hook of WithOnOpen, or for WithEndpoint.
+func (f *Feed) Cursors() []Cursor {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	cursors := make([]Cursor, 0, len(f.streams))
+	for _, s := range f.streams {
+		cursors = append(cursors, s.ask())
+	}
+	slices.SortFunc(cursors, func(a, b Cursor) int { return strings.Compare(a.Stream, b.Stream) })
+	return cursors
+}
+
+// Cursor returns where one stream goes on. A stream that is not there is not known.
+func (f *Feed) Cursor(stream string) Cursor {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.streams[stream]; s != nil {
+		return s.ask()
+	}
+	return Cursor{Position: Position{Stream: stream}}
+}
+
+// Lost is for a hook that learns that the server cannot go on after the cursor of a
+// stream: the answer in WithOnOpen, or the status of a refused attempt in WithEndpoint.
+// From now on Cursors returns the stream without a position, and when a session opens the
+// loop gets a [Gap]. What the loop itself reads is for [Found.Lost] and [Found.At].
+func (f *Feed) Lost(stream string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.streams[stream]; s != nil && s.known {
+		s.lost, s.asked = true, f.session()
+	}
+}
+
+// session returns the number of the client's last session; mu is held.
+func (f *Feed) session() uint64 {
+	if f.client == nil {
+		return 0
+	}
+	return f.client.Stats().Session
+}
+
+// Stats returns the counters of the feed.
+func (f *Feed) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.stats
+}
+
+// Save saves the cursors now, if they have changed since they were saved. Call it before
+// the process ends, if messages are committed after the loop.
+func (f *Feed) Save(ctx context.Context) error { return f.saver.save(ctx) }
+
+// cursors returns what is to be saved.
+func (f *Feed) cursors() []Position {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	positions := make([]Position, 0, len(f.streams))
+	for _, s := range f.streams {
+		if s.cursor.Known {
+			positions = append(positions, s.cursor.Position)
+		}
+	}
+	slices.SortFunc(positions, func(a, b Position) int { return strings.Compare(a.Stream, b.Stream) })
+	return positions
+}

@@ -1,0 +1,235 @@
+package resume
+
+import (
+	"slices"
+	"sort"
+)
+
+// stream is one stream of a feed. Its fields are guarded by the mutex of the feed.
+type stream struct {
+	feed *Feed
+	name string
+
+	// What was delivered.
+	known  bool     // there is a floor
+	floor  Position // of the last one
+	unsure bool     // a gap up to the next message has been told
+	tokens recent   // of the last ones
+
+	// What was committed. Deliveries are numbered from 1.
+	given  uint64 // the last one
+	low    uint64 // all up to it are committed
+	cursor Cursor // the position of low
+	ahead  []span // committed beyond low: in order, and apart
+
+	// Where the server lost the cursor, it is not used before low reaches a delivery.
+	expired uint64
+	instead Cursor
+	lost    bool   // told by a hook, to be told in order
+	asked   uint64 // the session that was the last one then
+}
+
+// span is a range of deliveries that are committed.
+type span struct {
+	first, last uint64
+	at          Position // of the last
+}
+
+// start lets the stream go on after p, as if all up to it had been committed.
+func (s *stream) start(p Position) {
+	s.known, s.unsure, s.lost = true, false, false
+	s.raise(p)
+	s.low, s.ahead = s.given, nil
+	s.cursor, s.expired = Cursor{plain(p), true}, 0
+}
+
+// raise notes that p is the last position that was delivered.
+func (s *stream) raise(p Position) {
+	s.floor = p
+	if p.opaque() {
+		s.tokens.add(p.Token, s.feed.recent)
+	}
+}
+
+// plain returns p without what only a delivery has.
+func plain(p Position) Position {
+	p.of, p.n = nil, 0
+	return p
+}
+
+// deliver numbers a delivery.
+func (s *stream) deliver(p Position) Position {
+	s.given++
+	lost := s.expired > s.low && !s.instead.Known
+	if lost || s.known && !p.opaque() && !p.same(s.floor) {
+		s.expired, s.instead = s.given, Cursor{plain(p), true}
+	}
+	s.known, s.unsure = true, false
+	s.raise(p)
+	p.of, p.n = s, s.given
+	return p
+}
+
+// verdict is what becomes of a message.
+type verdict int
+
+const (
+	repeated verdict = iota // it was delivered before
+	next                    // it is to be delivered
+	early                   // a gap is to be told, and then it is looked at again
+)
+
+// admit decides about a message. A gap is told once: what follows then is next.
+func (s *stream) admit(p Position) (verdict, Gap) {
+	v, gap := s.compare(p)
+	if v == early && s.unsure {
+		v = next
+	}
+	s.unsure = s.unsure || v == early
+	return v, gap
+}
+
+// compare compares a message with the last one.
+func (s *stream) compare(p Position) (verdict, Gap) {
+	switch {
+	case p.opaque() && s.tokens.has(p.Token):
+		return repeated, Gap{}
+	case p.opaque(), !s.known:
+		return next, Gap{}
+	case !p.same(s.floor):
+		return early, s.gap(NewEpoch, p)
+	case p.Link == Linked && p.Prev == s.floor.Seq && p.Seq != p.Prev:
+		return next, Gap{} // even if the numbers begin anew
+	case p.Seq <= s.floor.Seq:
+		return repeated, Gap{}
+	}
+	gap := s.gap(Hole, p)
+	switch p.Link {
+	case Dense:
+		gap.To = p.Seq - 1
+	case Linked:
+		gap.To = p.Prev
+	}
+	if gap.To < gap.From {
+		return next, Gap{}
+	}
+	return early, gap
+}
+
+// mark notes that the stream goes on after p. If that tells a gap, at is to be committed
+// once that is handled.
+func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
+	switch {
+	case !s.known:
+	case p.opaque():
+		if s.tokens.has(p.Token) {
+			return at, gap, false
+		}
+		gap = s.gap(CursorLost, p)
+	case !p.same(s.floor):
+		gap = s.gap(NewEpoch, p)
+	case p.Seq <= s.floor.Seq:
+		return at, gap, false
+	default:
+		gap = s.gap(CursorLost, p)
+		gap.To = p.Seq
+	}
+	missing = s.known && !s.unsure
+	at = s.deliver(p)
+	if missing {
+		s.expired, s.instead = at.n, Cursor{plain(p), true}
+	}
+	return at, gap, missing
+}
+
+// lose notes that the server has lost the cursor.
+func (s *stream) lose() (gap Gap, missing bool) {
+	s.lost = false
+	s.expired, s.instead = s.given+1, Cursor{Position: Position{Stream: s.name}}
+	if !s.known || s.unsure {
+		return gap, false
+	}
+	s.unsure = true
+	return s.gap(CursorLost, Position{Stream: s.name}), true
+}
+
+// gap returns a gap after what was delivered.
+func (s *stream) gap(reason Reason, next Position) Gap {
+	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), Next: plain(next)}
+	if !s.floor.opaque() {
+		gap.From = s.floor.Seq + 1
+	}
+	return gap
+}
+
+// commit notes that a delivery was handled, and reports whether that moved the cursor.
+func (s *stream) commit(p Position) bool {
+	if p.n <= s.low {
+		return false
+	}
+	i := sort.Search(len(s.ahead), func(i int) bool { return s.ahead[i].last >= p.n })
+	if i < len(s.ahead) && s.ahead[i].first <= p.n {
+		return false
+	}
+	before := i > 0 && s.ahead[i-1].last+1 == p.n
+	after := i < len(s.ahead) && s.ahead[i].first == p.n+1
+	switch {
+	case before && after:
+		s.ahead[i].first = s.ahead[i-1].first
+		s.ahead = slices.Delete(s.ahead, i-1, i)
+	case before:
+		s.ahead[i-1].last, s.ahead[i-1].at = p.n, plain(p)
+	case after:
+		s.ahead[i].first = p.n
+	default:
+		s.ahead = slices.Insert(s.ahead, i, span{p.n, p.n, plain(p)})
+	}
+	if s.ahead[0].first > s.low+1 {
+		return false
+	}
+	s.low, s.cursor = s.ahead[0].last, Cursor{s.ahead[0].at, true}
+	s.ahead = slices.Delete(s.ahead, 0, 1)
+	return true
+}
+
+// ask returns what the next session asks for.
+func (s *stream) ask() Cursor {
+	switch {
+	case s.lost:
+		return Cursor{Position: Position{Stream: s.name}}
+	case s.expired > s.low:
+		return s.instead
+	case !s.cursor.Known:
+		return Cursor{Position: Position{Stream: s.name}}
+	}
+	return s.cursor
+}
+
+// recent is a set of the last tokens.
+type recent struct {
+	set   map[string]struct{}
+	order []string // a ring, once it has its full size
+	first int      // the oldest
+}
+
+func (r *recent) has(token string) bool {
+	_, ok := r.set[token]
+	return ok
+}
+
+func (r *recent) add(token string, most int) {
+	if r.has(token) {
+		return
+	}
+	if r.set == nil {
+		r.set = make(map[string]struct{})
+	}
+	r.set[token] = struct{}{}
+	if len(r.order) < most {
+		r.order = append(r.order, token)
+		return
+	}
+	delete(r.set, r.order[r.first])
+	r.order[r.first] = token
+	r.first = (r.first + 1) % most
+}
