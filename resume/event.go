@@ -6,7 +6,7 @@ import (
 	"github.com/resock/resock"
 )
 
-// Event is a [Message], a [Gap], a [Lifecycle] or a [StoreError].
+// Event is a [Message], a [Gap], a [Lifecycle], a [StoreError], or a [Repeated].
 type Event interface{ event() }
 
 // Message is a message that was not delivered before. Its Data is that of the record that
@@ -16,8 +16,19 @@ type Message struct {
 	Position Position
 }
 
-// Gap says that messages of a stream are missing, just before the event that follows, and
-// that the feed will not deliver them. It is told once.
+// Repeated is a message that was delivered before. It is an event only with
+// [Config.Repeated].
+type Repeated struct {
+	resock.MessageEvent
+	Position Position
+}
+
+// Gap says that messages of a stream are missing, just before the event that follows. They
+// are not delivered later, even if they come. A gap is told once; one whose end is not
+// known is told again by each session that opens before the next message.
+//
+// Be done with a gap before the loop goes on, or note it: then it counts as handled, and
+// the cursor may pass it.
 type Gap struct {
 	Stream string
 	Reason Reason
@@ -61,6 +72,7 @@ type Lifecycle struct{ resock.Event }
 type StoreError struct{ Err error }
 
 func (Message) event()    {}
+func (Repeated) event()   {}
 func (Gap) event()        {}
 func (Lifecycle) event()  {}
 func (StoreError) event() {}

@@ -113,7 +113,10 @@ func (l *loop) take(event resock.Event) bool {
 		case mark:
 			more = l.mark(item.position)
 		case loss:
-			more = l.lose(item.position.Stream)
+			more = l.lose(item.position.Stream, m.Session)
+		case snapshot:
+			m.Data = item.data
+			more = l.snapshot(m, item.position)
 		case message:
 			m.Data = item.data
 			more = l.message(m, item.position)
@@ -133,14 +136,15 @@ func (l *loop) opened(event resock.Event) bool {
 		return true
 	}
 	for _, name := range l.feed.opened(open.Session) {
-		if !l.lose(name) {
+		if !l.lose(name, open.Session) {
 			return false
 		}
 	}
 	return true
 }
 
-// opened returns the streams whose cursors were lost before the session opened.
+// opened returns the streams whose cursors were lost before the session opened, and that
+// have not gone on.
 func (f *Feed) opened(session uint64) (lost []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -150,7 +154,7 @@ func (f *Feed) opened(session uint64) (lost []string) {
 		}
 	}
 	for name, s := range f.streams {
-		if s.lost && session > s.asked {
+		if s.losing > 0 || s.lost && session > s.asked {
 			lost = append(lost, name)
 		}
 	}
@@ -159,14 +163,14 @@ func (f *Feed) opened(session uint64) (lost []string) {
 }
 
 // lose tells that the server has lost a cursor.
-func (l *loop) lose(name string) bool {
+func (l *loop) lose(name string, session uint64) bool {
 	f := l.feed
 	f.mu.Lock()
 	s := f.streams[name]
 	var gap Gap
 	missing := false
 	if s != nil {
-		gap, missing = s.lose()
+		gap, missing = s.lose(session)
 	}
 	f.mu.Unlock()
 	return !missing || l.gap(gap)
@@ -202,22 +206,43 @@ func (l *loop) message(m resock.MessageEvent, p Position) bool {
 	for {
 		verdict, gap, at := l.feed.admit(p)
 		switch verdict {
+		case unwanted:
+			return true
 		case repeated:
-			return true
-		case early:
-			if !l.gap(gap) {
-				return false
-			}
+			return !l.feed.repeated || l.yield(Repeated{m, at})
 		case next:
-			if !l.yield(Message{m, at}) {
-				return false
-			}
-			if l.feed.autoCommit {
-				_ = l.feed.Commit(at)
-			}
-			return true
+			return l.deliver(m, at)
+		}
+		if !l.gap(gap) {
+			return false
 		}
 	}
+}
+
+// snapshot delivers a message, whatever came before.
+func (l *loop) snapshot(m resock.MessageEvent, p Position) bool {
+	f := l.feed
+	f.mu.Lock()
+	s := f.wanted(p.Stream)
+	if s == nil {
+		f.stats.Unwanted++
+		f.mu.Unlock()
+		return true
+	}
+	f.stats.Messages++
+	at := s.deliver(p, !s.known)
+	f.mu.Unlock()
+	return l.deliver(m, at)
+}
+
+func (l *loop) deliver(m resock.MessageEvent, at Position) bool {
+	if !l.yield(Message{m, at}) {
+		return false
+	}
+	if l.feed.autoCommit {
+		_ = l.feed.Commit(at)
+	}
+	return true
 }
 
 // admit decides about a message, and numbers the one that is next.
@@ -227,7 +252,7 @@ func (f *Feed) admit(p Position) (verdict, Gap, Position) {
 	s := f.wanted(p.Stream)
 	if s == nil {
 		f.stats.Unwanted++
-		return repeated, Gap{}, p
+		return unwanted, Gap{}, p
 	}
 	v, gap := s.admit(p)
 	switch v {
@@ -235,7 +260,7 @@ func (f *Feed) admit(p Position) (verdict, Gap, Position) {
 		f.stats.Duplicates++
 	case next:
 		f.stats.Messages++
-		p = s.deliver(p)
+		p = s.deliver(p, s.bond(p))
 	}
 	return v, gap, p
 }

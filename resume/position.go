@@ -78,6 +78,7 @@ type kind int
 
 const (
 	message kind = iota
+	snapshot
 	mark
 	loss
 )
@@ -89,9 +90,17 @@ func (f *Found) Message(p Position, data []byte) {
 	f.items = append(f.items, item{message, p, data})
 }
 
-// At says that the stream goes on after p, whatever came before: the answer to a
-// subscription says so. Without a cursor the stream begins there. If messages up to p
-// were not delivered, they are missing, and a [Gap] says so.
+// Snapshot says that the message holds the record data at p, and that it replaces all that
+// came before in its stream: nothing is missing, and numbers may fall. data must not be
+// changed later.
+func (f *Found) Snapshot(p Position, data []byte) {
+	f.messages++
+	f.items = append(f.items, item{snapshot, p, data})
+}
+
+// At says that the stream goes on after p, as the answer to a subscription does. A stream
+// of which nothing is known begins there. If messages up to p were not delivered, they are
+// missing, and a [Gap] says so: what the same answer brings comes before At.
 func (f *Found) At(p Position) { f.items = append(f.items, item{mark, p, nil}) }
 
 // Lost says that the server cannot go on after the cursor of a stream, and does not say

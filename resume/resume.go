@@ -23,20 +23,22 @@
 //
 // # What is delivered
 //
-// A message whose number is not above that of the last one delivered, in the same stream
-// and epoch, is dropped and counted. A [Gap] comes before the message that shows it. A gap
-// at the end of a session shows with the next message, wherever that comes from.
+// A message whose number is not above that of the last one delivered, in its stream and the
+// present epoch, is dropped and counted. A [Gap] comes before the message that shows it.
+// What is missing at the end of a session shows with the next message, whenever that comes.
 //
 // # What is remembered
 //
 // A cursor is the position of the last message that was committed, if all before it were
 // committed, too. After a crash everything since the last saved cursor comes again: at
-// least once. [Feed.Cursors] is what a session asks for in WithOnOpen or WithEndpoint. It
-// may be behind what was delivered; what comes again is dropped.
+// least once. [Feed.Cursors] is what a session asks for in WithOnOpen or WithEndpoint.
+// That may be behind what was delivered; what comes again is dropped. After a new epoch or
+// a loss it is the place where the stream went on, committed or not: the cursor from before
+// is worth nothing, and what was delivered is in the hands of the process.
 //
-// A server whose numbers begin anew without saying so, as where each connection has its
-// own, needs an epoch that the application makes, such as the number of the session.
-// Otherwise all its messages are taken for repeated.
+// Where each connection has numbers of its own, the application makes an epoch that no
+// other connection of any process has, such as the start of the process with the number of
+// the session. Without it the new numbers are taken for repeated ones.
 package resume
 
 import (
@@ -69,6 +71,10 @@ type Config struct {
 	// AutoCommit commits a message when the loop asks for the next event.
 	AutoCommit bool
 
+	// Repeated makes an event of each message that comes again, for servers that want an
+	// acknowledgement for those, too.
+	Repeated bool
+
 	// Recent is the number of tokens of a stream that are recognised when they come again.
 	// Defaults to 1024.
 	Recent int
@@ -79,6 +85,7 @@ type Config struct {
 type Feed struct {
 	read       func(resock.MessageEvent, *Found)
 	autoCommit bool
+	repeated   bool
 	recent     int
 	saver      saver
 
@@ -108,7 +115,7 @@ func New(ctx context.Context, config Config) (*Feed, error) {
 		return nil, fmt.Errorf("resume: Config.Recent is %d, want a positive number, or 0 for 1024", config.Recent)
 	}
 	f := &Feed{
-		read: config.Read, autoCommit: config.AutoCommit, recent: config.Recent,
+		read: config.Read, autoCommit: config.AutoCommit, repeated: config.Repeated, recent: config.Recent,
 		streams: make(map[string]*stream), removed: make(map[string]uint64),
 	}
 	if f.recent == 0 {

@@ -19,15 +19,21 @@ import (
 
 // read reads a protocol that the tests are written in. A message has records between
 // commas: "a 7" and "a/e 7" are numbers of stream a, in epoch e; "a 6>7" names the one
-// before; "a ~7" is sparse; "a #t" is a token; "a @7" says where the stream goes on, and
-// "a lost" that nobody knows. Anything else is no record.
+// before; "a ~7" is sparse; "a #t" is a token; "a =7" is a snapshot; "a @7" says where the
+// stream goes on, and "a lost" that nobody knows. Anything else is no record.
 func read(m resock.MessageEvent, found *resume.Found) {
 	for record := range strings.SplitSeq(string(m.Data), ",") {
 		name, what, ok := strings.Cut(record, " ")
 		p := resume.Position{}
 		p.Stream, p.Epoch, _ = strings.Cut(name, "/")
-		mark := strings.HasPrefix(what, "@")
-		what = strings.TrimPrefix(what, "@")
+		tell := func(p resume.Position) { found.Message(p, []byte(record)) }
+		switch {
+		case strings.HasPrefix(what, "@"):
+			tell = found.At
+		case strings.HasPrefix(what, "="):
+			tell = func(p resume.Position) { found.Snapshot(p, []byte(record)) }
+		}
+		what = strings.TrimLeft(what, "@=")
 		switch {
 		case !ok:
 			continue
@@ -47,11 +53,7 @@ func read(m resock.MessageEvent, found *resume.Found) {
 				continue
 			}
 		}
-		if mark {
-			found.At(p)
-		} else {
-			found.Message(p, []byte(record))
-		}
+		tell(p)
 	}
 }
 
@@ -60,6 +62,8 @@ func show(event resume.Event) string {
 	switch e := event.(type) {
 	case resume.Message:
 		return string(e.Data)
+	case resume.Repeated:
+		return "again " + string(e.Data)
 	case resume.Gap:
 		return fmt.Sprintf("[%s %d-%d: %s]", e.Stream, e.From, e.To, e.Reason)
 	case resume.StoreError:
@@ -242,6 +246,13 @@ func TestOrder(t *testing.T) {
 		{"lost, then a mark", "a 1; a lost; a @4; a 6", "a 1; [a 2-0: cursor lost]; a lost; a @4; [a 5-5: hole]; a 6"},
 		{"lost, and nothing known", "a lost; a 1", "a lost; a 1"},
 		{"the last number", "a 18446744073709551614; a 18446744073709551615; a 18446744073709551615; end", "a 18446744073709551614; a 18446744073709551615; end"},
+		{"a snapshot", "a 5; a =9; a 10; a 12", "a 5; a =9; a 10; [a 11-11: hole]; a 12"},
+		{"a snapshot, and numbers begin anew", "a 5>9; a =3; a 3>4; a 2>3", "a 5>9; a =3; a 3>4"},
+		{"a snapshot first", "a =3; a 4", "a =3; a 4"},
+		{"a snapshot with a token", "a #x; a =#y; a #y; a #z", "a #x; a =#y; a #z"},
+		{"a snapshot of another epoch", "a/x 5; a/y =1; a/y 2", "a/x 5; a/y =1; a/y 2"},
+		{"lost, then a snapshot", "a 1; a lost; a =9; a 10", "a 1; [a 2-0: cursor lost]; a lost; a =9; a 10"},
+		{"an epoch comes back", "a/x 1; a/y 1; a/x 1", "a/x 1; [a 2-0: new epoch]; a/y 1; [a 2-0: new epoch]; a/x 1"},
 		{"a number and a token", "a 1; a 2; a @2", "a 1; a 2; a @2"},
 		{"from numbers to tokens", "a 1; a #x; a #x; a 2", "a 1; a #x; [a 0-0: new epoch]; a 2"},
 	} {
@@ -363,6 +374,52 @@ func TestLost(t *testing.T) {
 		w.asks("a 9") // what comes after the loss is no longer lost
 		w.commit(e)
 		w.asks("a 9")
+	})
+}
+
+// TestLostAgain tells a loss once in a session, and again in each that opens before the
+// stream goes on.
+func TestLostAgain(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.pushes(conn, "a 1; b 1; a lost; a lost", "a 1", "b 1", "[a 2-0: cursor lost]", "a lost", "a lost")
+		conn = w.again(conn)
+		w.pushes(conn, "a lost", "[a 2-0: cursor lost]", "a lost")
+		w.asks("a ?, b ?")
+		conn = w.again(conn)
+		w.sees("[a 2-0: cursor lost]")
+		w.feed.Start(resume.Position{Stream: "a", Seq: 500}) // the snapshot
+		conn = w.again(conn)
+		w.pushes(conn, "a lost; a 521; a 522", "[a 501-0: cursor lost]", "a lost", "a 521", "a 522")
+		w.again(conn)
+		w.asks("a 521, b ?")
+	})
+}
+
+// TestNewEpochIsAskedFor asks for the new epoch, though nobody has committed anything of
+// it, and saves the old one.
+func TestNewEpochIsAskedFor(t *testing.T) {
+	bubble(t, func(w *world) {
+		store := new(memory)
+		w.feed = w.make(resume.Config{Store: store, SaveEvery: -1})
+		conn := w.start()
+		w.commit(w.pushes(conn, "a/x 8; a/x 9; a/y 1; a/y 5", "a/x 8"))
+		w.sees("a/x 9", "[a 10-0: new epoch]")
+		w.asks("a x:8")
+		w.sees("a/y 1", "[a 2-4: hole]", "a/y 5")
+		w.asks("a y:1")
+		store.has(w, "a x:8")
+	})
+}
+
+// TestRepeated shows what comes again.
+func TestRepeated(t *testing.T) {
+	bubble(t, func(w *world) {
+		w.feed = w.make(resume.Config{Repeated: true})
+		e := w.pushes(w.start(), "a #1; a #1", "a #1", "again a #1")
+		if p := e.(resume.Repeated).Position; p.Token != "1" {
+			t.Errorf("its position is %v", p)
+		}
 	})
 }
 
@@ -499,7 +556,13 @@ func TestRecent(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.feed = w.make(resume.Config{Recent: 2})
 		conn := w.start()
-		w.pushes(conn, "a #1; a #2; a #3; a #2; a #1; a #3; a #2", "a #1", "a #2", "a #3", "a #1", "a #2")
+		w.commit(w.pushes(conn, "a #1; a #2; a #3; a #2; a #1; a #3; a #2", "a #1"))
+		w.sees("a #2", "a #3")
+		w.asks(`a token "1"`)
+		w.sees("a #1")
+		w.asks(`a token "1"`) // the cursor would not be recognised, and the last one is the same
+		w.sees("a #2")
+		w.asks(`a token "2"`)
 	})
 }
 

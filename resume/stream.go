@@ -13,7 +13,8 @@ type stream struct {
 	// What was delivered.
 	known  bool     // there is a floor
 	floor  Position // of the last one
-	unsure bool     // a gap up to the next message has been told
+	unsure bool     // a gap before the next message has been told
+	losing uint64   // the session in which a loss was told that has no end yet, or 0
 	tokens recent   // of the last ones
 
 	// What was committed. Deliveries are numbered from 1.
@@ -37,15 +38,15 @@ type span struct {
 
 // start lets the stream go on after p, as if all up to it had been committed.
 func (s *stream) start(p Position) {
-	s.known, s.unsure, s.lost = true, false, false
-	s.raise(p)
+	s.lost = false
+	s.reach(p)
 	s.low, s.ahead = s.given, nil
 	s.cursor, s.expired = Cursor{plain(p), true}, 0
 }
 
-// raise notes that p is the last position that was delivered.
-func (s *stream) raise(p Position) {
-	s.floor = p
+// reach notes that p is the last position that was delivered.
+func (s *stream) reach(p Position) {
+	s.known, s.unsure, s.losing, s.floor = true, false, 0, p
 	if p.opaque() {
 		s.tokens.add(p.Token, s.feed.recent)
 	}
@@ -57,18 +58,19 @@ func plain(p Position) Position {
 	return p
 }
 
-// deliver numbers a delivery.
-func (s *stream) deliver(p Position) Position {
+// deliver numbers a delivery. Without a bond the cursors of before are worth nothing.
+func (s *stream) deliver(p Position, bond bool) Position {
 	s.given++
-	lost := s.expired > s.low && !s.instead.Known
-	if lost || s.known && !p.opaque() && !p.same(s.floor) {
+	if !bond || s.expired > s.low && !s.instead.Known {
 		s.expired, s.instead = s.given, Cursor{plain(p), true}
 	}
-	s.known, s.unsure = true, false
-	s.raise(p)
+	s.reach(p)
 	p.of, p.n = s, s.given
 	return p
 }
+
+// bond reports whether p can follow what was delivered.
+func (s *stream) bond(p Position) bool { return !s.known || p.opaque() || p.same(s.floor) }
 
 // verdict is what becomes of a message.
 type verdict int
@@ -77,6 +79,7 @@ const (
 	repeated verdict = iota // it was delivered before
 	next                    // it is to be delivered
 	early                   // a gap is to be told, and then it is looked at again
+	unwanted                // its stream was removed
 )
 
 // admit decides about a message. A gap is told once: what follows then is next.
@@ -135,21 +138,19 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 		gap.To = p.Seq
 	}
 	missing = s.known && !s.unsure
-	at = s.deliver(p)
-	if missing {
-		s.expired, s.instead = at.n, Cursor{plain(p), true}
-	}
-	return at, gap, missing
+	return s.deliver(p, !missing && s.bond(p)), gap, missing
 }
 
-// lose notes that the server has lost the cursor.
-func (s *stream) lose() (gap Gap, missing bool) {
+// lose notes that the server has lost the cursor, as a session knows. A loss has no end
+// before the next message, and each session until then tells it, since each may have
+// missed something.
+func (s *stream) lose(session uint64) (gap Gap, missing bool) {
 	s.lost = false
 	s.expired, s.instead = s.given+1, Cursor{Position: Position{Stream: s.name}}
-	if !s.known || s.unsure {
+	if !s.known || s.losing == session || s.unsure && s.losing == 0 {
 		return gap, false
 	}
-	s.unsure = true
+	s.unsure, s.losing = true, session
 	return s.gap(CursorLost, Position{Stream: s.name}), true
 }
 
@@ -197,6 +198,8 @@ func (s *stream) ask() Cursor {
 	switch {
 	case s.lost:
 		return Cursor{Position: Position{Stream: s.name}}
+	case s.floor.opaque() && s.given-s.low > uint64(s.feed.recent) && s.losing == 0:
+		return Cursor{s.floor, true} // what comes after the cursor would not be recognised
 	case s.expired > s.low:
 		return s.instead
 	case !s.cursor.Known:
