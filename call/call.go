@@ -23,6 +23,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"sync"
 	"time"
 
@@ -52,11 +53,20 @@ func WithPatience(d time.Duration) Option {
 	}
 }
 
+// WithSplit says how a message is split into records, each of which may be an answer: at
+// line breaks, for instance. split is called as answers is, which then gets messages with
+// the Data of a record. Empty records are passed over. A message is kept from the
+// subscribers only if calls wait for all its records.
+func WithSplit(split func(data []byte) iter.Seq[[]byte]) Option {
+	return func(c *Calls) { c.split = split }
+}
+
 // Calls are the requests of one client that are under way. Its methods may be called
 // concurrently.
 type Calls struct {
 	answers  func(m resock.MessageEvent) (id string, ok bool)
 	patience time.Duration
+	split    func([]byte) iter.Seq[[]byte] // or nil
 
 	mu      sync.Mutex
 	client  *resock.Client // nil before Bind
@@ -102,19 +112,34 @@ func (c *Calls) Filter(_ context.Context, m resock.MessageEvent) (pass bool) {
 	if none {
 		return true
 	}
+	if c.split == nil {
+		return !c.answer(m)
+	}
+	for record := range c.split(m.Data) {
+		part := m
+		part.Data = record
+		if len(record) > 0 && !c.answer(part) {
+			pass = true
+		}
+	}
+	return pass
+}
+
+// answer reports whether m is an answer that a call waits for, which gets it.
+func (c *Calls) answer(m resock.MessageEvent) bool {
 	id, ok := c.answers(m)
 	if !ok {
-		return true
+		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	w := c.waiting[id]
 	if w == nil {
-		return true // late, or nobody's
+		return false // late, or nobody's
 	}
 	m.Data = append(make([]byte, 0, len(m.Data)), m.Data...)
 	c.settle(id, w, outcome{answer: m})
-	return false
+	return true
 }
 
 // settle ends a call; mu is held.

@@ -1,9 +1,11 @@
 package call_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -482,6 +484,41 @@ func TestManyDrops(t *testing.T) {
 		}
 		if n := calls.Waiting(); n != 0 {
 			t.Errorf("%d calls wait", n)
+		}
+	})
+}
+
+// TestSplit answers two calls with one message, which the subscribers get if it has
+// anything else.
+func TestSplit(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		lines := call.WithSplit(func(data []byte) iter.Seq[[]byte] { return bytes.SplitSeq(data, []byte("\n")) })
+		client, calls := bound(t, server, lines)
+		next, stop := iter.Pull(client.Messages(t.Context()))
+		defer stop()
+		conn := server.Accept()
+		for _, test := range []struct {
+			push string
+			pass bool
+		}{{"1:one\n2:two\n", false}, {"1:one\na push\n2:two", true}, {"3:late\n2:two\n1:one", true}} {
+			first := do(t.Context(), calls, "1")
+			reads(t, conn, "1")
+			second := do(t.Context(), calls, "2")
+			reads(t, conn, "2")
+			push(t, conn, test.push)
+			if a, b := <-first, <-second; a.answer != "1:one" || b.answer != "2:two" {
+				t.Errorf("got %+v and %+v", a, b)
+			}
+			push(t, conn, "end")
+			want := []string{test.push, "end"}
+			if !test.pass {
+				want = want[1:]
+			}
+			for _, want := range want {
+				if m, _ := next(); string(m.Data) != want {
+					t.Errorf("the subscriber got %q, want %q", m.Data, want)
+				}
+			}
 		}
 	})
 }

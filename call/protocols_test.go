@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"strconv"
 	"testing"
 
@@ -13,13 +14,18 @@ import (
 	"github.com/resock/resock/resocktest"
 )
 
-// signalR reads completions of its JSON protocol, which end with a record separator.
+// separated splits messages at a separator.
+func separated(by string) call.Option {
+	return call.WithSplit(func(data []byte) iter.Seq[[]byte] { return bytes.SplitSeq(data, []byte(by)) })
+}
+
+// signalR reads completions of its JSON protocol, whose records end with a separator.
 func signalR(m resock.MessageEvent) (string, bool) {
 	var completion struct {
 		Type         int    `json:"type"`
 		InvocationID string `json:"invocationId"`
 	}
-	err := json.Unmarshal(bytes.TrimSuffix(m.Data, []byte{0x1e}), &completion)
+	err := json.Unmarshal(m.Data, &completion)
 	return completion.InvocationID, err == nil && completion.Type == 3
 }
 
@@ -61,34 +67,35 @@ func exchange(m resock.MessageEvent) (string, bool) {
 // TestProtocols makes one call in each protocol, between pushes.
 func TestProtocols(t *testing.T) {
 	for _, test := range []struct {
-		name    string
-		answers func(resock.MessageEvent) (string, bool)
-		id      string
-		binary  bool
-		request string
-		push    string
-		answer  string
+		name      string
+		answers   func(resock.MessageEvent) (string, bool)
+		separator string
+		id        string
+		binary    bool
+		request   string
+		push      string
+		answer    string
 	}{
 		{
-			"SignalR", signalR, "7", false,
+			"SignalR", signalR, "\x1e", "7", false,
 			`{"type":1,"invocationId":"7","target":"Time","arguments":[]}` + "\x1e",
-			`{"type":1,"target":"Tick","arguments":[7]}` + "\x1e",
-			`{"type":3,"invocationId":"7","result":"noon"}` + "\x1e",
+			`{"type":1,"target":"Tick","arguments":[7]}`,
+			`{"type":3,"invocationId":"7","result":"noon"}`,
 		},
 		{
-			"Centrifugo", centrifugo, "7", false,
+			"Centrifugo", centrifugo, "\n", "7", false,
 			`{"id":7,"subscribe":{"channel":"news"}}`,
 			`{"push":{"channel":"news","pub":{"data":{},"offset":7}}}`,
 			`{"id":7,"subscribe":{"epoch":"abc","offset":7}}`,
 		},
 		{
-			"MQTT", mqtt, "7", true,
+			"MQTT", mqtt, "", "7", true,
 			"\x82\x09\x00\x07\x00\x04news\x01",
 			"\x30\x0a\x00\x04news7777",
 			"\x90\x03\x00\x07\x01",
 		},
 		{
-			"exchange", exchange, "7", false,
+			"exchange", exchange, "", "7", false,
 			`{"id":7,"method":"SUBSCRIBE","params":["btcusdt@depth"]}`,
 			`{"e":"depthUpdate","E":7,"s":"BTCUSDT","U":7,"u":9,"pu":6}`,
 			`{"result":null,"id":7}`,
@@ -96,7 +103,11 @@ func TestProtocols(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, server *resocktest.Server) {
-				calls := call.New(test.answers)
+				var split []call.Option
+				if test.separator != "" {
+					split = append(split, separated(test.separator))
+				}
+				calls := call.New(test.answers, split...)
 				client, err := resock.New(server.URL, resock.WithFilter(calls.Filter), resock.WithHTTPClient(server.Client()))
 				if err != nil {
 					t.Fatal(err)
@@ -113,15 +124,15 @@ func TestProtocols(t *testing.T) {
 				}
 				go func() {
 					_, _ = conn.Read()
-					_ = send(test.push)
-					_ = send(test.answer)
+					_ = send(test.push + test.separator)
+					_ = send(test.answer + test.separator)
 				}()
 				answer, err := calls.Do(t.Context(), test.id, typ, []byte(test.request))
 				if err != nil || string(answer.Data) != test.answer {
 					t.Errorf("got %q, %v", answer.Data, err)
 				}
 				for m := range messages {
-					if string(m.Data) != test.push {
+					if string(m.Data) != test.push+test.separator {
 						t.Errorf("the subscriber got %q", m.Data)
 					}
 					break

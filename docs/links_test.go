@@ -25,7 +25,7 @@ func TestLinks(t *testing.T) {
 			continue
 		}
 		for _, link := range links(read(t, file)) {
-			if fault := follow(t, files, file, link); fault != "" {
+			if fault := reach(t, files, file, link); fault != "" {
 				t.Errorf("%s: the link %q: %s", file, link, fault)
 			}
 		}
@@ -61,7 +61,7 @@ func read(t *testing.T, file string) string {
 }
 
 // follow returns what is wrong with a link of a document, or nothing.
-func follow(t *testing.T, files []string, document, link string) string {
+func reach(t *testing.T, files []string, document, link string) string {
 	if strings.Contains(link, "://") || strings.HasPrefix(link, "mailto:") {
 		return ""
 	}
@@ -145,7 +145,7 @@ func TestBrokenLinks(t *testing.T) {
 		"https://example.com/none": false, "#none": true, "Behaviour.md": true, "none.md": true,
 		"behaviour.md#Events": true, "../LICENSE#x": true, "../../outside": true,
 	} {
-		if fault := follow(t, files, "docs/behaviour.md", link); (fault != "") != broken {
+		if fault := reach(t, files, "docs/behaviour.md", link); (fault != "") != broken {
 			t.Errorf("%s: %q; broken: %t", link, fault, broken)
 		}
 	}

@@ -1,20 +1,23 @@
 package docs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/resocktest"
+	"github.com/resock/resock/resume"
 )
 
 // snippet: server-pings
@@ -255,27 +258,44 @@ func TestSubscriptions(t *testing.T) {
 }
 
 // snippet: resume
-// feed hands each message to handle once, across reconnects: the server numbers its
-// messages ("17 text"), and ?after=17 makes it begin behind one.
-func feed(ctx context.Context, handle func(text string)) (*resock.Client, error) {
-	var handled atomic.Int64 // the number of the last message that was handled
+// follow hands each message to handle, and what is missing to missed, across reconnects
+// and restarts: the server numbers its messages ("17 text"), and ?after=17 makes it begin
+// behind one.
+func follow(ctx context.Context, store resume.Store, handle func(text string), missed func(from, to uint64)) (*resock.Client, error) {
+	feed, err := resume.New(ctx, resume.Config{
+		Store:      store,
+		AutoCommit: true, // a message is handled when the loop asks for the next
+		Read: func(m resock.MessageEvent, found *resume.Found) {
+			number, text, _ := bytes.Cut(m.Data, []byte(" "))
+			if seq, err := strconv.ParseUint(string(number), 10, 64); err == nil {
+				found.Message(resume.Position{Seq: seq}, text)
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
 	client, err := resock.New("wss://example.com/feed",
 		resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
-			return resock.Endpoint{URL: fmt.Sprintf("wss://example.com/feed?after=%d", handled.Load())}, nil
+			return resock.Endpoint{URL: fmt.Sprintf("wss://example.com/feed?after=%d", feed.Cursor("").Seq)}, nil
 		}))
 	if err != nil {
 		return nil, err
 	}
-	messages := client.Messages(ctx)
+	events, err := feed.Follow(ctx, client)
+	if err != nil {
+		return nil, err
+	}
 	go func() {
-		for m := range messages {
-			prefix, text, _ := strings.Cut(string(m.Data), " ")
-			number, err := strconv.ParseInt(prefix, 10, 64)
-			if err != nil || number <= handled.Load() {
-				continue // it came twice: it was still in the buffer when the client reconnected
+		for event := range events {
+			switch e := event.(type) {
+			case resume.Message:
+				handle(string(e.Data))
+			case resume.Gap:
+				missed(e.From, e.To)
+			case resume.StoreError:
+				slog.Error("the cursor is not saved", "err", e.Err)
 			}
-			handle(text)
-			handled.Store(number)
 		}
 	}()
 	return client, nil
@@ -286,29 +306,38 @@ func feed(ctx context.Context, handle func(text string)) (*resock.Client, error)
 func TestResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := serve(t, resocktest.Serve(func(c *resocktest.Conn) {
-			for number, _ := strconv.Atoi(c.Request().URL.Query().Get("after")); number < 5; {
+			after := c.Request().URL.Query().Get("after")
+			for number, _ := strconv.Atoi(after); number < 5; {
 				number++
 				_ = c.Push(fmt.Sprint(number, " message ", number))
-				if number == 3 && c.Request().URL.Query().Get("after") == "0" {
+				if number == 3 && after == "0" {
 					c.Drop()
 				}
 			}
 			_ = c.Push("5 message 5") // a server that repeats itself
+			_ = c.Push("8 message 8")
 		}))
 		var mu sync.Mutex
 		var handled []string
-		client, err := feed(t.Context(), func(text string) {
+		note := func(text string) {
 			mu.Lock()
 			defer mu.Unlock()
 			handled = append(handled, text)
-		})
+		}
+		store, err := resume.OpenFile(filepath.Join(t.TempDir(), "cursor"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		client, err := follow(t.Context(), store, note, func(from, to uint64) { note(fmt.Sprintf("missed %d to %d", from, to)) })
 		start(t, client, err)
 		server.Accept()
 		server.Accept()
 		synctest.Wait()
 		mu.Lock()
 		defer mu.Unlock()
-		if got, want := strings.Join(handled, ","), "message 1,message 2,message 3,message 4,message 5"; got != want {
+		want := "message 1,message 2,message 3,message 4,message 5,missed 6 to 7,message 8"
+		if got := strings.Join(handled, ","); got != want {
 			t.Errorf("handled %s, want %s", got, want)
 		}
 	})
