@@ -60,7 +60,7 @@ func read(t *testing.T, file string) string {
 	return string(text)
 }
 
-// follow returns what is wrong with a link of a document, or nothing.
+// reach returns what is wrong with a link of a document, or nothing.
 func reach(t *testing.T, files []string, document, link string) string {
 	if strings.Contains(link, "://") || strings.HasPrefix(link, "mailto:") {
 		return ""
