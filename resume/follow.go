@@ -74,20 +74,35 @@ type loop struct {
 // run goes on until the events end, or reports false if the consumer left.
 func (l *loop) run() bool {
 	for {
-		select {
-		case event, more := <-l.events:
-			if !more {
-				return true
-			}
-			if !l.take(event) {
-				return false
-			}
-		case err := <-l.feed.saver.failed:
+		event, more, err := l.next()
+		switch {
+		case err != nil:
 			if !l.yield(StoreError{err}) {
 				return false
 			}
+		case !more:
+			return true
+		case !l.take(event):
+			return false
 		}
 	}
+}
+
+// next waits for an event of the client, or for the failure of the store.
+func (l *loop) next() (event resock.Event, more bool, err error) {
+	failed := l.feed.saver.failed
+	if len(failed) == 0 {
+		select {
+		case event, more = <-l.events:
+			return event, more, nil
+		default:
+		}
+	}
+	select {
+	case event, more = <-l.events:
+	case err = <-failed:
+	}
+	return event, more, err
 }
 
 // atEnd bounds the saving of the cursors at the end of a loop.

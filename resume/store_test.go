@@ -87,12 +87,12 @@ func TestSaves(t *testing.T) {
 			text := fmt.Sprintf("a %d", n)
 			w.commit(w.pushes(conn, text, text))
 		}
-		time.Sleep(time.Second - 1)
+		time.Sleep(time.Second - time.Nanosecond)
 		synctest.Wait()
 		if n := store.saved(); n != 0 {
 			t.Errorf("saved %d times, want none yet", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if n := store.saved(); n != 1 {
 			t.Errorf("saved %d times, want once", n)

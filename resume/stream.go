@@ -106,16 +106,18 @@ func (s *stream) compare(p Position) (verdict, Gap) {
 	case p.Seq <= s.floor.Seq:
 		return repeated, Gap{}
 	}
-	gap := s.gap(Hole, p)
+	to := uint64(0)
 	switch p.Link {
 	case Dense:
-		gap.To = p.Seq - 1
+		to = p.Seq - 1
 	case Linked:
-		gap.To = p.Prev
+		to = p.Prev
 	}
-	if gap.To < gap.From {
+	if to <= s.floor.Seq {
 		return next, Gap{}
 	}
+	gap := s.gap(Hole, p)
+	gap.To = to
 	return early, gap
 }
 
@@ -165,8 +167,12 @@ func (s *stream) gap(reason Reason, next Position) Gap {
 
 // commit notes that a delivery was handled, and reports whether that moved the cursor.
 func (s *stream) commit(p Position) bool {
-	if p.n <= s.low {
+	switch {
+	case p.n <= s.low:
 		return false
+	case p.n == s.low+1 && len(s.ahead) == 0:
+		s.low, s.cursor = p.n, Cursor{plain(p), true}
+		return true
 	}
 	i := sort.Search(len(s.ahead), func(i int) bool { return s.ahead[i].last >= p.n })
 	if i < len(s.ahead) && s.ahead[i].first <= p.n {
