@@ -518,6 +518,7 @@ func resumeWhileOpen(t *testing.T, s *resocktest.Server) {
 	r.Fail(resock.PhaseUpgrade)
 	r.Fail(resock.PhaseUpgrade)
 	open := r.Open()
+	s.Accept().IgnoreClose() // the answer might be faster than Resume
 	r.Suspend()
 	r.Resume()
 	r.Closed(resock.StatusNormalClosure, "", false)
@@ -561,7 +562,11 @@ func reconnectWhileConnecting(t *testing.T, s *resocktest.Server) {
 }
 
 func reconnectBeforeRun(t *testing.T, s *resocktest.Server) {
-	r := rig.Prepare(t, s.URL, rig.Reach(s))
+	slowly := resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+		time.Sleep(time.Second) // the attempt lasts longer than the calls
+		return resock.Endpoint{URL: s.URL}, nil
+	})
+	r := rig.Prepare(t, s.URL, rig.Reach(s), slowly)
 	r.Reconnect()
 	r.Go()
 	r.Open()

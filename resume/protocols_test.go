@@ -22,12 +22,12 @@ func centrifugo(channels map[uint32]string) func(resock.MessageEvent, *resume.Fo
 	return func(m resock.MessageEvent, found *resume.Found) {
 		for line := range bytes.SplitSeq(m.Data, []byte("\n")) {
 			var reply struct {
-				ID        uint32
-				Subscribe *struct {
+				ID    uint32
+				Reply *struct {
 					Epoch        string
 					Offset       uint64
 					Publications []publication
-				}
+				} `json:"subscribe"`
 				Push *struct {
 					Channel string
 					Pub     *publication
@@ -36,7 +36,7 @@ func centrifugo(channels map[uint32]string) func(resock.MessageEvent, *resume.Fo
 			if json.Unmarshal(line, &reply) != nil {
 				continue
 			}
-			if s := reply.Subscribe; s != nil {
+			if s := reply.Reply; s != nil {
 				channel := channels[reply.ID]
 				epochs[channel] = s.Epoch
 				for _, p := range s.Publications {
