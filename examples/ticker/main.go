@@ -1,7 +1,7 @@
-// Ticker shows a feed that misses nothing without saying so. It follows the prices of an
-// exchange, which is part of the program, with package resume: over cut connections and a
-// restart of the program each price comes once, and what the exchange has lost or forgotten
-// is named as a gap.
+// Ticker follows the prices of an exchange with package resume, and draws them, a line each
+// second. The connection is cut, the exchange is away for a while, and the program is
+// stopped and run again: each price comes once, or is named in a gap. The exchange is part
+// of the program.
 //
 //	go run ./examples/ticker
 package main

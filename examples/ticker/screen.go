@@ -87,8 +87,8 @@ func (s *screen) lifecycle(event resock.Event) {
 }
 
 func (s *screen) connected(open bool, text string) {
-	s.mark(text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open = open
+	s.marks = append(s.marks, text)
 }

@@ -94,7 +94,7 @@ func (s *server) push(ctx context.Context, conn *websocket.Conn, after map[strin
 		}
 		if closed {
 			_ = wsjson.Write(ctx, conn, quote{Closed: true})
-			more = nil
+			more = nil // nothing is left but to wait for the client to go
 		}
 		select {
 		case <-more:

@@ -68,7 +68,7 @@ func (t *ticker) follow(ctx context.Context, feed *resume.Feed) error {
 	}()
 	for event := range events {
 		if closed, err := t.take(event); closed || err != nil {
-			return err
+			return errors.Join(err, feed.Save(ctx)) // a loop that is left saves, too, but cannot tell an error
 		}
 	}
 	if context.Cause(ctx) == context.Canceled { // stopped
@@ -104,8 +104,8 @@ func read(m resock.MessageEvent, found *resume.Found) {
 	found.Message(resume.Position{Stream: q.Symbol, Seq: q.Number}, m.Data)
 }
 
-// take handles an event, and reports whether the exchange has closed. What it got is
-// handled when it returns, so that the feed commits by itself (AutoCommit).
+// take handles an event, and reports whether the exchange has closed. Nothing of the event
+// is left to do when it returns, so the feed may commit by itself (AutoCommit).
 func (t *ticker) take(event resume.Event) (closed bool, err error) {
 	switch e := event.(type) {
 	case resume.Message:
