@@ -10,7 +10,7 @@ import (
 type Event interface{ event() }
 
 // Message is a message that was not delivered before. Its Data is that of the record that
-// [Config.Read] found. If Read found none, it is the whole message, and Position is zero.
+// [Config.Read] found. If Read found nothing, it is the whole message, and Position is zero.
 type Message struct {
 	resock.MessageEvent
 	Position Position
@@ -40,6 +40,14 @@ type Gap struct {
 
 	Last Position // that was delivered, or the cursor of a feed that began with it
 	Next Position // where the stream goes on; only its Stream is set if that is not known
+}
+
+// Missing returns how many numbers are missing, if that is known.
+func (g Gap) Missing() (n uint64, known bool) {
+	if g.To == 0 {
+		return 0, false
+	}
+	return g.To - g.From + 1, true
 }
 
 // Reason says what showed a gap.

@@ -15,7 +15,8 @@ import (
 // OverflowDropOldest, what a slow loop was not given is a [Gap].
 //
 // The loop ends when it is left, when the client is closed for good, or when ctx ends; then
-// the cursors are saved, which may take 5 s. A feed has one loop at a time, and each
+// the cursors are saved, which may take 5 s. If it is left, [Feed.Save] tells whether that
+// worked. A feed has one loop at a time, and each
 // sequence serves one. A later one goes on where the last one ended.
 func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) (iter.Seq[Event], error) {
 	if client == nil {
@@ -140,7 +141,7 @@ func (l *loop) take(event resock.Event) bool {
 			return false
 		}
 	}
-	return l.found.messages > 0 || l.yield(Message{MessageEvent: m})
+	return len(items) > 0 || l.yield(Message{MessageEvent: m})
 }
 
 // opened tells the gaps that hooks found out about, and forgets the removed streams that

@@ -62,10 +62,7 @@ type Cursor struct {
 }
 
 // Found is what [Config.Read] finds in a message, in order. It is valid during the call.
-type Found struct {
-	items    []item
-	messages int
-}
+type Found struct{ items []item }
 
 // item is one thing that was found.
 type item struct {
@@ -86,7 +83,6 @@ const (
 // Message says that the message holds the record data at p: the whole message, or a part
 // of it. data must not be changed later.
 func (f *Found) Message(p Position, data []byte) {
-	f.messages++
 	f.items = append(f.items, item{message, p, data})
 }
 
@@ -94,7 +90,6 @@ func (f *Found) Message(p Position, data []byte) {
 // came before in its stream: nothing is missing, and numbers may fall. data must not be
 // changed later.
 func (f *Found) Snapshot(p Position, data []byte) {
-	f.messages++
 	f.items = append(f.items, item{snapshot, p, data})
 }
 
@@ -112,7 +107,7 @@ func (f *Found) Lost(stream string) {
 // read lets the application read a message.
 func (f *Found) read(read func(resock.MessageEvent, *Found), m resock.MessageEvent) []item {
 	clear(f.items)
-	f.items, f.messages = f.items[:0], 0
+	f.items = f.items[:0]
 	read(m, f)
 	return f.items
 }

@@ -150,14 +150,14 @@ func TestProtocols(t *testing.T) {
 				`{"id":2,"subscribe":{"epoch":"x","offset":7}}` + "\n" + `{"id":3,"subscribe":{"epoch":"y","offset":0}}`,
 				`{"push":{"channel":"news","pub":{"data":{},"offset":8}}}` + "\n" + `{"push":{"channel":"sport","pub":{"data":{},"offset":1}}}`,
 			},
-			"-; news x:8; sport y:1",
+			"news x:8; sport y:1",
 			"news x:8, sport y:1",
 			[]string{
 				`{"id":5,"subscribe":{"recovered":true,"epoch":"x","offset":10,"publications":[{"offset":9,"data":{}},{"offset":10,"data":{}}]}}`,
 				`{"id":6,"subscribe":{"epoch":"y","offset":5}}`,
 				`{"push":{"channel":"news","pub":{"data":{},"offset":11}}}` + "\n" + `{"push":{"channel":"sport","pub":{"data":{},"offset":6}}}`,
 			},
-			"news x:9; news x:10; [sport 2-5: cursor lost]; -; news x:11; sport y:6",
+			"news x:9; news x:10; [sport 2-5: cursor lost]; news x:11; sport y:6",
 		},
 		{
 			"SignalR", signalR("c"),

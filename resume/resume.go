@@ -57,7 +57,7 @@ import (
 type Config struct {
 	// Read finds the positions in a message. It is called in the loop of [Feed.Follow],
 	// once for each message, and must not call methods of the Feed. A message in which it
-	// finds no record is delivered without a position. If the hook of WithOnOpen receives
+	// finds nothing is delivered without a position. If the hook of WithOnOpen receives
 	// the answer to a subscription itself, Session.Unread puts it back for Read.
 	Read func(m resock.MessageEvent, found *Found)
 
