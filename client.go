@@ -66,6 +66,15 @@ type Client struct {
 	downtime time.Duration // between sessions, until the last one opened
 	lastErr  error         // the last failure, whatever came after it
 	err      error         // what Run returns
+	closing  closing       // how the session is to be closed, once intent.closed is set
+	rivals   atomic.Int32  // sessions in a row that the server ended when their successor registered
+}
+
+// closing is how a session is to be closed.
+type closing struct {
+	code   StatusCode
+	reason string
+	flush  bool
 }
 
 // intent is what the application wants of the client.
@@ -89,6 +98,7 @@ type counters struct {
 	wire                   wire.Counters
 	attempts, opens, fails atomic.Uint64 // opens is also the number of the last session
 	messagesOut            atomic.Uint64
+	handovers              atomic.Uint64
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
@@ -202,7 +212,7 @@ func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 		return
 	}
 	c.intent.closed = true
-	c.err = err
+	c.err, c.closing = err, closing{code, reason, flush}
 	c.outbox.seal()
 	c.limitClosingLocked()
 	if c.session != nil {
@@ -361,12 +371,14 @@ func (c *Client) opened(s *session) bool {
 	return true
 }
 
-// ended notes that the open session has ended.
-func (c *Client) ended() {
+// ended notes that a session has ended, which may have been replaced before.
+func (c *Client) ended(s *session) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.session = nil
-	c.lostAt = time.Now()
+	if c.session == s {
+		c.session = nil
+		c.lostAt = time.Now()
+	}
 }
 
 // failed counts a failure and remembers its error.
@@ -480,6 +492,8 @@ type Stats struct {
 	BlockedSince time.Time     // when delivery became blocked; zero if it is not
 	BlockedBy    string        // who blocks it: a label, "#2 of 3", or an option such as "WithFilter"
 	LastErr      error         // the last failure, whatever came after it
+	Handovers    uint64        // sessions that were replaced while they were open (WithHandover)
+	HandoverOff  bool          // the server has ended such sessions, three in a row: Handover is Reconnect
 }
 
 // Stats returns a snapshot of the client.
@@ -497,6 +511,8 @@ func (c *Client) Stats() Stats {
 		Dropped:     c.events.dropped.Load(),
 		Blocked:     c.blockedSum(),
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
+		Handovers:   c.counters.handovers.Load(),
+		HandoverOff: c.rivals.Load() >= maxRivals,
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
 	if at := c.counters.wire.LastMessage.Load(); at != 0 {
@@ -529,6 +545,9 @@ func (c *Client) downFor() time.Duration {
 func (c *Client) lastSession() (id uint64, downtime time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.session != nil {
+		return c.counters.opens.Load(), 0
+	}
 	return c.counters.opens.Load(), c.downFor()
 }
 

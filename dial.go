@@ -150,7 +150,7 @@ func (l *loop) attempt(ctx context.Context, cancel context.CancelFunc, at *atomi
 			}
 			return d.session, d.err, canceled
 		case <-c.wake:
-			if !c.wanted().allows() {
+			if l.fated() || !c.wanted().allows() {
 				canceled = true
 				cancel()
 			}

@@ -92,6 +92,14 @@ func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", 
 // server to answer for all that the session took.
 func (o *outbox) confirm(ctx context.Context) error {
 	o.mu.Lock()
+	for o.past != nil {
+		past := o.past
+		o.mu.Unlock()
+		if err := o.awaitPast(ctx, past); err != nil {
+			return err
+		}
+		o.mu.Lock()
+	}
 	switch {
 	case o.finished:
 		o.mu.Unlock()
@@ -168,6 +176,14 @@ func (o *outbox) expect(s *session, b *batch) bool {
 	return s.flow.ask(answered)
 }
 
+// heard closes the channel of unanswered.
+func (f *flow) heard() {
+	if f.settled != nil {
+		close(f.settled)
+		f.settled = nil
+	}
+}
+
 // await lets w wait for an answer for everything before a place in the stream.
 func (f *flow) await(w *waiter, place uint64) {
 	if f.awaiting == nil {
@@ -199,6 +215,12 @@ func (o *outbox) answered(s *session) {
 		}
 	}
 	ask := s.flow.ask(answered)
+	if s.flow.reach() <= answered {
+		s.flow.heard()
+		if o.past == s {
+			o.past = nil
+		}
+	}
 	o.mu.Unlock()
 	if ask {
 		s.wire.Ping()
@@ -225,7 +247,7 @@ func (o *outbox) lost(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.flow.dead = true
-	if !o.token {
+	if !o.token || o.past == s {
 		o.lose(s)
 	}
 }
@@ -241,6 +263,10 @@ func (o *outbox) lose(s *session) {
 		o.latest = nil
 	}
 	answered := s.wire.Answered()
+	s.flow.heard()
+	if o.past == s {
+		o.past = nil
+	}
 	for w, place := range s.flow.awaiting {
 		if place <= answered {
 			s.flow.settle(w, nil)

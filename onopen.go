@@ -41,6 +41,10 @@ func (s *Session) ID() uint64 {
 	return s.session.id
 }
 
+// Predecessor returns the number of the session that this one will replace
+// ([WithHandover]), as long as that is open, or 0. The server may still push there.
+func (s *Session) Predecessor() uint64 { return s.session.client.predecessor(s.session) }
+
 // Header returns the header of the server's response to the upgrade.
 func (s *Session) Header() http.Header { return s.header }
 

@@ -45,6 +45,7 @@ type settings struct {
 	maxAttempts    int
 	stableAfter    time.Duration
 	maxSessionAge  time.Duration
+	overlap        time.Duration
 
 	readLimit     int64
 	queueMessages int
@@ -439,6 +440,26 @@ func WithMaxSessionAge(d time.Duration) Option {
 	return optionFunc(func(g *given) { g.maxSessionAge = d })
 }
 
+// WithHandover makes [Client.Handover] and [WithMaxSessionAge] replace a session that
+// lives: the next one is dialed and registered, by [WithOnOpen], while the old one still
+// delivers. Then messages go out on the new one, and the old one is closed and read to its
+// end, for overlap at most. Only then come its [CloseEvent], with Next ==
+// [StateConnecting], and the [OpenEvent] of the new one, whose Downtime is 0; the new one
+// is not read before. If the old one ends meanwhile, the attempt becomes the reconnect. If
+// the attempt fails, the old one stays, and the next attempt comes after the backoff: that
+// is no event, but in the log and in [Stats].
+//
+// What is pushed during the overlap may come on both. An answer that the server gives
+// after its close frame does not come. Servers that allow one session per identity, or
+// that deal out messages between sessions, forbid it: if the server ends the old session
+// three times in a row when the new one registers, handover switches itself off, and the
+// log and Stats say so. Defaults to zero, which disables it; at most 5 s.
+func WithHandover(overlap time.Duration) Option {
+	return optionFunc(func(g *given) { g.overlap = overlap })
+}
+
+const maxOverlap = 5 * time.Second
+
 // WithDialLimiter makes every attempt wait for l, which may be shared by many
 // clients; a rate.Limiter of golang.org/x/time/rate fits. The dial timeout starts
 // after the wait. An error of l fails the attempt in [PhaseEndpoint], and an error of
@@ -553,6 +574,8 @@ func (g *given) rules() rules {
 		{"WithIdleTimeout", g.idleTimeout, negative(g.idleTimeout)},
 		{"WithStableAfter", g.stableAfter, negative(g.stableAfter)},
 		{"WithMaxSessionAge", g.maxSessionAge, negative(g.maxSessionAge)},
+		{"WithHandover", g.overlap, negative(g.overlap)},
+		{"WithHandover", g.overlap, when(g.overlap > maxOverlap, "must be at most 5s: meanwhile the new session is not read")},
 		{"WithMaxAttempts", int64(g.maxAttempts), negative(g.maxAttempts)},
 		{"WithReadLimit", g.readLimit, notPositive(g.readLimit)},
 		{"WithQueue", int64(g.queueMessages), notPositive(g.queueMessages)},

@@ -98,6 +98,8 @@ type outbox struct {
 	load     load              // of the queue
 	session  *session          // the session that takes messages, or nil
 	latest   *session          // the session in OnOpen, open or closing, or nil
+	coming   *session          // in OnOpen while another is open, or nil
+	past     *session          // was replaced before the server had answered for all; nil once it is lost, or never was
 	given    uint64            // number of the last session in OnOpen
 	token    bool              // somebody writes
 	asking   bool              // somebody asks the limiter
@@ -107,6 +109,7 @@ type outbox struct {
 	finished bool              // no session comes any more
 	before   int64             // unsent when closed was set
 	drained  chan struct{}     // closed when all that was accepted is settled; nil before Shutdown, and after that
+	writer   *session          // that the token is for
 	idle     sync.Cond         // the queue, the session or the token changed
 
 	sweeper *time.Timer
@@ -121,6 +124,7 @@ type flow struct {
 	dead    bool               // the session is cut: it answers no more pings
 	lost    bool               // every Flush was told what dead means for it
 	unask   context.CancelFunc // ends the wait for the limiter, or nil
+	settled chan struct{}      // closed when the server has answered for all, or is lost; or nil
 
 	// Places in the stream of bytes.
 	greeted  uint64             // the end of the last message of OnOpen
@@ -152,7 +156,7 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	}
 	if o.session != nil && !o.token && o.queue.Len() == 0 && o.limiter == nil {
 		s := o.session
-		o.token = true
+		o.token, o.writer = true, s
 		o.mu.Unlock()
 		if o.writeDirect(ctx, s, m) {
 			return nil
@@ -169,17 +173,20 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 
 // accept rejects a message that cannot be taken at all, and binds it to the session with
 // the given number, unless that is 0; mu is held.
-func (o *outbox) accept(m *outbound, session uint64) error {
+func (o *outbox) accept(m *outbound, number uint64) error {
 	switch {
 	case o.closed:
 		return ErrClosed
-	case session == 0:
+	case number == 0:
 		return nil
-	case o.latest == nil || o.latest.id != session || o.latest.flow.stopped || o.latest.flow.secret:
-		return ErrSessionOver
 	}
-	m.session = o.latest // the connection: another may get the same number
-	return nil
+	for _, s := range []*session{o.latest, o.coming} {
+		if s != nil && s.id == number && !s.flow.stopped && !s.flow.secret {
+			m.session = s // the connection: another may get the same number
+			return nil
+		}
+	}
+	return ErrSessionOver
 }
 
 // writeDirect writes the message of a Send that holds the token. It reports false when
@@ -435,7 +442,7 @@ func (o *outbox) start() {
 			return
 		}
 	}
-	o.token = true
+	o.token, o.writer = true, s
 	s.spawn(func() { o.drain(s) })
 }
 
@@ -625,7 +632,12 @@ func (o *outbox) prepare(s *session) {
 	defer o.mu.Unlock()
 	if !s.flow.stopped {
 		s.flow.secret = s.id == o.given
-		o.latest, o.given = s, s.id
+		o.given = s.id
+		if o.session != nil || o.past != nil {
+			o.coming = s
+		} else {
+			o.latest = s
+		}
 	}
 }
 
@@ -643,7 +655,12 @@ func (o *outbox) attach(s *session) {
 	if s.flow.stopped {
 		return
 	}
-	o.session, o.latest = s, s
+	o.attachLocked(s)
+}
+
+// attachLocked is attach; mu is held.
+func (o *outbox) attachLocked(s *session) {
+	o.session, o.latest, o.coming = s, s, nil
 	s.flow.secret = false
 	o.start()
 }
@@ -687,11 +704,11 @@ func (o *outbox) flush(s *session) {
 	}
 }
 
-// join waits until nobody writes any more. The session is detached.
-func (o *outbox) join() {
+// join waits until nobody writes into a session any more, which is detached.
+func (o *outbox) join(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.token {
+	for o.token && o.writer == s {
 		o.idle.Wait()
 	}
 }

@@ -506,7 +506,7 @@ func TestReleaseDrainsTheQueue(t *testing.T) {
 	if err := <-outcome; err != nil {
 		t.Error(err)
 	}
-	o.join()
+	o.join(o.writer)
 	if sent := src.written(); len(sent) != wire.FrameSize(len("next")) {
 		t.Errorf("sent % x, want one more frame", sent)
 	}

@@ -70,7 +70,7 @@ func (s *session) take() {
 		hooks := &s.client.hooks
 		hooks.Go(func() { hooks.overstays(hook.String()) })
 	}
-	go s.client.machine.advance(s)
+	s.client.machine.proceed(s)
 }
 
 // expect notes that the session was handed to its reader.
@@ -80,8 +80,15 @@ func (s *session) expect() {
 	if s.reader != readerNone {
 		return
 	}
-	if s.reader = readerDue; s.overdue {
+	s.reader = readerDue
+	switch {
+	case s.overdue:
 		s.take()
+	case s.renewal == renewalAsked && s.ending == nil:
+		s.renewal = renewalUnderWay
+		go s.client.machine.handOver(s)
+	case s.renewal == renewalAsked:
+		s.renewal = renewalNone
 	}
 }
 
@@ -97,8 +104,8 @@ func (s *session) arrive() bool {
 	return true
 }
 
-// leave is called by the reader when it is done. It reports whether the reader has to
-// move the state machine on, since the session was not taken.
+// leave is called by the reader when it is done, and moves the state machine on. It reports
+// false if the session was taken.
 func (s *session) leave() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,6 +113,7 @@ func (s *session) leave() bool {
 		return false
 	}
 	s.reader = readerLeft
+	s.client.machine.proceed(s)
 	return true
 }
 

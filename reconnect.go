@@ -77,6 +77,11 @@ type loop struct {
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
+
+	old    *session // that is being replaced, until it is taken down; or nil
+	fate   step     // what follows the end of the session that was being replaced
+	handed bool     // its successor has its place
+	robbed bool     // neither the application nor the client ended it
 }
 
 // begin prepares the state machine and starts it.
@@ -153,9 +158,7 @@ func (l *loop) run(ctx context.Context, c *Client) {
 // left moves the state machine on when the reader is done with a session, or releases
 // the wire of a session that was taken from the reader.
 func (l *loop) left(s *session) {
-	if s.leave() {
-		go l.advance(s)
-	} else {
+	if !s.leave() {
 		s.release()
 	}
 }
@@ -178,6 +181,11 @@ func (l *loop) advance(last *session) {
 	if last != nil {
 		next = l.takeDown(last)
 	}
+	l.steps(next)
+}
+
+// steps goes from state to state.
+func (l *loop) steps(next step) {
 	for {
 		switch next.state {
 		case StateClosed:
@@ -229,6 +237,11 @@ func (l *loop) connect() step {
 	l.c.setState(StateConnecting)
 	began := time.Now()
 	s, err, canceled := l.dial()
+	return l.conclude(s, err, canceled, began)
+}
+
+// conclude is what follows an attempt.
+func (l *loop) conclude(s *session, err error, canceled bool, began time.Time) step {
 	if err == nil {
 		now := time.Now()
 		s.event.Took, s.event.Time = now.Sub(s.event.Time), now
@@ -335,7 +348,7 @@ func (l *loop) takeDown(s *session) step {
 		}
 		l.c.log().Warn("delivery was blocked", "session", s.id, "for", blocked, "of", lasted)
 	}
-	l.c.ended()
+	l.c.ended(s)
 
 	attempt := s.event.Attempt
 	f := sessionFailure(e, attempt, uptime)
@@ -352,6 +365,9 @@ func (l *loop) takeDown(s *session) step {
 		next = l.stopped()
 	} else {
 		next = l.after(f, stable)
+	}
+	if s == l.old {
+		next, l.robbed = l.goesOn(next), !e.requested
 	}
 	if e.closing {
 		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: lasted}, next)
@@ -486,7 +502,7 @@ func unwanted(wanted intent) (next step, ok bool) {
 // passed since the last attempt began. It reports whether the client may dial.
 func (l *loop) pace() bool {
 	for {
-		if _, ok := unwanted(l.c.wanted()); ok {
+		if _, ok := unwanted(l.c.wanted()); ok || l.fated() {
 			return false
 		}
 		if l.resume() { // the application may do this again and again

@@ -41,6 +41,7 @@ type session struct {
 	// wire reports failures under its writer's lock, which is taken after the outbox's.
 	mu       sync.Mutex
 	reader   reading
+	renewal  renewal
 	overdue  bool          // the time to end is over
 	finished bool          // no goroutine starts any more
 	away     whereabouts   // the function of the application that the reader is in
@@ -189,7 +190,7 @@ func (s *session) close(code StatusCode, reason string, flush bool) {
 			s.client.outbox.flush(s)
 		}
 		s.client.outbox.detach(s)
-		s.client.outbox.join() // no message may follow the close frame (RFC 6455, section 5.5.1)
+		s.client.outbox.join(s) // no message may follow the close frame (RFC 6455, section 5.5.1)
 		s.wire.SendClose(int(code), reason)
 	})
 }
@@ -300,7 +301,7 @@ func (s *session) finish() ending {
 	if deadline != nil {
 		deadline.Stop()
 	}
-	s.client.outbox.join()
+	s.client.outbox.join(s)
 
 	// Nobody uses the wire any more, except a reader that was left behind: it releases
 	// the wire when it returns.
@@ -406,6 +407,6 @@ func (s *session) begin() {
 	s.heart.start()
 	if age := s.client.config.maxSessionAge; age > 0 {
 		age -= delay.Scale(age/10, rand.Float64())
-		s.age = time.AfterFunc(age, func() { s.close(StatusNormalClosure, "", false) })
+		s.age = time.AfterFunc(age, func() { s.client.outlived(s) })
 	}
 }

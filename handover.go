@@ -1,0 +1,351 @@
+package resock
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A handover replaces a session that lives: the next one is dialed and registered before
+// the old one ends. Only for that the state machine runs while a session is open:
+//
+//	Open ──Handover──▶ Open, dialing ──registered──▶ Open, closing the old one ──▶ Connecting ─▶ Open
+//	  ▲                   │      │                             its end
+//	  └──────failed───────┘      └─the old one ended: the attempt goes on─▶ Connecting
+//
+// The session that is to be replaced belongs to its reader. When the reader is done with
+// it, or is taken from it, the state machine is woken and takes it down. All else is as
+// in a reconnect: so are the events.
+
+// renewal tells whether a session is being replaced; the session's mu guards it.
+type renewal uint8
+
+const (
+	renewalNone     renewal = iota
+	renewalAsked            // before the session was handed to its reader
+	renewalUnderWay         // the state machine runs; also after the session's end
+)
+
+// maxRivals is how many sessions in a row may end when their successor registers. Then the
+// server allows one session only, and a handover is a way to lose it.
+const maxRivals = 3
+
+// Handover replaces the session that is open as [WithHandover] does, for a server that
+// asks to move, say. While another handover is under way, or no session is open, it does
+// nothing. There is at most one attempt per initial delay of [WithBackoff]. Without
+// WithHandover, and where Stats.HandoverOff is set, it is [Client.Reconnect].
+func (c *Client) Handover() {
+	c.mu.Lock()
+	s, wanted := c.session, c.intent
+	c.mu.Unlock()
+	switch {
+	case c.config.overlap == 0 || c.rivals.Load() >= maxRivals:
+		c.Reconnect()
+	case s != nil && wanted.allows() && !wanted.reconnect:
+		c.machine.renew(s)
+	}
+}
+
+// predecessor returns the number of the session that s will replace while that is open.
+func (c *Client) predecessor(s *session) uint64 {
+	c.mu.Lock()
+	old := c.session
+	c.mu.Unlock()
+	if old == nil || old == s {
+		return 0
+	}
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	if old.ending != nil || old.overLocked() {
+		return 0
+	}
+	return old.id
+}
+
+// outlived ends a session that has reached WithMaxSessionAge.
+func (c *Client) outlived(s *session) {
+	if c.config.overlap == 0 || c.rivals.Load() >= maxRivals {
+		s.close(StatusNormalClosure, "", false)
+		return
+	}
+	c.machine.renew(s)
+}
+
+// renew starts a handover of s, unless there is one.
+func (l *loop) renew(s *session) {
+	if s.renew() {
+		go l.handOver(s)
+	}
+}
+
+// renew reports whether a handover may begin now, and that it does.
+func (s *session) renew() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.renewal != renewalNone, s.finished, s.ending != nil, s.overLocked():
+		return false
+	case s.reader == readerNone:
+		s.renewal = renewalAsked
+		return false
+	}
+	s.renewal = renewalUnderWay
+	return true
+}
+
+// overLocked reports whether the state machine is to take the session down; mu is held.
+func (s *session) overLocked() bool { return s.reader == readerLeft || s.reader == readerTaken }
+
+// over is overLocked.
+func (s *session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.overLocked()
+}
+
+// kept ends a handover that failed. It reports false if the session is over, so that the
+// state machine has to go on.
+func (s *session) kept() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.overLocked() {
+		return false
+	}
+	s.renewal = renewalNone
+	return true
+}
+
+// proceed moves the state machine on at the end of a session: it runs already if the
+// session is being replaced. mu of the session is held.
+func (l *loop) proceed(s *session) {
+	if s.renewal == renewalUnderWay {
+		notify(l.c.wake)
+		return
+	}
+	go l.advance(s)
+}
+
+// handOver replaces a session that is open. It runs on a goroutine of its own, to which
+// the state machine belongs, as to that of advance.
+func (l *loop) handOver(old *session) {
+	l.old = old
+	l.requested = true // not more often than the application may ask
+	began := time.Now()
+	s, err, canceled := l.dial()
+	l.look()
+	if err != nil && l.old != nil {
+		l.keep(err, canceled)
+		return
+	}
+	if l.old != nil {
+		l.part(s)
+		l.outwait()
+	}
+	if err == nil && l.robbed {
+		l.bereft(old)
+	}
+	fate, handed := l.fate, l.handed
+	l.fate, l.handed, l.robbed = step{}, false, false
+	switch {
+	case handed:
+		s.event.Time = time.Now() // after the end of the old one
+		l.steps(step{state: StateOpen, session: s})
+	case fate.state != StateConnecting:
+		if s != nil {
+			s.discard(context.Canceled)
+		}
+		l.steps(fate)
+	default:
+		l.steps(l.conclude(s, err, canceled, began))
+	}
+}
+
+// look takes the session that is being replaced down, if it is over.
+func (l *loop) look() {
+	if l.old != nil && l.old.over() {
+		l.fate = l.takeDown(l.old)
+		l.old = nil
+	}
+}
+
+// fated looks at the session that is being replaced, and reports whether its end forbids
+// to go on with the attempt.
+func (l *loop) fated() bool {
+	l.look()
+	return l.fate.state != StateIdle && l.fate.state != StateConnecting
+}
+
+// outwait waits for the end of the session that is being replaced.
+func (l *loop) outwait() {
+	for l.look(); l.old != nil; l.look() {
+		<-l.c.wake
+	}
+}
+
+// goesOn is what follows the end of the session that is being replaced: the attempt that
+// is under way, or the session that has its place, unless the client ends or pauses.
+func (l *loop) goesOn(next step) step {
+	if l.handed || next.state == StateWaiting || next.state == StateOffline {
+		return step{state: StateConnecting, rule: next.rule}
+	}
+	return next
+}
+
+// part begins to close the old session, and lets messages flow into s in its place: after
+// what the server has answered for, if it does so soon. If the old one ends anyway, s is
+// the one that it is reconnected with.
+func (l *loop) part(s *session) {
+	old, c := l.old, l.c
+	if !old.end(ending{closing: true, requested: true, code: StatusNormalClosure, grace: min(c.config.overlap, c.config.closeTimeout)}) {
+		return
+	}
+	old.heart.stop()
+	c.outbox.flushBound(old)
+	c.outbox.detach(old)
+	c.outbox.join(old)
+	c.outbox.settleWith(old, c.config.overlap/2)
+	now := time.Now()
+	s.event.Took, s.event.Time = now.Sub(s.event.Time), now
+	l.handed = c.replaced(old, s)
+	old.spawn(func() { old.wire.SendClose(int(StatusNormalClosure), "") }) // no message follows: it is detached
+}
+
+// replaced makes s the open session in place of another, also to close it. It reports
+// false if the application no longer wants a connection.
+func (c *Client) replaced(old, s *session) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.session != old || !c.intent.closed && !c.intent.allows() {
+		return false
+	}
+	c.session = s
+	c.outbox.succeed(old, s)
+	c.counters.opens.Add(1)
+	c.counters.handovers.Add(1)
+	c.rivals.Store(0)
+	if c.intent.closed {
+		s.close(c.closing.code, c.closing.reason, c.closing.flush)
+	}
+	return true
+}
+
+// keep lets the old session go on, and tries again after the backoff.
+func (l *loop) keep(err error, canceled bool) {
+	old, wait := l.old, l.c.config.backoffInitial
+	l.old, l.fate = nil, step{}
+	again := true
+	if !canceled {
+		l.lastErr = err
+		l.c.failed(err)
+		l.failures++
+		d, bound := l.judge(dialFailure(err, l.failures))
+		again = d.Action != ActionStop && d.Action != ActionFinish
+		wait = max(wait, l.schedule.Draw(d.wish(), bound, rand.Float64()))
+		l.c.log().Warn("handover failed", "session", old.id, "err", err, "again", again, "in", wait)
+	}
+	if again {
+		if old.age != nil {
+			old.age.Stop()
+		}
+		old.age = time.AfterFunc(wait, func() { l.renew(old) })
+	}
+	if !old.kept() {
+		l.advance(old)
+	}
+}
+
+// bereft notes that the server ended a session while its successor was under way.
+func (l *loop) bereft(s *session) {
+	if n := l.c.rivals.Add(1); n == maxRivals {
+		l.c.log().Warn("handover is off: the server ends a session when its successor registers", "session", s.id, "times", n)
+	}
+}
+
+// flushBound waits until what is queued for one session alone was sent, or the session
+// takes no more.
+func (o *outbox) flushBound(s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.session == s && o.holds(s) {
+		o.idle.Wait()
+	}
+}
+
+// holds reports whether anything is queued for session s alone; mu is held.
+func (o *outbox) holds(s *session) bool {
+	for i := range o.queue.Len() {
+		bound := func(m outbound) bool { return m.session == s && m.kind == kindMessage }
+		if slices.ContainsFunc((*o.queue.At(i)).items, bound) {
+			return true
+		}
+	}
+	return false
+}
+
+// settleWith waits until the server has answered for all that a session took, for d at
+// most: then Flush is not to wait for a session that is closing, and what the server
+// answers at once has come. The session is detached.
+func (o *outbox) settleWith(s *session, d time.Duration) {
+	answered := o.unanswered(s)
+	if answered == nil {
+		return
+	}
+	s.wire.Ping()
+	deadline := time.NewTimer(d)
+	defer deadline.Stop()
+	select {
+	case <-answered:
+	case <-deadline.C:
+	}
+}
+
+// unanswered returns nil if the server has answered for all that a session took, or is
+// lost, and else a channel that is closed then.
+func (o *outbox) unanswered(s *session) <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.flow.lost || s.flow.reach() <= s.wire.Answered() {
+		return nil
+	}
+	if s.flow.settled == nil {
+		s.flow.settled = make(chan struct{})
+	}
+	return s.flow.settled
+}
+
+// awaitPast waits until the server has answered for what a session took that was replaced.
+func (o *outbox) awaitPast(ctx context.Context, s *session) error {
+	if answered := o.unanswered(s); answered != nil {
+		select {
+		case <-answered:
+		case <-ctx.Done():
+			return notFlushed(ctx.Err())
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if s.flow.reach() > s.wire.Answered() {
+		return ErrMaybeSent
+	}
+	return nil
+}
+
+// succeed lets messages flow into s in place of another session, which is detached.
+func (o *outbox) succeed(old, s *session) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !old.flow.lost && old.flow.reach() > old.wire.Answered() {
+		o.past = old
+		o.remove(func(m *outbound) bool {
+			if m.kind != kindFlush {
+				return false
+			}
+			m.waiter.outcome <- ErrMaybeSent
+			return true
+		})
+	}
+	if !s.flow.stopped {
+		o.attachLocked(s)
+	}
+}
