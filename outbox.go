@@ -95,7 +95,8 @@ type outbox struct {
 	// because every Send and Enqueue takes it.
 	mu       sync.Mutex
 	queue    ring.Ring[*batch] // no batch in it is empty
-	load     load              // of the queue
+	early    ring.Ring[*batch] // what is bound to the session that is coming
+	load     load              // of both
 	session  *session          // the session that takes messages, or nil
 	latest   *session          // the session in OnOpen, open or closing, or nil
 	coming   *session          // in OnOpen while another is open, or nil
@@ -154,7 +155,8 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 		o.mu.Unlock()
 		return err
 	}
-	if o.session != nil && !o.token && o.queue.Len() == 0 && o.limiter == nil {
+	lane := o.lane(m)
+	if o.session != nil && !o.token && lane == &o.queue && lane.Len() == 0 && o.limiter == nil {
 		s := o.session
 		o.token, o.writer = true, s
 		o.mu.Unlock()
@@ -165,7 +167,7 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 	}
 	w := newWaiter(ctx, m.expiry)
 	m.waiter = w
-	o.push(o.tail(len(m.Data)), m)
+	o.push(o.tail(lane, len(m.Data)), m)
 	o.start()
 	o.mu.Unlock()
 	return o.wait(w, notSent)
@@ -324,23 +326,31 @@ func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
 	if m.expiry != 0 {
 		o.sweepBy(m.expiry)
 	}
-	b := o.tail(len(data))
+	b := o.tail(o.lane(m), len(data))
 	m.Data = b.copy(data)
 	o.push(b, m)
 	o.start()
 	return nil
 }
 
-// tail returns the batch for the next message, of n bytes; mu is held.
-func (o *outbox) tail(n int) *batch {
-	if last := o.queue.Len() - 1; last >= 0 && o.limiter == nil && (*o.queue.At(last)).fits(n) {
-		return *o.queue.At(last)
+// lane returns the queue for a message; mu is held.
+func (o *outbox) lane(m *outbound) *ring.Ring[*batch] {
+	if m.session != nil && m.session == o.coming {
+		return &o.early
+	}
+	return &o.queue
+}
+
+// tail returns the batch for the next message in a queue, of n bytes; mu is held.
+func (o *outbox) tail(queue *ring.Ring[*batch], n int) *batch {
+	if last := queue.Len() - 1; last >= 0 && o.limiter == nil && (*queue.At(last)).fits(n) {
+		return *queue.At(last)
 	}
 	b := new(batch) // grows as needed: it may be kept for long while the client is down
-	if o.session != nil || o.queue.Len() > 0 {
+	if o.session != nil || queue.Len() > 0 {
 		b = newBatch()
 	}
-	o.queue.PushBack(b)
+	queue.PushBack(b)
 	return b
 }
 
@@ -411,7 +421,7 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 		}
 		return true
 	}
-	o.queue.Filter(func(next **batch) bool {
+	keep := func(next **batch) bool {
 		b := *next
 		o.load.sub(b.load)
 		b.remove(dropped)
@@ -422,7 +432,9 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 			b.recycle()
 		}
 		return left
-	})
+	}
+	o.queue.Filter(keep)
+	o.early.Filter(keep)
 }
 
 // start makes sure that somebody writes what is queued, or asks the limiter for it; mu is
@@ -660,9 +672,19 @@ func (o *outbox) attach(s *session) {
 
 // attachLocked is attach; mu is held.
 func (o *outbox) attachLocked(s *session) {
+	o.fold()
 	o.session, o.latest, o.coming = s, s, nil
 	s.flow.secret = false
 	o.start()
+}
+
+// fold puts what is bound to the session that was coming ahead of all else; mu is held.
+func (o *outbox) fold() {
+	for o.early.Len() > 0 {
+		last := o.early.Len() - 1
+		o.queue.PushFront(*o.early.At(last))
+		o.early.Cut(last, 1)
+	}
 }
 
 // detach stops the flow into session s for good. What is in flight lands; queued messages
@@ -678,6 +700,9 @@ func (o *outbox) detach(s *session) {
 	if o.session == s {
 		o.session = nil
 		o.beats = nil
+	}
+	if o.coming == s {
+		o.coming = nil
 	}
 	var bound []outbound
 	o.remove(func(m *outbound) bool {
@@ -736,6 +761,7 @@ func (o *outbox) finish() {
 	if o.sweeper != nil {
 		o.sweeper.Stop()
 	}
+	o.fold()
 	for o.queue.Len() > 0 {
 		b := o.pop()
 		o.mu.Unlock()
