@@ -121,7 +121,7 @@ func (s *source) start(cuts int) {
 	})
 }
 
-// run publishes at the rate until it has made so many cuts.
+// run publishes at the rate until it has made so many cuts, or the test has failed.
 func (s *source) run(cuts int) error {
 	pace := time.NewTicker(tick)
 	defer pace.Stop()
@@ -130,7 +130,7 @@ func (s *source) run(cuts int) error {
 		select {
 		case <-pace.C:
 		case <-s.t.Context().Done():
-			return s.t.Context().Err()
+			return nil
 		}
 		due := int(time.Since(began)*rate/time.Second) - published
 		if err := s.publish(due); err != nil {
@@ -149,12 +149,13 @@ func (s *source) run(cuts int) error {
 // cut ends the client's connection in one of several ways, also while it is set up.
 func (s *source) cut() error {
 	s.cuts++
-	switch way := s.random.IntN(8); {
-	case way == 0 && s.restarts:
+	if s.restarts && s.cuts%8 == 1 {
 		return s.restart()
-	case way == 1:
+	}
+	switch s.random.IntN(8) {
+	case 0:
 		return s.server.disconnect()
-	case way < 4:
+	case 1, 2:
 		s.proxy.cut(0)
 	default:
 		s.proxy.cut(1 + s.random.IntN(300)) // in a message, mostly
