@@ -57,7 +57,8 @@ import (
 type Config struct {
 	// Read finds the positions in a message. It is called in the loop of [Feed.Follow],
 	// once for each message, and must not call methods of the Feed. A message in which it
-	// finds nothing is delivered without a position. If the hook of WithOnOpen receives
+	// finds nothing is delivered without a position. It sees the messages in order, one at a
+	// time, and may keep what later ones need, such as an epoch. If the hook of WithOnOpen receives
 	// the answer to a subscription itself, Session.Unread puts it back for Read.
 	Read func(m resock.MessageEvent, found *Found)
 

@@ -281,6 +281,37 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestUpTo tells where a gap ends, also in another epoch.
+func TestUpTo(t *testing.T) {
+	for _, test := range []struct{ pushes, last, upTo string }{
+		{"a 1; a 5", "a 1", "a 4"},
+		{"a 0>1; a 4>5", "a 1", "a 4"},
+		{"a 1; a @5", "a 1", "a 5"},
+		{"a/x 5; a/y 3", "a x:5", "a y:2"},
+		{"a/x 5; a/y @3", "a x:5", "a y:3"},
+		{"a/x 5; a/y 7>9", "a x:5", "a y:7"},
+		{"a/x 5; a/y 0", "a x:5", "a 0"}, // only the stream
+		{"a/x 5; a/y ~3", "a x:5", "a 0"},
+		{"a 5; a lost", "a 5", "a 0"},
+		{"a #x; a @#z", `a token "x"`, `a token "z"`},
+	} {
+		t.Run(test.pushes, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.pushes(w.start(), test.pushes)
+				for {
+					event, _ := w.next()
+					if gap, ok := event.(resume.Gap); ok {
+						if got := gap.Last.String() + ", " + gap.UpTo.String(); got != test.last+", "+test.upTo {
+							t.Errorf("got %s, want %s, %s", got, test.last, test.upTo)
+						}
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestRepeatedRecordsAreCounted(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.pushes(w.start(), "a 1; a 1,a 2; a 2; a 3", "a 1", "a 2", "a 3")

@@ -100,7 +100,7 @@ func (s *stream) compare(p Position) (verdict, Gap) {
 	case p.opaque(), !s.known:
 		return next, Gap{}
 	case !p.same(s.floor):
-		return early, s.gap(NewEpoch, p)
+		return early, s.gap(NewEpoch, p.before())
 	case p.Link == Linked && p.Prev == s.floor.Seq && p.Seq != p.Prev:
 		return next, Gap{} // even if the numbers begin anew
 	case p.Seq <= s.floor.Seq:
@@ -116,7 +116,7 @@ func (s *stream) compare(p Position) (verdict, Gap) {
 	if to <= s.floor.Seq {
 		return next, Gap{}
 	}
-	gap := s.gap(Hole, p)
+	gap := s.gap(Hole, p.before())
 	gap.To = to
 	return early, gap
 }
@@ -157,8 +157,8 @@ func (s *stream) lose(session uint64) (gap Gap, missing bool) {
 }
 
 // gap returns a gap after what was delivered.
-func (s *stream) gap(reason Reason, next Position) Gap {
-	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), Next: plain(next)}
+func (s *stream) gap(reason Reason, upTo Position) Gap {
+	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), UpTo: plain(upTo)}
 	if !s.floor.opaque() {
 		gap.From = s.floor.Seq + 1
 	}

@@ -113,14 +113,13 @@ func (r *reader) gap(g resume.Gap) error {
 	return nil
 }
 
-// after returns what follows a gap. The answer to a subscription told it, so that what Next says
-// is the last one that is missing.
+// after returns what follows a gap.
 func (r *reader) after(i int, g resume.Gap) (publicationID, error) {
-	life := r.life(i, g.Next.Epoch)
-	after := publicationID{life, g.Next.Seq + 1}
+	life := r.life(i, g.UpTo.Epoch)
+	after := publicationID{life, g.UpTo.Seq + 1}
 	switch {
 	case life < 0:
-	case g.Reason == resume.CursorLost && life == r.next[i].Life && g.To == g.Next.Seq && g.To >= g.From:
+	case g.Reason == resume.CursorLost && life == r.next[i].Life && g.To == g.UpTo.Seq && g.To >= g.From:
 		return after, nil
 	case g.Reason == resume.NewEpoch && life > r.next[i].Life && g.To == 0:
 		return after, nil
