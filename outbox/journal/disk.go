@@ -68,8 +68,10 @@ func (d folder) list() (names []string, err error) {
 	return names, err
 }
 
-func (d folder) open(name string) (file, error)   { return d.openFile(name, os.O_RDWR) }
-func (d folder) create(name string) (file, error) { return d.openFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC) }
+func (d folder) open(name string) (file, error) { return d.openFile(name, os.O_RDWR) }
+func (d folder) create(name string) (file, error) {
+	return d.openFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+}
 
 func (d folder) openFile(name string, flags int) (file, error) {
 	f, err := os.OpenFile(d.path(name), flags, 0o600)

@@ -180,7 +180,9 @@ func (j *Journal) Done(numbers ...uint64) error {
 	}
 	select {
 	case <-j.token:
-		err = j.commit()
+		if err = j.commit(); err != nil {
+			err = fmt.Errorf("journal: done, but not written down, so it may come again after the next Open: %w", err)
+		}
 		j.release()
 	default: // who has the token writes it
 	}

@@ -107,6 +107,9 @@ func (l *loader) records() error {
 			l.record(h, body)
 		} else {
 			l.damaged(at, h.size(), "the checksum of a record is wrong")
+			if h.kind == kindPut && h.number < l.next {
+				l.segment.reach(h.number)
+			}
 		}
 		offset = at + h.size()
 	}
@@ -165,8 +168,13 @@ func (l *loader) repair(last bool) error {
 		atEnd := d.Offset+d.Length == l.segment.size
 		if last && atEnd && l.cut {
 			d.Reason = "the last record is not whole"
-		} else if err := l.save(d); err != nil {
-			return err
+		} else {
+			if err := l.save(d); err != nil {
+				return err
+			}
+			if last { // the numbers of as many records as may have been there are not used again
+				l.segment.reach(l.segment.last + uint64(d.Length)/headerSize)
+			}
 		}
 		if d.Offset < headSize {
 			if err := l.writeHead(); err != nil {
