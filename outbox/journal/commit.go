@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/resock/resock"
@@ -17,7 +19,8 @@ type batch struct {
 	first, last uint64 // numbers of the puts
 	puts        uint64
 	waiting     int           // Put calls
-	done        chan struct{} // closed when err is set
+	settled     atomic.Bool   // err is set
+	done        chan struct{} // closed then; nil if nobody waits so long
 	err         error
 }
 
@@ -48,33 +51,62 @@ func (j *Journal) enqueue(id string, typ resock.MessageType, data []byte) (*batc
 	return b, number, nil
 }
 
-func (j *Journal) enqueueDone(ranges []span) {
+func (j *Journal) enqueueDone(ranges []span) *batch {
 	b := j.openBatch()
 	before := len(b.data)
 	b.data = appendDone(b.data, ranges)
 	j.total += int64(len(b.data) - before)
+	return b
 }
 
 func (j *Journal) openBatch() *batch {
 	if j.batch == nil {
-		j.batch = &batch{data: j.spare[:0], done: make(chan struct{})}
+		j.batch = &batch{data: j.spare[:0]}
 		j.spare = nil
 	}
 	return j.batch
 }
 
-// await waits until b is stored, and stores it if nobody else is writing.
-func (j *Journal) await(ctx context.Context, b *batch) error {
+// take takes the token and the batch, if nobody is writing. The caller holds mu.
+func (j *Journal) take() bool {
 	select {
 	case <-j.token:
-		return j.lead(b)
+		j.batch = nil
+		return true
 	default:
+		return false
 	}
+}
+
+// yields is how often a Put lets others run before it waits in earnest, which costs more
+// than a write without a sync.
+const yields = 8
+
+// await waits until b is stored, or stores it if nobody else is writing.
+func (j *Journal) await(ctx context.Context, b *batch) error {
+	if j.config.Sync != SyncAlways {
+		for range yields {
+			runtime.Gosched()
+			if b.settled.Load() {
+				return b.err
+			}
+		}
+	}
+	j.mu.Lock()
+	if b.settled.Load() {
+		j.mu.Unlock()
+		return b.err
+	}
+	if b.done == nil {
+		b.done = make(chan struct{})
+	}
+	j.mu.Unlock()
 	select {
 	case <-b.done:
 		return b.err
 	case <-j.token:
-		return j.lead(b)
+		j.lead()
+		return b.err
 	case <-ctx.Done():
 		j.mu.Lock()
 		b.waiting--
@@ -83,44 +115,39 @@ func (j *Journal) await(ctx context.Context, b *batch) error {
 	}
 }
 
-// lead writes with the token. b is the batch that is written, or was written before.
-func (j *Journal) lead(b *batch) error {
-	_ = j.commit() // the error is that of the batch
-	j.release()
-	return b.err
+// lead writes the batch, if there is one, and gives the token back.
+func (j *Journal) lead() {
+	j.mu.Lock()
+	b := j.batch
+	j.batch = nil
+	j.mu.Unlock()
+	j.commit(b)
 }
 
-// release gives the token back. If what is left has nobody who waits for it, and so would
-// take the token, it is written before.
-func (j *Journal) release() {
+// commit writes b, which may be nil, and gives the token back. If then there is more, with
+// nobody who waits for it, and so would take the token, it is written before.
+func (j *Journal) commit(b *batch) {
 	for {
+		j.write(b)
 		j.mu.Lock()
 		if j.batch == nil || j.batch.waiting > 0 {
 			j.token <- struct{}{}
 			j.mu.Unlock()
 			return
 		}
+		b, j.batch = j.batch, nil
 		j.mu.Unlock()
-		_ = j.commit() // done records: they may be lost
 	}
 }
 
-// commit writes the batch, if there is one. The caller has the token.
-func (j *Journal) commit() error {
-	j.mu.Lock()
-	b, failed := j.batch, j.failed
-	j.batch = nil
-	j.mu.Unlock()
+// write writes a batch, and tells those who wait. The caller has the token.
+func (j *Journal) write(b *batch) {
 	if b == nil {
-		return nil
+		return
 	}
-	if failed != nil {
-		b.err = j.errFailed("not stored", failed)
-	} else {
-		b.err = j.store(b)
-	}
+	err := j.store(b)
 	j.mu.Lock()
-	if b.err != nil {
+	if err != nil {
 		j.total -= int64(len(b.data))
 	} else {
 		j.publish(b)
@@ -128,14 +155,16 @@ func (j *Journal) commit() error {
 	if cap(b.data) <= mostSpare {
 		j.spare = b.data
 	}
-	b.data = nil
+	b.data, b.err = nil, err
+	b.settled.Store(true)
+	if b.done != nil {
+		close(b.done)
+	}
 	full := j.failed == nil && j.active().full(j.config.SegmentBytes)
 	j.mu.Unlock()
-	close(b.done)
 	if full {
 		j.rotate()
 	}
-	return b.err
 }
 
 // publish makes a batch that was stored visible. The caller holds mu.
@@ -160,18 +189,22 @@ func (s *segment) full(most int64) bool { return s.size >= most && s.last >= s.f
 // store writes a batch to the end of the active file.
 func (j *Journal) store(b *batch) error {
 	j.mu.Lock()
-	s := j.active()
+	s, failed := j.active(), j.failed
 	j.mu.Unlock()
+	if failed != nil {
+		return j.errFailed("not stored", failed)
+	}
 	if _, err := j.file.WriteAt(b.data, s.size); err != nil {
 		return j.undo(s, err)
 	}
 	if b.puts > 0 && j.config.Sync == SyncAlways {
 		return maybe(j.sync())
 	}
-	if time.Since(j.checked) < time.Second {
-		return nil
+	if now := time.Now(); now.Sub(j.checked) >= time.Second {
+		j.checked = now
+		return maybe(j.checkFile(s))
 	}
-	return maybe(j.checkFiles(s))
+	return nil
 }
 
 func maybe(err error) error {
@@ -195,27 +228,59 @@ func (j *Journal) undo(s *segment, cause error) error {
 	return maybe(err)
 }
 
-// sync syncs the active file. A sync that failed is not tried again: the system may have
-// dropped what it could not write. The caller has the token or holds syncing.
+// sync syncs all that was written. A sync that failed is not tried again: the system may
+// have dropped what it could not write. The caller has the token or holds syncing.
 func (j *Journal) sync() error {
 	j.mu.Lock()
 	s := j.active()
 	j.mu.Unlock()
-	if err := j.file.Sync(); err != nil {
-		err = fmt.Errorf("sync of %s failed: %w", s.name(), err)
+	for _, f := range append(j.sealed, j.file) {
+		if err := f.Sync(); err != nil {
+			err = fmt.Errorf("sync of a file up to %s failed: %w", s.name(), err)
+			j.fail(err)
+			return err
+		}
+	}
+	_ = j.closeSealed()
+	if err := j.checkFile(s); err != nil {
+		return err
+	}
+	return j.syncName()
+}
+
+// closeSealed closes the files that were written before the active one.
+func (j *Journal) closeSealed() (err error) {
+	for _, f := range j.sealed {
+		err = errors.Join(err, f.Close())
+	}
+	j.sealed = nil
+	return err
+}
+
+// syncName makes the name of the active segment survive a crash of the machine: it is the
+// number that goes on if all before it is removed.
+func (j *Journal) syncName() error {
+	j.mu.Lock()
+	s, named := j.active(), j.named
+	j.mu.Unlock()
+	if s == named {
+		return nil
+	}
+	if err := j.disk.sync(); err != nil {
+		err = fmt.Errorf("sync of the folder failed: %w", err)
 		j.fail(err)
 		return err
 	}
-	return j.checkPresent(s)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s == j.active() {
+		j.named = s
+	}
+	return nil
 }
 
-// checkFiles looks whether the folder is still there. The caller has the token.
-func (j *Journal) checkFiles(s *segment) error {
-	j.checked = time.Now()
-	return j.checkPresent(s)
-}
-
-func (j *Journal) checkPresent(s *segment) error {
+// checkFile looks whether the active file is still in the folder.
+func (j *Journal) checkFile(s *segment) error {
 	err := j.disk.present(s.name(), j.file)
 	if err != nil {
 		err = fmt.Errorf("%s was removed or replaced while it was open: %w", s.name(), err)
@@ -241,9 +306,10 @@ func (j *Journal) syncLater() {
 // rotate begins the next segment. If it cannot, the active one grows, and the next commit
 // tries again. The caller has the token.
 func (j *Journal) rotate() {
-	if j.config.Sync != SyncNever && j.sync() != nil {
+	if !j.syncing.TryLock() {
 		return
 	}
+	defer j.syncing.Unlock()
 	j.mu.Lock()
 	s := &segment{first: j.active().last + 1, last: j.active().last}
 	j.mu.Unlock()
@@ -251,9 +317,11 @@ func (j *Journal) rotate() {
 	if err != nil {
 		return
 	}
-	j.syncing.Lock()
-	defer j.syncing.Unlock()
-	_ = j.file.Close() // it was synced, if it should be
+	if j.config.Sync == SyncInterval {
+		j.sealed = append(j.sealed, j.file)
+	} else {
+		_ = j.file.Close()
+	}
 	j.file = f
 	j.mu.Lock()
 	j.segments = append(j.segments, s)
@@ -261,21 +329,13 @@ func (j *Journal) rotate() {
 	j.mu.Unlock()
 }
 
-// createSegment makes the file of a segment, with its head. It survives a crash of the
-// machine: its name is the number that goes on if all before it is removed.
+// createSegment makes the file of a segment, with its head.
 func (j *Journal) createSegment(s *segment) (file, error) {
 	f, err := j.disk.create(s.name())
 	if err != nil {
 		return nil, err
 	}
-	_, err = f.WriteAt(appendHead(nil, s.first), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = j.disk.sync()
-	}
-	if err != nil {
+	if _, err = f.WriteAt(appendHead(nil, s.first), 0); err != nil {
 		return nil, errors.Join(err, f.Close(), j.disk.remove(s.name()))
 	}
 	s.size = headSize

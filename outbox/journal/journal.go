@@ -103,10 +103,12 @@ type Journal struct {
 
 	syncing sync.Mutex // held to sync without the token, and to change or close file
 	file    file       // of the active segment; the token's, too
+	sealed  []file     // of segments before it that are not synced
 	timers  sync.WaitGroup
 
 	mu       sync.Mutex
 	segments []*segment // by number; the last is the active one
+	named    *segment   // whose name was synced last
 	total    int64      // size of all files, with what is under way
 	next     uint64     // number of the next put
 	batch    *batch     // to be written next, or nil
@@ -132,8 +134,12 @@ func (j *Journal) Put(ctx context.Context, id string, typ resock.MessageType, da
 	}
 	j.mu.Lock()
 	b, number, err := j.enqueue(id, typ, data)
+	leads := err == nil && j.take()
 	j.mu.Unlock()
-	if err == nil {
+	if leads {
+		j.commit(b)
+		err = b.err
+	} else if err == nil {
 		err = j.await(ctx, b)
 	}
 	if err != nil {
@@ -167,24 +173,23 @@ func (j *Journal) Done(numbers ...uint64) error {
 		return j.errClosed()
 	}
 	marked := j.markDone(numbers)
-	err := j.failed
-	if err == nil && len(marked.list) > 0 {
-		j.enqueueDone(marked.list)
-	}
-	j.mu.Unlock()
 	if len(marked.list) == 0 {
+		j.mu.Unlock()
 		return nil
 	}
-	if err != nil {
-		return j.errFailed("not noted as done", err)
+	if err := j.failed; err != nil {
+		j.mu.Unlock()
+		return j.errFailed("done, but not written down", err)
 	}
-	select {
-	case <-j.token:
-		if err = j.commit(); err != nil {
-			err = fmt.Errorf("journal: done, but not written down, so it may come again after the next Open: %w", err)
+	b := j.enqueueDone(marked.list)
+	leads := j.take()
+	j.mu.Unlock()
+	var err error
+	if leads { // else who has the token writes it
+		j.commit(b)
+		if b.err != nil {
+			err = fmt.Errorf("journal: done, but not written down, so it may come again after the next Open: %w", b.err)
 		}
-		j.release()
-	default: // who has the token writes it
 	}
 	return errors.Join(err, j.trim())
 }
@@ -218,15 +223,23 @@ func (j *Journal) shut() error {
 	j.mu.Unlock()
 	j.timers.Wait()
 	<-j.token // for good
-	err := j.commit()
+	j.mu.Lock()
+	b := j.batch
+	j.batch = nil
+	j.mu.Unlock()
+	j.write(b)
 	j.trimming.Lock()
 	defer j.trimming.Unlock()
 	j.reading.Lock()
 	defer j.reading.Unlock()
-	if err == nil && j.failure() == nil {
+	err := j.failure()
+	if err == nil {
 		err = j.sync()
 	}
-	return errors.Join(err, j.cursor.close(), j.file.Close(), j.lock.Close())
+	if err != nil {
+		err = fmt.Errorf("journal: close %s: %w", j.folder, err)
+	}
+	return errors.Join(err, j.cursor.close(), j.closeSealed(), j.file.Close(), j.lock.Close())
 }
 
 func (j *Journal) errClosed() error { return fmt.Errorf("journal: %s: %w", j.folder, os.ErrClosed) }

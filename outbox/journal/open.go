@@ -104,5 +104,5 @@ func (j *Journal) begin() error {
 	j.file = f
 	j.segments = append(j.segments, s)
 	j.total += s.size
-	return nil
+	return f.Sync() // and its name, before anything is removed or told as stored
 }

@@ -17,6 +17,9 @@ func (j *Journal) trim() error {
 		if s == nil {
 			break
 		}
+		if err := j.syncName(); err != nil {
+			return j.errFailed("done, but not removed", err)
+		}
 		if err := j.removeSegment(s); err != nil {
 			return fmt.Errorf("journal: remove %s, of which all is done, from %s: %w", s.name(), j.folder, err)
 		}
