@@ -21,7 +21,7 @@ func (m *memory) Put(_ context.Context, id string, typ resock.MessageType, data 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last++
-	m.records = append(m.records, Record{m.last, id, typ, append([]byte(nil), data...)})
+	m.records = append(m.records, Record{Number: m.last, ID: id, Type: typ, Data: append([]byte(nil), data...)})
 	m.bytes += int64(len(data))
 	return m.last, nil
 }
@@ -30,7 +30,7 @@ func (m *memory) Next(after uint64) (Record, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := m.find(after + 1); i < len(m.records); i++ {
-		if !m.records[i].gone() {
+		if !gone(m.records[i]) {
 			return m.records[i], true, nil
 		}
 	}
@@ -43,14 +43,14 @@ func (m *memory) find(number uint64) int {
 }
 
 // gone reports whether a record is done: it keeps its number, and nothing else.
-func (r Record) gone() bool { return r.Type == 0 }
+func gone(r Record) bool { return r.Type == 0 }
 
 func (m *memory) Done(numbers ...uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, number := range numbers {
 		i := m.find(number)
-		if i == len(m.records) || m.records[i].Number != number || m.records[i].gone() {
+		if i == len(m.records) || m.records[i].Number != number || gone(m.records[i]) {
 			continue
 		}
 		m.bytes -= int64(len(m.records[i].Data))
@@ -68,7 +68,7 @@ func (m *memory) trim() {
 	}
 	kept := make([]Record, 0, len(m.records)-m.done)
 	for _, r := range m.records {
-		if !r.gone() {
+		if !gone(r) {
 			kept = append(kept, r)
 		}
 	}

@@ -4,15 +4,11 @@ import (
 	"context"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/outbox/journal"
 )
 
 // Record is a message in a [Store].
-type Record struct {
-	Number uint64 // in the order of Put, from 1
-	ID     string
-	Type   resock.MessageType
-	Data   []byte
-}
+type Record = journal.Record
 
 // Store keeps messages until they are done. Its methods may be called concurrently.
 type Store interface {
