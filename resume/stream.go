@@ -14,6 +14,7 @@ type stream struct {
 	known  bool     // there is a floor
 	floor  Position // of the last one
 	unsure bool     // a gap before the next message has been told
+	told   uint64   // the last number in it, or 0
 	losing uint64   // the session in which a loss was told that has no end yet, or 0
 	tokens recent   // of the last ones
 
@@ -27,7 +28,9 @@ type stream struct {
 	expired uint64
 	instead Cursor
 	lost    bool   // told by a hook, to be told in order
-	asked   uint64 // the session that was the last one then
+	lostIn  uint64 // the session that was the last one then
+	blind   bool   // the next session asks without a position
+	blindIn uint64 // the session that was the last one then
 }
 
 // span is a range of deliveries that are committed.
@@ -38,7 +41,7 @@ type span struct {
 
 // start lets the stream go on after p, as if all up to it had been committed.
 func (s *stream) start(p Position) {
-	s.lost = false
+	s.lost, s.tokens = false, recent{}
 	s.reach(p)
 	s.low, s.ahead = s.given, nil
 	s.cursor, s.expired = Cursor{plain(p), true}, 0
@@ -46,7 +49,7 @@ func (s *stream) start(p Position) {
 
 // reach notes that p is the last position that was delivered.
 func (s *stream) reach(p Position) {
-	s.known, s.unsure, s.losing, s.floor = true, false, 0, p
+	s.known, s.unsure, s.told, s.losing, s.floor = true, false, 0, 0, p
 	if p.opaque() {
 		s.tokens.add(p.Token, s.feed.recent)
 	}
@@ -58,7 +61,8 @@ func plain(p Position) Position {
 	return p
 }
 
-// deliver numbers a delivery. Without a bond the cursors of before are worth nothing.
+// deliver numbers a delivery. Without a bond the cursors of before are worth nothing, and
+// the next session asks for what comes after this one.
 func (s *stream) deliver(p Position, bond bool) Position {
 	s.given++
 	if !bond || s.expired > s.low && !s.instead.Known {
@@ -70,7 +74,7 @@ func (s *stream) deliver(p Position, bond bool) Position {
 }
 
 // bond reports whether p can follow what was delivered.
-func (s *stream) bond(p Position) bool { return !s.known || p.opaque() || p.same(s.floor) }
+func (s *stream) bond(p Position) bool { return s.known && (p.opaque() || p.same(s.floor)) }
 
 // verdict is what becomes of a message.
 type verdict int
@@ -82,13 +86,16 @@ const (
 	unwanted                // its stream was removed
 )
 
-// admit decides about a message. A gap is told once: what follows then is next.
+// admit decides about a message. A gap is told once: what follows then is next, unless the
+// consumer left the loop, and more is missing now.
 func (s *stream) admit(p Position) (verdict, Gap) {
 	v, gap := s.compare(p)
-	if v == early && s.unsure {
+	if v == early && s.unsure && (s.told == 0 || gap.Reason != Hole || gap.To <= s.told) {
 		v = next
 	}
-	s.unsure = s.unsure || v == early
+	if v == early {
+		s.unsure, s.told = true, gap.To
+	}
 	return v, gap
 }
 
@@ -147,20 +154,29 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 // before the next message, and each session until then tells it, since each may have
 // missed something.
 func (s *stream) lose(session uint64) (gap Gap, missing bool) {
-	s.lost = false
+	if session > s.lostIn {
+		s.lost = false
+	}
 	s.expired, s.instead = s.given+1, Cursor{Position: Position{Stream: s.name}}
-	if !s.known || s.losing == session || s.unsure && s.losing == 0 {
+	if !s.known || s.losing == session {
 		return gap, false
 	}
-	s.unsure, s.losing = true, session
-	return s.gap(CursorLost, Position{Stream: s.name}), true
+	gap = s.gap(CursorLost, Position{Stream: s.name})
+	s.unsure, s.told, s.losing = true, 0, session
+	return gap, true
+}
+
+// missed reports whether a session that opens may have missed what came before it: its
+// cursor was lost, or it asked without one.
+func (s *stream) missed(session uint64) bool {
+	return s.losing > 0 || s.lost && session > s.lostIn || s.blind && session > s.blindIn
 }
 
 // gap returns a gap after what was delivered.
 func (s *stream) gap(reason Reason, upTo Position) Gap {
 	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), UpTo: plain(upTo)}
 	if !s.floor.opaque() {
-		gap.From = s.floor.Seq + 1
+		gap.From = max(s.floor.Seq, s.told) + 1
 	}
 	return gap
 }
@@ -199,8 +215,15 @@ func (s *stream) commit(p Position) bool {
 	return true
 }
 
-// ask returns what the next session asks for.
-func (s *stream) ask() Cursor {
+// ask returns what the session after the last one asks for.
+func (s *stream) ask(last uint64) Cursor {
+	c := s.after()
+	s.blind, s.blindIn = s.known && !c.Known, last
+	return c
+}
+
+// after returns where the next session is to go on.
+func (s *stream) after() Cursor {
 	switch {
 	case s.lost:
 		return Cursor{Position: Position{Stream: s.name}}
