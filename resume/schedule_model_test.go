@@ -16,6 +16,7 @@ type view struct {
 	known  bool
 	last   int    // where the stream is
 	open   bool   // a gap up to the next message was told
+	told   int    // the place that it reaches to; what is behind it is missing, too
 	losing uint64 // the session that told a loss without an end, or 0
 	blind  uint64 // up to this session nobody can see what is missing, unless numbers show it
 	recent []string
@@ -207,17 +208,20 @@ func (p *process) message(v *view, at int) want {
 	if v.known && !v.open {
 		switch {
 		case !v.bond(at):
-			v.open = true
+			v.open, v.told = true, math.MaxInt
 			return v.gap(resume.NewEpoch, v.position(at))
 		case !v.misses(at):
 		case v.stream.kind == dense || v.stream.kind == linked:
-			v.open = true
+			v.open, v.told = true, at-1
 			w := v.gap(resume.Hole, v.position(at))
 			w.gap.To = v.position(at - 1).Seq
 			return w
 		case p.session > v.blind:
 			p.errorf("%v comes after %v, and what is between was never told", v.position(at), v.position(v.last))
 		}
+	}
+	if v.known && v.open && v.told < at-1 {
+		p.errorf("%v comes after a gap up to %v", v.position(at), v.position(v.told))
 	}
 	return p.deliver(v, at, v.bond(at))
 }
@@ -252,7 +256,7 @@ func (p *process) lose(v *view) want {
 	if !v.known || v.losing == p.session || v.open && v.losing == 0 {
 		return want{}
 	}
-	v.open, v.losing = true, p.session
+	v.open, v.told, v.losing = true, math.MaxInt, p.session
 	return v.gap(resume.CursorLost, resume.Position{Stream: v.stream.name})
 }
 

@@ -37,7 +37,6 @@ type process struct {
 	busy    bool              // the consumer has the event
 	current want              // that event
 	opened  uint64            // the session that it opens, or 0
-	refused map[string]string // what the server has refused, and did not give again
 	stats   resume.Stats
 }
 
@@ -68,7 +67,7 @@ func (s *schedule) live(last bool) {
 func (s *schedule) start() *process {
 	p := &process{
 		schedule: s, recent: 1024, drops: s.one(8),
-		views: map[string]*view{}, removed: map[string]uint64{}, refused: map[string]string{},
+		views: map[string]*view{}, removed: map[string]uint64{},
 	}
 	p.config = resume.Config{Read: p.read, Store: (*disk)(p), AutoCommit: s.one(3), Repeated: s.one(4)}
 	if s.one(4) {
@@ -340,6 +339,9 @@ func (p *process) take(event resume.Event) {
 		if d := p.current.delivery; d != nil {
 			d.p = e.Position
 			p.handle(d)
+			if p.one(50) {
+				p.restart(d.view)
+			}
 		}
 	case resume.Gap:
 		if p.one(4) {
@@ -415,14 +417,19 @@ func (p *process) commits(d *delivery) {
 	}
 }
 
-// restart goes on elsewhere, as after a snapshot.
+// restart goes on elsewhere: after a snapshot, or to read a part again. Tokens are told
+// once in any case.
 func (p *process) restart(v *view) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if v == nil || p.views[v.stream.name] != v {
+	if v == nil || p.views[v.stream.name] != v || p.settled {
 		return
 	}
-	at := v.last + p.upTo(len(v.stream.log)-1-v.last)
+	first := v.last
+	if v.stream.kind != tokens && p.one(3) {
+		first = max(0, v.base)
+	}
+	at := first + p.upTo(len(v.stream.log)-1-first)
 	p.note("start %v", v.position(at))
 	v.start(at, p.recent)
 	v.blind = max(v.blind, p.client.Stats().Session+1) // the server need not go on there
@@ -434,7 +441,8 @@ func (p *process) leaves() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy = false
-	if p.over || p.one(60) && !p.settled {
+	hole := p.current.what == "gap" && p.current.gap.Reason == resume.Hole
+	if p.over || p.one(60) && !p.settled && !hole {
 		p.note("left")
 		p.queue = nil
 		return true
