@@ -20,6 +20,7 @@ type view struct {
 	losing uint64 // the session that told a loss without an end, or 0
 	blind  uint64 // up to this session nobody can see what is missing, unless numbers show it
 	recent []string
+	got    map[int]bool // where it was
 
 	given   []*delivery
 	low     int          // so many of them are committed without a hole
@@ -72,8 +73,12 @@ func (v *view) repeats(at int) bool {
 
 // misses reports whether a message before the place was not delivered.
 func (v *view) misses(at int) bool {
-	for i := v.last + 1; i < at; i++ {
-		if v.stream.kind != tokens || !slices.Contains(v.recent, v.position(i).Token) {
+	from := v.last + 1
+	if v.stream.kind == tokens {
+		from = max(from, v.base+1) // started there, and then one from before came late
+	}
+	for i := from; i < at; i++ {
+		if v.stream.kind != tokens || !v.got[i] && !v.handled[i] {
 			return true
 		}
 	}
@@ -89,7 +94,7 @@ func (v *view) gap(reason resume.Reason, next resume.Position) want {
 }
 
 func (v *view) reach(at, recent int) {
-	v.known, v.open, v.losing, v.last = true, false, 0, at
+	v.known, v.open, v.losing, v.last, v.got[at] = true, false, 0, at, true
 	token := v.position(at).Token
 	if token == "" || slices.Contains(v.recent, token) {
 		return
@@ -153,7 +158,7 @@ func (v *view) ask(recent int) int {
 func (p *process) view(name string) *view {
 	v := p.views[name]
 	if v == nil {
-		v = &view{stream: p.streams[name], cursor: -1, handled: map[int]bool{}}
+		v = &view{stream: p.streams[name], cursor: -1, handled: map[int]bool{}, got: map[int]bool{}}
 		if p.drops {
 			v.blind = math.MaxUint64
 		}
@@ -252,6 +257,9 @@ func (p *process) mark(v *view, at int) (w want) {
 }
 
 func (p *process) lose(v *view) want {
+	if v.hooked && p.session < v.asked {
+		v.blind = max(v.blind, v.asked) // the loss of an earlier session is told for both
+	}
 	v.hooked, v.lost, v.went = false, true, 0
 	if !v.known || v.losing == p.session || v.open && v.losing == 0 {
 		return want{}

@@ -210,8 +210,8 @@ func (s *schedule) end(conn *resocktest.Conn) {
 		_ = conn.HalfClose()
 	default:
 		conn.CutAfter(s.upTo(100))
-		for _, source := range s.streams {
-			source.grow(s.upTo(3))
+		for _, name := range s.names {
+			s.streams[name].grow(s.upTo(3))
 		}
 		s.forward()
 		conn.Drop()

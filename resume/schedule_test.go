@@ -31,8 +31,8 @@ func TestSchedules(t *testing.T) {
 	var next atomic.Uint64
 	next.Store(first)
 	var failed atomic.Bool
-	for range runtime.GOMAXPROCS(0) {
-		t.Run("", func(t *testing.T) {
+	for worker := range runtime.GOMAXPROCS(0) {
+		t.Run(fmt.Sprint(worker), func(t *testing.T) {
 			t.Parallel()
 			for n := next.Add(1) - 1; n <= last && !failed.Load(); n = next.Add(1) - 1 {
 				draw(t, n)
@@ -44,7 +44,13 @@ func TestSchedules(t *testing.T) {
 	}
 }
 
+// draw runs one schedule.
 func draw(t *testing.T, n uint64) {
+	defer func() {
+		if err := recover(); err != nil { // the panic of a bubble does not name the seed
+			panic(fmt.Sprintf("-resock.seed=%d: %v", n, err))
+		}
+	}()
 	synctest.Test(t, func(t *testing.T) {
 		s := &schedule{
 			t: t, rand: rand.New(rand.NewPCG(n, 0)), server: resocktest.NewMemory(t),
