@@ -56,7 +56,10 @@ func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock
 func (f *Feed) forget() {
 	clear(f.removed)
 	for _, s := range f.streams {
-		s.lostIn, s.blindIn = 0, 0
+		s.lostIn = 0
+		if s.losing > 0 || len(s.owed) > 0 {
+			s.losing, s.owed = 0, []uint64{0}
+		}
 	}
 }
 
@@ -257,7 +260,7 @@ func (l *loop) snapshot(m resock.MessageEvent, p Position) bool {
 		return true
 	}
 	f.stats.Messages++
-	at := s.deliver(p, !s.known)
+	at := s.deliver(p, false)
 	f.mu.Unlock()
 	return l.deliver(m, at)
 }

@@ -207,9 +207,9 @@ func (f *Feed) Commit(p Position) error {
 func (f *Feed) Cursors() []Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	cursors, last := make([]Cursor, 0, len(f.streams)), f.session()
+	cursors, next := make([]Cursor, 0, len(f.streams)), f.next()
 	for _, s := range f.streams {
-		cursors = append(cursors, s.ask(last))
+		cursors = append(cursors, s.ask(next))
 	}
 	slices.SortFunc(cursors, func(a, b Cursor) int { return strings.Compare(a.Stream, b.Stream) })
 	return cursors
@@ -220,7 +220,7 @@ func (f *Feed) Cursor(stream string) Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil {
-		return s.ask(f.session())
+		return s.ask(f.next())
 	}
 	return Cursor{Position: Position{Stream: stream}}
 }
@@ -233,16 +233,17 @@ func (f *Feed) Lost(stream string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil && s.known {
-		s.lost, s.lostIn = true, f.session()
+		s.lost, s.lostIn = true, f.next()
+		s.owe(s.lostIn)
 	}
 }
 
-// session returns the number of the client's last session; mu is held.
-func (f *Feed) session() uint64 {
+// next returns the number of the client's next session; mu is held.
+func (f *Feed) next() uint64 {
 	if f.client == nil {
-		return 0
+		return 1
 	}
-	return f.client.Stats().Session
+	return f.client.Stats().Session + 1
 }
 
 // Stats returns the counters of the feed.

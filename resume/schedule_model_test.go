@@ -29,6 +29,7 @@ type view struct {
 	lost    bool         // it did not go on yet
 	hooked  bool         // a hook knows of a loss, to be told when a session opens
 	asked   uint64       // that session, or a later one
+	owed    []uint64     // sessions that are to tell a loss, or that asked without a place
 	base    int          // what is before is not the process's concern
 	handled map[int]bool // committed, or told in a gap
 }
@@ -61,7 +62,7 @@ func (v *view) position(at int) resume.Position { return v.stream.log[at] }
 
 // bond reports whether the message at a place is of the same epoch.
 func (v *view) bond(at int) bool {
-	return !v.known || v.position(at).Epoch == v.position(v.last).Epoch
+	return v.known && v.position(at).Epoch == v.position(v.last).Epoch
 }
 
 func (v *view) repeats(at int) bool {
@@ -85,12 +86,33 @@ func (v *view) misses(at int) bool {
 	return false
 }
 
-func (v *view) gap(reason resume.Reason, next resume.Position) want {
-	gap := resume.Gap{Stream: v.stream.name, Reason: reason, Last: v.position(v.last), Next: next}
+func (v *view) gap(reason resume.Reason, upTo resume.Position) want {
+	gap := resume.Gap{Stream: v.stream.name, Reason: reason, Last: v.position(v.last), UpTo: stored(upTo)}
 	if v.stream.kind != tokens {
-		gap.From = gap.Last.Seq + 1
+		gap.From = v.position(v.end()).Seq + 1
 	}
 	return want{what: "gap", gap: gap}
+}
+
+// end is the place up to which all was delivered, or told in a gap that has an end.
+func (v *view) end() int {
+	if v.open && v.told < math.MaxInt {
+		return max(v.last, v.told)
+	}
+	return v.last
+}
+
+// before is the position before that at a place, as far as that tells it.
+func (v *view) before(at int) resume.Position {
+	p := v.position(at)
+	switch before := (resume.Position{Stream: p.Stream, Epoch: p.Epoch, Seq: p.Prev}); {
+	case p.Token == "" && p.Link == resume.Linked:
+		return before
+	case p.Token == "" && p.Link == resume.Dense && p.Seq > 0:
+		before.Seq = p.Seq - 1
+		return before
+	}
+	return resume.Position{Stream: p.Stream}
 }
 
 func (v *view) reach(at, recent int) {
@@ -135,6 +157,7 @@ func (v *view) commit(d *delivery) {
 
 // start goes on after a place, as if all up to it were handled.
 func (v *view) start(at, recent int) {
+	v.recent = nil
 	v.reach(at, recent)
 	v.low, v.cursor, v.base, v.handled = len(v.given), at, at, map[int]bool{}
 	v.went, v.lost, v.hooked = 0, false, false
@@ -174,7 +197,7 @@ func (p *process) step() want {
 	p.queue = p.queue[1:]
 	v := p.views[r.name]
 	if last, removed := p.removed[r.name]; v == nil && r.what != "none" {
-		if r.what == "lost" {
+		if r.what == "lost" || r.what == "missed" {
 			return want{}
 		}
 		if removed && p.session <= last {
@@ -188,12 +211,17 @@ func (p *process) step() want {
 	switch r.what {
 	case "none":
 		return want{what: "none"}
+	case "missed":
+		if !v.missed(p.session) {
+			return want{}
+		}
+		return p.lose(v)
 	case "lost":
 		return p.lose(v)
 	case "@":
 		return p.mark(v, r.at)
 	case "=":
-		return p.deliver(v, r.at, !v.known)
+		return p.deliver(v, r.at, false)
 	}
 	w := p.message(v, r.at)
 	if w.what == "gap" {
@@ -210,16 +238,17 @@ func (p *process) message(v *view, at int) want {
 		}
 		return want{}
 	}
-	if v.known && !v.open {
+	if v.known && (!v.open || v.told < at-1) {
 		switch {
 		case !v.bond(at):
+			w := v.gap(resume.NewEpoch, v.before(at))
 			v.open, v.told = true, math.MaxInt
-			return v.gap(resume.NewEpoch, v.position(at))
+			return w
 		case !v.misses(at):
 		case v.stream.kind == dense || v.stream.kind == linked:
-			v.open, v.told = true, at-1
-			w := v.gap(resume.Hole, v.position(at))
+			w := v.gap(resume.Hole, v.before(at))
 			w.gap.To = v.position(at - 1).Seq
+			v.open, v.told = true, at-1
 			return w
 		case p.session > v.blind:
 			p.errorf("%v comes after %v, and what is between was never told", v.position(at), v.position(v.last))
@@ -240,7 +269,7 @@ func (p *process) mark(v *view, at int) (w want) {
 	if v.repeats(at) {
 		return w
 	}
-	missing := v.known && !v.open
+	missing := v.known && (!v.open || v.told < at)
 	if missing {
 		w = v.gap(resume.CursorLost, v.position(at))
 		if !v.bond(at) {
@@ -257,15 +286,20 @@ func (p *process) mark(v *view, at int) (w want) {
 }
 
 func (p *process) lose(v *view) want {
-	if v.hooked && p.session < v.asked {
-		v.blind = max(v.blind, v.asked) // the loss of an earlier session is told for both
-	}
-	v.hooked, v.lost, v.went = false, true, 0
-	if !v.known || v.losing == p.session || v.open && v.losing == 0 {
+	v.hooked = v.hooked && p.session < v.asked
+	v.owed = slices.DeleteFunc(v.owed, func(n uint64) bool { return n <= p.session })
+	v.lost, v.went = true, 0
+	if !v.known || v.losing == p.session {
 		return want{}
 	}
+	w := v.gap(resume.CursorLost, resume.Position{Stream: v.stream.name})
 	v.open, v.told, v.losing = true, math.MaxInt, p.session
-	return v.gap(resume.CursorLost, resume.Position{Stream: v.stream.name})
+	return w
+}
+
+// missed reports whether a session that opens is to tell a loss.
+func (v *view) missed(session uint64) bool {
+	return v.losing > 0 || len(v.owed) > 0 && slices.Min(v.owed) <= session
 }
 
 // next returns the event that the queue must bring.

@@ -36,6 +36,7 @@ type process struct {
 	session uint64            // which they came in
 	busy    bool              // the consumer has the event
 	current want              // that event
+	held    *delivery         // that the loop was left in the middle of, or nil
 	opened  uint64            // the session that it opens, or 0
 	stats   resume.Stats
 }
@@ -174,16 +175,13 @@ func (p *process) read(m resock.MessageEvent, found *resume.Found) {
 	p.settle()
 	p.note("session %d: read %s", m.Session, m.Data)
 	p.session = m.Session
-	messages := 0
+	before := len(p.queue)
 	for text := range strings.SplitSeq(string(m.Data), ",") {
 		if r, ok := p.records[text]; ok {
 			p.queue = append(p.queue, r)
-			if r.what == "" || r.what == "=" {
-				messages++
-			}
 		}
 	}
-	if messages == 0 {
+	if len(p.queue) == before {
 		p.queue = append(p.queue, record{what: "none"})
 	}
 	read(m, found)
@@ -208,6 +206,7 @@ func (p *process) open(ctx context.Context, session *resock.Session) error {
 	for _, name := range head[1:] {
 		if v := p.views[name]; v != nil && v.known {
 			v.hooked, v.asked = true, session.ID()
+			v.owed = append(v.owed, v.asked)
 		}
 		p.feed.Lost(name)
 	}
@@ -231,7 +230,7 @@ func (p *process) asks(session uint64) []byte {
 	for _, c := range cursors {
 		at := p.asked(c)
 		text = fmt.Appendf(text, "%s=%d ", c.Stream, at)
-		if v := p.views[c.Stream]; v != nil && at < 0 {
+		if v := p.views[c.Stream]; v != nil && !v.known {
 			v.blind = max(v.blind, session) // it may begin anywhere
 		}
 	}
@@ -246,6 +245,9 @@ func (p *process) asked(c resume.Cursor) int {
 	}
 	if v := p.views[c.Stream]; v != nil {
 		want = v.ask(p.recent)
+		if v.known && want < 0 {
+			v.owed = append(v.owed, p.client.Stats().Session+1)
+		}
 	}
 	if at != want || c.Known && at < 0 {
 		p.errorf("the cursor is %v, which is place %d, want %d", c, at, want)
@@ -309,6 +311,12 @@ func (p *process) consume() {
 			p.t.Error(err)
 			return
 		}
+		p.mu.Lock()
+		if p.held != nil {
+			p.commits(p.held)
+			p.held = nil
+		}
+		p.mu.Unlock()
 		left := false
 		for event := range events {
 			p.take(event)
@@ -373,7 +381,7 @@ func (p *process) expect(event resume.Event) {
 	case resume.Gap:
 		p.stats.Gaps++
 		w := p.next()
-		e.Last.Prev, e.Last.Link, e.Next.Prev, e.Next.Link = w.gap.Last.Prev, w.gap.Last.Link, w.gap.Next.Prev, w.gap.Next.Link
+		e.Last.Prev, e.Last.Link, e.UpTo.Prev, e.UpTo.Link = w.gap.Last.Prev, w.gap.Last.Link, w.gap.UpTo.Prev, w.gap.UpTo.Link
 		if p.current = w; w.what != "gap" || e != w.gap {
 			p.errorf("got gap %+v, want %+v", e, w)
 		}
@@ -444,19 +452,22 @@ func (p *process) leaves() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.busy = false
-	hole := p.current.what == "gap" && p.current.gap.Reason == resume.Hole
-	if p.over || p.one(60) && !p.settled && !hole {
+	d := p.current.delivery
+	if d != nil && !p.config.AutoCommit && p.current.what != "gap" {
+		d = nil
+	}
+	if p.over || p.one(60) && !p.settled {
 		p.note("left")
-		p.queue = nil
+		p.queue, p.held = nil, d
 		return true
 	}
-	if d := p.current.delivery; d != nil && (p.config.AutoCommit || p.current.what == "gap") {
+	if d != nil {
 		p.commits(d)
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.views)) {
 		v := p.views[name]
-		if p.opened > 0 && (v.losing > 0 || v.hooked && p.opened >= v.asked) {
-			p.queue = append(p.queue, record{"lost", name, 0})
+		if p.opened > 0 && v.missed(p.opened) {
+			p.queue = append(p.queue, record{"missed", name, 0})
 			p.session = p.opened
 		}
 	}

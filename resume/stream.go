@@ -27,10 +27,9 @@ type stream struct {
 	// Where the server lost the cursor, it is not used before low reaches a delivery.
 	expired uint64
 	instead Cursor
-	lost    bool   // told by a hook, to be told in order
-	lostIn  uint64 // the session that was the last one then
-	blind   bool   // the next session asks without a position
-	blindIn uint64 // the session that was the last one then
+	lost    bool     // a hook has said so, and the loop has not come to its session
+	lostIn  uint64   // that session
+	owed    []uint64 // sessions that have to tell a loss: for a hook, or since they asked without a position
 }
 
 // span is a range of deliveries that are committed.
@@ -90,13 +89,18 @@ const (
 // consumer left the loop, and more is missing now.
 func (s *stream) admit(p Position) (verdict, Gap) {
 	v, gap := s.compare(p)
-	if v == early && s.unsure && (s.told == 0 || gap.Reason != Hole || gap.To <= s.told) {
+	if v == early && s.covered(gap) {
 		v = next
 	}
 	if v == early {
 		s.unsure, s.told = true, gap.To
 	}
 	return v, gap
+}
+
+// covered reports whether a gap was told already. One without an end covers all.
+func (s *stream) covered(gap Gap) bool {
+	return s.unsure && (s.told == 0 || gap.Reason != NewEpoch && gap.To <= s.told)
 }
 
 // compare compares a message with the last one.
@@ -146,7 +150,7 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 		gap = s.gap(CursorLost, p)
 		gap.To = p.Seq
 	}
-	missing = s.known && !s.unsure
+	missing = s.known && !s.covered(gap)
 	return s.deliver(p, !missing && s.bond(p)), gap, missing
 }
 
@@ -154,9 +158,8 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 // before the next message, and each session until then tells it, since each may have
 // missed something.
 func (s *stream) lose(session uint64) (gap Gap, missing bool) {
-	if session > s.lostIn {
-		s.lost = false
-	}
+	s.lost = s.lost && session < s.lostIn
+	s.owed = slices.DeleteFunc(s.owed, func(n uint64) bool { return n <= session })
 	s.expired, s.instead = s.given+1, Cursor{Position: Position{Stream: s.name}}
 	if !s.known || s.losing == session {
 		return gap, false
@@ -166,10 +169,17 @@ func (s *stream) lose(session uint64) (gap Gap, missing bool) {
 	return gap, true
 }
 
-// missed reports whether a session that opens may have missed what came before it: its
-// cursor was lost, or it asked without one.
+// owe notes that a session may miss what came before it.
+func (s *stream) owe(session uint64) {
+	if !slices.Contains(s.owed, session) {
+		s.owed = append(s.owed, session)
+	}
+}
+
+// missed reports whether a session that opens has to tell a loss. That of an earlier one
+// may have been left out.
 func (s *stream) missed(session uint64) bool {
-	return s.losing > 0 || s.lost && session > s.lostIn || s.blind && session > s.blindIn
+	return s.losing > 0 || slices.ContainsFunc(s.owed, func(n uint64) bool { return n <= session })
 }
 
 // gap returns a gap after what was delivered.
@@ -215,10 +225,12 @@ func (s *stream) commit(p Position) bool {
 	return true
 }
 
-// ask returns what the session after the last one asks for.
-func (s *stream) ask(last uint64) Cursor {
+// ask returns what a session asks for.
+func (s *stream) ask(session uint64) Cursor {
 	c := s.after()
-	s.blind, s.blindIn = s.known && !c.Known, last
+	if s.known && !c.Known {
+		s.owe(session)
+	}
 	return c
 }
 
