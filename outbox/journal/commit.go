@@ -266,9 +266,7 @@ func (j *Journal) syncName() error {
 	if s == named {
 		return nil
 	}
-	if err := j.disk.sync(); err != nil {
-		err = fmt.Errorf("sync of the folder failed: %w", err)
-		j.fail(err)
+	if err := j.syncFolder(); err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -277,6 +275,15 @@ func (j *Journal) syncName() error {
 		j.named = s
 	}
 	return nil
+}
+
+func (j *Journal) syncFolder() error {
+	err := j.disk.sync()
+	if err != nil {
+		err = fmt.Errorf("sync of the folder failed: %w", err)
+		j.fail(err)
+	}
+	return err
 }
 
 // checkFile looks whether the active file is still in the folder.

@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -122,14 +123,19 @@ func TestCrash(t *testing.T) {
 				l.disk.crashAt = n
 				err := l.run()
 				l.check(t, l.disk.crashed(false), always)
-				machine := l.disk.crashed(true)
-				switch policy {
-				case SyncAlways:
-					l.check(t, machine, always)
-				case SyncInterval:
-					l.check(t, machine, func(n uint64) bool { return l.safe[n] })
-				case SyncNever:
-					l.check(t, machine, func(uint64) bool { return false })
+				machines := []*memory{l.disk.crashed(true)}
+				for seed := range uint64(10) {
+					machines = append(machines, l.disk.crashedPartly(rand.New(rand.NewPCG(seed, uint64(n)))))
+				}
+				for _, machine := range machines {
+					switch policy {
+					case SyncAlways:
+						l.check(t, machine, always)
+					case SyncInterval:
+						l.check(t, machine, func(n uint64) bool { return l.safe[n] })
+					case SyncNever:
+						l.check(t, machine, func(uint64) bool { return false })
+					}
 				}
 				l.checkTwice(t, n)
 				if t.Failed() {

@@ -142,10 +142,12 @@ func (j *Journal) replace(name string, s *segment, w *writer) error {
 	j.total += w.size - s.size
 	s.size, s.puts = w.size, w.puts
 	j.mu.Unlock()
-	return j.disk.sync()
+	return j.syncFolder()
 }
 
-// join removes the file of s, whose records are in that of first, too.
+// join removes the file of s, whose records are in that of first, too. The folder is
+// synced each time: if a crash kept a file and removed a later one of the group, the kept
+// one would stand for both.
 func (j *Journal) join(first, s *segment) error {
 	j.reading.Lock()
 	defer j.reading.Unlock()
@@ -154,11 +156,11 @@ func (j *Journal) join(first, s *segment) error {
 		return err
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	for _, r := range s.done.list {
 		first.done.add(r)
 	}
 	first.last = s.last
 	j.dropSegment(s)
-	return nil
+	j.mu.Unlock()
+	return j.syncFolder()
 }
