@@ -145,7 +145,7 @@ func (j *Journal) write(b *batch) {
 	if b == nil {
 		return
 	}
-	err := j.store(b)
+	err := j.append(b)
 	j.mu.Lock()
 	if err != nil {
 		j.total -= int64(len(b.data))
@@ -186,8 +186,8 @@ func (j *Journal) publish(b *batch) {
 // full reports whether the next segment may begin: it needs a number of its own.
 func (s *segment) full(most int64) bool { return s.size >= most && s.last >= s.first }
 
-// store writes a batch to the end of the active file.
-func (j *Journal) store(b *batch) error {
+// append writes a batch to the end of the active file.
+func (j *Journal) append(b *batch) error {
 	j.mu.Lock()
 	s, failed := j.active(), j.failed
 	j.mu.Unlock()
@@ -209,7 +209,7 @@ func (j *Journal) store(b *batch) error {
 
 func maybe(err error) error {
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrMaybeStored, err)
+		err = fmt.Errorf("%w: %w (mend that, then open the journal again: it has the record or not)", ErrMaybeStored, err)
 	}
 	return err
 }
@@ -221,9 +221,9 @@ func (j *Journal) undo(s *segment, cause error) error {
 		err = j.file.Sync()
 	}
 	if err == nil {
-		return fmt.Errorf("journal: not stored: %s: %w (free space, then put it again)", j.folder, cause)
+		return fmt.Errorf("journal: not stored: write to %s: %w (free space, then put it again)", j.path(s), cause)
 	}
-	err = fmt.Errorf("write to %s failed, and could not be taken back: %w", s.name(), errors.Join(cause, err))
+	err = fmt.Errorf("a write to %s failed, and could not be taken back: %w", j.path(s), errors.Join(cause, err))
 	j.fail(err)
 	return maybe(err)
 }
@@ -236,7 +236,7 @@ func (j *Journal) sync() error {
 	j.mu.Unlock()
 	for _, f := range append(j.sealed, j.file) {
 		if err := f.Sync(); err != nil {
-			err = fmt.Errorf("sync of a file up to %s failed: %w", s.name(), err)
+			err = fmt.Errorf("sync of %s failed: %w", j.path(s), err)
 			j.fail(err)
 			return err
 		}
@@ -254,6 +254,11 @@ func (j *Journal) closeSealed() (err error) {
 		err = errors.Join(err, f.Close())
 	}
 	j.sealed = nil
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.segments {
+		s.open = false
+	}
 	return err
 }
 
@@ -280,7 +285,7 @@ func (j *Journal) syncName() error {
 func (j *Journal) syncFolder() error {
 	err := j.disk.sync()
 	if err != nil {
-		err = fmt.Errorf("sync of the folder failed: %w", err)
+		err = fmt.Errorf("sync of the folder %s failed: %w", j.folder, err)
 		j.fail(err)
 	}
 	return err
@@ -290,7 +295,7 @@ func (j *Journal) syncFolder() error {
 func (j *Journal) checkFile(s *segment) error {
 	err := j.disk.present(s.name(), j.file)
 	if err != nil {
-		err = fmt.Errorf("%s was removed or replaced while it was open: %w", s.name(), err)
+		err = fmt.Errorf("%s was removed or replaced while it was open: %w", j.path(s), err)
 		j.fail(err)
 	}
 	return err
@@ -324,13 +329,15 @@ func (j *Journal) rotate() {
 	if err != nil {
 		return
 	}
-	if j.config.Sync == SyncInterval {
+	later := j.config.Sync == SyncInterval
+	if later {
 		j.sealed = append(j.sealed, j.file)
 	} else {
 		_ = j.file.Close()
 	}
 	j.file = f
 	j.mu.Lock()
+	j.active().open = later
 	j.segments = append(j.segments, s)
 	j.total += s.size
 	j.mu.Unlock()

@@ -28,6 +28,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -132,6 +133,15 @@ func (j *Journal) Put(ctx context.Context, id string, typ resock.MessageType, da
 	if err := j.check(id, typ, data); err != nil {
 		return 0, err
 	}
+	number, err := j.store(ctx, id, typ, data)
+	if errors.Is(err, resock.ErrQueueFull) && j.trim() == nil {
+		number, err = j.store(ctx, id, typ, data)
+	}
+	return number, err
+}
+
+// store stores a message if there is room.
+func (j *Journal) store(ctx context.Context, id string, typ resock.MessageType, data []byte) (uint64, error) {
 	j.mu.Lock()
 	b, number, err := j.enqueue(id, typ, data)
 	leads := err == nil && j.take()
@@ -241,6 +251,8 @@ func (j *Journal) shut() error {
 	}
 	return errors.Join(err, j.cursor.close(), j.closeSealed(), j.file.Close(), j.lock.Close())
 }
+
+func (j *Journal) path(s *segment) string { return filepath.Join(j.folder, s.name()) }
 
 func (j *Journal) errClosed() error { return fmt.Errorf("journal: %s: %w", j.folder, os.ErrClosed) }
 

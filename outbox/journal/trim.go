@@ -41,7 +41,7 @@ func (j *Journal) trim() error {
 func (j *Journal) removable() *segment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s := j.segments[0]; !j.closed && len(j.segments) > 1 && s.live() == 0 {
+	if s := j.segments[0]; !j.closed && !s.open && len(j.segments) > 1 && s.live() == 0 {
 		return s
 	}
 	return nil
@@ -93,7 +93,13 @@ func (j *Journal) dropSegment(s *segment) {
 // one file become one.
 func (j *Journal) rewriteAll() error {
 	j.mu.Lock()
-	left := append([]*segment(nil), j.segments[:len(j.segments)-1]...)
+	var left []*segment
+	for _, s := range j.segments[:len(j.segments)-1] {
+		if s.open {
+			break
+		}
+		left = append(left, s)
+	}
 	j.mu.Unlock()
 	for len(left) > 0 {
 		j.mu.Lock()
