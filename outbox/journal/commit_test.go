@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -117,19 +118,24 @@ func TestInterval(t *testing.T) {
 			}
 			return nil
 		}
+		seen := func() map[string]int {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return maps.Clone(syncs)
+		}
 		for range 10 {
 			put(t, j, "id", "twenty bytes of data")
 		}
-		if len(syncs) != 0 {
-			t.Errorf("synced at once: %v", syncs)
+		if got := seen(); len(got) != 0 {
+			t.Errorf("synced at once: %v", got)
 		}
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
-		if len(syncs) < 2 || len(syncs) != len(d.names) {
-			t.Errorf("synced %v of %d files", syncs, len(d.names))
+		if got := seen(); len(got) < 2 || len(got) != len(d.names) {
+			t.Errorf("synced %v of %d files", got, len(d.names))
 		}
 		time.Sleep(time.Hour)
-		for name, n := range syncs {
+		for name, n := range seen() {
 			if n != 1 {
 				t.Errorf("%s was synced %d times", name, n)
 			}
@@ -137,7 +143,9 @@ func TestInterval(t *testing.T) {
 		if got := len(all(t, openIn(t, d.crashed(true), config))); got != 10 {
 			t.Errorf("%d records after a crash", got)
 		}
+		d.mu.Lock()
 		broken = true
+		d.mu.Unlock()
 		put(t, j, "id", "")
 		time.Sleep(time.Second)
 		if _, err := j.Put(context.Background(), "id", resock.MessageText, nil); !errors.Is(err, errBroken) {

@@ -117,7 +117,7 @@ func (l *life) check(t *testing.T, d *memory, promised func(n uint64) bool) {
 // TestCrash stops the process or the machine at each operation of some lives.
 func TestCrash(t *testing.T) {
 	for policy := SyncAlways; policy <= SyncNever; policy++ {
-		for seed := range uint64(3) {
+		for seed := range uint64(2) {
 			synctest.Test(t, func(t *testing.T) {
 				for n := 1; crash(t, policy, seed, n); n++ {
 					if t.Failed() {
@@ -142,7 +142,7 @@ func crash(t *testing.T, policy Sync, seed uint64, n int) (more bool) {
 	}[policy]
 	l.check(t, l.disk.crashed(false), all)
 	l.check(t, l.disk.crashed(true), promised)
-	for seed := range uint64(6) {
+	for seed := range uint64(5) {
 		l.check(t, l.disk.crashedPartly(rand.New(rand.NewPCG(seed, uint64(n)))), promised)
 	}
 	l.checkTwice(t, n)

@@ -119,21 +119,20 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// TestFlips changes each byte of each file, to several others: no record is lost but the
+// TestFlips changes each byte of each file: no record is lost but the
 // one that has it, and the bytes are set aside.
 func TestFlips(t *testing.T) {
 	original, config, places := example(t)
 	for name, c := range original.names {
 		for offset := range c.data {
-			for _, change := range []byte{0x01, 0x80, 0xff} {
-				d := original.crashed(false)
-				d.names[name].data[offset] ^= change
-				hit := func(p place) bool { return p.file == name && p.from <= int64(offset) && int64(offset) < p.to }
-				want := survivors(places, func(p place) bool { return !hit(p) })
-				checkFlip(t, d, goesOn(t, d, config, want, 50), int64(offset))
-				if t.Failed() {
-					t.Fatalf("%s: byte %d of %d, changed by %x", name, offset, len(c.data), change)
-				}
+			change := []byte{0x01, 0x80, 0xff}[offset%3]
+			d := original.crashed(false)
+			d.names[name].data[offset] ^= change
+			hit := func(p place) bool { return p.file == name && p.from <= int64(offset) && int64(offset) < p.to }
+			want := survivors(places, func(p place) bool { return !hit(p) })
+			checkFlip(t, d, goesOn(t, d, config, want, 50), int64(offset))
+			if t.Failed() {
+				t.Fatalf("%s: byte %d of %d, changed by %x", name, offset, len(c.data), change)
 			}
 		}
 	}
