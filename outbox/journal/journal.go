@@ -19,6 +19,12 @@
 //
 // [Open] passes over bytes that are no record, loses no record but the damaged ones, and
 // tells what it did ([Journal.Repairs]).
+//
+// # Errors
+//
+// A full disk refuses a Put, and the next one may succeed. After a sync that failed, or when
+// the files were removed, the journal takes nothing any more until it is opened again:
+// nobody knows what the disk has. What is in it can still be read.
 package journal
 
 import (
