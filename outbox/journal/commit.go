@@ -145,7 +145,7 @@ func (j *Journal) write(b *batch) {
 	if b == nil {
 		return
 	}
-	err := j.store(b)
+	err := j.append(b)
 	j.mu.Lock()
 	if err != nil {
 		j.total -= int64(len(b.data))
@@ -186,8 +186,8 @@ func (j *Journal) publish(b *batch) {
 // full reports whether the next segment may begin: it needs a number of its own.
 func (s *segment) full(most int64) bool { return s.size >= most && s.last >= s.first }
 
-// store writes a batch to the end of the active file.
-func (j *Journal) store(b *batch) error {
+// append writes a batch to the end of the active file.
+func (j *Journal) append(b *batch) error {
 	j.mu.Lock()
 	s, failed := j.active(), j.failed
 	j.mu.Unlock()
@@ -209,7 +209,7 @@ func (j *Journal) store(b *batch) error {
 
 func maybe(err error) error {
 	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrMaybeStored, err)
+		err = fmt.Errorf("%w: %w (mend that, then open the journal again: it has the record or not)", ErrMaybeStored, err)
 	}
 	return err
 }
@@ -221,123 +221,9 @@ func (j *Journal) undo(s *segment, cause error) error {
 		err = j.file.Sync()
 	}
 	if err == nil {
-		return fmt.Errorf("journal: not stored: %s: %w (free space, then put it again)", j.folder, cause)
+		return fmt.Errorf("journal: not stored: write to %s: %w (free space, then put it again)", j.path(s), cause)
 	}
-	err = fmt.Errorf("write to %s failed, and could not be taken back: %w", s.name(), errors.Join(cause, err))
+	err = fmt.Errorf("a write to %s failed, and could not be taken back: %w", j.path(s), errors.Join(cause, err))
 	j.fail(err)
 	return maybe(err)
-}
-
-// sync syncs all that was written. A sync that failed is not tried again: the system may
-// have dropped what it could not write. The caller has the token or holds syncing.
-func (j *Journal) sync() error {
-	j.mu.Lock()
-	s := j.active()
-	j.mu.Unlock()
-	for _, f := range append(j.sealed, j.file) {
-		if err := f.Sync(); err != nil {
-			err = fmt.Errorf("sync of a file up to %s failed: %w", s.name(), err)
-			j.fail(err)
-			return err
-		}
-	}
-	_ = j.closeSealed()
-	if err := j.checkFile(s); err != nil {
-		return err
-	}
-	return j.syncName()
-}
-
-// closeSealed closes the files that were written before the active one.
-func (j *Journal) closeSealed() (err error) {
-	for _, f := range j.sealed {
-		err = errors.Join(err, f.Close())
-	}
-	j.sealed = nil
-	return err
-}
-
-// syncName makes the name of the active segment survive a crash of the machine: it is the
-// number that goes on if all before it is removed.
-func (j *Journal) syncName() error {
-	j.mu.Lock()
-	s, named := j.active(), j.named
-	j.mu.Unlock()
-	if s == named {
-		return nil
-	}
-	if err := j.disk.sync(); err != nil {
-		err = fmt.Errorf("sync of the folder failed: %w", err)
-		j.fail(err)
-		return err
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if s == j.active() {
-		j.named = s
-	}
-	return nil
-}
-
-// checkFile looks whether the active file is still in the folder.
-func (j *Journal) checkFile(s *segment) error {
-	err := j.disk.present(s.name(), j.file)
-	if err != nil {
-		err = fmt.Errorf("%s was removed or replaced while it was open: %w", s.name(), err)
-		j.fail(err)
-	}
-	return err
-}
-
-// syncLater syncs at the end of an interval, while others may write.
-func (j *Journal) syncLater() {
-	defer j.timers.Done()
-	j.syncing.Lock()
-	defer j.syncing.Unlock()
-	j.mu.Lock()
-	j.timer = nil
-	failed := j.failed
-	j.mu.Unlock()
-	if failed == nil {
-		_ = j.sync() // the next Put tells
-	}
-}
-
-// rotate begins the next segment. If it cannot, the active one grows, and the next commit
-// tries again. The caller has the token.
-func (j *Journal) rotate() {
-	if !j.syncing.TryLock() {
-		return
-	}
-	defer j.syncing.Unlock()
-	j.mu.Lock()
-	s := &segment{first: j.active().last + 1, last: j.active().last}
-	j.mu.Unlock()
-	f, err := j.createSegment(s)
-	if err != nil {
-		return
-	}
-	if j.config.Sync == SyncInterval {
-		j.sealed = append(j.sealed, j.file)
-	} else {
-		_ = j.file.Close()
-	}
-	j.file = f
-	j.mu.Lock()
-	j.segments = append(j.segments, s)
-	j.total += s.size
-	j.mu.Unlock()
-}
-
-// createSegment makes the file of a segment, with its head.
-func (j *Journal) createSegment(s *segment) (file, error) {
-	f, err := j.disk.create(s.name())
-	if err != nil {
-		return nil, err
-	}
-	if _, err = f.WriteAt(appendHead(nil, s.first), 0); err != nil {
-		return nil, errors.Join(err, f.Close(), j.disk.remove(s.name()))
-	}
-	s.size = headSize
-	return f, nil
 }

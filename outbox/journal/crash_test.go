@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,11 +21,12 @@ type life struct {
 	safe   map[uint64]bool   // put before the last interval ended
 	tried  map[string]bool   // all ids
 	left   []uint64          // in put, in order
+	stays  uint64            // each so many puts one is never done
 }
 
-func newLife(d *memory, policy Sync) *life {
+func newLife(d *memory, policy Sync, seed uint64) *life {
 	config := Config{Sync: policy, SegmentBytes: 700, Interval: time.Second}
-	return &life{disk: d, config: config, put: map[uint64]string{}, safe: map[uint64]bool{}, tried: map[string]bool{}}
+	return &life{disk: d, config: config, put: map[uint64]string{}, safe: map[uint64]bool{}, tried: map[string]bool{}, stays: 5 + 2*seed}
 }
 
 // run lives until the first error.
@@ -34,7 +36,7 @@ func (l *life) run() error {
 		if err != nil {
 			return err
 		}
-		for i := range 24 {
+		for i := range 32 {
 			if err := l.step(j, fmt.Sprintf("%d/%d", part, i), i); err != nil {
 				_ = j.Close()
 				return err
@@ -72,17 +74,17 @@ func (l *life) step(j *Journal, id string, i int) error {
 	if i%2 == 0 || i%9 == 0 {
 		return nil
 	}
-	// One is left of each few, so that files are both removed and written anew.
-	var numbers []uint64
-	for len(l.left) > 3 {
-		k := len(l.left) - 2
-		if l.left[k]%7 == 0 {
-			k--
+	// Some are left, so that files are both removed and written anew.
+	var numbers, left []uint64
+	for k, n := range l.left {
+		if k < len(l.left)-3 && n%l.stays != 1 {
+			numbers = append(numbers, n)
+			delete(l.put, n)
+		} else {
+			left = append(left, n)
 		}
-		numbers = append(numbers, l.left[k])
-		delete(l.put, l.left[k])
-		l.left = append(l.left[:k], l.left[k+1:]...)
 	}
+	l.left = left
 	return j.Done(numbers...)
 }
 
@@ -112,35 +114,39 @@ func (l *life) check(t *testing.T, d *memory, promised func(n uint64) bool) {
 	}
 }
 
-// TestCrash stops the process or the machine at each operation of a life.
+// TestCrash stops the process or the machine at each operation of some lives.
 func TestCrash(t *testing.T) {
-	always := func(uint64) bool { return true }
 	for policy := SyncAlways; policy <= SyncNever; policy++ {
-		synctest.Test(t, func(t *testing.T) {
-			for n := 1; ; n++ {
-				l := newLife(newMemory(), policy)
-				l.disk.crashAt = n
-				err := l.run()
-				l.check(t, l.disk.crashed(false), always)
-				machine := l.disk.crashed(true)
-				switch policy {
-				case SyncAlways:
-					l.check(t, machine, always)
-				case SyncInterval:
-					l.check(t, machine, func(n uint64) bool { return l.safe[n] })
-				case SyncNever:
-					l.check(t, machine, func(uint64) bool { return false })
+		for seed := range uint64(2) {
+			synctest.Test(t, func(t *testing.T) {
+				for n := 1; crash(t, policy, seed, n); n++ {
+					if t.Failed() {
+						t.Fatalf("policy %d, seed %d, stopped at operation %d", policy, seed, n)
+					}
 				}
-				l.checkTwice(t, n)
-				if t.Failed() {
-					t.Fatalf("policy %d, stopped at operation %d", policy, n)
-				}
-				if err == nil {
-					return
-				}
-			}
-		})
+			})
+		}
 	}
+}
+
+// crash stops a life at its n-th operation. more is false if it has not so many.
+func crash(t *testing.T, policy Sync, seed uint64, n int) (more bool) {
+	l := newLife(newMemory(), policy, seed)
+	l.disk.crashAt = n
+	err := l.run()
+	all := func(uint64) bool { return true }
+	promised := map[Sync]func(uint64) bool{
+		SyncAlways:   all,
+		SyncInterval: func(n uint64) bool { return l.safe[n] },
+		SyncNever:    func(uint64) bool { return false },
+	}[policy]
+	l.check(t, l.disk.crashed(false), all)
+	l.check(t, l.disk.crashed(true), promised)
+	for seed := range uint64(5) {
+		l.check(t, l.disk.crashedPartly(rand.New(rand.NewPCG(seed, uint64(n)))), promised)
+	}
+	l.checkTwice(t, n)
+	return err != nil
 }
 
 // checkTwice stops while the journal is opened after the crash, too.
@@ -159,7 +165,7 @@ func TestLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, met := newMemory(), map[string]int{}
 		d.fail = func(operation, _ string) error { met[operation]++; return nil }
-		l := newLife(d, SyncAlways)
+		l := newLife(d, SyncAlways, 0)
 		if err := l.run(); err != nil {
 			t.Fatal(err)
 		}
@@ -172,4 +178,26 @@ func TestLife(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestCrashNumbers asks that numbers go on after a crash of the machine at any time, even
+// if nothing but the names of files was synced.
+func TestCrashNumbers(t *testing.T) {
+	d, config := newMemory(), Config{Sync: SyncNever, SegmentBytes: 300}
+	j := openIn(t, d, config)
+	for range 50 {
+		done(t, j, put(t, j, "id", ""))
+		first, _ := parseName(lastFile(d))
+		for name := range d.names {
+			if n, ok := parseName(name); ok {
+				first = min(first, n)
+			}
+		}
+		for seed := range uint64(10) {
+			n := put(t, openIn(t, d.crashedPartly(rand.New(rand.NewPCG(seed, first))), config), "id", "")
+			if n < first {
+				t.Fatalf("number %d, after those below %d were done and removed", n, first)
+			}
+		}
+	}
 }

@@ -19,6 +19,12 @@
 //
 // [Open] passes over bytes that are no record, loses no record but the damaged ones, and
 // tells what it did ([Journal.Repairs]).
+//
+// # Errors
+//
+// A full disk refuses a Put, and the next one may succeed. After a sync that failed, or when
+// the files were removed, the journal takes nothing any more until it is opened again:
+// nobody knows what the disk has. What is in it can still be read.
 package journal
 
 import (
@@ -28,6 +34,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -132,6 +139,15 @@ func (j *Journal) Put(ctx context.Context, id string, typ resock.MessageType, da
 	if err := j.check(id, typ, data); err != nil {
 		return 0, err
 	}
+	number, err := j.store(ctx, id, typ, data)
+	if errors.Is(err, resock.ErrQueueFull) && j.trim() == nil {
+		number, err = j.store(ctx, id, typ, data)
+	}
+	return number, err
+}
+
+// store stores a message if there is room.
+func (j *Journal) store(ctx context.Context, id string, typ resock.MessageType, data []byte) (uint64, error) {
 	j.mu.Lock()
 	b, number, err := j.enqueue(id, typ, data)
 	leads := err == nil && j.take()
@@ -241,6 +257,8 @@ func (j *Journal) shut() error {
 	}
 	return errors.Join(err, j.cursor.close(), j.closeSealed(), j.file.Close(), j.lock.Close())
 }
+
+func (j *Journal) path(s *segment) string { return filepath.Join(j.folder, s.name()) }
 
 func (j *Journal) errClosed() error { return fmt.Errorf("journal: %s: %w", j.folder, os.ErrClosed) }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 )
@@ -51,6 +52,45 @@ func (m *memory) crashed(machine bool) *memory {
 		after.names[name], after.synced[name] = kept, kept
 	}
 	return after
+}
+
+// crashedPartly returns the disk after a crash of the machine that kept some of what was not
+// synced: of each name and each file what was there before or after, or the beginning, or
+// zeros in between.
+func (m *memory) crashedPartly(random *rand.Rand) *memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := maps.Clone(m.synced)
+	maps.Copy(names, m.names)
+	after := newMemory()
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c := m.names[name]
+		if random.IntN(2) == 0 {
+			c = m.synced[name]
+		}
+		if c == nil {
+			continue
+		}
+		data := c.partly(random)
+		kept := &content{data, slices.Clone(data)}
+		after.names[name], after.synced[name] = kept, kept
+	}
+	return after
+}
+
+func (c *content) partly(random *rand.Rand) []byte {
+	data := slices.Clone(c.data)
+	if len(data) <= len(c.synced) {
+		return slices.Clone(c.synced)
+	}
+	fresh := data[len(c.synced):]
+	switch random.IntN(3) {
+	case 0:
+		clear(fresh[:random.IntN(len(fresh))])
+	case 1:
+		return data[:len(c.synced)+random.IntN(len(fresh))]
+	}
+	return data
 }
 
 // do counts an operation, and fails it if it should. The caller holds mu.

@@ -18,6 +18,7 @@ type segment struct {
 	size  int64  // that is whole; more may be under way
 	puts  uint64 // in the file
 	done  spans  // numbers from first to last that are done, or not in the file
+	open  bool   // in Journal.sealed: its file cannot be removed everywhere
 }
 
 func (s *segment) name() string { return fmt.Sprintf("%08d%s", s.first, suffix) }

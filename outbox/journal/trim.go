@@ -41,7 +41,7 @@ func (j *Journal) trim() error {
 func (j *Journal) removable() *segment {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if s := j.segments[0]; !j.closed && len(j.segments) > 1 && s.live() == 0 {
+	if s := j.segments[0]; !j.closed && !s.open && len(j.segments) > 1 && s.live() == 0 {
 		return s
 	}
 	return nil
@@ -93,7 +93,13 @@ func (j *Journal) dropSegment(s *segment) {
 // one file become one.
 func (j *Journal) rewriteAll() error {
 	j.mu.Lock()
-	left := append([]*segment(nil), j.segments[:len(j.segments)-1]...)
+	var left []*segment
+	for _, s := range j.segments[:len(j.segments)-1] {
+		if s.open {
+			break
+		}
+		left = append(left, s)
+	}
 	j.mu.Unlock()
 	for len(left) > 0 {
 		j.mu.Lock()
@@ -142,10 +148,12 @@ func (j *Journal) replace(name string, s *segment, w *writer) error {
 	j.total += w.size - s.size
 	s.size, s.puts = w.size, w.puts
 	j.mu.Unlock()
-	return j.disk.sync()
+	return j.syncFolder()
 }
 
-// join removes the file of s, whose records are in that of first, too.
+// join removes the file of s, whose records are in that of first, too. The folder is
+// synced each time: if a crash kept a file and removed a later one of the group, the kept
+// one would stand for both.
 func (j *Journal) join(first, s *segment) error {
 	j.reading.Lock()
 	defer j.reading.Unlock()
@@ -154,11 +162,11 @@ func (j *Journal) join(first, s *segment) error {
 		return err
 	}
 	j.mu.Lock()
-	defer j.mu.Unlock()
 	for _, r := range s.done.list {
 		first.done.add(r)
 	}
 	first.last = s.last
 	j.dropSegment(s)
-	return nil
+	j.mu.Unlock()
+	return j.syncFolder()
 }
