@@ -1,0 +1,36 @@
+package outbox
+
+import (
+	"context"
+
+	"github.com/resock/resock"
+)
+
+// Record is a message in a [Store].
+type Record struct {
+	Number uint64 // in the order of Put, from 1
+	ID     string
+	Type   resock.MessageType
+	Data   []byte
+}
+
+// Store keeps messages until they are done. Its methods may be called concurrently.
+type Store interface {
+	// Put stores a message and returns its number, which is higher than all before. When
+	// the error is nil, the message outlasts what the store promises. Put does not keep
+	// data.
+	Put(ctx context.Context, id string, typ resock.MessageType, data []byte) (number uint64, err error)
+
+	// Next returns the first message with a higher number than after that is not done. Its
+	// Data belongs to the caller.
+	Next(after uint64) (r Record, ok bool, err error)
+
+	// Done says that messages need not be stored any longer. If a crash loses that, they
+	// are sent again.
+	Done(numbers ...uint64) error
+
+	// Len returns the messages that are not done, and their size in bytes.
+	Len() (messages int, bytes int64)
+
+	Close() error
+}
