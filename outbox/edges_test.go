@@ -3,6 +3,7 @@ package outbox_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -280,4 +281,46 @@ func TestClosedClient(t *testing.T) {
 		cancel()
 		<-client.Done()
 	})
+}
+
+// TestFlushWhatWasLeft waits for what an earlier process left, and not for what is put
+// after Flush began.
+func TestFlushWhatWasLeft(t *testing.T) {
+	for _, name := range []string{"nothing is put", "another is put"} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, outbox.Config{}, func(w *world) {
+				random := rand.New(rand.NewPCG(1, 1))
+				store := newDisk().start(random, -1, 10, false)
+				if _, err := store.Put(context.Background(), "1", resock.MessageText, []byte("1")); err != nil {
+					t.Fatal(err)
+				}
+				_ = w.client.Close(resock.StatusNormalClosure, "")
+				<-w.client.Done()
+				synctest.Wait()
+				w.open(outbox.Config{Read: read, Done: w.done, Store: store})
+				flushed := make(chan error, 1)
+				go func() { flushed <- w.box.Flush(context.Background()) }()
+				w.client = w.bind()
+				w.gets("1")
+				if name == "another is put" {
+					w.put("2")
+					w.gets("2")
+				}
+				select {
+				case err := <-flushed:
+					t.Errorf("Flush returned too early: %v", err)
+				default:
+				}
+				w.push("ok 1")
+				select {
+				case err := <-flushed:
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					t.Error("Flush did not return")
+				}
+			})
+		})
+	}
 }
