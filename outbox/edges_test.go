@@ -324,3 +324,75 @@ func TestFlushWhatWasLeft(t *testing.T) {
 		})
 	}
 }
+
+// TestCloseTellsTheRest tells at the end what was read before.
+func TestCloseTellsTheRest(t *testing.T) {
+	for range 10 {
+		var w *world
+		bubble(t, outbox.Config{Done: func(r outbox.Result) {
+			time.Sleep(100 * time.Millisecond)
+			w.done(r)
+		}}, func(in *world) {
+			w = in
+			w.put("1", "2")
+			w.gets("1", "2")
+			w.push("ok 1", "ok 2") // while 1 is told
+			if err := w.box.Close(); err != nil {
+				t.Error(err)
+			}
+			w.ends("1, 2")
+		})
+	}
+}
+
+// TestNotSent does not take for sent what was put while the session was closing.
+func TestNotSent(t *testing.T) {
+	bubble(t, outbox.Config{MaxLosses: 1}, func(w *world) {
+		w.conn.IgnoreClose()
+		w.client.Suspend()
+		w.put("1")
+		synctest.Wait()
+		w.client.Resume()
+		w.next()
+		w.gets("1")
+		if got, want := w.box.Stats(), (outbox.Stats{Messages: 1, Bytes: 1, UnderWay: 1}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}
+
+// gate is a limiter that lets nothing pass until it is open.
+type gate struct{ open chan struct{} }
+
+func (g *gate) Wait(ctx context.Context) error {
+	select {
+	case <-g.open:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestLostBeforeItWasWritten does not count the sessions that were lost while a message
+// waited to be written.
+func TestLostBeforeItWasWritten(t *testing.T) {
+	bubble(t, outbox.Config{MaxLosses: 1}, func(w *world) {
+		_ = w.client.Close(resock.StatusNormalClosure, "")
+		<-w.client.Done()
+		synctest.Wait()
+		g := &gate{open: make(chan struct{})}
+		w.client = w.bind(resock.WithSendLimiter(g))
+		w.put("1")
+		for range 20 {
+			w.getsNothing()
+			w.again()
+		}
+		close(g.open)
+		w.gets("1")
+		w.push("ok 1")
+		w.ends("1")
+		if n := w.box.Stats().Resent; n != 0 {
+			t.Errorf("%d messages were sent again", n)
+		}
+	})
+}

@@ -241,7 +241,15 @@ func (p *peer) elsewhere(v *visit, id string) bool {
 func (p *peer) say(conn *resocktest.Conn, v *visit, text string) {
 	what, id, _ := strings.Cut(text, " ")
 	p.mu.Lock()
-	p.said[what == "no"][id] = true // also once more: which of two is read first is open
+	for _, r := range v.got { // which of two is read first is open
+		if r.id == id {
+			p.said[what == "no"][id] = true
+			break
+		}
+		if what == "all" {
+			p.said[false][r.id] = true
+		}
+	}
 	upTo := slices.IndexFunc(v.open, func(open string) bool { return open == id })
 	var ids []string
 	switch {
@@ -255,7 +263,6 @@ func (p *peer) say(conn *resocktest.Conn, v *visit, text string) {
 	}
 	for _, id := range ids {
 		v.said[id] = time.Now()
-		p.said[what == "no"][id] = true
 	}
 	if what == "all" && upTo >= 0 || upTo == 0 {
 		v.progress = append(v.progress, progress{time.Now(), len(v.open) > 0})
