@@ -44,6 +44,8 @@ type process struct {
 	dead    bool
 	done    map[uint64]bool // and not on the disk
 	tooMany bool            // were stored
+	putting int             // calls of Put
+	early   bool            // it was closed during one
 }
 
 func (d *disk) start(random *rand.Rand, steps, most int, faults bool) *process {
@@ -78,6 +80,7 @@ func (p *process) Put(ctx context.Context, id string, typ resock.MessageType, da
 	}
 	defer func() { p.writing <- struct{}{} }()
 	p.mu.Lock()
+	p.putting++
 	slow := time.Duration(0)
 	if p.random.IntN(3) == 0 {
 		slow = time.Duration(p.random.IntN(50)) * time.Millisecond
@@ -86,6 +89,7 @@ func (p *process) Put(ctx context.Context, id string, typ resock.MessageType, da
 	time.Sleep(slow)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.putting--
 	dies, dead := p.step()
 	if dead && (!dies || p.random.IntN(2) == 0) {
 		return 0, errDead
@@ -170,6 +174,7 @@ func (p *process) len() (messages int, bytes int64) {
 func (p *process) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.early = p.putting > 0
 	if !p.dead {
 		p.sync()
 	}

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -52,16 +53,20 @@ func TestPlannedAndLost(t *testing.T) {
 // TestSlowWrite does not hold against the server that a message takes long to be written.
 func TestSlowWrite(t *testing.T) {
 	bubble(t, outbox.Config{AckTimeout: 3 * time.Second}, func(w *world) {
+		w.put("1")
+		w.gets("1")
 		w.conn.StopReading()
 		large := strings.Repeat("x", 1<<20)
 		if err := w.box.Put(context.Background(), "large", resock.MessageText, []byte(large)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(time.Second)
+		w.push("ok 1")
+		time.Sleep(7 * time.Second)
 		w.conn.StartReading()
 		w.gets(large)
 		w.push("ok large")
-		w.ends("large")
+		w.ends("1, large")
 		if n := w.client.Stats().Session; n != 1 {
 			t.Errorf("session %d, want the first", n)
 		}
@@ -92,6 +97,42 @@ func TestBlockedNowAndThen(t *testing.T) {
 		}
 		_ = w.client.Close(resock.StatusNormalClosure, "")
 		time.Sleep(10 * time.Second) // until the goroutines are through
+	})
+}
+
+// TestBlockedBefore excuses only what was blocked since there was progress.
+func TestBlockedBefore(t *testing.T) {
+	bubble(t, outbox.Config{AckTimeout: 10 * time.Second}, func(w *world) {
+		started := time.Now()
+		events := w.client.Subscribe(context.Background(), resock.WithBuffer(0))
+		go func() {
+			<-events // open
+			time.Sleep(5 * time.Second)
+			for range events {
+			}
+		}()
+		w.push("a push", "another")
+		w.put("1", "2")
+		w.gets("1", "2")
+		time.Sleep(9 * time.Second)
+		w.push("ok 1")
+		w.next()
+		if took := time.Since(started); took < 19*time.Second || took > 21*time.Second {
+			t.Errorf("the session lasted %v, want 19s to 21s", took)
+		}
+	})
+}
+
+// TestNothingUnderWay has nothing under way while there is no session.
+func TestNothingUnderWay(t *testing.T) {
+	bubble(t, outbox.Config{}, func(w *world) {
+		w.put("1")
+		w.gets("1")
+		w.server.Stop()
+		synctest.Wait()
+		if got, want := w.box.Stats(), (outbox.Stats{Messages: 1, Bytes: 1}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
 	})
 }
 
@@ -336,7 +377,8 @@ func TestCloseTellsTheRest(t *testing.T) {
 			w = in
 			w.put("1", "2")
 			w.gets("1", "2")
-			w.push("ok 1", "ok 2") // while 1 is told
+			w.push("ok 1")
+			w.push("ok 2") // while 1 is told
 			if err := w.box.Close(); err != nil {
 				t.Error(err)
 			}
@@ -362,9 +404,15 @@ func TestNotSent(t *testing.T) {
 }
 
 // gate is a limiter that lets nothing pass until it is open.
-type gate struct{ open chan struct{} }
+type gate struct {
+	open   chan struct{}
+	passes atomic.Int32 // that it lets through
+}
 
 func (g *gate) Wait(ctx context.Context) error {
+	if g.passes.Add(-1) >= 0 {
+		return nil
+	}
 	select {
 	case <-g.open:
 		return nil
@@ -382,7 +430,12 @@ func TestLostBeforeItWasWritten(t *testing.T) {
 		synctest.Wait()
 		g := &gate{open: make(chan struct{})}
 		w.client = w.bind(resock.WithSendLimiter(g))
+		g.passes.Store(1)
 		w.put("1")
+		w.gets("1")
+		w.push("no 9")
+		w.client.Reconnect() // which does not count either
+		w.next()
 		for range 20 {
 			w.getsNothing()
 			w.again()
@@ -391,8 +444,8 @@ func TestLostBeforeItWasWritten(t *testing.T) {
 		w.gets("1")
 		w.push("ok 1")
 		w.ends("1")
-		if n := w.box.Stats().Resent; n != 0 {
-			t.Errorf("%d messages were sent again", n)
+		if n := w.box.Stats().Resent; n != 1 {
+			t.Errorf("%d messages were sent again, want 1", n)
 		}
 	})
 }

@@ -24,6 +24,9 @@ func (s *schedule) check() {
 		if p.store.tooMany {
 			s.t.Errorf("process %d had more than %d messages", p.number, s.most)
 		}
+		if p.store.early {
+			s.t.Errorf("the store of process %d was closed during a Put", p.number)
+		}
 		p.checkAside()
 		for _, u := range p.clients {
 			for _, e := range u.ends {
