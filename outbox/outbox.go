@@ -266,8 +266,8 @@ func (b *Box) Stats() Stats {
 	return s
 }
 
-// Flush waits until all that was stored before is done, and [Config.Done] was told. That
-// function must not call it without an end of ctx: it would wait for itself.
+// Flush waits until all that was stored before is done, and [Config.Done] was told. Done and
+// [Config.Read] must not call it with a context that never ends: it would wait for them.
 func (b *Box) Flush(ctx context.Context) error {
 	b.mu.Lock()
 	upTo := b.stored
