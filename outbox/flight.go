@@ -18,19 +18,22 @@ type flight struct {
 	session uint64    // the one that is open, or 0
 	moved   time.Time // when the first entry became that
 	acked   uint64    // the last session in which anything was acknowledged, or refused
-	planned uint64    // the last session that the application ended
 	stalled uint64    // the last session that was replaced for want of acknowledgements
 }
 
 // entry is a message that is under way.
 type entry struct {
 	Record
-	session uint64 // it was written in, or is being written in; 0 before
-	written time.Time
-	again   bool   // it was written in an earlier session
-	losses  int    // sessions in a row, of those that count
-	counted uint64 // the last session that was looked at for that
+	session uint64    // it was written in, or is being written in; 0 before
+	written time.Time // in that session; zero while it is being written
+	again   bool      // it was written in an earlier session
+	losses  int       // sessions in a row, of those that count
+	headed  uint64    // the session that ended while this was the first one under way, until it was counted
 }
+
+// sent reports whether the server may have the message. What it says about one that it
+// cannot have is about another with the same id.
+func (e *entry) sent() bool { return e.session > 0 || e.again }
 
 // ended is a message that needs to be told.
 type ended struct {
@@ -66,53 +69,50 @@ func (f *flight) next(session uint64) *entry {
 	return nil
 }
 
-// open begins a session.
-func (f *flight) open(session uint64) { f.session = session }
-
-// over ends a session, which may have been planned.
+// over ends a session, which may have been planned by the application.
 func (f *flight) over(session uint64, planned bool) {
 	if f.session <= session {
 		f.session = 0
 	}
-	if planned && f.stalled != session {
-		f.planned = session
+	if len(f.entries) == 0 || session == 0 || planned && f.stalled != session {
+		return
+	}
+	if e := f.entries[0]; e.session == session {
+		e.headed = session
 	}
 }
 
-// lost counts the session in which an entry was last written, when it is the first one
-// under way and about to be written again.
+// lost counts the session in which an entry was the first one under way, when it is about
+// to be written again: by then all that was received in that session has been read.
 func (f *flight) lost(e *entry) {
-	last := e.session
 	switch {
-	case last == e.counted:
-		return
-	case last == f.planned:
-	case last == f.acked && last != f.stalled:
+	case e.headed == 0:
+	case e.headed <= f.acked && e.headed != f.stalled:
 		e.losses = 0
 	default:
 		e.losses++
 	}
-	e.counted = last
+	e.headed = 0
 }
 
 // write notes that an entry is about to be written.
-func (f *flight) write(e *entry, session uint64, now time.Time) {
+func (f *flight) write(e *entry, session uint64) {
 	e.again = e.again || e.session > 0
-	e.session, e.written = session, now
+	e.session, e.written = session, time.Time{}
 }
 
 // unbind forgets the sessions of a client.
 func (f *flight) unbind() {
 	for _, e := range f.entries {
 		e.again = e.again || e.session > 0
-		e.session, e.counted = 0, 0
+		e.session, e.headed = 0, 0
 	}
 	*f = flight{entries: f.entries, after: f.after}
 }
 
-// receive takes out what a receipt is about.
-func (f *flight) receive(r receipt, now time.Time) []ended {
-	i := slices.IndexFunc(f.entries, func(e *entry) bool { return e.ID == r.id })
+// receive takes out what a receipt, of a session, is about.
+func (f *flight) receive(r receipt, session uint64, now time.Time) []ended {
+	i := slices.IndexFunc(f.entries, func(e *entry) bool { return e.ID == r.id && e.sent() })
 	if i < 0 {
 		return nil
 	}
@@ -129,7 +129,7 @@ func (f *flight) receive(r receipt, now time.Time) []ended {
 		done = append(done, ended{e.Record, err})
 	}
 	f.remove(first, i+1, now)
-	f.acked = max(f.acked, f.session)
+	f.acked = max(f.acked, session)
 	return done
 }
 
@@ -153,7 +153,7 @@ func (f *flight) drop(e *entry, err error) []ended {
 
 // waits returns since when the server owes an acknowledgement of the first entry.
 func (f *flight) waits() (since time.Time, ok bool) {
-	if f.session == 0 || len(f.entries) == 0 || f.entries[0].session != f.session {
+	if f.session == 0 || len(f.entries) == 0 || f.entries[0].session != f.session || f.entries[0].written.IsZero() {
 		return since, false
 	}
 	since = f.entries[0].written
@@ -177,9 +177,11 @@ func (b *Box) Filter(_ context.Context, m resock.MessageEvent) (pass bool) {
 		return pass
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, r := range found.receipts {
-		b.end(b.flight.receive(r, time.Now()))
+		if !b.closed { // or the next box gets the message
+			b.end(b.flight.receive(r, m.Session, time.Now()))
+		}
 	}
-	b.mu.Unlock()
 	return pass
 }

@@ -39,6 +39,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/resock/resock"
 )
@@ -75,8 +76,8 @@ type Config struct {
 	Store Store
 
 	// Done is told how each message ended, one after the other: also those of an earlier
-	// process, and some of them twice after a crash. While it does not return, the next
-	// ones still count as stored.
+	// process, and some of them again after a crash. Until it returns, they still count as
+	// stored.
 	Done func(Result)
 
 	// MaxMessages and MaxBytes bound what is stored. Default to 10,000 messages and 64 MiB.
@@ -126,19 +127,26 @@ type Box struct {
 	tasks  sync.WaitGroup
 	wake   chan struct{} // rings for the sender
 	tell   chan struct{} // rings for the teller
+	done   []uint64      // what the store is to forget; the teller's
 
-	mu       sync.Mutex
-	closed   bool
-	putting  sync.WaitGroup // calls of Put
-	messages int            // that they store
-	bytes    int64
-	stored   uint64         // the last number
-	client   *resock.Client // nil if none is bound
-	flight   flight
-	ended    []ended       // to be told
-	telling  []ended       // being told
-	moved    chan struct{} // closed when any was told
-	stats    Stats
+	quiet    chan struct{} // closed when only the teller runs
+	finished chan struct{} // closed when the store is closed
+	closeErr error         // of the store, once finished is closed
+
+	mu        sync.Mutex
+	closed    bool
+	putting   sync.WaitGroup // calls of Put
+	messages  int            // that they store
+	bytes     int64
+	inherited bool           // the store had messages when the box was opened
+	first     uint64         // the first number of a Put, or 0
+	stored    uint64         // the last one, or 0
+	client    *resock.Client // nil if none is bound
+	flight    flight
+	ended     []ended       // to be told
+	telling   []ended       // being told
+	moved     chan struct{} // closed when there is news for Flush; nil while nobody waits
+	stats     Stats
 }
 
 // Open returns a box with the messages that the store has. An error names the field that
@@ -160,9 +168,11 @@ func Open(config Config) (*Box, error) {
 	if config.Store == nil {
 		config.Store = new(memory)
 	}
-	b := &Box{config: config, store: config.Store, wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), moved: make(chan struct{})}
+	b := &Box{config: config, store: config.Store, wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), quiet: make(chan struct{}), finished: make(chan struct{})}
+	messages, _ := b.store.Len()
+	b.inherited = messages > 0
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.tasks.Go(b.teller)
+	go b.run()
 	return b, nil
 }
 
@@ -177,41 +187,50 @@ func byDefault[T comparable](field *T, value T) {
 // in the acknowledgement. Two messages may have the same id, say after an error that leaves
 // open whether the first is stored: each acknowledgement ends one.
 //
-// ErrFull and ErrClosed mean that nothing was stored; other errors are those of the store.
-// Put does not keep data.
+// ErrFull and ErrClosed mean that nothing was stored, and so do the errors for an empty id,
+// for text that is not UTF-8, and for a message larger than [Config.MaxBytes]. Other errors
+// are those of the store. Put does not keep data.
 func (b *Box) Put(ctx context.Context, id string, typ resock.MessageType, data []byte) error {
 	switch {
 	case id == "":
 		return errors.New("outbox: Put: the id is empty: no acknowledgement could name it")
 	case typ != resock.MessageText && typ != resock.MessageBinary:
 		return fmt.Errorf("outbox: Put %q: the type is %v, want MessageText or MessageBinary", id, typ)
+	case typ == resock.MessageText && !utf8.Valid(data):
+		return fmt.Errorf("outbox: Put %q: the text is not valid UTF-8 (RFC 6455, section 5.6)", id)
+	case int64(len(data)) > b.config.MaxBytes:
+		return fmt.Errorf("outbox: Put %q: the message has %d bytes, more than Config.MaxBytes (%d)", id, len(data), b.config.MaxBytes)
 	}
 	if err := b.reserve(int64(len(data))); err != nil {
 		return fmt.Errorf("outbox: Put %q: %w", id, err)
 	}
 	number, err := b.store.Put(ctx, id, typ, data)
 	b.release(int64(len(data)), number)
+	ring(b.wake) // it may be stored, whatever the error
 	if err != nil {
 		return fmt.Errorf("outbox: Put %q: %w", id, err)
 	}
-	ring(b.wake)
 	return nil
 }
 
-// reserve makes room for a message.
+// reserve makes room for a message. It looks at the store after that: a message that is
+// stored meanwhile may count twice, but never not at all.
 func (b *Box) reserve(size int64) error {
-	messages, bytes := b.store.Len()
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case b.closed:
+	if b.closed {
+		b.mu.Unlock()
 		return ErrClosed
-	case messages+b.messages >= b.config.MaxMessages, bytes+b.bytes+size > b.config.MaxBytes:
-		return ErrFull
 	}
 	b.messages++
 	b.bytes += size
 	b.putting.Add(1)
+	messages, bytes := b.messages, b.bytes
+	b.mu.Unlock()
+	stored, storedBytes := b.store.Len()
+	if messages+stored > b.config.MaxMessages || bytes+storedBytes > b.config.MaxBytes {
+		b.release(size, 0)
+		return ErrFull
+	}
 	return nil
 }
 
@@ -222,6 +241,10 @@ func (b *Box) release(size int64, number uint64) {
 	b.messages--
 	b.bytes -= size
 	b.stored = max(b.stored, number)
+	if number > 0 && (b.first == 0 || number < b.first) {
+		b.first = number
+		b.stir()
+	}
 	b.putting.Done()
 }
 
@@ -243,21 +266,20 @@ func (b *Box) Stats() Stats {
 	return s
 }
 
-// Flush waits until all that was put before is done, and [Config.Done] was told.
+// Flush waits until all that was stored before is done, and [Config.Done] was told. Done and
+// [Config.Read] must not call it with a context that never ends: it would wait for them.
 func (b *Box) Flush(ctx context.Context) error {
 	b.mu.Lock()
 	upTo := b.stored
 	b.mu.Unlock()
 	for {
-		b.mu.Lock()
-		settled, moved := b.settled(upTo), b.moved
-		b.mu.Unlock()
-		if settled {
+		news := b.news() // before it looks
+		left, _ := b.store.Len()
+		if b.settled(upTo, left) {
 			return nil
 		}
-		left, _ := b.store.Len()
 		select {
-		case <-moved:
+		case <-news:
 		case <-ctx.Done():
 			return fmt.Errorf("outbox: Flush: %w: %d messages are stored", context.Cause(ctx), left)
 		case <-b.ctx.Done():
@@ -266,8 +288,28 @@ func (b *Box) Flush(ctx context.Context) error {
 	}
 }
 
-// settled reports whether all up to a number is done and told; mu is held.
-func (b *Box) settled(upTo uint64) bool {
+// news returns a channel that is closed when there is news.
+func (b *Box) news() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.moved == nil {
+		b.moved = make(chan struct{})
+	}
+	return b.moved
+}
+
+// settled reports whether all up to a number is done and told. An upTo of 0 means what an
+// earlier process left, and left is what the store has.
+func (b *Box) settled(upTo uint64, left int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case upTo > 0 || !b.inherited:
+	case b.first > 0:
+		upTo = b.first - 1
+	default:
+		return left == 0
+	}
 	for _, list := range [][]ended{b.ended, b.telling} {
 		for _, e := range list {
 			if e.Number <= upTo {
@@ -278,21 +320,49 @@ func (b *Box) settled(upTo uint64) bool {
 	return b.flight.low() > upTo || b.flight.low() == 0 && b.flight.after >= upTo
 }
 
+// stir tells Flush that there is news; mu is held.
+func (b *Box) stir() {
+	if b.moved != nil {
+		close(b.moved)
+		b.moved = nil
+	}
+}
+
+// run tells what is done until the box is closed, and then ends it.
+func (b *Box) run() {
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		b.teller()
+	}()
+	<-b.ctx.Done()
+	b.putting.Wait()
+	b.tasks.Wait()
+	close(b.quiet)
+	<-told
+	if err := b.store.Close(); err != nil {
+		b.closeErr = fmt.Errorf("outbox: close the store: %w", err)
+	}
+	close(b.finished)
+}
+
+// patience is how long Close waits for Config.Done.
+const patience = time.Second
+
 // Close ends the box and closes the store, with all that is not done: the next box has it.
-// The client may go on.
+// It waits for calls of Put, and for a message that is being written, and for
+// [Config.Done] for 1 s. If that has not returned by then, as when it calls Close, the
+// error says so, and the store is closed when it has. The client may go on.
 func (b *Box) Close() error {
 	b.mu.Lock()
-	if b.closed {
-		b.mu.Unlock()
-		return nil
-	}
 	b.closed = true
 	b.mu.Unlock()
 	b.cancel()
-	b.putting.Wait()
-	b.tasks.Wait()
-	if err := b.store.Close(); err != nil {
-		return fmt.Errorf("outbox: close the store: %w", err)
+	<-b.quiet
+	select {
+	case <-b.finished:
+		return b.closeErr
+	case <-time.After(patience):
+		return errors.New("outbox: Close: Config.Done has not returned: the store is closed when it has")
 	}
-	return nil
 }

@@ -48,7 +48,7 @@ type sender struct {
 	// For acknowledgements that do not come; guarded by the box.
 	watch   *time.Timer   // not nil while it is armed
 	since   time.Time     // what it was armed for
-	blocked time.Duration // of delivery, then
+	blocked time.Duration // of delivery, by then
 }
 
 // follow notes which session is open.
@@ -58,7 +58,7 @@ func (s *sender) follow(events <-chan resock.Event) {
 		case resock.OpenEvent:
 			s.note(func(f *flight) { f.session = e.Session })
 		case resock.FailEvent:
-			s.note(func(f *flight) { f.over(e.Session, false) })
+			s.note(func(f *flight) { f.over(e.Session, e.Rule == "") })
 		case resock.CloseEvent:
 			s.note(func(f *flight) { f.over(e.Session, e.Rule == "") })
 		}
@@ -156,6 +156,7 @@ func (s *sender) load() (more bool, err error) {
 	if ok && err == nil {
 		b.flight.entries = append(b.flight.entries, &entry{Record: r})
 		b.flight.after = r.Number
+		b.stir()
 	}
 	return ok, err
 }
@@ -163,30 +164,27 @@ func (s *sender) load() (more bool, err error) {
 // write writes a message in a session.
 func (s *sender) write(e *entry, session uint64) {
 	b := s.box
-	blocked := s.client.Stats().Blocked
 	b.mu.Lock()
 	before := *e
-	b.flight.write(e, session, time.Now())
-	if e.again {
-		b.stats.Resent++
-	}
-	s.arm(blocked)
+	b.flight.write(e, session)
 	b.mu.Unlock()
 	err := s.client.Send(s.ctx, e.Type, e.Data, resock.WithSession(session))
-	if err == nil {
-		return
-	}
+	blocked := s.client.Stats().Blocked
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if errors.Is(err, resock.ErrNotSent) {
+		e.session, e.again, e.headed = before.session, before.again, 0
+	} else if e.again {
+		b.stats.Resent++
+	}
 	var impossible *resock.OptionError
 	switch {
+	case err == nil:
+		e.written = time.Now()
+		s.arm(blocked)
 	case errors.As(err, &impossible):
-		b.end(b.flight.drop(e, err))
-		return
-	case errors.Is(err, resock.ErrNotSent):
-		e.session, e.again = before.session, before.again
-	}
-	if b.flight.session == session { // its event is about to come
+		b.end(b.flight.drop(e, fmt.Errorf("%w: %w", ErrSetAside, err)))
+	case b.flight.session == session: // its event is about to come
 		b.flight.session = 0
 	}
 }
@@ -215,7 +213,8 @@ func (s *sender) check() {
 	}
 }
 
-// late reports whether it has, or lets the timer look again.
+// late reports whether it has, or lets the timer look again. The time in which delivery
+// was blocked does not count: the server may have answered.
 func (s *sender) late(blocked time.Duration) bool {
 	b := s.box
 	b.mu.Lock()
@@ -225,13 +224,19 @@ func (s *sender) late(blocked time.Duration) bool {
 	if !ok || s.ctx.Err() != nil {
 		return false
 	}
-	if since.Equal(s.since) && blocked == s.blocked {
+	waited := time.Since(since)
+	excused := min(blocked-s.blocked, waited)
+	if !since.Equal(s.since) {
+		s.since, s.blocked = since, blocked-excused
+	}
+	left := b.config.AckTimeout - (waited - excused)
+	if left <= 0 {
 		b.flight.stalled = b.flight.session
 		return true
 	}
-	if blocked > s.blocked {
-		b.flight.moved = time.Now() // delivery was blocked, and the server may have answered
+	if excused > 0 { // it may be blocked still: do not look all the time
+		left = max(left, b.config.AckTimeout/8)
 	}
-	s.arm(blocked)
+	s.watch = time.AfterFunc(left, s.check)
 	return false
 }

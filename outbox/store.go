@@ -17,7 +17,8 @@ type Store interface {
 	// data.
 	Put(ctx context.Context, id string, typ resock.MessageType, data []byte) (number uint64, err error)
 
-	// Next returns the first message with a higher number than after that is not done. Its
+	// Next returns the first message with a higher number than after that is not done. No
+	// lower number may come to be stored later: one that is being put hides the higher ones.
 	// Data belongs to the caller.
 	Next(after uint64) (r Record, ok bool, err error)
 

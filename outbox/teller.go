@@ -24,58 +24,54 @@ func (b *Box) end(list []ended) {
 	}
 }
 
-// teller tells the store and the application what is done, in order.
+// teller tells the application and then the store what is done, in order. If the store
+// cannot forget it, it is tried again each second, until the box is closed.
 func (b *Box) teller() {
+	var again <-chan time.Time
 	for {
 		select {
 		case <-b.tell:
+		case <-again:
 		case <-b.ctx.Done():
 			b.report() // the last
 			return
 		}
-		b.report()
+		again = nil
+		if !b.report() {
+			again = time.After(time.Second)
+		}
 	}
 }
 
-// report tells what has been done.
-func (b *Box) report() {
+// report tells what has been done, and reports whether the store forgot all of it.
+func (b *Box) report() (forgot bool) {
 	b.mu.Lock()
 	b.telling, b.ended = b.ended, nil
 	list := b.telling
 	b.mu.Unlock()
-	if len(list) == 0 {
-		return
-	}
-	b.forget(list)
 	for _, e := range list {
 		if b.config.Done != nil {
 			b.config.Done(Result{ID: e.ID, Type: e.Type, Data: e.Data, Err: e.err})
 		}
+		b.done = append(b.done, e.Number) // not before it was told: the process may end here
 	}
+	forgot = b.forget()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.telling = nil
-	close(b.moved)
-	b.moved = make(chan struct{})
+	b.stir()
+	return forgot
 }
 
-// forget lets the store forget messages. If it cannot, they are sent again after a restart
-// of the process; the box goes on, and tries until it is closed.
-func (b *Box) forget(list []ended) {
-	numbers := make([]uint64, len(list))
-	for i, e := range list {
-		numbers[i] = e.Number
+// forget lets the store forget what was told.
+func (b *Box) forget() (forgot bool) {
+	if len(b.done) == 0 {
+		return true
 	}
-	for {
-		err := b.store.Done(numbers...)
-		if err == nil {
-			return
-		}
+	if err := b.store.Done(b.done...); err != nil {
 		b.failed(err)
-		select {
-		case <-time.After(time.Second):
-		case <-b.ctx.Done():
-			return
-		}
+		return false
 	}
+	b.done = nil
+	return true
 }
