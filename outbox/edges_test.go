@@ -15,6 +15,7 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/outbox"
+	"github.com/resock/resock/outbox/journal"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -449,5 +450,33 @@ func TestLostBeforeItWasWritten(t *testing.T) {
 		if n := w.box.Stats().Resent; n != 2 {
 			t.Errorf("%d messages were sent again, want 2", n)
 		}
+	})
+}
+
+// unreadable is a store that cannot read its second message any more.
+type unreadable struct{ outbox.Store }
+
+func (u unreadable) Next(after uint64) (outbox.Record, bool, error) {
+	if after == 1 {
+		return outbox.Record{Number: 2, ID: "2"}, false, errors.New("damaged")
+	}
+	return u.Store.Next(after)
+}
+
+// TestUnreadable tells of a message that cannot be read, and goes on with the rest.
+func TestUnreadable(t *testing.T) {
+	store, err := journal.Open(t.TempDir(), journal.Config{Sync: journal.SyncNever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bubble(t, outbox.Config{Store: unreadable{store}}, func(w *world) {
+		w.put("1", "2", "3")
+		w.gets("1", "3")
+		w.ends("2 " + outbox.ErrUnreadable.Error() + ": damaged")
+		if err := w.box.Stats().StoreErr; err == nil || !strings.Contains(err.Error(), "damaged") {
+			t.Errorf("the store's failure is %v", err)
+		}
+		w.push("all 3")
+		w.ends("2 " + outbox.ErrUnreadable.Error() + ": damaged, 1, 3")
 	})
 }

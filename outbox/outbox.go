@@ -53,6 +53,9 @@ var (
 	// was the first one under way.
 	ErrSetAside = errors.New("outbox: set aside")
 
+	// ErrUnreadable says that the store cannot read a message any more. It has no Data.
+	ErrUnreadable = errors.New("outbox: the store cannot read it any more")
+
 	// ErrFull says that a bound of [Config] was reached, and that nothing was stored. It is a
 	// [resock.ErrQueueFull].
 	ErrFull = fmt.Errorf("outbox: full (Config.MaxMessages, Config.MaxBytes): %w", resock.ErrQueueFull)
@@ -103,7 +106,7 @@ type Result struct {
 	ID   string
 	Type resock.MessageType
 	Data []byte
-	Err  error // nil if it was acknowledged; else [ErrRefused] or [ErrSetAside]
+	Err  error // nil if it was acknowledged; else [ErrRefused], [ErrSetAside] or [ErrUnreadable]
 }
 
 // Stats is a snapshot of a box.

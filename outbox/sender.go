@@ -153,7 +153,13 @@ func (s *sender) load() (more bool, err error) {
 	b.mu.Unlock()
 	r, ok, err := b.store.Next(after)
 	b.mu.Lock()
-	if ok && err == nil {
+	switch {
+	case err != nil && r.Number > after: // this one cannot be read, and will not be
+		b.stats.StoreErr = err
+		b.flight.after = r.Number
+		b.end([]ended{{r, fmt.Errorf("%w: %w", ErrUnreadable, err)}})
+		return true, nil
+	case ok && err == nil:
 		b.flight.entries = append(b.flight.entries, &entry{Record: r})
 		b.flight.after = r.Number
 		b.stir()

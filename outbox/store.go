@@ -19,7 +19,8 @@ type Store interface {
 
 	// Next returns the first message with a higher number than after that is not done. No
 	// lower number may come to be stored later: one that is being put hides the higher ones.
-	// Data belongs to the caller.
+	// Data belongs to the caller. An error with a Number is about that message: it can
+	// never be read.
 	Next(after uint64) (r Record, ok bool, err error)
 
 	// Done says that messages need not be stored any longer. If a crash loses that, they
