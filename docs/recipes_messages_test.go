@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/outbox"
+	"github.com/resock/resock/outbox/journal"
 	"github.com/resock/resock/resocktest"
 	"github.com/resock/resock/resume"
 )
@@ -62,67 +64,34 @@ func TestServerPings(t *testing.T) {
 }
 
 // snippet: acknowledged
-// outbox sends each message again, in each new session, until the server has acknowledged
-// its number.
-type outbox struct {
-	client *resock.Client
-
-	mu      sync.Mutex
-	last    int       // number of the last message
-	session uint64    // that has all of pending; 0 before the first
-	pending []message // in order, not acknowledged
-}
-
-type message struct {
-	number int
-	data   []byte
-}
-
-func newOutbox(url string) (*outbox, error) {
-	o := new(outbox)
-	client, err := resock.New(url, resock.WithOnOpen(o.replay), resock.WithFilter(o.acknowledged))
-	o.client = client
-	return o, err
-}
-
-func (o *outbox) send(text string) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	m := message{o.last + 1, fmt.Appendf(nil, "%d %s", o.last+1, text)}
-	if o.session > 0 {
-		err := o.client.Enqueue(resock.MessageText, m.data, resock.WithSession(o.session))
-		if err != nil && !errors.Is(err, resock.ErrSessionOver) { // over: the next session replays it
-			return err
-		}
+// jobs sends each message again, in each new session and by the next process, until the
+// server has acknowledged it: "ack 7" is for all up to number 7.
+func jobs(url, folder string) (*resock.Client, *outbox.Box, error) {
+	store, err := journal.Open(folder, journal.Config{})
+	if err != nil {
+		return nil, nil, err
 	}
-	o.last = m.number
-	o.pending = append(o.pending, m)
-	return nil
-}
-
-func (o *outbox) replay(ctx context.Context, s *resock.Session) error {
-	o.mu.Lock()
-	o.session = s.ID()
-	pending := slices.Clone(o.pending)
-	o.mu.Unlock()
-	for _, m := range pending {
-		if err := s.Send(ctx, resock.MessageText, m.data); err != nil {
-			return err
-		}
+	box, err := outbox.Open(outbox.Config{
+		Store: store,
+		Read: func(m resock.MessageEvent, found *outbox.Found) (pass bool) {
+			number, ok := strings.CutPrefix(string(m.Data), "ack ")
+			if ok {
+				found.AckedUpTo(number)
+			}
+			return !ok
+		},
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
 	}
-	return nil
-}
-
-func (o *outbox) acknowledged(_ context.Context, m resock.MessageEvent) (pass bool) {
-	number, found := strings.CutPrefix(string(m.Data), "ack ")
-	if !found {
-		return true
+	client, err := resock.New(url, resock.WithFilter(box.Filter))
+	if err == nil {
+		err = box.Bind(client)
 	}
-	upTo, _ := strconv.Atoi(number)
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.pending = slices.DeleteFunc(o.pending, func(m message) bool { return m.number <= upTo })
-	return false
+	if err != nil {
+		return nil, nil, errors.Join(err, box.Close())
+	}
+	return client, box, nil // box.Put(ctx, "7", resock.MessageText, []byte("7 the text"))
 }
 
 // end of snippet
@@ -130,21 +99,22 @@ func (o *outbox) acknowledged(_ context.Context, m resock.MessageEvent) (pass bo
 func TestAcknowledged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := serve(t)
-		box, err := newOutbox("wss://example.com/jobs")
+		client, box, err := jobs("wss://example.com/jobs", filepath.Join(t.TempDir(), "jobs"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, text := range []string{"one", "two"} {
-			if err := box.send(text); err != nil {
+		t.Cleanup(func() { _ = box.Close() })
+		put := func(number, text string) {
+			if err := box.Put(context.Background(), number, resock.MessageText, []byte(number+" "+text)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		start(t, box.client, err)
+		put("1", "one")
+		put("2", "two")
+		start(t, client, err)
 		conn := server.Accept()
 		expect(t, conn, "1 one", "2 two")
-		if err := box.send("three"); err != nil {
-			t.Fatal(err)
-		}
+		put("3", "three")
 		expect(t, conn, "3 three")
 		_ = conn.Push("ack 1")
 		synctest.Wait()

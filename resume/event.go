@@ -39,7 +39,7 @@ type Gap struct {
 	From, To uint64
 
 	Last Position // that was delivered, or the cursor of a feed that began with it
-	Next Position // where the stream goes on; only its Stream is set if that is not known
+	UpTo Position // the last that is missing, maybe in another epoch; only Stream is set if that is not known
 }
 
 // Missing returns how many numbers are missing, if that is known.

@@ -16,8 +16,9 @@ import (
 //
 // The loop ends when it is left, when the client is closed for good, or when ctx ends; then
 // the cursors are saved, which may take 5 s. If it is left, [Feed.Save] tells whether that
-// worked. A feed has one loop at a time, and each
-// sequence serves one. A later one goes on where the last one ended.
+// worked. A feed has one loop at a time, and each sequence serves one. A later one goes on
+// where the last one ended, and takes the event in whose middle that was left for handled:
+// what is committed when the loop goes on is committed then.
 func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock.SubscribeOption) (iter.Seq[Event], error) {
 	if client == nil {
 		return nil, errors.New("resume: Follow: the client is nil")
@@ -42,6 +43,7 @@ func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock
 		defer f.unfollow()
 		defer cancel()
 		l.yield = yield
+		l.feed.release()
 		left := !l.run()
 		cancel()
 		if err := l.save(ctx); err != nil && !left {
@@ -54,7 +56,10 @@ func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock
 func (f *Feed) forget() {
 	clear(f.removed)
 	for _, s := range f.streams {
-		s.asked = 0
+		s.lostIn = 0
+		if s.losing > 0 || len(s.owed) > 0 {
+			s.losing, s.owed = 0, []uint64{0}
+		}
 	}
 }
 
@@ -152,7 +157,7 @@ func (l *loop) opened(event resock.Event) bool {
 		return true
 	}
 	for _, name := range l.feed.opened(open.Session) {
-		if !l.lose(name, open.Session) {
+		if l.feed.missed(name, open.Session) && !l.lose(name, open.Session) {
 			return false
 		}
 	}
@@ -170,12 +175,20 @@ func (f *Feed) opened(session uint64) (lost []string) {
 		}
 	}
 	for name, s := range f.streams {
-		if s.losing > 0 || s.lost && session > s.asked {
+		if s.missed(session) {
 			lost = append(lost, name)
 		}
 	}
 	slices.Sort(lost)
 	return lost
+}
+
+// missed looks again: the consumer may have moved the stream meanwhile.
+func (f *Feed) missed(name string, session uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.streams[name]
+	return s != nil && s.missed(session)
 }
 
 // lose tells that the server has lost a cursor.
@@ -202,11 +215,12 @@ func (l *loop) mark(p Position) bool {
 		return true
 	}
 	at, gap, missing := s.mark(p)
+	f.inHand = at
 	f.mu.Unlock()
 	if missing && !l.gap(gap) {
 		return false
 	}
-	_ = f.Commit(at)
+	f.release()
 	return true
 }
 
@@ -246,19 +260,37 @@ func (l *loop) snapshot(m resock.MessageEvent, p Position) bool {
 		return true
 	}
 	f.stats.Messages++
-	at := s.deliver(p, !s.known)
+	at := s.deliver(p, false)
 	f.mu.Unlock()
 	return l.deliver(m, at)
 }
 
 func (l *loop) deliver(m resock.MessageEvent, at Position) bool {
+	if !l.feed.autoCommit {
+		return l.yield(Message{m, at})
+	}
+	l.feed.hold(at)
 	if !l.yield(Message{m, at}) {
 		return false
 	}
-	if l.feed.autoCommit {
-		_ = l.feed.Commit(at)
-	}
+	l.feed.release()
 	return true
+}
+
+// hold notes what is to be committed when the loop goes on.
+func (f *Feed) hold(at Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inHand = at
+}
+
+// release commits it.
+func (f *Feed) release() {
+	f.mu.Lock()
+	at := f.inHand
+	f.inHand = Position{}
+	f.mu.Unlock()
+	_ = f.Commit(at)
 }
 
 // admit decides about a message, and numbers the one that is next.

@@ -55,6 +55,20 @@ func (p Position) same(q Position) bool {
 	return p.Epoch == q.Epoch && !p.opaque() && !q.opaque()
 }
 
+// before returns the position before p, as far as p tells it.
+func (p Position) before() Position {
+	switch before := (Position{Stream: p.Stream, Epoch: p.Epoch}); {
+	case p.opaque():
+	case p.Link == Linked:
+		before.Seq = p.Prev
+		return before
+	case p.Link == Dense && p.Seq > 0:
+		before.Seq = p.Seq - 1
+		return before
+	}
+	return Position{Stream: p.Stream}
+}
+
 // Cursor is where a stream goes on.
 type Cursor struct {
 	Position

@@ -32,9 +32,10 @@
 // A cursor is the position of the last message that was committed, if all before it were
 // committed, too. After a crash everything since the last saved cursor comes again: at
 // least once. [Feed.Cursors] is what a session asks for in WithOnOpen or WithEndpoint.
-// That may be behind what was delivered; what comes again is dropped. After a new epoch or
-// a loss it is the place where the stream went on, committed or not: the cursor from before
-// is worth nothing, and what was delivered is in the hands of the process.
+// That may be behind what was delivered; what comes again is dropped. Before the
+// first commit, and after a new epoch or a loss, it is the place where the stream went on,
+// committed or not: there is no other, and what was delivered is in the hands of the
+// process.
 //
 // Where each connection has numbers of its own, the application makes an epoch that no
 // other connection of any process has, such as the start of the process with the number of
@@ -57,7 +58,8 @@ import (
 type Config struct {
 	// Read finds the positions in a message. It is called in the loop of [Feed.Follow],
 	// once for each message, and must not call methods of the Feed. A message in which it
-	// finds nothing is delivered without a position. If the hook of WithOnOpen receives
+	// finds nothing is delivered without a position. It sees the messages in order, one at a
+	// time, and may keep what later ones need, such as an epoch. If the hook of WithOnOpen receives
 	// the answer to a subscription itself, Session.Unread puts it back for Read.
 	Read func(m resock.MessageEvent, found *Found)
 
@@ -94,6 +96,7 @@ type Feed struct {
 	removed   map[string]uint64 // and the session that was the last one then
 	client    *resock.Client
 	following bool
+	inHand    Position // a delivery to be committed when the loop goes on, or zero
 	stats     Stats
 }
 
@@ -204,9 +207,9 @@ func (f *Feed) Commit(p Position) error {
 func (f *Feed) Cursors() []Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	cursors := make([]Cursor, 0, len(f.streams))
+	cursors, next := make([]Cursor, 0, len(f.streams)), f.next()
 	for _, s := range f.streams {
-		cursors = append(cursors, s.ask())
+		cursors = append(cursors, s.ask(next))
 	}
 	slices.SortFunc(cursors, func(a, b Cursor) int { return strings.Compare(a.Stream, b.Stream) })
 	return cursors
@@ -217,7 +220,7 @@ func (f *Feed) Cursor(stream string) Cursor {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil {
-		return s.ask()
+		return s.ask(f.next())
 	}
 	return Cursor{Position: Position{Stream: stream}}
 }
@@ -230,16 +233,17 @@ func (f *Feed) Lost(stream string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s := f.streams[stream]; s != nil && s.known {
-		s.lost, s.asked = true, f.session()
+		s.lost, s.lostIn = true, f.next()
+		s.owe(s.lostIn)
 	}
 }
 
-// session returns the number of the client's last session; mu is held.
-func (f *Feed) session() uint64 {
+// next returns the number of the client's next session; mu is held.
+func (f *Feed) next() uint64 {
 	if f.client == nil {
-		return 0
+		return 1
 	}
-	return f.client.Stats().Session
+	return f.client.Stats().Session + 1
 }
 
 // Stats returns the counters of the feed.

@@ -281,6 +281,37 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestUpTo tells where a gap ends, also in another epoch.
+func TestUpTo(t *testing.T) {
+	for _, test := range []struct{ pushes, last, upTo string }{
+		{"a 1; a 5", "a 1", "a 4"},
+		{"a 0>1; a 4>5", "a 1", "a 4"},
+		{"a 1; a @5", "a 1", "a 5"},
+		{"a/x 5; a/y 3", "a x:5", "a y:2"},
+		{"a/x 5; a/y @3", "a x:5", "a y:3"},
+		{"a/x 5; a/y 7>9", "a x:5", "a y:7"},
+		{"a/x 5; a/y 0", "a x:5", "a 0"}, // only the stream
+		{"a/x 5; a/y ~3", "a x:5", "a 0"},
+		{"a 5; a lost", "a 5", "a 0"},
+		{"a #x; a @#z", `a token "x"`, `a token "z"`},
+	} {
+		t.Run(test.pushes, func(t *testing.T) {
+			bubble(t, func(w *world) {
+				w.pushes(w.start(), test.pushes)
+				for {
+					event, _ := w.next()
+					if gap, ok := event.(resume.Gap); ok {
+						if got := gap.Last.String() + ", " + gap.UpTo.String(); got != test.last+", "+test.upTo {
+							t.Errorf("got %s, want %s, %s", got, test.last, test.upTo)
+						}
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
 func TestRepeatedRecordsAreCounted(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.pushes(w.start(), "a 1; a 1,a 2; a 2; a 3", "a 1", "a 2", "a 3")
@@ -329,7 +360,7 @@ func TestCommit(t *testing.T) {
 				}
 				for i, n := range test.order {
 					w.commit(events[n])
-					want := "a ?"
+					want := "a 10" // before the first commit, the first one that was delivered
 					if at := test.cursors[i]; at > 0 {
 						want = fmt.Sprintf("a %d", 10*at)
 					}
@@ -386,6 +417,75 @@ func TestLost(t *testing.T) {
 	})
 }
 
+// TestAskedBlindly tells that a session may have missed something that asked without a
+// position, though a message of the session before has come since.
+func TestAskedBlindly(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.pushes(conn, "a #1; a lost; a #3", "a #1", "[a 0-0: cursor lost]")
+		w.asks("a ?") // as the next session does, before the loop goes on
+		w.sees("a #3")
+		conn.Drop()
+		w.sees("fail", "open 2", "[a 0-0: cursor lost]")
+	})
+}
+
+// TestLostInTwoSessions keeps what a hook has told when the loop reads of a loss in the
+// session before.
+func TestLostInTwoSessions(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.pushes(conn, "a ~1; a lost; a ~4", "a ~1")
+		w.feed.Lost("a")
+		w.sees("[a 2-0: cursor lost]", "a ~4")
+		conn.Drop()
+		w.sees("fail", "open 2", "[a 5-0: cursor lost]")
+	})
+}
+
+// TestLeaveInAGap tells the rest when the loop is left in a gap, and more is missing later.
+func TestLeaveInAGap(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.pushes(conn, "a 1; a 5", "a 1", "[a 2-4: hole]")
+		w.stop()
+		w.next, w.stop = iter.Pull(w.follow())
+		w.pushes(conn, "a 9; a lost; a 12; a 13", "open 1", "[a 5-8: hole]")
+		w.stop()
+		w.next, w.stop = iter.Pull(w.follow())
+		w.pushes(conn, "a 9; a 11; a lost", "open 1", "a 9", "[a 10-10: hole]")
+		w.stop()
+		w.next, w.stop = iter.Pull(w.follow())
+		w.pushes(conn, "a lost", "open 1", "[a 11-0: cursor lost]")
+	})
+}
+
+// TestLeaveInAMark commits it when the loop goes on.
+func TestLeaveInAMark(t *testing.T) {
+	bubble(t, func(w *world) {
+		store := new(memory)
+		w.feed = w.make(resume.Config{Store: store, SaveEvery: -1})
+		conn := w.start()
+		w.commit(w.pushes(conn, "a 1; a @4", "a 1"))
+		w.sees("[a 2-4: cursor lost]")
+		w.stop()
+		store.has(w, "a 1")
+		w.next, w.stop = iter.Pull(w.follow())
+		w.sees("open 1")
+		store.has(w, "a 4")
+	})
+}
+
+// TestStartForgetsTokens reads tokens again.
+func TestStartForgetsTokens(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.pushes(conn, "a #1; a #2", "a #1", "a #2")
+		w.feed.Start(resume.Position{Stream: "a", Token: "1"})
+		w.pushes(conn, "a #1; a #2", "a #2")
+	})
+}
+
 // TestLostAgain tells a loss once in a session, and again in each that opens before the
 // stream goes on.
 func TestLostAgain(t *testing.T) {
@@ -394,14 +494,14 @@ func TestLostAgain(t *testing.T) {
 		w.pushes(conn, "a 1; b 1; a lost; a lost", "a 1", "b 1", "[a 2-0: cursor lost]")
 		conn = w.again(conn)
 		w.pushes(conn, "a lost", "[a 2-0: cursor lost]")
-		w.asks("a ?, b ?")
+		w.asks("a ?, b 1")
 		conn = w.again(conn)
 		w.sees("[a 2-0: cursor lost]")
 		w.feed.Start(resume.Position{Stream: "a", Seq: 500}) // the snapshot
 		conn = w.again(conn)
 		w.pushes(conn, "a lost; a 521; a 522", "[a 501-0: cursor lost]", "a 521", "a 522")
 		w.again(conn)
-		w.asks("a 521, b ?")
+		w.asks("a 521, b 1")
 	})
 }
 
@@ -551,12 +651,15 @@ func TestAutoCommit(t *testing.T) {
 	bubble(t, func(w *world) {
 		w.feed = w.make(resume.Config{AutoCommit: true})
 		conn := w.start()
-		w.pushes(conn, "a 1; a 2", "a 1")
-		w.asks("a ?")
-		w.sees("a 2")
+		w.pushes(conn, "a 1; a 2; a 3", "a 1", "a 2")
 		w.asks("a 1")
+		w.sees("a 3")
+		w.asks("a 2")
 		w.stop()
-		w.asks("a 1") // left in the middle
+		w.asks("a 2") // left in the middle
+		w.next, w.stop = iter.Pull(w.follow())
+		w.sees("open 1")
+		w.asks("a 3")
 	})
 }
 

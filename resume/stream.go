@@ -14,6 +14,7 @@ type stream struct {
 	known  bool     // there is a floor
 	floor  Position // of the last one
 	unsure bool     // a gap before the next message has been told
+	told   uint64   // the last number in it, or 0
 	losing uint64   // the session in which a loss was told that has no end yet, or 0
 	tokens recent   // of the last ones
 
@@ -26,8 +27,9 @@ type stream struct {
 	// Where the server lost the cursor, it is not used before low reaches a delivery.
 	expired uint64
 	instead Cursor
-	lost    bool   // told by a hook, to be told in order
-	asked   uint64 // the session that was the last one then
+	lost    bool     // a hook has said so, and the loop has not come to its session
+	lostIn  uint64   // that session
+	owed    []uint64 // sessions that have to tell a loss: for a hook, or since they asked without a position
 }
 
 // span is a range of deliveries that are committed.
@@ -38,7 +40,7 @@ type span struct {
 
 // start lets the stream go on after p, as if all up to it had been committed.
 func (s *stream) start(p Position) {
-	s.lost = false
+	s.lost, s.tokens = false, recent{}
 	s.reach(p)
 	s.low, s.ahead = s.given, nil
 	s.cursor, s.expired = Cursor{plain(p), true}, 0
@@ -46,7 +48,7 @@ func (s *stream) start(p Position) {
 
 // reach notes that p is the last position that was delivered.
 func (s *stream) reach(p Position) {
-	s.known, s.unsure, s.losing, s.floor = true, false, 0, p
+	s.known, s.unsure, s.told, s.losing, s.floor = true, false, 0, 0, p
 	if p.opaque() {
 		s.tokens.add(p.Token, s.feed.recent)
 	}
@@ -58,7 +60,8 @@ func plain(p Position) Position {
 	return p
 }
 
-// deliver numbers a delivery. Without a bond the cursors of before are worth nothing.
+// deliver numbers a delivery. Without a bond the cursors of before are worth nothing, and
+// the next session asks for what comes after this one.
 func (s *stream) deliver(p Position, bond bool) Position {
 	s.given++
 	if !bond || s.expired > s.low && !s.instead.Known {
@@ -70,7 +73,7 @@ func (s *stream) deliver(p Position, bond bool) Position {
 }
 
 // bond reports whether p can follow what was delivered.
-func (s *stream) bond(p Position) bool { return !s.known || p.opaque() || p.same(s.floor) }
+func (s *stream) bond(p Position) bool { return s.known && (p.opaque() || p.same(s.floor)) }
 
 // verdict is what becomes of a message.
 type verdict int
@@ -82,14 +85,22 @@ const (
 	unwanted                // its stream was removed
 )
 
-// admit decides about a message. A gap is told once: what follows then is next.
+// admit decides about a message. A gap is told once: what follows then is next, unless the
+// consumer left the loop, and more is missing now.
 func (s *stream) admit(p Position) (verdict, Gap) {
 	v, gap := s.compare(p)
-	if v == early && s.unsure {
+	if v == early && s.covered(gap) {
 		v = next
 	}
-	s.unsure = s.unsure || v == early
+	if v == early {
+		s.unsure, s.told = true, gap.To
+	}
 	return v, gap
+}
+
+// covered reports whether a gap was told already. One without an end covers all.
+func (s *stream) covered(gap Gap) bool {
+	return s.unsure && (s.told == 0 || gap.Reason != NewEpoch && gap.To <= s.told)
 }
 
 // compare compares a message with the last one.
@@ -100,7 +111,7 @@ func (s *stream) compare(p Position) (verdict, Gap) {
 	case p.opaque(), !s.known:
 		return next, Gap{}
 	case !p.same(s.floor):
-		return early, s.gap(NewEpoch, p)
+		return early, s.gap(NewEpoch, p.before())
 	case p.Link == Linked && p.Prev == s.floor.Seq && p.Seq != p.Prev:
 		return next, Gap{} // even if the numbers begin anew
 	case p.Seq <= s.floor.Seq:
@@ -116,7 +127,7 @@ func (s *stream) compare(p Position) (verdict, Gap) {
 	if to <= s.floor.Seq {
 		return next, Gap{}
 	}
-	gap := s.gap(Hole, p)
+	gap := s.gap(Hole, p.before())
 	gap.To = to
 	return early, gap
 }
@@ -139,7 +150,7 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 		gap = s.gap(CursorLost, p)
 		gap.To = p.Seq
 	}
-	missing = s.known && !s.unsure
+	missing = s.known && !s.covered(gap)
 	return s.deliver(p, !missing && s.bond(p)), gap, missing
 }
 
@@ -147,20 +158,35 @@ func (s *stream) mark(p Position) (at Position, gap Gap, missing bool) {
 // before the next message, and each session until then tells it, since each may have
 // missed something.
 func (s *stream) lose(session uint64) (gap Gap, missing bool) {
-	s.lost = false
+	s.lost = s.lost && session < s.lostIn
+	s.owed = slices.DeleteFunc(s.owed, func(n uint64) bool { return n <= session })
 	s.expired, s.instead = s.given+1, Cursor{Position: Position{Stream: s.name}}
-	if !s.known || s.losing == session || s.unsure && s.losing == 0 {
+	if !s.known || s.losing == session {
 		return gap, false
 	}
-	s.unsure, s.losing = true, session
-	return s.gap(CursorLost, Position{Stream: s.name}), true
+	gap = s.gap(CursorLost, Position{Stream: s.name})
+	s.unsure, s.told, s.losing = true, 0, session
+	return gap, true
+}
+
+// owe notes that a session may miss what came before it.
+func (s *stream) owe(session uint64) {
+	if !slices.Contains(s.owed, session) {
+		s.owed = append(s.owed, session)
+	}
+}
+
+// missed reports whether a session that opens has to tell a loss. That of an earlier one
+// may have been left out.
+func (s *stream) missed(session uint64) bool {
+	return s.losing > 0 || slices.ContainsFunc(s.owed, func(n uint64) bool { return n <= session })
 }
 
 // gap returns a gap after what was delivered.
-func (s *stream) gap(reason Reason, next Position) Gap {
-	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), Next: plain(next)}
+func (s *stream) gap(reason Reason, upTo Position) Gap {
+	gap := Gap{Stream: s.name, Reason: reason, Last: plain(s.floor), UpTo: plain(upTo)}
 	if !s.floor.opaque() {
-		gap.From = s.floor.Seq + 1
+		gap.From = max(s.floor.Seq, s.told) + 1
 	}
 	return gap
 }
@@ -199,8 +225,17 @@ func (s *stream) commit(p Position) bool {
 	return true
 }
 
-// ask returns what the next session asks for.
-func (s *stream) ask() Cursor {
+// ask returns what a session asks for.
+func (s *stream) ask(session uint64) Cursor {
+	c := s.after()
+	if s.known && !c.Known {
+		s.owe(session)
+	}
+	return c
+}
+
+// after returns where the next session is to go on.
+func (s *stream) after() Cursor {
 	switch {
 	case s.lost:
 		return Cursor{Position: Position{Stream: s.name}}
