@@ -323,7 +323,7 @@ func TestFlushWaits(t *testing.T) {
 			o := &s.client.outbox
 			o.session, o.token = s, tt.token
 			for range tt.queued {
-				o.tail(0).add(&outbound{})
+				o.tail(&o.queue, 0).add(&outbound{})
 			}
 			o.flush(wiredSession(t, silentScript()))
 			done := make(chan struct{})
@@ -563,7 +563,7 @@ func TestCanceledMessagesHoldNoMemory(t *testing.T) {
 		w := newWaiter(context.Background(), 0)
 		m := newOutbound(MessageBinary, make([]byte, 1<<10))
 		m.waiter = w
-		o.push(o.tail(len(m.Data)), &m)
+		o.push(o.tail(&o.queue, len(m.Data)), &m)
 		waiters = append(waiters, w)
 	}
 	o.mu.Unlock()
