@@ -123,7 +123,7 @@ func (o *outbox) confirm(ctx context.Context) error {
 
 // confirmed reports whether there is nothing to wait for; mu is held.
 func (o *outbox) confirmed() bool {
-	if o.token || o.load.messages() > 0 {
+	if o.token != nil || o.load.messages() > 0 {
 		return false
 	}
 	s := o.latest
@@ -247,7 +247,7 @@ func (o *outbox) lost(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.flow.dead = true
-	if !o.token || o.past == s {
+	if o.token != s {
 		o.lose(s)
 	}
 }
@@ -260,7 +260,7 @@ func (o *outbox) lose(s *session) {
 	}
 	s.flow.lost = true
 	if o.latest == s {
-		o.latest = nil
+		o.latest, o.coming = o.coming, nil
 	}
 	answered := s.wire.Answered()
 	s.flow.heard()
