@@ -201,3 +201,55 @@ func TestSendsAreHeldBackForOverlap(t *testing.T) {
 		})
 	}
 }
+
+// TestFlushWaitsForTheComingSession flushes while something was sent to the session that is
+// coming, and not yet read.
+func TestFlushWaitsForTheComingSession(t *testing.T) {
+	for name, test := range map[string]struct {
+		greets bool
+		err    error // of OnOpen
+		want   error
+	}{
+		"bound":                 {},
+		"greeted":               {greets: true},
+		"bound, and it fails":   {err: rig.ErrTest},
+		"greeted, and it fails": {greets: true, err: rig.ErrTest, want: resock.ErrMaybeSent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				ready := make(chan struct{})
+				var client *resock.Client
+				onOpen := resock.WithOnOpen(func(ctx context.Context, session *resock.Session) error {
+					if session.ID() == 1 {
+						return nil
+					}
+					if test.greets {
+						if err := session.Send(ctx, resock.MessageText, []byte("hello")); err != nil {
+							t.Error(err)
+						}
+					} else if err := client.Enqueue(resock.MessageText, []byte("bound"), resock.WithSession(2)); err != nil {
+						t.Error(err)
+					}
+					close(ready)
+					time.Sleep(time.Second)
+					return test.err
+				})
+				r := rig.Prepare(t, s.URL, rig.Reach(s), onOpen, resock.WithHandover(time.Second), resock.WithRetryPolicy(func(resock.Failure) resock.Decision {
+					return resock.Decision{Action: resock.ActionStop} // no second handover
+				}))
+				client = r.Client
+				r.Go()
+				r.Open()
+				r.Handover()
+				<-ready
+				began := time.Now()
+				if err := r.Flush(t.Context()); !errors.Is(err, test.want) {
+					t.Errorf("Flush: got %v, want %v", err, test.want)
+				}
+				if took := time.Since(began); took < time.Second {
+					t.Errorf("Flush took %v", took)
+				}
+			})
+		})
+	}
+}

@@ -95,7 +95,7 @@ type outbox struct {
 	// because every Send and Enqueue takes it.
 	mu       sync.Mutex
 	queue    ring.Ring[*batch] // no batch in it is empty
-	early    ring.Ring[*batch] // what is bound to the session that is coming
+	early    ring.Ring[*batch] // what is bound to the session that is coming, and each Flush behind that
 	load     load              // of both
 	session  *session          // the session that takes messages, or nil
 	latest   *session          // the session in OnOpen, open or closing, or nil
@@ -678,7 +678,7 @@ func (o *outbox) attachLocked(s *session) {
 	o.start()
 }
 
-// fold puts what is bound to the session that was coming ahead of all else; mu is held.
+// fold puts what waits for the session that was coming ahead of all else; mu is held.
 func (o *outbox) fold() {
 	for o.early.Len() > 0 {
 		last := o.early.Len() - 1
@@ -700,9 +700,6 @@ func (o *outbox) detach(s *session) {
 	if o.session == s {
 		o.session = nil
 		o.beats = nil
-	}
-	if o.coming == s {
-		o.coming = nil
 	}
 	var bound []outbound
 	o.remove(func(m *outbound) bool {
