@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/resock/resock/internal/ring"
 )
 
 // Flush returns nil once the server has received all that was sent before: what is queued
@@ -92,6 +94,12 @@ func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", 
 // server to answer for all that the session took.
 func (o *outbox) confirm(ctx context.Context) error {
 	o.mu.Lock()
+	if s := o.coming; s != nil && (o.early.Len() > 0 || s.flow.greeted > s.wire.Answered()) {
+		if err := o.line(ctx, &o.early, s); err != nil {
+			return err
+		}
+		o.mu.Lock()
+	}
 	for o.past != nil {
 		past := o.past
 		o.mu.Unlock()
@@ -109,21 +117,27 @@ func (o *outbox) confirm(ctx context.Context) error {
 		o.awaitTold()
 		return nil
 	}
-	w := newWaiter(ctx, 0)
-	if s := o.latest; s != nil {
-		w.since, w.greeted = s, s.flow.greeted
-	}
-	o.push(o.tailFlush(), &outbound{kind: kindFlush, waiter: w})
-	o.start()
-	o.mu.Unlock()
-	err := o.wait(w, notFlushed)
+	err := o.line(ctx, &o.queue, o.latest)
 	o.awaitTold() // WithResult hears of what was sent before Flush returns
 	return err
 }
 
+// line queues a Flush that session s, if it is not nil, may have greeted, and waits for its
+// outcome. mu is held, and given up.
+func (o *outbox) line(ctx context.Context, queue *ring.Ring[*batch], s *session) error {
+	w := newWaiter(ctx, 0)
+	if s != nil {
+		w.since, w.greeted = s, s.flow.greeted
+	}
+	o.push(tailFlush(queue), &outbound{kind: kindFlush, waiter: w})
+	o.start()
+	o.mu.Unlock()
+	return o.wait(w, notFlushed)
+}
+
 // confirmed reports whether there is nothing to wait for; mu is held.
 func (o *outbox) confirmed() bool {
-	if o.token || o.load.messages() > 0 {
+	if o.token != nil || o.load.messages() > 0 {
 		return false
 	}
 	s := o.latest
@@ -134,13 +148,14 @@ func (o *outbox) confirmed() bool {
 // the token.
 func (f *flow) reach() uint64 { return max(f.greeted, f.spoken) }
 
-// tailFlush returns the batch for a Flush, which holds no messages; mu is held.
-func (o *outbox) tailFlush() *batch {
-	if last := o.queue.Len() - 1; last >= 0 && (*o.queue.At(last)).load.flushes > 0 {
-		return *o.queue.At(last)
+// tailFlush returns the batch of a queue for a Flush, which holds no messages; mu of the
+// outbox is held.
+func tailFlush(queue *ring.Ring[*batch]) *batch {
+	if last := queue.Len() - 1; last >= 0 && (*queue.At(last)).load.flushes > 0 {
+		return *queue.At(last)
 	}
 	b := new(batch)
-	o.queue.PushBack(b)
+	queue.PushBack(b)
 	return b
 }
 
@@ -247,7 +262,7 @@ func (o *outbox) lost(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s.flow.dead = true
-	if !o.token || o.past == s {
+	if o.token != s {
 		o.lose(s)
 	}
 }
@@ -259,8 +274,13 @@ func (o *outbox) lose(s *session) {
 		return
 	}
 	s.flow.lost = true
-	if o.latest == s {
-		o.latest = nil
+	switch s {
+	case o.latest:
+		o.latest, o.coming = o.coming, nil
+	case o.coming:
+		o.coming = nil
+		defer o.start() // a Flush may have waited for it, and goes on with the open session
+		defer o.fold()
 	}
 	answered := s.wire.Answered()
 	s.flow.heard()

@@ -43,7 +43,7 @@ func (c *Client) Handover() {
 	case c.config.overlap == 0 || c.rivals.Load() >= maxRivals:
 		c.Reconnect()
 	case s != nil && wanted.allows() && !wanted.reconnect:
-		c.machine.renew(s)
+		s.renew()
 	}
 }
 
@@ -69,29 +69,26 @@ func (c *Client) outlived(s *session) {
 		s.close(StatusNormalClosure, "", false)
 		return
 	}
-	c.machine.renew(s)
+	s.renew()
 }
 
-// renew starts a handover of s, unless there is one.
-func (l *loop) renew(s *session) {
-	if s.renew() {
-		go l.handOver(s)
-	}
-}
-
-// renew reports whether a handover may begin now, and that it does.
-func (s *session) renew() bool {
+// renew starts a handover of the session, unless there is one.
+func (s *session) renew() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.renewLocked()
+}
+
+// renewLocked is renew; mu is held.
+func (s *session) renewLocked() {
 	switch {
 	case s.renewal != renewalNone, s.finished, s.ending != nil, s.overLocked():
-		return false
 	case s.reader == readerNone:
 		s.renewal = renewalAsked
-		return false
+	default:
+		s.renewal = renewalUnderWay
+		go s.client.machine.handOver(s)
 	}
-	s.renewal = renewalUnderWay
-	return true
 }
 
 // overLocked reports whether the state machine is to take the session down; mu is held.
@@ -104,15 +101,22 @@ func (s *session) over() bool {
 	return s.overLocked()
 }
 
-// kept ends a handover that failed. It reports false if the session is over, so that the
-// state machine has to go on.
-func (s *session) kept() bool {
+// keep ends a handover that failed, and begins another one after wait, unless that is
+// negative. It reports false if the session is over, so that the state machine has to go
+// on.
+func (s *session) keep(wait time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.overLocked() {
 		return false
 	}
 	s.renewal = renewalNone
+	if s.age != nil {
+		s.age.Stop()
+	}
+	if wait >= 0 {
+		s.age = time.AfterFunc(wait, s.renew)
+	}
 	return true
 }
 
@@ -176,10 +180,17 @@ func (l *loop) fated() bool {
 	return l.fate.state != StateIdle && l.fate.state != StateConnecting
 }
 
-// outwait waits for the end of the session that is being replaced.
+// outwait waits for the end of the session that is being replaced, and for no function of
+// the application after the close timeout.
 func (l *loop) outwait() {
+	abort := (<-chan struct{})(l.c.events.abort)
 	for l.look(); l.old != nil; l.look() {
-		<-l.c.wake
+		select {
+		case <-l.c.wake:
+		case <-abort:
+			abort = nil
+			l.old.expire()
+		}
 	}
 }
 
@@ -212,14 +223,14 @@ func (l *loop) part(s *session) {
 }
 
 // replaced makes s the open session in place of another, also to close it. It reports
-// false if the application no longer wants a connection.
+// false if the application no longer wants a connection, or the time to close is over.
 func (c *Client) replaced(old, s *session) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.session != old || !c.intent.closed && !c.intent.allows() {
+	if c.session != old || c.events.aborted() || !c.intent.closed && !c.intent.allows() {
 		return false
 	}
-	c.session = s
+	c.session, c.intent.reconnect = s, false
 	c.outbox.succeed(old, s)
 	c.counters.opens.Add(1)
 	c.counters.handovers.Add(1)
@@ -233,26 +244,29 @@ func (c *Client) replaced(old, s *session) bool {
 // keep lets the old session go on, and tries again after the backoff.
 func (l *loop) keep(err error, canceled bool) {
 	old, wait := l.old, l.c.config.backoffInitial
-	l.old, l.fate = nil, step{}
-	again := true
+	l.old = nil
 	if !canceled {
 		l.lastErr = err
 		l.c.failed(err)
-		l.failures++
-		d, bound := l.judge(dialFailure(err, l.failures))
-		again = d.Action != ActionStop && d.Action != ActionFinish
-		wait = max(wait, l.schedule.Draw(d.wish(), bound, rand.Float64()))
-		l.c.log().Warn("handover failed", "session", old.id, "err", err, "again", again, "in", wait)
+		wait = l.patienceWith(err)
+		l.c.log().Warn("handover failed", "session", old.id, "err", err, "again", wait >= 0, "in", wait)
 	}
-	if again {
-		if old.age != nil {
-			old.age.Stop()
-		}
-		old.age = time.AfterFunc(wait, func() { l.renew(old) })
-	}
-	if !old.kept() {
+	if !old.keep(wait) {
 		l.advance(old)
 	}
+}
+
+// patienceWith is how long to wait after a handover failed, or negative if it is not to be
+// tried again in this session.
+func (l *loop) patienceWith(err error) time.Duration {
+	l.failures++
+	f := dialFailure(err, l.failures)
+	f.Renewable = l.renewable(f)
+	d, bound := l.judge(f)
+	if d.Action == ActionStop || d.Action == ActionFinish {
+		return -1
+	}
+	return max(l.c.config.backoffInitial, l.schedule.Draw(d.wish(), bound, rand.Float64()))
 }
 
 // bereft notes that the server ended a session while its successor was under way.

@@ -95,14 +95,14 @@ type outbox struct {
 	// because every Send and Enqueue takes it.
 	mu       sync.Mutex
 	queue    ring.Ring[*batch] // no batch in it is empty
-	early    ring.Ring[*batch] // what is bound to the session that is coming
+	early    ring.Ring[*batch] // what is bound to the session that is coming, and each Flush behind that
 	load     load              // of both
 	session  *session          // the session that takes messages, or nil
 	latest   *session          // the session in OnOpen, open or closing, or nil
-	coming   *session          // in OnOpen while another is open, or nil
+	coming   *session          // in OnOpen while there is a latest one, or nil
 	past     *session          // was replaced before the server had answered for all; nil once it is lost, or never was
 	given    uint64            // number of the last session in OnOpen
-	token    bool              // somebody writes
+	token    *session          // that somebody writes into, or nil
 	asking   bool              // somebody asks the limiter
 	asked    *batch            // the batch that the limiter is asked for; nil once it has left the queue
 	beats    []outbound        // messages of the heartbeat, which go ahead of the queue
@@ -110,7 +110,6 @@ type outbox struct {
 	finished bool              // no session comes any more
 	before   int64             // unsent when closed was set
 	drained  chan struct{}     // closed when all that was accepted is settled; nil before Shutdown, and after that
-	writer   *session          // that the token is for
 	idle     sync.Cond         // the queue, the session or the token changed
 
 	sweeper *time.Timer
@@ -156,9 +155,9 @@ func (o *outbox) send(ctx context.Context, m *outbound, session uint64) error {
 		return err
 	}
 	lane := o.lane(m)
-	if o.session != nil && !o.token && lane == &o.queue && lane.Len() == 0 && o.limiter == nil {
+	if o.session != nil && o.token == nil && lane == &o.queue && lane.Len() == 0 && o.limiter == nil {
 		s := o.session
-		o.token, o.writer = true, s
+		o.token = s
 		o.mu.Unlock()
 		if o.writeDirect(ctx, s, m) {
 			return nil
@@ -441,7 +440,7 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 // held.
 func (o *outbox) start() {
 	s := o.session
-	if s == nil || o.token {
+	if s == nil || o.token != nil {
 		return
 	}
 	if len(o.beats) == 0 {
@@ -454,7 +453,7 @@ func (o *outbox) start() {
 			return
 		}
 	}
-	o.token, o.writer = true, s
+	o.token = s
 	s.spawn(func() { o.drain(s) })
 }
 
@@ -606,8 +605,9 @@ func (o *outbox) putBack(b *batch) {
 func (o *outbox) release() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.token = false
-	if s := o.latest; s != nil && s.flow.dead {
+	s := o.token
+	o.token = nil
+	if s.flow.dead {
 		o.lose(s)
 	}
 	o.changed()
@@ -618,7 +618,7 @@ func (o *outbox) release() {
 // held.
 func (o *outbox) changed() {
 	o.idle.Broadcast()
-	if o.drained != nil && !o.token && o.load.messages() == 0 {
+	if o.drained != nil && o.token == nil && o.load.messages() == 0 {
 		close(o.drained)
 		o.drained = nil
 	}
@@ -645,7 +645,7 @@ func (o *outbox) prepare(s *session) {
 	if !s.flow.stopped {
 		s.flow.secret = s.id == o.given
 		o.given = s.id
-		if o.session != nil || o.past != nil {
+		if o.latest != nil {
 			o.coming = s
 		} else {
 			o.latest = s
@@ -678,7 +678,7 @@ func (o *outbox) attachLocked(s *session) {
 	o.start()
 }
 
-// fold puts what is bound to the session that was coming ahead of all else; mu is held.
+// fold puts what waits for the session that was coming ahead of all else; mu is held.
 func (o *outbox) fold() {
 	for o.early.Len() > 0 {
 		last := o.early.Len() - 1
@@ -701,9 +701,6 @@ func (o *outbox) detach(s *session) {
 		o.session = nil
 		o.beats = nil
 	}
-	if o.coming == s {
-		o.coming = nil
-	}
 	var bound []outbound
 	o.remove(func(m *outbound) bool {
 		over := m.session == s
@@ -724,7 +721,7 @@ func (o *outbox) detach(s *session) {
 func (o *outbox) flush(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.session == s && (o.token || o.queue.Len() > 0) {
+	for o.session == s && (o.token != nil || o.queue.Len() > 0) {
 		o.idle.Wait()
 	}
 }
@@ -733,7 +730,7 @@ func (o *outbox) flush(s *session) {
 func (o *outbox) join(s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for o.token && o.writer == s {
+	for o.token == s {
 		o.idle.Wait()
 	}
 }

@@ -94,7 +94,7 @@ func TestRefusedByAClosingHandshake(t *testing.T) {
 	src := silentScript()
 	s := wiredSession(t, src)
 	o := &s.client.outbox
-	o.token = true
+	o.token = s
 	s.wire.SendClose(1000, "")
 	settled := errors.New("not settled")
 	m := text("x")
@@ -131,7 +131,7 @@ func TestLandBetween(t *testing.T) {
 			m.result = func(err error) { outcomes[i] = err }
 			all = append(all, m)
 		}
-		o.session, o.token = s, true
+		o.session, o.token = s, s
 		if o.write(s, batchOf(all...)) {
 			t.Errorf("room for %d bytes: the session goes on after a failed write", room)
 		}
@@ -321,9 +321,12 @@ func TestFlushWaits(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := wiredSession(t, silentScript())
 			o := &s.client.outbox
-			o.session, o.token = s, tt.token
+			o.session = s
+			if tt.token {
+				o.token = s
+			}
 			for range tt.queued {
-				o.tail(0).add(&outbound{})
+				o.tail(&o.queue, 0).add(&outbound{})
 			}
 			o.flush(wiredSession(t, silentScript()))
 			done := make(chan struct{})
@@ -412,7 +415,7 @@ func TestSweepAllocatesLittle(t *testing.T) {
 func TestTake(t *testing.T) {
 	s := wiredSession(t, silentScript())
 	o := &s.client.outbox
-	o.session, o.token = s, true // so that nobody drains the queue
+	o.session, o.token = s, s // so that nobody drains the queue
 	o.beats = []outbound{text(strings.Repeat("b", 20<<10))}
 	o.beats[0].kind = kindBeat
 	large := make([]byte, 30<<10)
@@ -495,7 +498,7 @@ func TestReleaseDrainsTheQueue(t *testing.T) {
 	src := silentScript()
 	s := wiredSession(t, src)
 	o := &s.client.outbox
-	o.session, o.token = s, true
+	o.session, o.token = s, s
 	outcome := make(chan error, 1)
 	m := text("")
 	m.result = func(err error) { outcome <- err }
@@ -506,7 +509,7 @@ func TestReleaseDrainsTheQueue(t *testing.T) {
 	if err := <-outcome; err != nil {
 		t.Error(err)
 	}
-	o.join(o.writer)
+	o.join(s)
 	if sent := src.written(); len(sent) != wire.FrameSize(len("next")) {
 		t.Errorf("sent % x, want one more frame", sent)
 	}
@@ -563,7 +566,7 @@ func TestCanceledMessagesHoldNoMemory(t *testing.T) {
 		w := newWaiter(context.Background(), 0)
 		m := newOutbound(MessageBinary, make([]byte, 1<<10))
 		m.waiter = w
-		o.push(o.tail(len(m.Data)), &m)
+		o.push(o.tail(&o.queue, len(m.Data)), &m)
 		waiters = append(waiters, w)
 	}
 	o.mu.Unlock()

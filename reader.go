@@ -77,18 +77,14 @@ func (s *session) take() {
 func (s *session) expect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.reader != readerNone {
-		return
+	if s.reader == readerNone { // else it has come already
+		if s.reader = readerDue; s.overdue {
+			s.take()
+		}
 	}
-	s.reader = readerDue
-	switch {
-	case s.overdue:
-		s.take()
-	case s.renewal == renewalAsked && s.ending == nil:
-		s.renewal = renewalUnderWay
-		go s.client.machine.handOver(s)
-	case s.renewal == renewalAsked:
+	if s.renewal == renewalAsked {
 		s.renewal = renewalNone
+		s.renewLocked()
 	}
 }
 

@@ -81,7 +81,7 @@ type loop struct {
 	old    *session // that is being replaced, until it is taken down; or nil
 	fate   step     // what follows the end of the session that was being replaced
 	handed bool     // its successor has its place
-	robbed bool     // neither the application nor the client ended it
+	robbed bool     // the server ended it
 }
 
 // begin prepares the state machine and starts it.
@@ -351,6 +351,7 @@ func (l *loop) takeDown(s *session) step {
 	l.c.ended(s)
 
 	attempt := s.event.Attempt
+	l.failures = min(l.failures, attempt-1) // without the handovers that failed
 	f := sessionFailure(e, attempt, uptime)
 	l.lastErr = f.Err
 	stable := uptime >= l.c.config.stableAfter
@@ -367,7 +368,7 @@ func (l *loop) takeDown(s *session) step {
 		next = l.after(f, stable)
 	}
 	if s == l.old {
-		next, l.robbed = l.goesOn(next), !e.requested
+		next, l.robbed = l.goesOn(next), !e.requested && (e.closing || e.phase == PhaseRead)
 	}
 	if e.closing {
 		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: lasted}, next)

@@ -104,6 +104,7 @@ func chaosOptions(d *dice) []resock.Option {
 		option resock.Option
 	}{
 		{3, resock.WithMaxSessionAge(time.Second)},
+		{3, resock.WithHandover(300 * time.Millisecond)},
 		{3, resock.WithIdleTimeout(700 * time.Millisecond)},
 		{3, resock.WithHeartbeatMessage(func() (resock.MessageType, []byte) { return resock.MessageText, []byte("beat") })},
 		{4, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { d.pause(time.Millisecond) })},
@@ -210,7 +211,7 @@ func (c *chaos) send() {
 func (c *chaos) control() {
 	for time.Now().Before(c.stopAt) {
 		c.pause(100 * time.Millisecond)
-		switch c.roll(6) {
+		switch c.roll(7) {
 		case 0:
 			c.client.Suspend()
 			c.pause(30 * time.Millisecond)
@@ -223,6 +224,8 @@ func (c *chaos) control() {
 			c.subscribe(true)
 		case 5:
 			c.client.Stats()
+		case 6:
+			c.client.Handover()
 		}
 	}
 }

@@ -172,6 +172,7 @@ var matrixMethods = []matrixMethod{
 	{name: "Suspend", undo: (*resock.Client).Resume, call: func(_ context.Context, client *resock.Client) { client.Suspend() }},
 	{name: "Resume", call: func(_ context.Context, client *resock.Client) { client.Resume() }},
 	{name: "Reconnect", call: func(_ context.Context, client *resock.Client) { client.Reconnect() }},
+	{name: "Handover", call: func(_ context.Context, client *resock.Client) { client.Handover() }},
 	{name: "Subscribe", call: func(ctx context.Context, client *resock.Client) { <-rig.Abandon(ctx, client) }},
 	{name: "Subscribe to the end", call: func(ctx context.Context, client *resock.Client) {
 		for range rig.Abandon(ctx, client) {
@@ -204,6 +205,7 @@ type matrixEvent struct {
 	name    string
 	happens func(s *resocktest.Server, client *resock.Client)
 	age     time.Duration // the maximum session age, or 0
+	overlap time.Duration // of a handover, or 0
 	closes  bool          // it closes the client
 }
 
@@ -223,6 +225,7 @@ var matrixEvents = []matrixEvent{
 		client.Resume()
 	}},
 	{name: "old", age: 10 * time.Second, happens: func(*resocktest.Server, *resock.Client) { time.Sleep(10 * time.Second) }},
+	{name: "replaced", overlap: time.Second, happens: func(_ *resocktest.Server, client *resock.Client) { client.Handover() }},
 }
 
 func matrixDrop(s *resocktest.Server) {
@@ -287,7 +290,7 @@ func matrixTrial(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 			exception = e
 		}
 	}
-	client := startMatrix(t, s, callback, method, event.age)
+	client := startMatrix(t, s, callback, method, event)
 	client.enter(t, s, callback.early)
 	began := time.Now()
 	synctest.Wait() // until the method blocks, if it does
@@ -341,7 +344,7 @@ type matrixClient struct {
 	over    chan struct{}      // closed when Run and all loops have returned
 }
 
-func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, method matrixMethod, age time.Duration) *matrixClient {
+func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, method matrixMethod, event matrixEvent) *matrixClient {
 	t.Helper()
 	s.Handle(func(c *resocktest.Conn) {
 		for c.Push("message") == nil && c.Ping("ping") == nil && c.Pong("pong") == nil {
@@ -365,9 +368,13 @@ func startMatrix(t *testing.T, s *resocktest.Server, callback matrixCallback, me
 		resock.WithDialTimeout(2 * time.Second),
 		resock.WithCloseTimeout(matrixClose),
 		resock.WithHeartbeat(time.Second, time.Second),
-		resock.WithMaxSessionAge(age),
+		resock.WithMaxSessionAge(event.age),
+		resock.WithHandover(event.overlap),
 		resock.WithHTTPClient(s.Client()),
 		matrixEndpoint(func() {}), // unless it is the callback
+	}
+	if method.name == "Handover" {
+		opts = append(opts, resock.WithHandover(time.Second))
 	}
 	if callback.option != nil {
 		opts = append(opts, callback.option(do))

@@ -84,6 +84,7 @@ func runSchedule(t *testing.T, seed uint64) {
 type plan struct {
 	secure       bool
 	initial      time.Duration // the first bound of the backoff
+	dialIn       time.Duration // the dial timeout
 	closeIn      time.Duration // the close timeout
 	writeIn      time.Duration // the write timeout
 	delay        time.Duration // how long the dial limiter delays an attempt
@@ -91,10 +92,14 @@ type plan struct {
 	revoked      int           // the dial from which on the endpoint has a permanent error, or 0
 	handler      bool
 	handlerSends bool
-	filters      bool // a filter is slow for some messages
-	offline      bool // the network may be lost
-	hookReceives bool // OnOpen receives the greeting
-	hookSends    bool // OnOpen sends
+	filters      bool          // a filter is slow for some messages
+	offline      bool          // the network may be lost
+	hookReceives bool          // OnOpen receives the greeting
+	hookSends    bool          // OnOpen sends
+	hookBinds    bool          // OnOpen enqueues messages for its session
+	hookTakes    time.Duration // how long OnOpen takes
+	overlap      time.Duration // of a handover, or 0
+	rivals       rivalry
 	settle       bool // all faults end before the end
 	options      []choice[resock.Option]
 	arrivals     []choice[func(*trial) resocktest.Step] // what happens to the first attempts
@@ -116,7 +121,8 @@ type action struct {
 
 func (p *plan) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "secure %t, handler %t, OnOpen receives %t and sends %t, settles %t, revoked at %d\noptions:", p.secure, p.handler, p.hookReceives, p.hookSends, p.settle, p.revoked)
+	fmt.Fprintf(&b, "secure %t, handler %t, OnOpen receives %t, sends %t, binds %t and takes %v, rivals %d, settles %t, revoked at %d\noptions:",
+		p.secure, p.handler, p.hookReceives, p.hookSends, p.hookBinds, p.hookTakes, p.rivals, p.settle, p.revoked)
 	for _, option := range p.options {
 		b.WriteString(" " + option.text)
 	}
@@ -160,6 +166,7 @@ func newPlan(seed uint64) *plan {
 	generator{rand.New(rand.NewPCG(seed, 0x5e9d)), g.plan}.drawSending()
 	generator{rand.New(rand.NewPCG(seed, 0x5eaf)), g.plan}.drawConsumers()
 	generator{rand.New(rand.NewPCG(seed, 0x5ec0)), g.plan}.drawControl()
+	generator{rand.New(rand.NewPCG(seed, 0x5ed1)), g.plan}.drawHandover()
 	return g.plan
 }
 
@@ -270,8 +277,8 @@ func (g generator) drawOptions() {
 	option(resock.WithBackoff(backoff.a, backoff.b), "backoff%v", backoff)
 	stable := oneOf(g, 0, 50*ms, s, 5*s)
 	option(resock.WithStableAfter(stable), "stable(%v)", stable)
-	dial := oneOf(g, 50*ms, s, 10*s)
-	option(resock.WithDialTimeout(dial), "dial(%v)", dial)
+	g.dialIn = oneOf(g, 50*ms, s, 10*s)
+	option(resock.WithDialTimeout(g.dialIn), "dial(%v)", g.dialIn)
 	g.writeIn = oneOf(g, 100*ms, s, 10*s)
 	option(resock.WithWriteTimeout(g.writeIn), "write(%v)", g.writeIn)
 	g.closeIn = oneOf(g, 100*ms, s, 5*s)
@@ -529,7 +536,8 @@ type serverSide struct {
 	jobs chan func(*serverSide)
 
 	// These belong to the goroutine that serves.
-	pushed   int // messages sent completely
+	pushed   int         // messages sent completely
+	times    []time.Time // of these
 	over     bool
 	violated bool
 	code     resock.StatusCode
@@ -563,6 +571,7 @@ func (p *serverSide) push(m push) {
 	}
 	if p.conn.Raw(resocktest.Frame(rig.Fin|first, rest)) == nil && !p.over {
 		p.pushed++
+		p.times = append(p.times, time.Now())
 	}
 }
 
@@ -615,15 +624,16 @@ type trial struct {
 	held     []span // when the client had to stay off
 	holding  map[string]time.Time
 
-	mu       sync.Mutex
-	online   bool
-	changed  func()
-	dials    int
-	peers    []*serverSide
-	parcels  []*parcel
-	consumed map[uint64]int // messages that OnOpen received, by session
-	handled  [][]byte
-	flushes  []*cover // of the calls that returned nil
+	mu        sync.Mutex
+	online    bool
+	changed   func()
+	dials     int
+	peers     []*serverSide
+	parcels   []*parcel
+	consumed  map[uint64]int // messages that OnOpen received, by session
+	now, most int            // how many OnOpen run, and ran at once
+	handled   [][]byte
+	flushes   []*cover // of the calls that returned nil
 }
 
 // cover is what a Flush or a Shutdown has to wait for: the messages without an outcome
@@ -663,6 +673,7 @@ type parcel struct {
 	at       time.Time
 	ttl      time.Duration
 	session  uint64        // the session that it is bound to, or 0
+	dial     int           // the dial whose OnOpen bound it, or 0
 	timeout  time.Duration // of the Send, or 0
 	outcomes int
 	err      error
@@ -702,7 +713,7 @@ func newTrial(t *testing.T, p *plan) *trial {
 	if p.offline {
 		opts = append(opts, resock.WithNetwork(tr))
 	}
-	if p.hookReceives || p.hookSends {
+	if p.hookReceives || p.hookSends || p.hookBinds || p.hookTakes > 0 {
 		opts = append(opts, resock.WithOnOpen(tr.onOpen))
 	}
 	var err error
@@ -796,6 +807,7 @@ func (tr *trial) serve(habit func(*serverSide)) func(*resocktest.Conn) {
 		tr.mu.Lock()
 		tr.peers = append(tr.peers, p)
 		tr.mu.Unlock()
+		tr.registered(p)
 		if tr.hookReceives {
 			p.push(push{size: 10})
 		}
@@ -829,17 +841,26 @@ func (tr *trial) lastPeer() *serverSide {
 // post queues a job for the last peer, to be done after its other jobs.
 func (tr *trial) post(job func(*serverSide)) {
 	if p := tr.lastPeer(); p != nil {
-		select {
-		case p.jobs <- job:
-		default:
-		}
+		p.post(job)
 	}
 }
 
 func (tr *trial) onOpen(ctx context.Context, s *resock.Session) error {
 	tr.mu.Lock()
 	tr.consumed[s.ID()] = 0
+	tr.now++
+	tr.most = max(tr.most, tr.now)
+	dial := tr.dials
 	tr.mu.Unlock()
+	defer func() {
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		tr.now--
+	}()
+	if tr.hookBinds {
+		tr.bind(s, dial)
+	}
+	tr.linger(ctx)
 	if tr.hookReceives {
 		if _, _, err := s.Receive(ctx); err != nil {
 			return err
