@@ -445,7 +445,7 @@ func TestSubscribersGetTheRest(t *testing.T) {
 		messages := w.client.Messages(context.Background())
 		w.put("1", "2")
 		w.gets("1", "2")
-		w.push("ok 1", "a push", "ok 2\nanother")
+		w.push("ok 1", "ok 1", "a push", "ok 2\nanother", "ok 2")
 		w.ends("1, 2")
 		var got []string
 		for m := range messages {
