@@ -522,3 +522,25 @@ func TestSplit(t *testing.T) {
 		}
 	})
 }
+
+// TestSplitFindsNothing passes a message on that has no record, though a call waits.
+func TestSplitFindsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		lines := call.WithSplit(func(data []byte) iter.Seq[[]byte] { return bytes.SplitSeq(data, []byte("\n")) })
+		client, calls := bound(t, server, lines)
+		next, stop := iter.Pull(client.Messages(t.Context()))
+		defer stop()
+		conn := server.Accept()
+		answer := do(t.Context(), calls, "1")
+		reads(t, conn, "1")
+		push(t, conn, "")
+		push(t, conn, "\n")
+		push(t, conn, "1:one")
+		<-answer
+		for _, want := range []string{"", "\n"} {
+			if m, _ := next(); string(m.Data) != want {
+				t.Errorf("the subscriber got %q, want %q", m.Data, want)
+			}
+		}
+	})
+}
