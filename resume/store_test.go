@@ -207,3 +207,22 @@ func TestStoreThatHangs(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 	})
 }
+
+// TestSaveWithEndedContext never says that a store was busy that was not.
+func TestSaveWithEndedContext(t *testing.T) {
+	bubble(t, func(w *world) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		for range 20 {
+			store := new(memory)
+			w.feed = w.make(resume.Config{Store: store, SaveEvery: -1})
+			if err := w.feed.Save(ctx); err != nil {
+				t.Fatalf("nothing has changed: got %v", err)
+			}
+			w.feed.Start(resume.Position{Stream: "a", Seq: 7})
+			if err := w.feed.Save(ctx); err != nil && strings.Contains(err.Error(), "busy") {
+				t.Fatalf("got %v", err)
+			}
+		}
+	})
+}
