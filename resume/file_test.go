@@ -84,6 +84,22 @@ func TestFileHasOneOwner(t *testing.T) {
 	}
 }
 
+// TestClosedFile leaves a file to its next owner, though the timer of a feed still saves.
+func TestClosedFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "cursors")
+	first := open(t, name)
+	_ = first.Close()
+	second := open(t, name)
+	save(t, second, resume.Position{Seq: 7})
+	err := first.Save(context.Background(), []resume.Position{{Seq: 1}})
+	if !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), name) {
+		t.Errorf("got %v, want that it is closed", err)
+	}
+	if got := load(t, second); len(got) != 1 || got[0].Seq != 7 {
+		t.Errorf("got %v, want 7", got)
+	}
+}
+
 // TestTornFile cuts a file after each of its bytes, and changes each of them: that is an
 // error, and never other cursors.
 func TestTornFile(t *testing.T) {
