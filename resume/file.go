@@ -31,13 +31,30 @@ type File struct {
 
 // OpenFile returns a store in a file, which need not be there yet; its folder must. A
 // second File of that name is an error, in this process or another: the lock is a file
-// beside it, with ".lock" after the name, and ends with the process.
+// beside it, with ".lock" after the name, and ends with the process. If name is a symbolic
+// link, both are where it points.
 func OpenFile(name string) (*File, error) {
+	name = target(name)
 	lock, err := filelock.Open(name + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("resume: open the cursors %s: %w", name, err)
 	}
 	return &File{name: name, lock: lock}, nil
+}
+
+// target follows links: to rename a file over a link would replace the link.
+func target(name string) string {
+	for range 40 { // as systems do; more is a circle
+		to, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Dir(name) + string(filepath.Separator) + to // not cleaned: the folder may be a link, too
+		}
+		name = to
+	}
+	return name
 }
 
 // Close gives the file back, once a Save under way has ended. A later Save is an error, and
