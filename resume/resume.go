@@ -194,7 +194,7 @@ func (f *Feed) Commit(p Position) error {
 		return nil
 	}
 	if p.of == nil || p.of.feed != f {
-		return fmt.Errorf("resume: Commit: no message of this feed was delivered with position %v (Start takes any)", p)
+		return fmt.Errorf("resume: Commit: %v is not the position of a message that this feed delivered (Start takes any)", p)
 	}
 	f.mu.Lock()
 	moved := f.streams[p.Stream] == p.of && p.of.commit(p)

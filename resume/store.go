@@ -107,6 +107,10 @@ func (s *saver) save(ctx context.Context) error {
 	if err := s.store.Save(ctx, s.feed.cursors()); err != nil {
 		return fmt.Errorf("resume: save the cursors: %w", err)
 	}
+	select {
+	case <-s.failed: // that is over
+	default:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.saved = version

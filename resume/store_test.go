@@ -142,6 +142,10 @@ func TestLastStoreError(t *testing.T) {
 		store.breaks(errors.New("no room"))
 		time.Sleep(time.Second)
 		w.sees("store: resume: save the cursors: no room")
+		time.Sleep(2 * time.Second)
+		store.breaks(nil)
+		store.has(w, "a 1")
+		w.pushes(conn, "a 2", "a 2") // the last failure is over
 	})
 }
 
