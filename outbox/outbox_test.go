@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/outbox"
 	"github.com/resock/resock/resocktest"
 )
@@ -306,9 +307,10 @@ func TestBlockedDelivery(t *testing.T) {
 	bubble(t, outbox.Config{AckTimeout: 10 * time.Second}, func(w *world) {
 		events := w.client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go func() {
-			<-events // open
-			time.Sleep(time.Minute)
-			for range events {
+			pause := time.Minute
+			for range new(grammar.Checker).All(w, events) {
+				time.Sleep(pause) // after the first
+				pause = 0
 			}
 		}()
 		w.push("a push", "another", "a third")
