@@ -115,14 +115,19 @@ func (c *Calls) Filter(_ context.Context, m resock.MessageEvent) (pass bool) {
 	if c.split == nil {
 		return !c.answer(m)
 	}
+	taken := false
 	for record := range c.split(m.Data) {
 		part := m
 		part.Data = record
-		if len(record) > 0 && !c.answer(part) {
+		switch {
+		case len(record) == 0:
+		case c.answer(part):
+			taken = true
+		default:
 			pass = true
 		}
 	}
-	return pass
+	return pass || !taken
 }
 
 // answer reports whether m is an answer that a call waits for, which gets it.

@@ -380,6 +380,46 @@ func TestBlockedDelivery(t *testing.T) {
 	})
 }
 
+// onceAnHour is a limiter with room for one message.
+type onceAnHour struct{ used bool }
+
+func (l *onceAnHour) Wait(ctx context.Context) error {
+	if !l.used {
+		l.used = true
+		return nil
+	}
+	select {
+	case <-time.After(time.Hour):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// TestBlockedBeforeSent lets a call wait that was not sent yet, however long delivery is
+// blocked.
+func TestBlockedBeforeSent(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		client, calls := bound(t, server, call.WithPatience(7*time.Second), resock.WithSendLimiter(&onceAnHour{}))
+		client.Messages(t.Context(), resock.WithBuffer(1), resock.WithLabel("loop"))
+		conn := server.Accept()
+		sent := do(t.Context(), calls, "1")
+		reads(t, conn, "1")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		began := time.Now()
+		waits := do(ctx, calls, "2")
+		for n := range 10 {
+			push(t, conn, fmt.Sprint(n))
+		}
+		fails(t, <-sent, resock.ErrMaybeSent, resock.ErrNotSent, "by loop")
+		fails(t, <-waits, resock.ErrNotSent, resock.ErrMaybeSent, "deadline")
+		if took := time.Since(began); took != time.Minute {
+			t.Errorf("after %v, want a minute", took)
+		}
+	})
+}
+
 // TestBlockedLater blocks delivery long after the call began.
 func TestBlockedLater(t *testing.T) {
 	bubble(t, func(t *testing.T, server *resocktest.Server) {
@@ -518,6 +558,28 @@ func TestSplit(t *testing.T) {
 				if m, _ := next(); string(m.Data) != want {
 					t.Errorf("the subscriber got %q, want %q", m.Data, want)
 				}
+			}
+		}
+	})
+}
+
+// TestSplitFindsNothing passes a message on that has no record, though a call waits.
+func TestSplitFindsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, server *resocktest.Server) {
+		lines := call.WithSplit(func(data []byte) iter.Seq[[]byte] { return bytes.SplitSeq(data, []byte("\n")) })
+		client, calls := bound(t, server, lines)
+		next, stop := iter.Pull(client.Messages(t.Context()))
+		defer stop()
+		conn := server.Accept()
+		answer := do(t.Context(), calls, "1")
+		reads(t, conn, "1")
+		push(t, conn, "")
+		push(t, conn, "\n")
+		push(t, conn, "1:one")
+		<-answer
+		for _, want := range []string{"", "\n"} {
+			if m, _ := next(); string(m.Data) != want {
+				t.Errorf("the subscriber got %q, want %q", m.Data, want)
 			}
 		}
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/outbox"
 	"github.com/resock/resock/outbox/journal"
 	"github.com/resock/resock/resocktest"
@@ -81,7 +82,7 @@ func TestBlockedNowAndThen(t *testing.T) {
 		started := time.Now()
 		events := w.client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go func() {
-			for range events {
+			for range new(grammar.Checker).All(w, events) {
 				time.Sleep(time.Second)
 			}
 		}()
@@ -107,9 +108,10 @@ func TestBlockedBefore(t *testing.T) {
 		started := time.Now()
 		events := w.client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go func() {
-			<-events // open
-			time.Sleep(5 * time.Second)
-			for range events {
+			pause := 5 * time.Second
+			for range new(grammar.Checker).All(w, events) {
+				time.Sleep(pause) // after the first
+				pause = 0
 			}
 		}()
 		w.push("a push", "another")

@@ -70,8 +70,7 @@ var (
 type Config struct {
 	// Read finds what a message of the server acknowledges or refuses, and reports whether
 	// the subscribers are to get the message, too. It is called on the reading goroutine,
-	// for each message while any is under way, so it should be quick; m.Data is valid
-	// during the call.
+	// for each message, so it should be quick; m.Data is valid during the call.
 	Read func(m resock.MessageEvent, found *Found) (pass bool)
 
 	// Store keeps the messages, and is closed with the box. Without one they are kept in
@@ -83,7 +82,8 @@ type Config struct {
 	// stored.
 	Done func(Result)
 
-	// MaxMessages and MaxBytes bound what is stored. Default to 10,000 messages and 64 MiB.
+	// MaxMessages and MaxBytes bound what is stored, as the store counts: a journal counts
+	// its files. Default to 10,000 messages and 64 MiB.
 	MaxMessages int
 	MaxBytes    int64
 

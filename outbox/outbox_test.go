@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/internal/grammar"
 	"github.com/resock/resock/outbox"
 	"github.com/resock/resock/resocktest"
 )
@@ -306,9 +307,10 @@ func TestBlockedDelivery(t *testing.T) {
 	bubble(t, outbox.Config{AckTimeout: 10 * time.Second}, func(w *world) {
 		events := w.client.Subscribe(context.Background(), resock.WithBuffer(0))
 		go func() {
-			<-events // open
-			time.Sleep(time.Minute)
-			for range events {
+			pause := time.Minute
+			for range new(grammar.Checker).All(w, events) {
+				time.Sleep(pause) // after the first
+				pause = 0
 			}
 		}()
 		w.push("a push", "another", "a third")
@@ -445,7 +447,7 @@ func TestSubscribersGetTheRest(t *testing.T) {
 		messages := w.client.Messages(context.Background())
 		w.put("1", "2")
 		w.gets("1", "2")
-		w.push("ok 1", "a push", "ok 2\nanother")
+		w.push("ok 1", "ok 1", "a push", "ok 2\nanother", "ok 2")
 		w.ends("1, 2")
 		var got []string
 		for m := range messages {

@@ -76,7 +76,7 @@ func (r Reason) String() string {
 type Lifecycle struct{ resock.Event }
 
 // StoreError says that cursors could not be saved. It is tried again after
-// [Config.SaveEvery].
+// [Config.SaveEvery], unless that is negative; it may have worked since.
 type StoreError struct{ Err error }
 
 func (Message) event()    {}

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/resock/resock/internal/filelock"
 )
@@ -23,21 +24,47 @@ import (
 type File struct {
 	name string
 	lock *filelock.Lock
+
+	mu     sync.Mutex // held while a file is written
+	closed bool
 }
 
 // OpenFile returns a store in a file, which need not be there yet; its folder must. A
 // second File of that name is an error, in this process or another: the lock is a file
-// beside it, with ".lock" after the name, and ends with the process.
+// beside it, with ".lock" after the name, and ends with the process. If name is a symbolic
+// link, both are where it points.
 func OpenFile(name string) (*File, error) {
+	name = target(name)
 	lock, err := filelock.Open(name + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("resume: open the cursors %s: %w", name, err)
 	}
-	return &File{name, lock}, nil
+	return &File{name: name, lock: lock}, nil
 }
 
-// Close gives the file back. The feed that uses it must have ended.
-func (f *File) Close() error { return f.lock.Close() }
+// target follows links: to rename a file over a link would replace the link.
+func target(name string) string {
+	for range 40 { // as systems do; more is a circle
+		to, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Dir(name) + string(filepath.Separator) + to // not cleaned: the folder may be a link, too
+		}
+		name = to
+	}
+	return name
+}
+
+// Close gives the file back, once a Save under way has ended. A later Save is an error, and
+// leaves the file to its next owner: leave the loop of the feed, and save, before.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return f.lock.Close()
+}
 
 const (
 	format = "resock cursors 1"
@@ -78,6 +105,11 @@ func (f *File) Load(context.Context) ([]Position, error) {
 
 // Save writes a file beside the old one, and puts it in its place.
 func (f *File) Save(_ context.Context, cursors []Position) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fmt.Errorf("%s: %w", f.name, fs.ErrClosed)
+	}
 	var body []byte
 	for _, p := range cursors {
 		body = line(body, p)

@@ -84,6 +84,47 @@ func TestFileHasOneOwner(t *testing.T) {
 	}
 }
 
+// TestLinkToFile keeps a link, which may point to nothing yet, and saves where it points.
+func TestLinkToFile(t *testing.T) {
+	folder := t.TempDir()
+	name, link := filepath.Join(folder, "cursors"), filepath.Join(folder, "link")
+	other := filepath.Join(folder, "other")
+	if err := errors.Join(os.Symlink("cursors", link), os.Symlink(link, other)); err != nil {
+		t.Skip(err) // Windows may forbid it
+	}
+	file := open(t, other)
+	if _, err := resume.OpenFile(name); !errors.Is(err, filelock.ErrLocked) {
+		t.Errorf("got %v, want that it is in use", err)
+	}
+	save(t, file, resume.Position{Seq: 1})
+	_ = file.Close()
+	if got := load(t, open(t, name)); len(got) != 1 || got[0].Seq != 1 {
+		t.Errorf("got %v, want 1", got)
+	}
+	if err := errors.Join(os.Remove(name), os.Symlink("link", name)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, link).Load(context.Background()); err == nil {
+		t.Error("a circle of links: got nil, want an error")
+	}
+}
+
+// TestClosedFile leaves a file to its next owner, though the timer of a feed still saves.
+func TestClosedFile(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "cursors")
+	first := open(t, name)
+	_ = first.Close()
+	second := open(t, name)
+	save(t, second, resume.Position{Seq: 7})
+	err := first.Save(context.Background(), []resume.Position{{Seq: 1}})
+	if !errors.Is(err, os.ErrClosed) || !strings.Contains(err.Error(), name) {
+		t.Errorf("got %v, want that it is closed", err)
+	}
+	if got := load(t, second); len(got) != 1 || got[0].Seq != 7 {
+		t.Errorf("got %v, want 7", got)
+	}
+}
+
 // TestTornFile cuts a file after each of its bytes, and changes each of them: that is an
 // error, and never other cursors.
 func TestTornFile(t *testing.T) {

@@ -11,8 +11,10 @@ import (
 )
 
 // Follow returns the events of the client from now on, with each message in its stream. It
-// subscribes as [resock.Client.Subscribe] does, with its options: with
-// OverflowDropOldest, what a slow loop was not given is a [Gap].
+// subscribes as [resock.Client.Subscribe] does, with its options. With OverflowDropOldest,
+// what a slow loop was not given is a [Gap] where the numbers show one. Sparse numbers and
+// tokens do not: there the cursor passes what was dropped, and only the Lost field of a
+// message tells.
 //
 // The loop ends when it is left, when the client is closed for good, or when ctx ends; then
 // the cursors are saved, which may take 5 s. If it is left, [Feed.Save] tells whether that

@@ -18,7 +18,7 @@ type Position struct {
 	Token  string // what the server wants to have back
 
 	of *stream // that it was delivered from, or nil
-	n  uint64  // the how manieth of that
+	n  uint64  // its number among the deliveries of that
 }
 
 // Link says how a sequence number shows that something is missing before it.

@@ -163,6 +163,9 @@ func (f *Feed) Add(stream string) {
 // Start lets a stream go on after p, as if all up to p were handled, and adds it if need
 // be: after a snapshot, for instance, or to read a part of it again. Call it in the loop
 // of [Feed.Follow]; elsewhere messages that are about to be delivered may come in between.
+//
+// In a [Gap], p should not be before the end of that: what is missing after p is told at
+// once as another gap, so a loop that answers each with Start(gap.Last) never ends.
 func (f *Feed) Start(p Position) {
 	f.mu.Lock()
 	f.open(p.Stream).start(plain(p))
@@ -191,7 +194,7 @@ func (f *Feed) Commit(p Position) error {
 		return nil
 	}
 	if p.of == nil || p.of.feed != f {
-		return fmt.Errorf("resume: Commit: no message of this feed was delivered with position %v (Start takes any)", p)
+		return fmt.Errorf("resume: Commit: %v is not the position of a message that this feed delivered (Start takes any)", p)
 	}
 	f.mu.Lock()
 	moved := f.streams[p.Stream] == p.of && p.of.commit(p)

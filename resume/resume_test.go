@@ -616,6 +616,33 @@ func TestLeave(t *testing.T) {
 	})
 }
 
+// TestPanicInTheLoop ends the subscription, which would block the client, and lets the next
+// loop begin.
+func TestPanicInTheLoop(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		w.stop()
+		func() {
+			defer func() { _ = recover() }()
+			for range w.follow() {
+				panic("in the loop")
+			}
+		}()
+		synctest.Wait()
+		for n := range 200 {
+			if err := conn.Push(fmt.Sprintf("a %d", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if by := w.client.Stats().BlockedBy; by != "" {
+			t.Errorf("delivery is blocked by %s", by)
+		}
+		w.next, w.stop = iter.Pull(w.follow())
+		w.pushes(conn, "a 200", "open 1", "a 200")
+	})
+}
+
 func TestFollowOnce(t *testing.T) {
 	bubble(t, func(w *world) {
 		conn := w.start()

@@ -93,12 +93,10 @@ func (s *saver) save(ctx context.Context) error {
 	if s.store == nil {
 		return nil
 	}
-	select {
-	case s.turn <- struct{}{}:
-		defer func() { <-s.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("resume: save the cursors: %w while the store was busy", context.Cause(ctx))
+	if err := s.await(ctx); err != nil {
+		return err
 	}
+	defer func() { <-s.turn }()
 	s.mu.Lock()
 	version := s.version
 	clean := version == s.saved
@@ -109,8 +107,28 @@ func (s *saver) save(ctx context.Context) error {
 	if err := s.store.Save(ctx, s.feed.cursors()); err != nil {
 		return fmt.Errorf("resume: save the cursors: %w", err)
 	}
+	select {
+	case <-s.failed: // that is over
+	default:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.saved = version
 	return nil
+}
+
+// await waits for the turn to save. If that is free, a context that has ended does not
+// matter: the store is to judge it.
+func (s *saver) await(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("resume: save the cursors: %w while the store was busy", context.Cause(ctx))
+	}
 }

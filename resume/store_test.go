@@ -112,6 +112,43 @@ func TestSaves(t *testing.T) {
 	})
 }
 
+// TestSavesWhileBusy saves a second after the first commit, not after the last one.
+func TestSavesWhileBusy(t *testing.T) {
+	bubble(t, func(w *world) {
+		store := new(memory)
+		w.feed = w.make(resume.Config{Store: store})
+		conn := w.start()
+		for n := range 20 { // for 10 s
+			text := fmt.Sprintf("a %d", n)
+			w.commit(w.pushes(conn, text, text))
+			time.Sleep(500 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := store.saved(); n < 5 || n > 10 {
+			t.Errorf("saved %d times in 10 s, want about once in each or two", n)
+		}
+	})
+}
+
+// TestLastStoreError tells a slow loop the last of several failures.
+func TestLastStoreError(t *testing.T) {
+	bubble(t, func(w *world) {
+		store := new(memory)
+		w.feed = w.make(resume.Config{Store: store})
+		conn := w.start()
+		store.breaks(errors.New("no disk"))
+		w.commit(w.pushes(conn, "a 1", "a 1"))
+		time.Sleep(1500 * time.Millisecond)
+		store.breaks(errors.New("no room"))
+		time.Sleep(time.Second)
+		w.sees("store: resume: save the cursors: no room")
+		time.Sleep(2 * time.Second)
+		store.breaks(nil)
+		store.has(w, "a 1")
+		w.pushes(conn, "a 2", "a 2") // the last failure is over
+	})
+}
+
 // TestRestart lets another process go on, which gets all that was not saved.
 func TestRestart(t *testing.T) {
 	bubble(t, func(w *world) {
@@ -205,5 +242,24 @@ func TestStoreThatHangs(t *testing.T) {
 			t.Errorf("Save: got %v, want the deadline", err)
 		}
 		time.Sleep(2 * time.Hour)
+	})
+}
+
+// TestSaveWithEndedContext never says that a store was busy that was not.
+func TestSaveWithEndedContext(t *testing.T) {
+	bubble(t, func(w *world) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		for range 20 {
+			store := new(memory)
+			w.feed = w.make(resume.Config{Store: store, SaveEvery: -1})
+			if err := w.feed.Save(ctx); err != nil {
+				t.Fatalf("nothing has changed: got %v", err)
+			}
+			w.feed.Start(resume.Position{Stream: "a", Seq: 7})
+			if err := w.feed.Save(ctx); err != nil && strings.Contains(err.Error(), "busy") {
+				t.Fatalf("got %v", err)
+			}
+		}
 	})
 }

@@ -119,7 +119,8 @@ func (t *ticker) take(event resume.Event) (closed bool, err error) {
 		}
 		return q.Closed, err
 	case resume.Gap:
-		t.screen.mark(fmt.Sprintf("%s -%d", e.Stream, e.To-e.From+1))
+		missing, _ := e.Missing()
+		t.screen.mark(fmt.Sprintf("%s -%d", e.Stream, missing))
 		t.ledger.gaps = append(t.ledger.gaps, e)
 	case resume.Lifecycle:
 		t.screen.lifecycle(e.Event)
