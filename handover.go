@@ -262,6 +262,22 @@ func (l *loop) part(s *session) {
 	old.spawn(func() { old.wire.SendClose(int(StatusNormalClosure), "") }) // no message follows: it is detached
 }
 
+// unread gives a session more time whose network has failed, and that is not read yet since
+// the one that it replaced is: what it has received counts. It reports whether it did.
+func (s *session) unread() bool {
+	c := s.client
+	c.mu.Lock()
+	open := c.session == s
+	c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !open || c.events.aborted() || s.finished || s.reader != readerNone || s.ending == nil || s.ending.phase != PhaseWrite {
+		return false
+	}
+	s.deadline.Reset(lingerAfterFailure)
+	return true
+}
+
 // replaced makes s the open session in place of another, also to close it. It reports
 // false if the application no longer wants a connection, or the time to close is over.
 func (c *Client) replaced(old, s *session) bool {
