@@ -185,8 +185,11 @@ func (l *loop) handOver(old *session) {
 		l.part(s)
 		l.outwait()
 	}
-	if err == nil && h.robbed {
+	switch {
+	case err == nil && h.robbed:
 		l.bereft(old)
+	case h.handed:
+		h.rivals.Store(0)
 	}
 	fate, handed := h.fate, h.handed
 	h.fate, h.handed, h.robbed = step{}, false, false
@@ -256,6 +259,7 @@ func (l *loop) part(s *session) {
 	c.outbox.detach(old)
 	c.outbox.join(old)
 	c.outbox.settleWith(old, c.config.overlap/2)
+	l.handover.robbed = old.over() && !old.life.has(stageKilled) // before we asked it to close
 	now := time.Now()
 	s.event.Took, s.event.Time = now.Sub(s.event.Time), now
 	l.handover.handed = c.replaced(old, s)
@@ -291,7 +295,6 @@ func (c *Client) replaced(old, s *session) bool {
 	c.counters.opens.Add(1)
 	h := c.machine.handover
 	h.count.Add(1)
-	h.rivals.Store(0)
 	if c.intent.closed {
 		s.close(h.closing.code, h.closing.reason, h.closing.flush)
 	}

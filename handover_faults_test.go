@@ -337,3 +337,36 @@ func TestHandoverWithAHangingHook(t *testing.T) {
 		})
 	}
 }
+
+// TestRivalsAtTheSwitch notices a server that ends the old session after the new one is
+// ready, and before the client does.
+func TestRivalsAtTheSwitch(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var last *resocktest.Conn
+		s.Handle(func(c *resocktest.Conn) {
+			c.IgnorePings() // the client waits for an answer to what it sent
+			old := last
+			if last = c; old != nil {
+				time.Sleep(10 * time.Millisecond)
+				_ = old.Close(4001, "another session")
+			}
+		})
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithHandover(time.Second), resock.WithHeartbeat(0, 0))
+		r.Open()
+		for range 3 {
+			if r.Stats().HandoverOff {
+				t.Error("off already")
+			}
+			time.Sleep(time.Minute)
+			if err := r.Send(t.Context(), resock.MessageText, []byte("x")); err != nil {
+				t.Error(err)
+			}
+			r.Handover()
+			r.Closed(4001, "another session", true)
+			r.Open()
+		}
+		if !r.Stats().HandoverOff {
+			t.Errorf("got %+v", r.Stats())
+		}
+	})
+}

@@ -55,8 +55,8 @@ type step struct {
 }
 
 // loop is the state machine. What changes in it, the backoff included, belongs to the one
-// goroutine that runs advance; only atomics and channels are shared. While a session is
-// open there is no such goroutine.
+// goroutine that runs advance or handOver; only atomics and channels are shared. While a
+// session is open, and is not being replaced, there is no such goroutine.
 type loop struct {
 	c        *Client
 	ctx      context.Context
@@ -364,7 +364,8 @@ func (l *loop) takeDown(s *session) step {
 		next = l.after(f, stable)
 	}
 	if h := l.handover; h != nil && s == h.old {
-		next, h.robbed = h.goesOn(next), !e.requested && (e.closing || e.phase == PhaseRead)
+		next = h.goesOn(next)
+		h.robbed = h.robbed || !e.requested && (e.closing || e.phase == PhaseRead)
 	}
 	if e.closing {
 		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: lasted}, next)
