@@ -222,7 +222,7 @@ func (o *outbox) answered(s *session) {
 		}
 	}
 	ask := s.flow.ask(answered)
-	if s.flow.reach() <= answered {
+	if o.token != s && s.flow.reach() <= answered {
 		o.heard(s)
 	}
 	o.mu.Unlock()
