@@ -66,15 +66,6 @@ type Client struct {
 	downtime time.Duration // between sessions, until the last one opened
 	lastErr  error         // the last failure, whatever came after it
 	err      error         // what Run returns
-	closing  closing       // how the session is to be closed, once intent.closed is set
-	rivals   atomic.Int32  // sessions in a row that the server ended when their successor registered
-}
-
-// closing is how a session is to be closed.
-type closing struct {
-	code   StatusCode
-	reason string
-	flush  bool
 }
 
 // intent is what the application wants of the client.
@@ -98,7 +89,6 @@ type counters struct {
 	wire                   wire.Counters
 	attempts, opens, fails atomic.Uint64 // opens is also the number of the last session
 	messagesOut            atomic.Uint64
-	handovers              atomic.Uint64
 }
 
 // New returns a client for a ws or wss URL, which [Client.Run] connects. An option
@@ -140,6 +130,9 @@ func newClient(config config) *Client {
 	c.outbox.hooks = &c.hooks
 	c.outbox.limiter = config.sendLimiter
 	c.outbox.idle.L = &c.outbox.mu
+	if config.overlap > 0 {
+		c.machine.handover, c.outbox.lanes = new(handover), new(lanes)
+	}
 	return c
 }
 
@@ -212,7 +205,10 @@ func (c *Client) stop(err error, code StatusCode, reason string, flush bool) {
 		return
 	}
 	c.intent.closed = true
-	c.err, c.closing = err, closing{code, reason, flush}
+	c.err = err
+	if h := c.machine.handover; h != nil {
+		h.closing = closing{code, reason, flush}
+	}
 	c.outbox.seal()
 	c.limitClosingLocked()
 	if c.session != nil {
@@ -511,8 +507,9 @@ func (c *Client) Stats() Stats {
 		Dropped:     c.events.dropped.Load(),
 		Blocked:     c.blockedSum(),
 		RoundTrip:   time.Duration(c.counters.wire.RoundTrip.Load()),
-		Handovers:   c.counters.handovers.Load(),
-		HandoverOff: c.rivals.Load() >= maxRivals,
+	}
+	if h := c.machine.handover; h != nil {
+		stats.Handovers, stats.HandoverOff = h.count.Load(), h.rivals.Load() >= maxRivals
 	}
 	stats.Queued, stats.QueuedBytes = c.outbox.size()
 	if at := c.counters.wire.LastMessage.Load(); at != 0 {

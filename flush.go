@@ -94,14 +94,14 @@ func notFlushed(err error) error { return fmt.Errorf("resock: not flushed: %w", 
 // server to answer for all that the session took.
 func (o *outbox) confirm(ctx context.Context) error {
 	o.mu.Lock()
-	if s := o.coming; s != nil && (o.early.Len() > 0 || s.flow.greeted > s.wire.Answered()) {
-		if err := o.line(ctx, &o.early, s); err != nil {
+	if s := o.coming(); s != nil && (o.lanes.early.Len() > 0 || s.flow.greeted > s.wire.Answered()) {
+		if err := o.line(ctx, &o.lanes.early, s); err != nil {
 			return err
 		}
 		o.mu.Lock()
 	}
-	for o.past != nil {
-		past := o.past
+	for o.lanes != nil && o.lanes.past != nil {
+		past := o.lanes.past
 		o.mu.Unlock()
 		if err := o.awaitPast(ctx, past); err != nil {
 			return err
@@ -191,14 +191,6 @@ func (o *outbox) expect(s *session, b *batch) bool {
 	return s.flow.ask(answered)
 }
 
-// heard closes the channel of unanswered.
-func (f *flow) heard() {
-	if f.settled != nil {
-		close(f.settled)
-		f.settled = nil
-	}
-}
-
 // await lets w wait for an answer for everything before a place in the stream.
 func (f *flow) await(w *waiter, place uint64) {
 	if f.awaiting == nil {
@@ -230,11 +222,8 @@ func (o *outbox) answered(s *session) {
 		}
 	}
 	ask := s.flow.ask(answered)
-	if s.flow.reach() <= answered {
-		s.flow.heard()
-		if o.past == s {
-			o.past = nil
-		}
+	if o.token != s && s.flow.reach() <= answered {
+		o.heard(s)
 	}
 	o.mu.Unlock()
 	if ask {
@@ -276,17 +265,16 @@ func (o *outbox) lose(s *session) {
 	s.flow.lost = true
 	switch s {
 	case o.latest:
-		o.latest, o.coming = o.coming, nil
-	case o.coming:
-		o.coming = nil
+		o.latest = o.coming()
+		if o.latest != nil {
+			o.lanes.coming = nil
+		}
+	case o.coming():
 		defer o.start() // a Flush may have waited for it, and goes on with the open session
 		defer o.fold()
 	}
 	answered := s.wire.Answered()
-	s.flow.heard()
-	if o.past == s {
-		o.past = nil
-	}
+	o.heard(s)
 	for w, place := range s.flow.awaiting {
 		if place <= answered {
 			s.flow.settle(w, nil)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/resock/resock/internal/ring"
 )
 
 // A handover replaces a session that lives: the next one is dialed and registered before
@@ -27,6 +30,35 @@ const (
 	renewalUnderWay         // the state machine runs; also after the session's end
 )
 
+// handover is what a client keeps for WithHandover.
+type handover struct {
+	// These belong to the state machine.
+	old    *session // that is being replaced, until it is taken down; or nil
+	fate   step     // what follows the end of the session that was being replaced
+	handed bool     // its successor has its place
+	robbed bool     // the server ended it
+
+	closing closing       // how the session is to be closed, once the client is; its mu guards this
+	count   atomic.Uint64 // sessions that were replaced
+	rivals  atomic.Int32  // sessions in a row that the server ended when their successor registered
+}
+
+// closing is how a session is to be closed.
+type closing struct {
+	code   StatusCode
+	reason string
+	flush  bool
+}
+
+// lanes is what the outbox keeps for WithHandover; its mu guards it.
+type lanes struct {
+	early    ring.Ring[*batch] // what is bound to the session that is coming, and each Flush behind that
+	coming   *session          // in OnOpen while there is a latest one, or nil
+	past     *session          // was replaced before the server had answered for all; nil once it is lost, or never was
+	settling *session          // that settled is about
+	settled  chan struct{}     // closed when the server has answered for all, or the session is lost; or nil
+}
+
 // maxRivals is how many sessions in a row may end when their successor registers. Then the
 // server allows one session only, and a handover is a way to lose it.
 const maxRivals = 3
@@ -40,11 +72,17 @@ func (c *Client) Handover() {
 	s, wanted := c.session, c.intent
 	c.mu.Unlock()
 	switch {
-	case c.config.overlap == 0 || c.rivals.Load() >= maxRivals:
+	case !c.handsOver():
 		c.Reconnect()
 	case s != nil && wanted.allows() && !wanted.reconnect:
 		s.renew()
 	}
+}
+
+// handsOver reports whether sessions are replaced while they live.
+func (c *Client) handsOver() bool {
+	h := c.machine.handover
+	return h != nil && h.rivals.Load() < maxRivals
 }
 
 // predecessor returns the number of the session that s will replace while that is open.
@@ -65,7 +103,7 @@ func (c *Client) predecessor(s *session) uint64 {
 
 // outlived ends a session that has reached WithMaxSessionAge.
 func (c *Client) outlived(s *session) {
-	if c.config.overlap == 0 || c.rivals.Load() >= maxRivals {
+	if !c.handsOver() {
 		s.close(StatusNormalClosure, "", false)
 		return
 	}
@@ -133,24 +171,28 @@ func (l *loop) proceed(s *session) {
 // handOver replaces a session that is open. It runs on a goroutine of its own, to which
 // the state machine belongs, as to that of advance.
 func (l *loop) handOver(old *session) {
-	l.old = old
+	h := l.handover
+	h.old = old
 	l.requested = true // not more often than the application may ask
 	began := time.Now()
 	s, err, canceled := l.dial()
 	l.look()
-	if err != nil && l.old != nil {
+	if err != nil && h.old != nil {
 		l.keep(err, canceled)
 		return
 	}
-	if l.old != nil {
+	if h.old != nil {
 		l.part(s)
 		l.outwait()
 	}
-	if err == nil && l.robbed {
+	switch {
+	case err == nil && h.robbed:
 		l.bereft(old)
+	case h.handed:
+		h.rivals.Store(0)
 	}
-	fate, handed := l.fate, l.handed
-	l.fate, l.handed, l.robbed = step{}, false, false
+	fate, handed := h.fate, h.handed
+	h.fate, h.handed, h.robbed = step{}, false, false
 	switch {
 	case handed:
 		s.event.Time = time.Now() // after the end of the old one
@@ -167,9 +209,9 @@ func (l *loop) handOver(old *session) {
 
 // look takes the session that is being replaced down, if it is over.
 func (l *loop) look() {
-	if l.old != nil && l.old.over() {
-		l.fate = l.takeDown(l.old)
-		l.old = nil
+	if h := l.handover; h != nil && h.old != nil && h.old.over() {
+		h.fate = l.takeDown(h.old)
+		h.old = nil
 	}
 }
 
@@ -177,27 +219,28 @@ func (l *loop) look() {
 // to go on with the attempt.
 func (l *loop) fated() bool {
 	l.look()
-	return l.fate.state != StateIdle && l.fate.state != StateConnecting
+	h := l.handover
+	return h != nil && h.fate.state != StateIdle && h.fate.state != StateConnecting
 }
 
 // outwait waits for the end of the session that is being replaced, and for no function of
 // the application after the close timeout.
 func (l *loop) outwait() {
 	abort := (<-chan struct{})(l.c.events.abort)
-	for l.look(); l.old != nil; l.look() {
+	for l.look(); l.handover.old != nil; l.look() {
 		select {
 		case <-l.c.wake:
 		case <-abort:
 			abort = nil
-			l.old.expire()
+			l.handover.old.expire()
 		}
 	}
 }
 
 // goesOn is what follows the end of the session that is being replaced: the attempt that
 // is under way, or the session that has its place, unless the client ends or pauses.
-func (l *loop) goesOn(next step) step {
-	if l.handed || next.state == StateWaiting || next.state == StateOffline {
+func (h *handover) goesOn(next step) step {
+	if h.handed || next.state == StateWaiting || next.state == StateOffline {
 		return step{state: StateConnecting, rule: next.rule}
 	}
 	return next
@@ -207,7 +250,7 @@ func (l *loop) goesOn(next step) step {
 // what the server has answered for, if it does so soon. If the old one ends anyway, s is
 // the one that it is reconnected with.
 func (l *loop) part(s *session) {
-	old, c := l.old, l.c
+	old, c := l.handover.old, l.c
 	if !old.end(ending{closing: true, requested: true, code: StatusNormalClosure, grace: min(c.config.overlap, c.config.closeTimeout)}) {
 		return
 	}
@@ -216,10 +259,27 @@ func (l *loop) part(s *session) {
 	c.outbox.detach(old)
 	c.outbox.join(old)
 	c.outbox.settleWith(old, c.config.overlap/2)
+	l.handover.robbed = old.over() && !old.life.has(stageKilled) // before we asked it to close
 	now := time.Now()
 	s.event.Took, s.event.Time = now.Sub(s.event.Time), now
-	l.handed = c.replaced(old, s)
+	l.handover.handed = c.replaced(old, s)
 	old.spawn(func() { old.wire.SendClose(int(StatusNormalClosure), "") }) // no message follows: it is detached
+}
+
+// unread gives a session more time whose network has failed, and that is not read yet since
+// the one that it replaced is: what it has received counts. It reports whether it did.
+func (s *session) unread() bool {
+	c := s.client
+	c.mu.Lock()
+	open := c.session == s
+	c.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !open || c.events.aborted() || s.finished || s.reader != readerNone || s.ending == nil || s.ending.phase != PhaseWrite {
+		return false
+	}
+	s.deadline.Reset(lingerAfterFailure)
+	return true
 }
 
 // replaced makes s the open session in place of another, also to close it. It reports
@@ -233,18 +293,18 @@ func (c *Client) replaced(old, s *session) bool {
 	c.session, c.intent.reconnect = s, false
 	c.outbox.succeed(old, s)
 	c.counters.opens.Add(1)
-	c.counters.handovers.Add(1)
-	c.rivals.Store(0)
+	h := c.machine.handover
+	h.count.Add(1)
 	if c.intent.closed {
-		s.close(c.closing.code, c.closing.reason, c.closing.flush)
+		s.close(h.closing.code, h.closing.reason, h.closing.flush)
 	}
 	return true
 }
 
 // keep lets the old session go on, and tries again after the backoff.
 func (l *loop) keep(err error, canceled bool) {
-	old, wait := l.old, l.c.config.backoffInitial
-	l.old = nil
+	old, wait := l.handover.old, l.c.config.backoffInitial
+	l.handover.old = nil
 	if !canceled {
 		l.lastErr = err
 		l.c.failed(err)
@@ -271,7 +331,7 @@ func (l *loop) patienceWith(err error) time.Duration {
 
 // bereft notes that the server ended a session while its successor was under way.
 func (l *loop) bereft(s *session) {
-	if n := l.c.rivals.Add(1); n == maxRivals {
+	if n := l.handover.rivals.Add(1); n == maxRivals {
 		l.c.log().Warn("handover is off: the server ends a session when its successor registers", "session", s.id, "times", n)
 	}
 }
@@ -322,10 +382,34 @@ func (o *outbox) unanswered(s *session) <-chan struct{} {
 	if s.flow.lost || s.flow.reach() <= s.wire.Answered() {
 		return nil
 	}
-	if s.flow.settled == nil {
-		s.flow.settled = make(chan struct{})
+	if o.lanes.settled == nil {
+		o.lanes.settling, o.lanes.settled = s, make(chan struct{})
 	}
-	return s.flow.settled
+	return o.lanes.settled
+}
+
+// heard tells those who wait for unanswered, and notes that a session that was replaced has
+// been answered for or is lost; mu is held.
+func (o *outbox) heard(s *session) {
+	l := o.lanes
+	if l == nil {
+		return
+	}
+	if l.settling == s && l.settled != nil {
+		close(l.settled)
+		l.settling, l.settled = nil, nil
+	}
+	if l.past == s {
+		l.past = nil
+	}
+}
+
+// coming returns the session in OnOpen while there is a latest one, or nil; mu is held.
+func (o *outbox) coming() *session {
+	if o.lanes == nil {
+		return nil
+	}
+	return o.lanes.coming
 }
 
 // awaitPast waits until the server has answered for what a session took that was replaced.
@@ -350,7 +434,7 @@ func (o *outbox) succeed(old, s *session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if !old.flow.lost && old.flow.reach() > old.wire.Answered() {
-		o.past = old
+		o.lanes.past = old
 		o.remove(func(m *outbound) bool {
 			if m.kind != kindFlush {
 				return false

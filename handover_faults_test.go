@@ -253,3 +253,120 @@ func TestFlushWaitsForTheComingSession(t *testing.T) {
 		})
 	}
 }
+
+// TestNewSessionFailsUnread loses the new session before it is read: what came on it, and
+// why the server left, is not lost.
+func TestNewSessionFailsUnread(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		r := rig.Start(t, s.URL, rig.Reach(s), slowly(s), resock.WithHandover(5*time.Second))
+		first := s.Accept()
+		first.IgnoreClose() // so that it takes all of overlap
+		r.Open()
+		time.Sleep(time.Minute)
+		r.Handover()
+		second := s.Accept()
+		time.Sleep(time.Second)
+		_ = second.Push("the last one")
+		_ = second.Close(resock.StatusServiceRestart, "bye")
+		second.Drop()
+		for range 2 { // the first one finds out
+			_ = r.Send(t.Context(), resock.MessageText, []byte("in vain"))
+			synctest.Wait()
+		}
+		if err := r.Enqueue(resock.MessageText, []byte("later"), resock.WithSession(2)); !errors.Is(err, resock.ErrSessionOver) {
+			t.Errorf("the session takes more: %v", err)
+		}
+		r.Closed(resock.StatusNormalClosure, "", false)
+		if open := r.Open(); open.Session != 2 || open.Downtime != 0 {
+			t.Errorf("got %+v", open)
+		}
+		r.Message("the last one")
+		r.Closed(resock.StatusServiceRestart, "bye", false)
+		r.Open()
+	})
+}
+
+// TestHandoverWithAHangingHook keeps the old session, and closes in time, whatever hook of
+// the new one does not return.
+func TestHandoverWithAHangingHook(t *testing.T) {
+	for name, hang := range map[string]func(s *resocktest.Server, do func()) resock.Option{
+		"OnOpen": func(_ *resocktest.Server, do func()) resock.Option {
+			return resock.WithOnOpen(func(context.Context, *resock.Session) error { do(); return nil })
+		},
+		"endpoint": func(s *resocktest.Server, do func()) resock.Option {
+			return resock.WithEndpoint(func(context.Context, resock.Attempt) (resock.Endpoint, error) {
+				do()
+				return resock.Endpoint{URL: s.URL}, nil
+			})
+		},
+		"limiter": func(_ *resocktest.Server, do func()) resock.Option {
+			return resock.WithDialLimiter(rig.Limiter(func(context.Context) error { do(); return nil }))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+				release, calls := make(chan struct{}), 0
+				do := func() {
+					if calls++; calls == 2 {
+						<-release
+					}
+				}
+				r := rig.Start(t, s.URL, rig.Reach(s), hang(s, do), resock.WithHandover(time.Second), resock.WithMaxSessionAge(time.Minute),
+					resock.WithDialTimeout(10*time.Hour), resock.WithCloseTimeout(time.Second))
+				first := s.Accept()
+				r.Open()
+				for range 10 {
+					time.Sleep(time.Minute)
+					_ = first.Push("x")
+					r.Message("x")
+					if err := r.Send(t.Context(), resock.MessageText, []byte("y")); err != nil {
+						t.Error(err)
+					}
+					if err := r.Flush(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				began := time.Now()
+				_ = r.Close(resock.StatusNormalClosure, "")
+				<-r.Done()
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("closing took %v", took)
+				}
+				close(release)
+			})
+		})
+	}
+}
+
+// TestRivalsAtTheSwitch notices a server that ends the old session after the new one is
+// ready, and before the client does.
+func TestRivalsAtTheSwitch(t *testing.T) {
+	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
+		var last *resocktest.Conn
+		s.Handle(func(c *resocktest.Conn) {
+			c.IgnorePings() // the client waits for an answer to what it sent
+			old := last
+			if last = c; old != nil {
+				time.Sleep(10 * time.Millisecond)
+				_ = old.Close(4001, "another session")
+			}
+		})
+		r := rig.Start(t, s.URL, rig.Reach(s), resock.WithHandover(time.Second), resock.WithHeartbeat(0, 0))
+		r.Open()
+		for range 3 {
+			if r.Stats().HandoverOff {
+				t.Error("off already")
+			}
+			time.Sleep(time.Minute)
+			if err := r.Send(t.Context(), resock.MessageText, []byte("x")); err != nil {
+				t.Error(err)
+			}
+			r.Handover()
+			r.Closed(4001, "another session", true)
+			r.Open()
+		}
+		if !r.Stats().HandoverOff {
+			t.Errorf("got %+v", r.Stats())
+		}
+	})
+}

@@ -95,17 +95,15 @@ type outbox struct {
 	// because every Send and Enqueue takes it.
 	mu       sync.Mutex
 	queue    ring.Ring[*batch] // no batch in it is empty
-	early    ring.Ring[*batch] // what is bound to the session that is coming, and each Flush behind that
-	load     load              // of both
+	load     load              // of the queue, and of what is early
 	session  *session          // the session that takes messages, or nil
 	latest   *session          // the session in OnOpen, open or closing, or nil
-	coming   *session          // in OnOpen while there is a latest one, or nil
-	past     *session          // was replaced before the server had answered for all; nil once it is lost, or never was
+	lanes    *lanes            // nil without WithHandover
 	given    uint64            // number of the last session in OnOpen
 	token    *session          // that somebody writes into, or nil
-	asking   bool              // somebody asks the limiter
 	asked    *batch            // the batch that the limiter is asked for; nil once it has left the queue
 	beats    []outbound        // messages of the heartbeat, which go ahead of the queue
+	asking   bool              // somebody asks the limiter
 	closed   bool              // no message is accepted any more
 	finished bool              // no session comes any more
 	before   int64             // unsent when closed was set
@@ -124,7 +122,6 @@ type flow struct {
 	dead    bool               // the session is cut: it answers no more pings
 	lost    bool               // every Flush was told what dead means for it
 	unask   context.CancelFunc // ends the wait for the limiter, or nil
-	settled chan struct{}      // closed when the server has answered for all, or is lost; or nil
 
 	// Places in the stream of bytes.
 	greeted  uint64             // the end of the last message of OnOpen
@@ -181,7 +178,7 @@ func (o *outbox) accept(m *outbound, number uint64) error {
 	case number == 0:
 		return nil
 	}
-	for _, s := range []*session{o.latest, o.coming} {
+	for _, s := range []*session{o.latest, o.coming()} {
 		if s != nil && s.id == number && !s.flow.stopped && !s.flow.secret {
 			m.session = s // the connection: another may get the same number
 			return nil
@@ -334,8 +331,8 @@ func (o *outbox) enqueue(m *outbound, data []byte, session uint64) error {
 
 // lane returns the queue for a message; mu is held.
 func (o *outbox) lane(m *outbound) *ring.Ring[*batch] {
-	if m.session != nil && m.session == o.coming {
-		return &o.early
+	if m.session != nil && m.session == o.coming() {
+		return &o.lanes.early
 	}
 	return &o.queue
 }
@@ -433,7 +430,9 @@ func (o *outbox) remove(drop func(*outbound) bool) {
 		return left
 	}
 	o.queue.Filter(keep)
-	o.early.Filter(keep)
+	if o.lanes != nil {
+		o.lanes.early.Filter(keep)
+	}
 }
 
 // start makes sure that somebody writes what is queued, or asks the limiter for it; mu is
@@ -645,8 +644,8 @@ func (o *outbox) prepare(s *session) {
 	if !s.flow.stopped {
 		s.flow.secret = s.id == o.given
 		o.given = s.id
-		if o.latest != nil {
-			o.coming = s
+		if o.lanes != nil && o.latest != nil {
+			o.lanes.coming = s
 		} else {
 			o.latest = s
 		}
@@ -673,17 +672,22 @@ func (o *outbox) attach(s *session) {
 // attachLocked is attach; mu is held.
 func (o *outbox) attachLocked(s *session) {
 	o.fold()
-	o.session, o.latest, o.coming = s, s, nil
+	o.session, o.latest = s, s
 	s.flow.secret = false
 	o.start()
 }
 
-// fold puts what waits for the session that was coming ahead of all else; mu is held.
+// fold ends the wait for the session that was coming, and puts what waited for it ahead of
+// all else; mu is held.
 func (o *outbox) fold() {
-	for o.early.Len() > 0 {
-		last := o.early.Len() - 1
-		o.queue.PushFront(*o.early.At(last))
-		o.early.Cut(last, 1)
+	l := o.lanes
+	if l == nil {
+		return
+	}
+	l.coming = nil
+	for last := l.early.Len() - 1; last >= 0; last-- {
+		o.queue.PushFront(*l.early.At(last))
+		l.early.Cut(last, 1)
 	}
 }
 

@@ -40,6 +40,9 @@ func (w whereabouts) String() string {
 // does not return. A function of the application whose context ends only now is given
 // patience to return first.
 func (s *session) expire() {
+	if s.unread() {
+		return
+	}
 	told := s.hooks == nil || s.hooks.Err() != nil || s.client.events.aborted()
 	s.kill()
 	if reading := s.overstay(told); reading {

@@ -55,8 +55,8 @@ type step struct {
 }
 
 // loop is the state machine. What changes in it, the backoff included, belongs to the one
-// goroutine that runs advance; only atomics and channels are shared. While a session is
-// open there is no such goroutine.
+// goroutine that runs advance or handOver; only atomics and channels are shared. While a
+// session is open, and is not being replaced, there is no such goroutine.
 type loop struct {
 	c        *Client
 	ctx      context.Context
@@ -71,17 +71,13 @@ type loop struct {
 	failures  int        // failed attempts in a row
 	dialedAt  time.Time  // when the last attempt began
 	dueAt     time.Time  // when the next attempt is due, as the last failure decided
-	requested bool       // the application asked for the next attempt
 	resumedAt time.Time  // when the attempt of the last Resume might begin, unless StateSuspended preceded it
+	requested bool       // the application asked for the next attempt
 	denied    bool       // the last attempt or session was refused for its credentials
 	repeats   int        // unstable sessions in a row that ended by code
 	code      StatusCode // the close code of the last unstable session
 	lastErr   error      // why the last attempt or session ended; nil if the application ended it
-
-	old    *session // that is being replaced, until it is taken down; or nil
-	fate   step     // what follows the end of the session that was being replaced
-	handed bool     // its successor has its place
-	robbed bool     // the server ended it
+	handover  *handover  // nil without WithHandover
 }
 
 // begin prepares the state machine and starts it.
@@ -367,8 +363,9 @@ func (l *loop) takeDown(s *session) step {
 	} else {
 		next = l.after(f, stable)
 	}
-	if s == l.old {
-		next, l.robbed = l.goesOn(next), !e.requested && (e.closing || e.phase == PhaseRead)
+	if h := l.handover; h != nil && s == h.old {
+		next = h.goesOn(next)
+		h.robbed = h.robbed || !e.requested && (e.closing || e.phase == PhaseRead)
 	}
 	if e.closing {
 		l.closed(CloseEvent{Session: s.id, Code: e.code, Reason: e.reason, Clean: e.clean, Took: lasted}, next)

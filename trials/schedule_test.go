@@ -27,7 +27,8 @@ import (
 )
 
 var (
-	schedules    = flag.Int("resock.schedules", 300, "how many random schedules TestSchedules runs: the seeds from 1")
+	schedules    = flag.Int("resock.schedules", 300, "how many random schedules TestSchedules runs")
+	scheduleFrom = flag.Uint64("resock.from", 1, "the first seed of TestSchedules")
 	scheduleSeed = flag.Uint64("resock.seed", 0, "if not 0, the only seed of TestSchedules; use it with -count, since goroutines and the library's jitter remain random")
 )
 
@@ -50,7 +51,7 @@ func TestSchedules(t *testing.T) {
 		t.Run(fmt.Sprint("worker ", worker), func(t *testing.T) {
 			t.Parallel()
 			for i := worker; i < *schedules && !t.Failed(); i += workers {
-				runSchedule(t, uint64(i+1))
+				runSchedule(t, *scheduleFrom+uint64(i))
 			}
 		})
 	}
