@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
-	"sync/atomic"
 	"time"
 
 	"github.com/resock/resock"
@@ -19,36 +17,50 @@ type batch struct {
 	first, last uint64 // numbers of the puts
 	puts        uint64
 	waiting     int           // Put calls
-	settled     atomic.Bool   // err is set
+	settled     bool          // err is set; guarded by mu of the journal
 	done        chan struct{} // closed then; nil if nobody waits so long
 	err         error
 }
 
-// enqueue adds a put to the batch that is written next.
-func (j *Journal) enqueue(id string, typ resock.MessageType, data []byte) (*batch, uint64, error) {
+// admit gives a put a number, if there is room. The caller holds mu.
+func (j *Journal) admit(id string, data []byte) (number uint64, err error) {
 	size := int64(headerSize + len(id) + len(data))
 	switch {
 	case j.closed:
-		return nil, 0, j.errClosed()
+		return 0, j.errClosed()
 	case j.failed != nil:
-		return nil, 0, j.errFailed("not stored", j.failed)
+		return 0, j.errFailed("not stored", j.failed)
 	case j.total+size > j.config.MaxBytes:
-		return nil, 0, fmt.Errorf("journal: not stored: %s has %d bytes, and %d more are beyond %d (MaxBytes): %w",
+		return 0, fmt.Errorf("journal: not stored: %s has %d bytes, and %d more are beyond %d (MaxBytes): %w",
 			j.folder, j.total, size, j.config.MaxBytes, resock.ErrQueueFull)
 	case j.next >= mostNumber:
-		return nil, 0, fmt.Errorf("journal: not stored: %s has no more numbers (begin with another folder)", j.folder)
+		return 0, fmt.Errorf("journal: not stored: %s has no more numbers (begin with another folder)", j.folder)
 	}
-	b, number := j.openBatch(), j.next
+	number = j.next
+	j.next++
+	j.total += size
+	return number, nil
+}
+
+// enqueue adds a put to the batch that is written next. The caller holds mu.
+func (j *Journal) enqueue(id string, typ resock.MessageType, data []byte) (*batch, uint64, error) {
+	number, err := j.admit(id, data)
+	if err != nil {
+		return nil, 0, err
+	}
+	b := j.openBatch()
+	b.add(number, id, typ, data)
+	b.waiting++
+	return b, number, nil
+}
+
+func (b *batch) add(number uint64, id string, typ resock.MessageType, data []byte) {
 	b.data = appendPut(b.data, number, id, typ, data)
 	if b.puts == 0 {
 		b.first = number
 	}
 	b.last = number
 	b.puts++
-	b.waiting++
-	j.next++
-	j.total += size
-	return b, number, nil
 }
 
 func (j *Journal) enqueueDone(ranges []span) *batch {
@@ -78,22 +90,10 @@ func (j *Journal) take() bool {
 	}
 }
 
-// yields is how often a Put lets others run before it waits in earnest, which costs more
-// than a write without a sync.
-const yields = 8
-
 // await waits until b is stored, or stores it if nobody else is writing.
 func (j *Journal) await(ctx context.Context, b *batch) error {
-	if j.config.Sync != SyncAlways {
-		for range yields {
-			runtime.Gosched()
-			if b.settled.Load() {
-				return b.err
-			}
-		}
-	}
 	j.mu.Lock()
-	if b.settled.Load() {
+	if b.settled {
 		j.mu.Unlock()
 		return b.err
 	}
@@ -145,22 +145,36 @@ func (j *Journal) write(b *batch) {
 	if b == nil {
 		return
 	}
-	err := j.append(b)
+	j.mu.Lock()
+	s, err := j.active(), j.failed
+	j.mu.Unlock()
+	if err != nil {
+		err = j.errFailed("not stored", err)
+	} else {
+		err = j.append(s, b)
+	}
+	j.landed(s, b, err)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if cap(b.data) <= mostSpare {
+		j.spare = b.data
+	}
+	b.data, b.err, b.settled = nil, err, true
+	if b.done != nil {
+		close(b.done)
+	}
+}
+
+// landed notes how a write ended, and begins the next segment if it is time. The caller
+// has the token.
+func (j *Journal) landed(s *segment, b *batch, err error) {
 	j.mu.Lock()
 	if err != nil {
 		j.total -= int64(len(b.data))
 	} else {
 		j.publish(b)
 	}
-	if cap(b.data) <= mostSpare {
-		j.spare = b.data
-	}
-	b.data, b.err = nil, err
-	b.settled.Store(true)
-	if b.done != nil {
-		close(b.done)
-	}
-	full := j.failed == nil && j.active().full(j.config.SegmentBytes)
+	full := j.failed == nil && s.full(j.config.SegmentBytes)
 	j.mu.Unlock()
 	if full {
 		j.rotate()
@@ -187,13 +201,7 @@ func (j *Journal) publish(b *batch) {
 func (s *segment) full(most int64) bool { return s.size >= most && s.last >= s.first }
 
 // append writes a batch to the end of the active file.
-func (j *Journal) append(b *batch) error {
-	j.mu.Lock()
-	s, failed := j.active(), j.failed
-	j.mu.Unlock()
-	if failed != nil {
-		return j.errFailed("not stored", failed)
-	}
+func (j *Journal) append(s *segment, b *batch) error {
 	if _, err := j.file.WriteAt(b.data, s.size); err != nil {
 		return j.undo(s, err)
 	}

@@ -99,6 +99,8 @@ type Journal struct {
 	lock    io.Closer
 	repairs []Repair
 	token   chan struct{} // holds one; who takes it writes
+	lane    lane          // of puts that wait for no sync
+	lone    batch         // of the one that has the lane
 	checked time.Time     // when the files were last seen to be there; the token's
 
 	// Locks are taken in the order trimming → reading → mu, and syncing → mu.
@@ -148,6 +150,9 @@ func (j *Journal) Put(ctx context.Context, id string, typ resock.MessageType, da
 
 // store stores a message if there is room.
 func (j *Journal) store(ctx context.Context, id string, typ resock.MessageType, data []byte) (uint64, error) {
+	if j.config.Sync != SyncAlways {
+		return j.direct(ctx, id, typ, data)
+	}
 	j.mu.Lock()
 	b, number, err := j.enqueue(id, typ, data)
 	leads := err == nil && j.take()

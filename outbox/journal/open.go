@@ -33,7 +33,7 @@ func openDisk(disk disk, folder string, config Config) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal: open %s: %w (it must be writable, and not in use)", folder, err)
 	}
-	j := &Journal{folder: folder, config: config.withDefaults(), disk: disk, lock: lock, token: make(chan struct{}, 1)}
+	j := &Journal{folder: folder, config: config.withDefaults(), disk: disk, lock: lock, token: make(chan struct{}, 1), lane: newLane()}
 	j.token <- struct{}{}
 	if err = j.load(); err == nil {
 		err = j.begin()
