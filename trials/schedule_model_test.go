@@ -662,7 +662,8 @@ func (tr *trial) checkDrained(sent int) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, p := range tr.parcels[:sent] {
-		if p.order == enqueued && p.outcomes == 0 {
+		waits := tr.overlap > 0 && p.session > 0 // perhaps for a session that is coming
+		if p.order == enqueued && p.outcomes == 0 && !waits {
 			tr.t.Errorf("message %d has no outcome, though a later one was sent", p.id)
 		}
 	}
