@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -342,11 +343,10 @@ func TestHandoverWithAHangingHook(t *testing.T) {
 // ready, and before the client does.
 func TestRivalsAtTheSwitch(t *testing.T) {
 	rig.Virtual(t, func(t *testing.T, s *resocktest.Server) {
-		var last *resocktest.Conn
+		var last atomic.Pointer[resocktest.Conn]
 		s.Handle(func(c *resocktest.Conn) {
 			c.IgnorePings() // the client waits for an answer to what it sent
-			old := last
-			if last = c; old != nil {
+			if old := last.Swap(c); old != nil {
 				time.Sleep(10 * time.Millisecond)
 				_ = old.Close(4001, "another session")
 			}
