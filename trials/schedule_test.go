@@ -33,7 +33,7 @@ var (
 )
 
 // regressions are seeds that once failed.
-var regressions = []uint64{435, 658, 2856, 6437, 17084}
+var regressions = []uint64{435, 658, 2856, 6437, 8761, 10676, 17084, 47115, 61257}
 
 // TestSchedules runs clients through random schedules in virtual time: faults of the
 // server and of the network, and everything an application may ask for. The model in
