@@ -32,7 +32,10 @@ func (j *Journal) direct(ctx context.Context, id string, typ resock.MessageType,
 		}
 	}
 	j.commit(nil) // what was noted as done meanwhile
-	return number, err
+	if err != nil {
+		return 0, err
+	}
+	return number, nil
 }
 
 // lane lets one in at a time. Whoever comes may go ahead of those who wait: to wake one up

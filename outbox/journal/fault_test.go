@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,9 +75,12 @@ func TestFaults(t *testing.T) {
 				}
 				return nil
 			}
-			_, err := j.Put(context.Background(), "broken", resock.MessageText, nil)
+			n, err := j.Put(context.Background(), "broken", resock.MessageText, nil)
 			if !errors.Is(err, errBroken) || errors.Is(err, ErrMaybeStored) != tt.maybe {
 				t.Errorf("Put: got %v, want ErrMaybeStored: %v", err, tt.maybe)
+			}
+			if n != 0 {
+				t.Errorf("Put: number %d with an error", n)
 			}
 			d.fail = nil
 			_, err = j.Put(context.Background(), "next", resock.MessageText, nil)
@@ -93,6 +97,9 @@ func TestFaults(t *testing.T) {
 				t.Errorf("Done: %v", err)
 			}
 			_ = j.Close()
+			if _, err := j.Put(context.Background(), "late", resock.MessageText, nil); !errors.Is(err, os.ErrClosed) {
+				t.Errorf("Put after Close: %v", err)
+			}
 			if tt.refuses && syncs > 1 {
 				t.Errorf("%d syncs", syncs)
 			}

@@ -243,7 +243,8 @@ func (j *Journal) shut() error {
 	}
 	j.mu.Unlock()
 	j.timers.Wait()
-	<-j.token // for good
+	<-j.token
+	defer func() { j.token <- struct{}{} }() // a put that waits for it finds the journal closed
 	j.mu.Lock()
 	b := j.batch
 	j.batch = nil
