@@ -169,16 +169,22 @@ func (j *Journal) write(b *batch) {
 // has the token.
 func (j *Journal) landed(s *segment, b *batch, err error) {
 	j.mu.Lock()
+	full := j.land(s, b, err)
+	j.mu.Unlock()
+	if full {
+		j.rotate()
+	}
+}
+
+// land notes how a write ended, and reports whether it is time for the next segment. The
+// caller holds mu.
+func (j *Journal) land(s *segment, b *batch, err error) (full bool) {
 	if err != nil {
 		j.total -= int64(len(b.data))
 	} else {
 		j.publish(b)
 	}
-	full := j.failed == nil && s.full(j.config.SegmentBytes)
-	j.mu.Unlock()
-	if full {
-		j.rotate()
-	}
+	return j.failed == nil && s.full(j.config.SegmentBytes)
 }
 
 // publish makes a batch that was stored visible. The caller holds mu.
@@ -208,8 +214,8 @@ func (j *Journal) append(s *segment, b *batch) error {
 	if b.puts > 0 && j.config.Sync == SyncAlways {
 		return maybe(j.sync())
 	}
-	if now := time.Now(); now.Sub(j.checked) >= time.Second {
-		j.checked = now
+	if time.Since(j.checked) >= time.Second {
+		j.checked = time.Now()
 		return maybe(j.checkFile(s))
 	}
 	return nil

@@ -3,7 +3,6 @@ package journal
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 
 	"github.com/resock/resock"
@@ -21,46 +20,64 @@ func (j *Journal) direct(ctx context.Context, id string, typ resock.MessageType,
 	number, err = j.admit(id, data)
 	s := j.active()
 	j.mu.Unlock()
-	if err == nil {
-		b := &j.lone
-		*b = batch{data: b.data[:0]}
-		b.add(number, id, typ, data)
-		err = j.append(s, b)
-		j.landed(s, b, err)
-		if cap(b.data) > mostSpare {
-			b.data = nil
-		}
+	if err != nil {
+		j.commit(nil)
+		return 0, err
 	}
-	j.commit(nil) // what was noted as done meanwhile
+	b := &j.lone
+	*b = batch{data: b.data[:0]}
+	b.add(number, id, typ, data)
+	err = j.append(s, b)
+	j.mu.Lock()
+	full := j.land(s, b, err)
+	if cap(b.data) > mostSpare {
+		b.data = nil
+	}
+	again := full || j.batch != nil
+	if !again {
+		j.token <- struct{}{}
+	}
+	j.mu.Unlock()
+	if full {
+		j.rotate()
+	}
+	if again {
+		j.commit(nil) // what was noted as done meanwhile
+	}
 	if err != nil {
 		return 0, err
 	}
 	return number, nil
 }
 
-// lane lets one in at a time. Whoever comes may go ahead of those who wait: to wake one up
-// for each write would cost more than the write.
+// lane lets one in at a time. Whoever comes may go ahead of those who wait, of whom one at
+// a time is woken: to wake one for each write would cost more than the write.
 type lane struct {
-	busy atomic.Bool
-	free chan struct{} // has a token after each leave, unless it has one
+	busy    atomic.Bool
+	waiting atomic.Int32
+	woken   atomic.Bool
+	free    chan struct{} // a token for the one that is woken
 }
 
 func newLane() lane { return lane{free: make(chan struct{}, 1)} }
 
-// yields is how often others may run before one waits in earnest.
-const yields = 8
+func (l *lane) try() bool { return l.busy.CompareAndSwap(false, true) }
 
 // enter waits until the lane is free, or ctx ends.
 func (l *lane) enter(ctx context.Context) error {
-	for range yields {
-		if l.busy.CompareAndSwap(false, true) {
-			return nil
-		}
-		runtime.Gosched()
+	if l.try() {
+		return nil
 	}
-	for !l.busy.CompareAndSwap(false, true) {
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
+	for !l.try() {
 		select {
 		case <-l.free:
+			entered := l.try()
+			l.woken.Store(false) // before it looks again
+			if entered {
+				return nil
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -70,8 +87,7 @@ func (l *lane) enter(ctx context.Context) error {
 
 func (l *lane) leave() {
 	l.busy.Store(false)
-	select {
-	case l.free <- struct{}{}:
-	default:
+	if l.waiting.Load() > 0 && l.woken.CompareAndSwap(false, true) {
+		l.free <- struct{}{}
 	}
 }
