@@ -124,7 +124,7 @@ func newClient(config config) *Client {
 	c.events.log = config.log
 	c.events.abort = make(chan struct{})
 	c.outbox.clock = wire.NewClock()
-	c.outbox.maxMessages, c.outbox.maxBytes = int(config.queueMessages), config.queueBytes
+	c.outbox.maxMessages, c.outbox.maxBytes = config.queueMessages, config.queueBytes
 	c.outbox.counters = &c.counters
 	c.hooks.abort, c.hooks.log = c.events.abort, config.log
 	c.outbox.hooks = &c.hooks

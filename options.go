@@ -42,14 +42,14 @@ type settings struct {
 	backoffMax     time.Duration
 	backoffPolicy  func() backoff.BackOff
 	retryPolicy    func(Failure) Decision // nil: the default
-	maxAttempts    int32
-	queueMessages  int32 // here, where it costs no memory
+	maxAttempts    int
 	stableAfter    time.Duration
 	maxSessionAge  time.Duration
 	overlap        time.Duration
 
-	readLimit  int64
-	queueBytes int
+	readLimit     int64
+	queueMessages int
+	queueBytes    int
 }
 
 // given is all that New is given. Only what config returns outlives New.
@@ -310,7 +310,7 @@ func WithBackoffPolicy(policy func() backoff.BackOff) Option {
 // than [WithStableAfter] counts as a failed attempt. Defaults to zero, which never
 // gives up; must not be negative.
 func WithMaxAttempts(n int) Option {
-	return optionFunc(func(g *given) { g.maxAttempts = narrow(n) })
+	return optionFunc(func(g *given) { g.maxAttempts = n })
 }
 
 // WithStableAfter sets how long a session must last to restart the backoff and the
@@ -345,7 +345,7 @@ func WithWriteTimeout(d time.Duration) Option {
 // of payload. The message of a [Client.Send] that waits does not count. Defaults to
 // 1024 messages and 8 MiB; both must be positive.
 func WithQueue(messages, bytes int) Option {
-	return optionFunc(func(g *given) { g.queueMessages, g.queueBytes = narrow(messages), bytes })
+	return optionFunc(func(g *given) { g.queueMessages, g.queueBytes = messages, bytes })
 }
 
 // WithCloseTimeout bounds all of closing: sending what is queued, and the closing
@@ -614,12 +614,9 @@ func when(broken bool, how string) string {
 	return ""
 }
 
-// narrow returns n, or the nearest number of 32 bits.
-func narrow(n int) int32 { return int32(min(max(n, math.MinInt32), math.MaxInt32)) }
+func negative[T ~int | ~int64](n T) string { return when(n < 0, "must not be negative") }
 
-func negative[T ~int | ~int32 | ~int64](n T) string { return when(n < 0, "must not be negative") }
-
-func notPositive[T ~int | ~int32 | ~int64](n T) string {
+func notPositive[T ~int | ~int64](n T) string {
 	return cmp.Or(negative(n), when(n == 0, "must be positive"))
 }
 

@@ -426,7 +426,7 @@ func (l *loop) nextBackOff() time.Duration {
 // judge returns the decision on a failure, within the limits, and the bound of the delay.
 func (l *loop) judge(f Failure) (d Decision, bound time.Duration) {
 	d, bound = l.decide(f), l.nextBackOff()
-	switch limit := int(l.c.config.maxAttempts); {
+	switch limit := l.c.config.maxAttempts; {
 	case d.Action == ActionStop, d.Action == ActionFinish:
 	case limit > 0 && l.failures >= limit:
 		d.Action, d.Rule = ActionStop, "attempt limit"
