@@ -64,6 +64,10 @@ type given struct {
 	compression  separate[websocket.CompressionMode]
 
 	nils []string // the options that were given nil, and not replaced since
+
+	// Between objects of its own size that live as long as the client, this garbage would
+	// leave holes: 0.2 KiB for each idle client.
+	_ [32]byte
 }
 
 // separate is what an option sets in place of a part of the dial options.
