@@ -112,12 +112,12 @@ type Result struct {
 // Stats is a snapshot of a box.
 type Stats struct {
 	Messages int   // stored, and not done
-	Bytes    int64 // of them
+	Bytes    int64 // that the store takes
 	UnderWay int   // sent in the present session, and not acknowledged
 	Acked    uint64
 	Refused  uint64
 	SetAside uint64
-	Resent   uint64 // messages sent that had been sent in an earlier session
+	Resent   uint64 // messages sent that this process had sent in an earlier session
 	StoreErr error  // the last failure to read or write the store, after Put; it is tried again each second
 }
 

@@ -36,6 +36,7 @@ func (f *Feed) Follow(ctx context.Context, client *resock.Client, opts ...resock
 	}
 	f.following = true
 	ctx, cancel := context.WithCancel(ctx)
+	opts = append([]resock.SubscribeOption{resock.WithLabel("resume")}, opts...)
 	l := &loop{feed: f, events: client.Subscribe(ctx, opts...)}
 	stop := context.AfterFunc(ctx, f.unfollow) // if it is never ranged over
 	return func(yield func(Event) bool) {

@@ -63,7 +63,8 @@ type Config struct {
 	// the answer to a subscription itself, Session.Unread puts it back for Read.
 	Read func(m resock.MessageEvent, found *Found)
 
-	// Store keeps the cursors. Without one they are forgotten with the Feed.
+	// Store keeps the cursors. Without one they are forgotten with the Feed, which does not
+	// close it.
 	Store Store
 
 	// SaveEvery is how long a commit may wait to be saved. Defaults to 1 s. If it is
