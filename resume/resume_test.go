@@ -723,3 +723,19 @@ func TestBadConfig(t *testing.T) {
 		t.Error("a client that is nil")
 	}
 }
+
+// TestLabel names the loop that blocks delivery.
+func TestLabel(t *testing.T) {
+	bubble(t, func(w *world) {
+		conn := w.start()
+		for n := range 200 {
+			if err := conn.Push(fmt.Sprint("a ", n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if by := w.client.Stats().BlockedBy; by != "resume" {
+			t.Errorf("delivery is blocked by %q", by)
+		}
+	})
+}
