@@ -23,7 +23,7 @@
 //
 // # Why an old leader cannot write
 //
-// Each message says which sequence the last one of the stream must have. A new leader first
-// reads the stream to its end and then writes a record of its own, so what the old one has
-// under way comes too late: the server refuses it.
+// Each message names the one before it, and the server refuses it if that is not the last
+// one of the stream. A new leader first reads the stream to its end and then writes a record
+// of its own, so what an old leader has under way follows nothing any more.
 package relay
