@@ -37,10 +37,11 @@ type Gap struct {
 	After  string `json:"after,omitempty"` // the last position before the gap, for logs
 }
 
-// checkpoint is the record at NAME.term: a term, and where each stream of the feed is.
+// checkpoint is the record at NAME.term: where each stream of the feed is, when a term began
+// and from time to time after that.
 type checkpoint struct {
 	Term      uint64            `json:"term"`
-	Began     bool              `json:"began,omitempty"` // the first one of the term
+	Began     bool              `json:"began,omitempty"`
 	Positions []resume.Position `json:"positions"`
 }
 

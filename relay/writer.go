@@ -47,6 +47,9 @@ type logStats struct {
 	Written  uint64 // acknowledged
 	Repeated uint64 // dropped by the log, which had them
 	Resent   uint64
+	Blocked  time.Duration // in which the limit was reached
+
+	unacknowledged int
 }
 
 // entry is a message that is not acknowledged.
@@ -71,15 +74,8 @@ func newWriter(ctx context.Context, l *log, term, base uint64) *writer {
 // append writes a message. While too many are not acknowledged it waits. The message must
 // not be changed later.
 func (w *writer) append(ctx context.Context, m *nats.Msg) error {
-	select {
-	case w.slots <- struct{}{}:
-	case <-w.ctx.Done():
-		return context.Cause(w.ctx)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	if w.ctx.Err() != nil {
-		return context.Cause(w.ctx)
+	if err := w.admit(ctx); err != nil {
+		return err
 	}
 	e := &entry{msg: m}
 	w.mu.Lock()
@@ -91,6 +87,29 @@ func (w *writer) append(ctx context.Context, m *nats.Msg) error {
 	default:
 	}
 	return nil
+}
+
+// admit waits until fewer than the limit are not acknowledged.
+func (w *writer) admit(ctx context.Context) error {
+	select {
+	case w.slots <- struct{}{}:
+		return context.Cause(w.ctx)
+	default:
+	}
+	began := time.Now()
+	defer func() {
+		w.mu.Lock()
+		w.stats.Blocked += time.Since(began)
+		w.mu.Unlock()
+	}()
+	select {
+	case w.slots <- struct{}{}:
+		return context.Cause(w.ctx)
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // tail returns the id of the last message; mu is held.
@@ -278,6 +297,15 @@ func (w *writer) flush(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// counted returns the counters.
+func (w *writer) counted() logStats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.stats
+	s.unacknowledged = len(w.pending)
+	return s
 }
 
 // close ends the writer. What is not acknowledged may be in the log or not.
