@@ -114,7 +114,7 @@ func (t *term) renew() {
 // have taken it at any moment since.
 func (t *term) prolong() {
 	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.ctx, t.lease.ttl/5)
+	ctx, cancel := context.WithTimeout(t.ctx, t.lease.ttl/3) // the answer may stand behind many others
 	defer cancel()
 	revision, err := t.lease.bucket.Update(ctx, t.lease.key, t.value, t.current())
 	switch {

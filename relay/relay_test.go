@@ -64,7 +64,7 @@ type replica struct {
 func (u upstream) config(conn *nats.Conn) Config {
 	options := feed.Options(u.url)
 	return Config{
-		Conn: conn, Name: "ticks", URL: u.url, Read: feed.Read, TTL: 500 * time.Millisecond,
+		Conn: conn, Name: "ticks", URL: u.url, Read: feed.Read, TTL: time.Second,
 		Options: func(f *resume.Feed) []resock.Option {
 			return append(options(f), resock.WithBackoff(10*time.Millisecond, 50*time.Millisecond))
 		},
@@ -146,7 +146,9 @@ func unbroken(t *testing.T, conn *nats.Conn, last uint64) {
 func TestRelayWritesTheFeed(t *testing.T) {
 	s, u := startServer(t), startFeed(t)
 	conn := connect(t, s)
-	r := startRelay(t, u.config(conn))
+	config := u.config(conn)
+	config.TTL = time.Minute
+	r := startRelay(t, config)
 	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
 	u.Push(10_000) // more than one checkpoint
 	unbroken(t, conn, 10_000)
@@ -216,7 +218,7 @@ func TestRelayWithoutNATS(t *testing.T) {
 	}
 	t.Cleanup(conn.Close)
 	config := u.config(conn)
-	config.TTL, config.Unacknowledged = 5*time.Second, 100
+	config.TTL, config.Unacknowledged = time.Minute, 100
 	r := startRelay(t, config)
 	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
 	stop := u.push(time.Millisecond)
