@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -206,13 +207,22 @@ func (s *sender) store(ctx context.Context, id string, m jetstream.Msg) error {
 			return err
 		default:
 			s.relay.config.Log.Error("a message cannot be sent", "id", id, "err", err)
-			s.take(id)
+			s.drop(id, m)
 			return m.TermWithReason(err.Error())
 		}
 	}
 }
 
-// take returns the first message under way with an id.
+// drop forgets a message that the outbox did not take.
+func (s *sender) drop(id string, m jetstream.Msg) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byID[id] = slices.DeleteFunc(s.byID[id], func(other jetstream.Msg) bool { return other == m }); len(s.byID[id]) == 0 {
+		delete(s.byID, id)
+	}
+}
+
+// take returns the first message under way with an id, and forgets it.
 func (s *sender) take(id string) jetstream.Msg {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -158,6 +158,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
+	var again backoff // after terms that end at once, such as those of a feed that sends all away
 	for {
 		standby, err := r.standBy(ctx)
 		if err != nil {
@@ -168,6 +169,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			standby.stop()
 			return err
 		}
+		began := time.Now()
 		err = r.lead(t, standby)
 		t.release()
 		var gaveUp *resock.GiveUpError
@@ -178,6 +180,10 @@ func (r *Relay) Run(ctx context.Context) error {
 			return err
 		}
 		r.config.Log.Warn("the term is over", "term", t.epoch, "err", err)
+		if time.Since(began) > r.config.TTL {
+			again = 0
+		}
+		_ = again.wait(ctx)
 	}
 }
 

@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"strings"
@@ -278,4 +279,34 @@ func TestRelayOut(t *testing.T) {
 		}
 		return out.CachedInfo().State.Msgs == 0
 	})
+}
+
+// TestRelayOutRefusesWhatCannotBeSent ends a text that is none, and goes on with the next.
+func TestRelayOutRefusesWhatCannotBeSent(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	config.Out = &Out{Read: feed.ReadAck}
+	r := startRelay(t, config)
+	eventually(t, "a leader", func() bool { return r.Stats().Leading })
+	js := jetStream(t, connect(t, s))
+	for _, data := range []string{"\xff", "order-1 x"} {
+		if _, err := js.Publish(t.Context(), "ticks.out.orders", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the good one at the server", func() bool { return u.Received()["order-1"] == 1 })
+	if len(u.Received()) != 1 {
+		t.Errorf("received %v", u.Received())
+	}
+}
+
+// TestRelayGivesUp ends when the client does.
+func TestRelayGivesUp(t *testing.T) {
+	config := startFeed(t).config(connect(t, startServer(t)))
+	config.URL = "ws://127.0.0.1:1"
+	config.Options = func(*resume.Feed) []resock.Option { return []resock.Option{resock.WithMaxAttempts(1)} }
+	var gaveUp *resock.GiveUpError
+	if err := Run(t.Context(), config); !errors.As(err, &gaveUp) {
+		t.Errorf("ended by %v", err)
+	}
 }
