@@ -1,0 +1,121 @@
+// Resock-relay reads one WebSocket feed for several replicas, and writes it to a stream of
+// NATS JetStream. See the README of the module, and resock-relay -help.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock/relay"
+	"github.com/resock/resock/relay/server"
+)
+
+// settings are what the flags say.
+type settings struct {
+	name, nats, store, listen string
+	noSync                    bool
+	ttl                       time.Duration
+	replicas, standby         int
+	fields                    fields
+	since                     string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) && ctx.Err() == nil {
+		fmt.Fprintln(os.Stderr, "resock-relay:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	var s settings
+	flags := s.flags()
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() != 1 {
+		return errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
+	}
+	conn, stop, err := s.connect()
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return relay.Run(ctx, s.config(conn, flags.Arg(0)))
+}
+
+func (s *settings) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("resock-relay", flag.ContinueOnError)
+	f.Usage = func() {
+		fmt.Fprintln(f.Output(), "usage: resock-relay [flags] URL\n\nReads a WebSocket feed into a stream of NATS JetStream.")
+		f.PrintDefaults()
+	}
+	f.StringVar(&s.name, "name", "feed", "`NAME` of the stream; subjects are NAME.msg.all, NAME.gap, NAME.term")
+	f.StringVar(&s.nats, "nats", "", "connect to the NATS servers at `URLS`; by default this process is one")
+	f.StringVar(&s.store, "store", "resock-relay", "`DIR` of the streams of the server in this process")
+	f.StringVar(&s.listen, "listen", "127.0.0.1:4222", "`HOST:PORT` of the server in this process, or none")
+	f.BoolVar(&s.noSync, "no-sync", false, "acknowledge what is not on disk yet (server in this process)")
+	f.DurationVar(&s.ttl, "ttl", 10*time.Second, "how long the lease of a dead leader lasts")
+	f.IntVar(&s.replicas, "replicas", 1, "of the stream in a cluster")
+	f.IntVar(&s.standby, "standby", 0, "keep the last `N` messages while standing by; needs -seq")
+	f.StringVar(&s.fields.seq, "seq", "", "`FIELD` of the sequence number, if messages are JSON objects")
+	f.StringVar(&s.fields.epoch, "epoch", "", "`FIELD` of its epoch")
+	f.StringVar(&s.fields.stream, "stream", "", "`FIELD` of its stream")
+	f.StringVar(&s.since, "since", "", "`PARAMETER` of the URL that asks for what comes after a sequence number")
+	return f
+}
+
+// connect connects to NATS: to that in this process, or elsewhere.
+func (s *settings) connect() (conn *nats.Conn, stop func(), err error) {
+	forever := []nats.Option{nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.ReconnectWait(250 * time.Millisecond)}
+	if s.nats != "" {
+		conn, err = nats.Connect(s.nats, forever...)
+		if err != nil {
+			return nil, nil, fmt.Errorf("-nats: %w", err)
+		}
+		return conn, conn.Close, nil
+	}
+	addr := s.listen
+	if addr == "none" {
+		addr = ""
+	} else if _, _, err := net.SplitHostPort(addr); err != nil {
+		return nil, nil, fmt.Errorf("-listen: %w", err)
+	}
+	own, err := server.Start(server.Config{Dir: s.store, Addr: addr, NoSync: s.noSync})
+	if err != nil {
+		return nil, nil, err
+	}
+	if conn, err = own.Connect(forever...); err != nil {
+		own.Close()
+		return nil, nil, err
+	}
+	return conn, func() { conn.Close(); own.Close() }, nil
+}
+
+func (s *settings) config(conn *nats.Conn, url string) relay.Config {
+	config := relay.Config{
+		Conn: conn, Name: s.name, URL: url, TTL: s.ttl, Standby: s.standby,
+		Stream: jetstream.StreamConfig{Replicas: s.replicas},
+		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if s.fields.seq != "" {
+		config.Read = s.fields.read
+	}
+	if s.since != "" {
+		config.Options = since(url, s.since)
+	}
+	return config
+}

@@ -1,0 +1,91 @@
+package relay
+
+import (
+	"context"
+	"time"
+)
+
+// standBy returns a reader that reads along, if the configuration wants one.
+func (r *Relay) standBy(ctx context.Context) (*reader, error) {
+	if r.config.Standby == 0 {
+		return nil, nil
+	}
+	f, err := r.newReader(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.start(r.config.Client); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// lead reads the feed into the log until the term is over, and returns why it is.
+func (r *Relay) lead(t *term, standby *reader) error {
+	w, at, err := r.log.take(t.ctx, t)
+	if err != nil {
+		standby.stop()
+		return err
+	}
+	r.begin(t, w)
+	defer r.finish(w)
+	to := &appender{relay: r, writer: w, at: at}
+	f, err := r.takeOver(t.ctx, standby, to)
+	if err != nil {
+		return err
+	}
+	defer f.stop()
+	stop, err := r.startOut(t, f)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	select {
+	case <-f.done:
+		return f.err
+	case <-w.ctx.Done():
+		return context.Cause(w.ctx)
+	}
+}
+
+// takeOver returns a reader that writes the log: the one that stood by, or a new one that
+// goes on where the log ends.
+func (r *Relay) takeOver(ctx context.Context, standby *reader, to *appender) (*reader, error) {
+	if standby != nil {
+		ok, err := standby.lead(to)
+		if ok && err == nil {
+			return standby, nil
+		}
+		standby.stop()
+		if err != nil {
+			return nil, err
+		}
+	}
+	f, err := r.newReader(ctx, to.at)
+	if err != nil {
+		return nil, err
+	}
+	f.to = to
+	return f, f.start(r.config.Client)
+}
+
+func (r *Relay) begin(t *term, w *writer) {
+	r.config.Log.Info("leading", "term", t.epoch)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writer = w
+	r.stats.Leading, r.stats.Term = true, t.epoch
+	r.stats.Terms++
+}
+
+// finish ends the writer. What it has published goes to the server before the lease is
+// released, or it would come too late.
+func (r *Relay) finish(w *writer) {
+	_ = r.config.Conn.FlushTimeout(time.Second)
+	w.close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stats.add(w.counted())
+	r.writer = nil
+	r.stats.Leading, r.stats.Unacknowledged = false, 0
+}

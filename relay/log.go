@@ -1,0 +1,156 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock/resume"
+)
+
+// log is the stream that a relay writes.
+type log struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	names  subjects
+	limit  int // of messages that are not acknowledged
+}
+
+// positions are where the streams of the feed are.
+type positions map[string]resume.Position
+
+// note notes a later position.
+func (p positions) note(at resume.Position) {
+	p[at.Stream] = resume.Position{Stream: at.Stream, Epoch: at.Epoch, Seq: at.Seq, Token: at.Token}
+}
+
+func (p positions) list() []resume.Position {
+	list := make([]resume.Position, 0, len(p))
+	for _, at := range p {
+		list = append(list, at)
+	}
+	return list
+}
+
+// take makes the log that of a term: when it returns, no earlier leader can write any more,
+// and the positions are those of all that is in the log. It tries until ctx ends, or a
+// later term has taken the log.
+func (l *log) take(ctx context.Context, t *term) (*writer, positions, error) {
+	delay := 20 * time.Millisecond
+	for {
+		w, at, err := l.tryTake(ctx, t)
+		if err == nil || errors.Is(err, errLost) {
+			return w, at, err
+		}
+		select {
+		case <-time.After(delay):
+			delay = min(2*delay, time.Second)
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		}
+	}
+}
+
+func (l *log) tryTake(ctx context.Context, t *term) (*writer, positions, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(t.lease.ttl, 5*time.Second))
+	defer cancel()
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	last := info.State.LastSeq
+	at, err := l.read(ctx, t, last)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !t.held() {
+		return nil, nil, errLost
+	}
+	began := l.record(t.epoch, at, termID(t.epoch), true)
+	ack, err := l.js.PublishMsg(ctx, began, jetstream.WithExpectLastSequence(last))
+	if err != nil {
+		return nil, nil, err
+	}
+	if ack.Sequence != last+1 && ack.Sequence != last { // last, if the answer to an earlier one was lost
+		return nil, nil, fmt.Errorf("relay: the log has term %d at %d already", t.epoch, ack.Sequence)
+	}
+	return newWriter(t.ctx, l, t.epoch, ack.Sequence), at, nil
+}
+
+// termID is the id of the record that begins a term.
+func termID(term uint64) string { return fmt.Sprintf("term/%d", term) }
+
+// record returns a checkpoint.
+func (l *log) record(term uint64, at positions, id string, began bool) *nats.Msg {
+	return &nats.Msg{
+		Subject: l.names.term(),
+		Header:  nats.Header{jetstream.MsgIDHeader: {id}},
+		Data:    encode(checkpoint{term, began, at.list()}),
+	}
+}
+
+// read returns the positions that the log has up to a sequence: those of the last
+// checkpoint, and what came after it.
+func (l *log) read(ctx context.Context, t *term, last uint64) (positions, error) {
+	at := make(positions)
+	raw, err := l.stream.GetLastMsgForSubject(ctx, l.names.term())
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return at, l.replay(ctx, 1, last, at)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var saved checkpoint
+	if err := json.Unmarshal(raw.Data, &saved); err != nil {
+		return nil, fmt.Errorf("relay: the record at %s is not one of a relay: %w", l.names.term(), err)
+	}
+	if saved.Term > t.epoch {
+		return nil, errLost
+	}
+	for _, p := range saved.Positions {
+		at.note(p)
+	}
+	return at, l.replay(ctx, raw.Sequence+1, last, at)
+}
+
+// replay notes the positions of the messages of the log between two sequences.
+func (l *log) replay(ctx context.Context, from, last uint64, at positions) error {
+	if from > last {
+		return nil
+	}
+	messages, err := l.js.OrderedConsumer(ctx, l.stream.CachedInfo().Config.Name, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
+	})
+	if err != nil {
+		return err
+	}
+	if info := messages.CachedInfo(); info != nil && info.NumPending == 0 {
+		return nil // its limits or an administrator removed them
+	}
+	iterator, err := messages.Messages()
+	if err != nil {
+		return err
+	}
+	defer iterator.Stop()
+	for {
+		m, err := iterator.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		if p, ok := PositionOf(m.Headers()); ok {
+			at.note(p)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if meta.Sequence.Stream >= last || meta.NumPending == 0 {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package relay
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/resume"
+)
+
+// Headers of the messages at NAME.msg. Stream, Epoch and Token are escaped as a part of the
+// path of a URL is.
+const (
+	HeaderTerm    = "Resock-Term"    // which leader wrote it; a later one has a higher number
+	HeaderSession = "Resock-Session" // of the client, counted from 1 in each term
+	HeaderTime    = "Resock-Time"    // when it came, by the clock of the leader (RFC 3339)
+	HeaderType    = "Resock-Type"    // text or binary
+	HeaderStream  = "Resock-Stream"  // these four are its position, if it has one
+	HeaderEpoch   = "Resock-Epoch"
+	HeaderSeq     = "Resock-Seq"
+	HeaderToken   = "Resock-Token"
+)
+
+// Gap is the record at NAME.gap: messages of a stream of the feed are missing here.
+type Gap struct {
+	Stream string `json:"stream"`
+	Reason string `json:"reason"`         // as of [resume.Reason], or "too large", or "refused"
+	From   uint64 `json:"from,omitempty"` // the first and the last number that is missing, if known
+	To     uint64 `json:"to,omitempty"`
+	After  string `json:"after,omitempty"` // the last position before the gap, for logs
+}
+
+// checkpoint is the record at NAME.term: where each stream of the feed is, when a term began
+// and from time to time after that.
+type checkpoint struct {
+	Term      uint64            `json:"term"`
+	Began     bool              `json:"began,omitempty"`
+	Positions []resume.Position `json:"positions"`
+}
+
+// subjects are where the records of a relay are.
+type subjects struct{ name string }
+
+func (s subjects) message(topic string) string { return s.name + ".msg." + topic }
+func (s subjects) gap() string                 { return s.name + ".gap" }
+func (s subjects) term() string                { return s.name + ".term" }
+func (s subjects) out() string                 { return s.name + ".out.>" }
+
+// idOf returns the identity of a message: its position, or what it is if it has none.
+func idOf(term uint64, m resume.Message, count uint64) string {
+	p := m.Position
+	switch {
+	case p.Token != "" && p.Seq == 0:
+		return url.PathEscape(p.Stream) + "/t/" + url.PathEscape(p.Token)
+	case located(p):
+		return url.PathEscape(p.Stream) + "/" + url.PathEscape(p.Epoch) + "/" + strconv.FormatUint(p.Seq, 10)
+	}
+	hash := fnv.New64a()
+	_, _ = hash.Write(m.Data)
+	return fmt.Sprintf("h/%d/%d/%d/%016x", term, m.Session, count, hash.Sum64())
+}
+
+// located reports whether a message that a feed delivered has a position.
+func located(p resume.Position) bool { return p != (resume.Position{}) }
+
+// header returns the headers of a message.
+func header(term uint64, m resume.Message, at time.Time, id string) nats.Header {
+	h := nats.Header{
+		jetstream.MsgIDHeader: {id},
+		HeaderTerm:            {strconv.FormatUint(term, 10)},
+		HeaderSession:         {strconv.FormatUint(m.Session, 10)},
+		HeaderTime:            {at.UTC().Format(time.RFC3339Nano)},
+		HeaderType:            {typeName(m.Type)},
+	}
+	p := m.Position
+	if !located(p) {
+		return h
+	}
+	h[HeaderSeq] = []string{strconv.FormatUint(p.Seq, 10)}
+	for name, value := range map[string]string{HeaderStream: p.Stream, HeaderEpoch: p.Epoch, HeaderToken: p.Token} {
+		if value != "" {
+			h[name] = []string{url.PathEscape(value)}
+		}
+	}
+	return h
+}
+
+func typeName(t resock.MessageType) string {
+	if t == resock.MessageBinary {
+		return "binary"
+	}
+	return "text"
+}
+
+// PositionOf returns the position that the headers of a message tell, if they tell one.
+func PositionOf(h nats.Header) (p resume.Position, ok bool) {
+	seq, err := strconv.ParseUint(h.Get(HeaderSeq), 10, 64)
+	if err != nil {
+		return p, false
+	}
+	p.Seq = seq
+	for name, field := range map[string]*string{HeaderStream: &p.Stream, HeaderEpoch: &p.Epoch, HeaderToken: &p.Token} {
+		if *field, err = url.PathUnescape(h.Get(name)); err != nil {
+			return resume.Position{}, false
+		}
+	}
+	return p, true
+}
+
+// encode returns a record as JSON; what the package encodes has no other form.
+func encode(record any) []byte {
+	data, err := json.Marshal(record)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}

@@ -1,0 +1,253 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/resume"
+)
+
+// Config configures [Run]. Conn, Name and URL are required.
+type Config struct {
+	// Conn is the connection to NATS. It should reconnect for ever
+	// (nats.MaxReconnects(-1)), and is not closed.
+	Conn *nats.Conn
+
+	// Name is that of the feed, of letters, digits, - and _: it names the stream, the bucket
+	// NAME-lease and the subjects.
+	Name string
+
+	// URL is that of the server of the feed.
+	URL string
+
+	// Read finds the position of a message, as of [resume.Config]. Without it messages have
+	// none, and what comes between two sessions is missing.
+	Read func(m resock.MessageEvent, found *resume.Found)
+
+	// Options returns the options of the client of one term. Its hooks ask the feed where
+	// to go on. Defaults to none.
+	Options func(feed *resume.Feed) []resock.Option
+
+	// Topic returns the last part of the subject of a message, NAME.msg.TOPIC: tokens with
+	// dots between them, as NATS has it. Defaults to "all".
+	Topic func(m resume.Message) string
+
+	// TTL is how long the lease of a dead leader lasts. Defaults to 10 s; at least 500 ms.
+	TTL time.Duration
+
+	// Unacknowledged is how many messages JetStream may have taken and not acknowledged
+	// before the relay stops reading from the feed. Defaults to 1024.
+	Unacknowledged int
+
+	// Stream configures the stream: retention, replicas, storage. Name, Subjects and
+	// AllowDirect are the relay's. Defaults to files, kept for ever.
+	Stream jetstream.StreamConfig
+
+	// Standby is how many messages a relay that stands by reads and keeps, so that it goes
+	// on without a gap. It needs Read and a feed that allows two sessions. Defaults to 0:
+	// it does not connect.
+	Standby int
+
+	// Out sends messages of other processes to the server of the feed. Defaults to none.
+	Out *Out
+
+	// Client is told the client of each term before it runs, for metrics, health and the
+	// page of debug; the function that it returns is called when the client has ended.
+	// Defaults to none.
+	Client func(client *resock.Client) (remove func())
+
+	// Log is told what happens. Defaults to nothing.
+	Log *slog.Logger
+}
+
+// Stats is a snapshot of a relay. Counters begin at [New].
+type Stats struct {
+	Leading        bool
+	Term           uint64 // the last one of this process, or 0
+	Terms          uint64 // of this process
+	Written        uint64 // messages and records that JetStream acknowledged
+	Repeated       uint64 // messages that the log had
+	Resent         uint64
+	Gaps           uint64        // records at NAME.gap
+	Unacknowledged int           // under way to JetStream
+	Blocked        time.Duration // in which JetStream kept the feed waiting
+	Outgoing       uint64        // messages that the server of the feed acknowledged
+}
+
+// Relay is one replica of a relay.
+type Relay struct {
+	config Config
+	lease  lease
+	log    log
+	out    jetstream.Stream // or nil
+
+	mu     sync.Mutex
+	stats  Stats
+	writer *writer // of the present term, or nil
+}
+
+var nameRule = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// Run runs a relay until ctx ends, and returns its error, or why it cannot go on: the
+// configuration, or that the client gave up ([resock.GiveUpError]).
+func Run(ctx context.Context, config Config) error {
+	r, err := New(config)
+	if err != nil {
+		return err
+	}
+	return r.Run(ctx)
+}
+
+// New returns a relay. An error names the field of config that cannot be.
+func New(config Config) (*Relay, error) {
+	switch {
+	case config.Conn == nil:
+		return nil, errors.New("relay: Config.Conn is nil")
+	case !nameRule.MatchString(config.Name):
+		return nil, fmt.Errorf("relay: Config.Name is %q, want letters, digits, - and _", config.Name)
+	case config.URL == "":
+		return nil, errors.New("relay: Config.URL is empty")
+	case config.TTL != 0 && config.TTL < 500*time.Millisecond:
+		return nil, fmt.Errorf("relay: Config.TTL is %v, want at least 500ms", config.TTL)
+	case config.Unacknowledged < 0 || config.Standby < 0:
+		return nil, errors.New("relay: Config.Unacknowledged and Config.Standby must not be negative")
+	case config.Standby > 0 && config.Read == nil:
+		return nil, errors.New("relay: Config.Standby needs Config.Read: without positions nobody knows what the log has")
+	case config.Out != nil && config.Out.Read == nil:
+		return nil, errors.New("relay: Config.Out.Read is nil")
+	}
+	config.byDefault()
+	return &Relay{config: config}, nil
+}
+
+func (c *Config) byDefault() {
+	if c.TTL == 0 {
+		c.TTL = 10 * time.Second
+	}
+	if c.Unacknowledged == 0 {
+		c.Unacknowledged = 1024
+	}
+	if c.Read == nil {
+		c.Read = func(resock.MessageEvent, *resume.Found) {}
+	}
+	if c.Options == nil {
+		c.Options = func(*resume.Feed) []resock.Option { return nil }
+	}
+	if c.Topic == nil {
+		c.Topic = func(resume.Message) string { return "all" }
+	}
+	if c.Client == nil {
+		c.Client = func(*resock.Client) func() { return func() {} }
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Run runs the relay, as the function does. Call it once.
+func (r *Relay) Run(ctx context.Context) error {
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
+	var again backoff // after terms that end at once, such as those of a feed that sends all away
+	for {
+		standby, err := r.standBy(ctx)
+		if err != nil {
+			return err
+		}
+		t, err := r.lease.acquire(ctx)
+		if err != nil {
+			standby.stop()
+			return err
+		}
+		began := time.Now()
+		err = r.lead(t, standby)
+		t.release()
+		var gaveUp *resock.GiveUpError
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.As(err, &gaveUp):
+			return err
+		}
+		r.config.Log.Warn("the term is over", "term", t.epoch, "err", err)
+		if time.Since(began) > r.config.TTL {
+			again = 0
+		}
+		_ = again.wait(ctx)
+	}
+}
+
+// prepare makes the stream and the bucket, as soon as NATS is there.
+func (r *Relay) prepare(ctx context.Context) error {
+	var again backoff
+	for {
+		err := r.tryPrepare(ctx)
+		if err == nil {
+			return nil
+		}
+		var refused *jetstream.APIError
+		if errors.As(err, &refused) && refused.Code < 500 {
+			return fmt.Errorf("relay: make the stream and the bucket: %w", err)
+		}
+		r.config.Log.Warn("JetStream is not there", "err", err)
+		if again.wait(ctx) != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (r *Relay) tryPrepare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	c := &r.config
+	js, err := jetstream.New(c.Conn,
+		jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(4*c.Unacknowledged))
+	if err != nil {
+		return err
+	}
+	names := subjects{c.Name}
+	config := c.Stream
+	config.Name, config.Subjects, config.AllowDirect = c.Name, []string{names.message(">"), names.gap(), names.term()}, false
+	stream, err := js.CreateOrUpdateStream(ctx, config)
+	if err != nil {
+		return err
+	}
+	bucket, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: c.Name + "-lease", TTL: c.TTL, Replicas: max(config.Replicas, 1),
+	})
+	if err != nil {
+		return err
+	}
+	r.lease = lease{bucket: bucket, key: "leader", ttl: c.TTL}
+	r.log = log{js: js, stream: stream, names: names, limit: c.Unacknowledged}
+	return r.prepareOut(ctx, js)
+}
+
+// Stats returns a snapshot.
+func (r *Relay) Stats() Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.stats
+	if r.writer != nil {
+		s.add(r.writer.counted())
+	}
+	return s
+}
+
+func (s *Stats) add(w logStats) {
+	s.Written += w.Written
+	s.Repeated += w.Repeated
+	s.Resent += w.Resent
+	s.Blocked += w.Blocked
+	s.Unacknowledged = w.unacknowledged
+}

@@ -1,0 +1,312 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock"
+	"github.com/resock/resock/relay/internal/feed"
+	"github.com/resock/resock/relay/server"
+	"github.com/resock/resock/resume"
+)
+
+// upstream is the server of a feed.
+type upstream struct {
+	*feed.Server
+	url string
+}
+
+func startFeed(t *testing.T) upstream {
+	t.Helper()
+	f := feed.New("e")
+	s := httptest.NewServer(f)
+	t.Cleanup(s.Close)
+	t.Cleanup(f.Cut)
+	return upstream{f, "ws" + strings.TrimPrefix(s.URL, "http")}
+}
+
+// push pushes messages without a pause until the function that it returns is called.
+func (u upstream) push(every time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var pushing sync.WaitGroup
+	pushing.Go(func() {
+		ticks := time.NewTicker(every)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				u.Push(5)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { cancel(); pushing.Wait() }
+}
+
+// replica is a relay that runs.
+type replica struct {
+	*Relay
+	conn   *nats.Conn
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func (u upstream) config(conn *nats.Conn) Config {
+	options := feed.Options(u.url)
+	return Config{
+		Conn: conn, Name: "ticks", URL: u.url, Read: feed.Read, TTL: time.Second,
+		Options: func(f *resume.Feed) []resock.Option {
+			return append(options(f), resock.WithBackoff(10*time.Millisecond, 50*time.Millisecond))
+		},
+	}
+}
+
+func startRelay(t *testing.T, config Config) *replica {
+	t.Helper()
+	relay, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &replica{relay, config.Conn, cancel, make(chan error, 1)}
+	go func() { r.done <- relay.Run(ctx) }()
+	t.Cleanup(r.stop)
+	return r
+}
+
+// stop ends a replica as a rolling update does.
+func (r *replica) stop() {
+	r.cancel()
+	r.done <- <-r.done
+}
+
+// kill ends it as SIGKILL does: it writes nothing any more, and releases nothing.
+func (r *replica) kill() {
+	r.conn.Close()
+	r.stop()
+}
+
+// records returns the numbers in the stream, and its gaps, once it has all up to last.
+func records(t *testing.T, conn *nats.Conn, last uint64) (numbers []uint64, gaps []Gap) {
+	t.Helper()
+	consumer, err := jetStream(t, conn).OrderedConsumer(t.Context(), "ticks", jetstream.OrderedConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := messages.Next(jetstream.NextMaxWait(20 * time.Second))
+		if err != nil {
+			t.Fatalf("after %d numbers: %v", len(numbers), err)
+		}
+		var read feed.Message
+		var gap Gap
+		switch {
+		case m.Subject() == "ticks.gap":
+			_ = json.Unmarshal(m.Data(), &gap)
+			gaps = append(gaps, gap)
+		case json.Unmarshal(m.Data(), &read) == nil && read.Seq > 0:
+			numbers = append(numbers, read.Seq)
+		}
+		if meta, _ := m.Metadata(); read.Seq >= last && meta.NumPending == 0 {
+			return numbers, gaps
+		}
+	}
+}
+
+// unbroken fails the test unless the stream has each number once, in order, and no gap.
+func unbroken(t *testing.T, conn *nats.Conn, last uint64) {
+	t.Helper()
+	all, gaps := records(t, conn, last)
+	for i, n := range all {
+		if n != all[0]+uint64(i) {
+			t.Fatalf("%d follows %d", n, all[i-1])
+		}
+	}
+	if len(gaps) > 0 {
+		t.Errorf("gaps: %+v", gaps)
+	}
+	t.Logf("%d numbers", len(all))
+}
+
+func TestRelayWritesTheFeed(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	conn := connect(t, s)
+	config := u.config(conn)
+	config.TTL = time.Minute
+	r := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(10_000) // more than one checkpoint
+	unbroken(t, conn, 10_000)
+	eventually(t, "all acknowledged", func() bool { return r.Stats().Unacknowledged == 0 })
+	if stats := r.Stats(); !stats.Leading || stats.Written != 10_000+2 {
+		t.Errorf("%+v", stats)
+	}
+	r.stop()
+	if r.Stats().Leading {
+		t.Error("leads after its end")
+	}
+}
+
+// TestRelayKilled kills leaders, ends others in order, and cuts the feed, while it goes on.
+func TestRelayKilled(t *testing.T) {
+	for _, standby := range []int{0, 10_000} {
+		t.Run(fmt.Sprintf("standby %d", standby), func(t *testing.T) {
+			s, u := startServer(t), startFeed(t)
+			start := func() *replica {
+				config := u.config(connect(t, s))
+				config.Standby = standby
+				return startRelay(t, config)
+			}
+			replicas := []*replica{start(), start(), start()}
+			leader := func() (at int) {
+				eventually(t, "a leader", func() bool {
+					for at = range replicas {
+						if replicas[at].Stats().Leading {
+							return true
+						}
+					}
+					return false
+				})
+				return at
+			}
+			leader()
+			eventually(t, "a session", func() bool { return u.Sessions() > 0 && u.Sessions() >= min(standby, 3) })
+			stop := u.push(time.Millisecond)
+			for range 4 {
+				for _, end := range []func(*replica){(*replica).kill, (*replica).stop} {
+					i := leader()
+					before := u.Last()
+					u.Cut()
+					eventually(t, "more messages", func() bool { return u.Last() > before+100 })
+					end(replicas[i])
+					replicas[i] = start()
+				}
+			}
+			stop()
+			unbroken(t, connect(t, s), u.Last())
+		})
+	}
+}
+
+// TestRelayWithoutNATS takes NATS away while the feed goes on: the relay stops reading, and
+// goes on where it was.
+func TestRelayWithoutNATS(t *testing.T) {
+	u, dir := startFeed(t), t.TempDir()
+	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := s.URL()
+	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	config := u.config(conn)
+	config.TTL, config.Unacknowledged = time.Minute, 100
+	r := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	stop := u.push(time.Millisecond)
+	for range 3 {
+		before := u.Last()
+		eventually(t, "more messages", func() bool { return r.Stats().Written > before })
+		s.Close()
+		eventually(t, "backpressure", func() bool { return r.Stats().Unacknowledged == 100 })
+		if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(s.Close)
+	stop()
+	unbroken(t, conn, u.Last())
+	if stats := r.Stats(); stats.Blocked == 0 || stats.Terms != 1 {
+		t.Errorf("%+v", stats)
+	}
+}
+
+// TestRelayWithoutPositions checks that messages without positions are written, too.
+func TestRelayWithoutPositions(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	config.Read, config.Options = nil, nil
+	startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(100)
+	unbroken(t, config.Conn, 100)
+}
+
+func TestRelayOut(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	start := func() *replica {
+		config := u.config(connect(t, s))
+		config.Out = &Out{Read: feed.ReadAck}
+		return startRelay(t, config)
+	}
+	first := start()
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	js := jetStream(t, connect(t, s))
+	for n := range 200 {
+		if _, err := js.Publish(t.Context(), "ticks.out.orders", fmt.Appendf(nil, "order-%d x", n), jetstream.WithMsgID(fmt.Sprintf("order-%d", n))); err != nil {
+			t.Fatal(err)
+		}
+		if n == 100 {
+			u.Cut()
+			first.kill()
+			start()
+		}
+	}
+	eventually(t, "all at the server", func() bool { return len(u.Received()) == 200 })
+	eventually(t, "all acknowledged", func() bool {
+		out, err := js.Stream(t.Context(), "ticks-out")
+		if err != nil {
+			return false
+		}
+		return out.CachedInfo().State.Msgs == 0
+	})
+}
+
+// TestRelayOutRefusesWhatCannotBeSent ends a text that is none, and goes on with the next.
+func TestRelayOutRefusesWhatCannotBeSent(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	config.Out = &Out{Read: feed.ReadAck}
+	r := startRelay(t, config)
+	eventually(t, "a leader", func() bool { return r.Stats().Leading })
+	js := jetStream(t, connect(t, s))
+	for _, data := range []string{"\xff", "order-1 x"} {
+		if _, err := js.Publish(t.Context(), "ticks.out.orders", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the good one at the server", func() bool { return u.Received()["order-1"] == 1 })
+	if len(u.Received()) != 1 {
+		t.Errorf("received %v", u.Received())
+	}
+}
+
+// TestRelayGivesUp ends when the client does.
+func TestRelayGivesUp(t *testing.T) {
+	config := startFeed(t).config(connect(t, startServer(t)))
+	config.URL = "ws://127.0.0.1:1"
+	config.Options = func(*resume.Feed) []resock.Option { return []resock.Option{resock.WithMaxAttempts(1)} }
+	var gaveUp *resock.GiveUpError
+	if err := Run(t.Context(), config); !errors.As(err, &gaveUp) {
+		t.Errorf("ended by %v", err)
+	}
+}

@@ -1,0 +1,188 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock/relay/server"
+	"github.com/resock/resock/resume"
+)
+
+// openLog returns a log of the stream "feed".
+func openLog(t *testing.T, conn *nats.Conn) *log {
+	t.Helper()
+	js, err := jetstream.New(conn, jetstream.WithPublishAsyncTimeout(2*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := subjects{"feed"}
+	stream, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{
+		Name: "feed", Subjects: []string{names.message(">"), names.gap(), names.term()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &log{js: js, stream: stream, names: names, limit: 64}
+}
+
+// newTerm returns a term that lasts as long as the test, whatever the lease.
+func newTerm(t *testing.T, epoch uint64) *term {
+	t.Helper()
+	ctx, end := context.WithCancelCause(t.Context())
+	return &term{
+		lease: &lease{ttl: time.Hour}, epoch: epoch, ctx: ctx, end: end, until: time.Now().Add(time.Hour),
+	}
+}
+
+func take(t *testing.T, l *log, epoch uint64) (*writer, positions) {
+	t.Helper()
+	w, at, err := l.take(t.Context(), newTerm(t, epoch))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	return w, at
+}
+
+func number(term, n uint64) *nats.Msg {
+	m := resume.Message{Position: resume.Position{Stream: "s", Epoch: "e", Seq: n}}
+	return &nats.Msg{
+		Subject: "feed.msg.s", Data: fmt.Append(nil, n),
+		Header: header(term, m, time.Now(), idOf(term, m, n)),
+	}
+}
+
+// write writes numbers, and waits until they are acknowledged.
+func write(t *testing.T, w *writer, from, to uint64) {
+	t.Helper()
+	for n := from; n <= to; n++ {
+		if err := w.append(t.Context(), number(w.term, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// numbers fails the test unless the log has each number up to last once, in order.
+func numbers(t *testing.T, l *log, last uint64) {
+	t.Helper()
+	consumer, err := l.js.OrderedConsumer(t.Context(), "feed", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"feed.msg.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := uint64(1); n <= last; n++ {
+		m, err := consumer.Next(jetstream.FetchMaxWait(5 * time.Second))
+		if err != nil {
+			t.Fatalf("number %d: %v", n, err)
+		}
+		if string(m.Data()) != fmt.Sprint(n) {
+			t.Fatalf("got %s, want %d", m.Data(), n)
+		}
+		if meta, _ := m.Metadata(); n == last && meta.NumPending > 0 {
+			t.Fatalf("%d messages too many", meta.NumPending)
+		}
+	}
+}
+
+func TestWriterGoesOnWhereTheLogEnds(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	first, at := take(t, l, 1)
+	if len(at) != 0 {
+		t.Errorf("an empty log is at %v", at)
+	}
+	write(t, first, 1, 100)
+	second, at := take(t, l, 2)
+	if at["s"].Seq != 100 || at["s"].Epoch != "e" {
+		t.Errorf("the log is at %v", at)
+	}
+	write(t, second, 101, 150)
+	if _, at = take(t, l, 3); at["s"].Seq != 150 {
+		t.Errorf("the log is at %v", at)
+	}
+	numbers(t, l, 150)
+}
+
+// TestWriterIsFenced has an old leader that goes on after another took over.
+func TestWriterIsFenced(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	old, _ := take(t, l, 1)
+	write(t, old, 1, 10)
+	next, _ := take(t, l, 2)
+	for n := uint64(11); n <= 30; n++ {
+		if old.append(t.Context(), number(1, n)) != nil {
+			break
+		}
+	}
+	<-old.ctx.Done()
+	if err := context.Cause(old.ctx); err != errFenced {
+		t.Errorf("the old one ended by %v", err)
+	}
+	write(t, next, 11, 20)
+	numbers(t, l, 20)
+}
+
+// TestTakeAfterALaterTerm has a leader that was stopped between the lease and the log.
+func TestTakeAfterALaterTerm(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	take(t, l, 2)
+	if _, _, err := l.take(t.Context(), newTerm(t, 1)); !errors.Is(err, errLost) {
+		t.Errorf("an earlier term took the log: %v", err)
+	}
+}
+
+func TestWriterDropsWhatTheLogHas(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	first, _ := take(t, l, 1)
+	write(t, first, 1, 10)
+	second, _ := take(t, l, 2)
+	write(t, second, 5, 20)
+	if second.stats.Repeated != 6 || second.stats.Written != 10 {
+		t.Errorf("%+v", second.stats)
+	}
+	numbers(t, l, 20)
+}
+
+// TestWriterWaits checks that no more than the limit is under way while nothing is
+// acknowledged, and that all is written when JetStream is back.
+func TestWriterWaits(t *testing.T) {
+	dir := t.TempDir()
+	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := s.URL()[len("nats://"):]
+	conn, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	l := openLog(t, conn)
+	w, _ := take(t, l, 1)
+	write(t, w, 1, 10)
+	s.Close()
+	for n := uint64(11); n <= 74; n++ {
+		if err := w.append(t.Context(), number(1, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := w.append(full, number(1, 75)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with 64 under way: %v", err)
+	}
+	s, err = server.Start(server.Config{Dir: dir, Addr: addr, NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	write(t, w, 75, 100)
+	numbers(t, l, 100)
+}
