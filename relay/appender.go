@@ -7,17 +7,20 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/resock/resock"
 	"github.com/resock/resock/resume"
 )
 
 // appender makes records of what a feed delivers, and writes them.
 type appender struct {
-	relay  *Relay
-	writer *writer
-	at     positions // of all that was written
-	count  uint64    // of the records of this term
+	relay   *Relay
+	writer  *writer
+	at      positions // of all that was written
+	floor   positions // where the log began for this leader; a stream that is past it is removed
+	count   uint64    // of the records of this term
+	dropped drops
+	quiet   bool // the first session follows nothing
 }
 
 // take writes an event of the feed.
@@ -26,21 +29,41 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	case resume.Message:
 		return a.message(ctx, e)
 	case resume.Gap:
-		return a.gap(ctx, Gap{e.Stream, e.Reason.String(), e.From, e.To, e.Last.String()})
+		return a.gap(ctx, Gap{Stream: e.Stream, Reason: e.Reason.String(), From: e.From, To: e.To, After: e.Last.String()})
 	case resume.Lifecycle:
 		a.relay.config.Log.Info("feed", "event", fmt.Sprintf("%+v", e.Event))
+		if _, opened := e.Event.(resock.OpenEvent); opened && a.relay.config.Read == nil {
+			return a.session(ctx)
+		}
 	}
 	return nil
+}
+
+// session notes that nobody knows what came before a session.
+func (a *appender) session(ctx context.Context) error {
+	if a.quiet {
+		a.quiet = false
+		return nil
+	}
+	return a.gap(ctx, Gap{Reason: ReasonSession})
 }
 
 // room is what the headers of a message may need beside its subject and position.
 const room = 1024
 
 func (a *appender) message(ctx context.Context, m resume.Message) error {
-	p, c := m.Position, &a.relay.config
+	p := m.Position
+	if a.has(p) {
+		a.relay.count(func(s *Stats) { s.Repeated++ })
+		return nil
+	}
+	if drop, err := a.overflows(ctx, m); drop || err != nil {
+		return err
+	}
 	if located(p) {
 		defer a.at.note(p)
 	}
+	c := &a.relay.config
 	topic := c.Topic(m)
 	if !validTopic(topic) {
 		topic = "_"
@@ -48,12 +71,26 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	size := len(m.Data) + len(topic) + 3*len(p.Stream+p.Epoch+p.Token)*2 + room
 	if int64(size) > c.Conn.MaxPayload() {
 		c.Log.Error("a message is too large for NATS", "bytes", len(m.Data), "limit", c.Conn.MaxPayload())
-		return a.gap(ctx, Gap{Stream: p.Stream, Reason: "too large", From: p.Seq, To: p.Seq})
+		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1})
 	}
-	id := idOf(a.writer.term, m, a.count)
+	id := idOf(a.writer.term, m, a.count, a.at.falls(p))
 	return a.append(ctx, &nats.Msg{
 		Subject: a.relay.log.names.message(topic), Header: header(a.writer.term, m, time.Now(), id), Data: m.Data,
 	})
+}
+
+// has reports whether a message was in the log when this leader took it, which a standby
+// that lags may bring.
+func (a *appender) has(p resume.Position) bool {
+	last, waits := a.floor[p.Stream]
+	if !waits || !located(p) {
+		return false
+	}
+	if p.Epoch == last.Epoch && p.Seq > 0 && p.Seq <= last.Seq {
+		return true
+	}
+	delete(a.floor, p.Stream)
+	return false
 }
 
 // validTopic reports whether a topic may stand in a subject.
@@ -68,10 +105,7 @@ func validTopic(topic string) bool {
 
 func (a *appender) gap(ctx context.Context, g Gap) error {
 	a.relay.count(func(s *Stats) { s.Gaps++ })
-	return a.append(ctx, &nats.Msg{
-		Subject: a.relay.log.names.gap(), Data: encode(g),
-		Header: nats.Header{jetstream.MsgIDHeader: {fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)}},
-	})
+	return a.append(ctx, a.relay.log.gap(g, fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)))
 }
 
 // append writes a record, and a checkpoint after some of them.

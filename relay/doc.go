@@ -23,7 +23,8 @@
 //
 // # Why an old leader cannot write
 //
-// Each message names the one before it, and the server refuses it if that is not the last
-// one of the stream. A new leader first reads the stream to its end and then writes a record
-// of its own, so what an old leader has under way follows nothing any more.
+// A leader has one request under way: a message, or a batch that the server stores whole or
+// not at all. It names the last sequence of the stream, and the server refuses it if that is
+// another. A new leader first reads the stream to its end and then writes a record of its
+// own, so what an old leader has under way follows nothing any more.
 package relay

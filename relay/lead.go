@@ -20,8 +20,8 @@ func (r *Relay) standBy(ctx context.Context) (*reader, error) {
 	return f, nil
 }
 
-// lead reads the feed into the log until the term is over, and returns why it is.
-func (r *Relay) lead(t *term, standby *reader) error {
+// lead reads the feed into the log until the term is over or ctx ends, and returns why.
+func (r *Relay) lead(ctx context.Context, t *term, standby *reader) error {
 	w, at, err := r.log.take(t.ctx, t)
 	if err != nil {
 		standby.stop()
@@ -29,7 +29,7 @@ func (r *Relay) lead(t *term, standby *reader) error {
 	}
 	r.begin(t, w)
 	defer r.finish(w)
-	to := &appender{relay: r, writer: w, at: at}
+	to := &appender{relay: r, writer: w, at: at, quiet: w.began == 1}
 	f, err := r.takeOver(t.ctx, standby, to)
 	if err != nil {
 		return err
@@ -45,6 +45,8 @@ func (r *Relay) lead(t *term, standby *reader) error {
 		return f.err
 	case <-w.ctx.Done():
 		return context.Cause(w.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -78,14 +80,16 @@ func (r *Relay) begin(t *term, w *writer) {
 	r.stats.Terms++
 }
 
-// finish ends the writer. What it has published goes to the server before the lease is
-// released, or it would come too late.
+// finish ends the writer, when nothing appends any more. In a term that ends in order it may
+// write what it has.
 func (r *Relay) finish(w *writer) {
-	_ = r.config.Conn.FlushTimeout(time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, time.Second)
+	defer cancel()
+	_ = w.waiting.empty(ctx)
 	w.close()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stats.add(w.counted())
 	r.writer = nil
-	r.stats.Leading, r.stats.Unacknowledged = false, 0
+	r.stats.Leading, r.stats.Unacknowledged, r.stats.Bytes = false, 0, 0
 }

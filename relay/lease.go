@@ -40,7 +40,7 @@ type term struct {
 }
 
 // acquire waits until the lease is free, and takes it. The context of the term ends when
-// the lease is lost, or when ctx ends; release it in any case.
+// the lease is lost, but not with ctx; release it in any case.
 func (l *lease) acquire(ctx context.Context) (*term, error) {
 	every := min(max(l.ttl/5, 50*time.Millisecond), 500*time.Millisecond)
 	for {
@@ -66,7 +66,7 @@ func (l *lease) try(ctx context.Context) *term {
 		return nil
 	}
 	t.revision = t.epoch
-	t.ctx, t.end = context.WithCancelCause(ctx)
+	t.ctx, t.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	t.expiry = time.AfterFunc(time.Until(t.until), t.expire)
 	go t.renew()
 	return t

@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/resock/resock/resume"
 )
 
 // log is the stream that a relay writes.
@@ -18,23 +16,8 @@ type log struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	names  subjects
-	limit  int // of messages that are not acknowledged
-}
-
-// positions are where the streams of the feed are.
-type positions map[string]resume.Position
-
-// note notes a later position.
-func (p positions) note(at resume.Position) {
-	p[at.Stream] = resume.Position{Stream: at.Stream, Epoch: at.Epoch, Seq: at.Seq, Token: at.Token}
-}
-
-func (p positions) list() []resume.Position {
-	list := make([]resume.Position, 0, len(p))
-	for _, at := range p {
-		list = append(list, at)
-	}
-	return list
+	limit  limit           // of what is not acknowledged
+	told   func(err error) // why a request is made again
 }
 
 // take makes the log that of a term: when it returns, no earlier leader can write any more,
@@ -90,7 +73,7 @@ func (l *log) record(term uint64, at positions, id string, began bool) *nats.Msg
 	return &nats.Msg{
 		Subject: l.names.term(),
 		Header:  nats.Header{jetstream.MsgIDHeader: {id}},
-		Data:    encode(checkpoint{term, began, at.list()}),
+		Data:    encode(checkpoint{term, began, at.list(), at.fallen()}),
 	}
 }
 
@@ -115,7 +98,21 @@ func (l *log) read(ctx context.Context, t *term, last uint64) (positions, error)
 	for _, p := range saved.Positions {
 		at.note(p)
 	}
+	for _, stream := range saved.Fell {
+		at.fall(stream)
+	}
 	return at, l.replay(ctx, raw.Sequence+1, last, at)
+}
+
+// refused returns the record that stands for a message which the server does not take.
+func (l *log) refused(m *nats.Msg, reason string) *nats.Msg {
+	p, _ := PositionOf(m.Header)
+	return l.gap(Gap{Stream: p.Stream, Reason: "refused: " + reason, From: p.Seq, To: p.Seq, Messages: 1}, m.Header.Get(jetstream.MsgIDHeader)+"/refused")
+}
+
+// gap returns the record of a gap.
+func (l *log) gap(g Gap, id string) *nats.Msg {
+	return &nats.Msg{Subject: l.names.gap(), Data: encode(g), Header: nats.Header{jetstream.MsgIDHeader: {id}}}
 }
 
 // replay notes the positions of the messages of the log between two sequences.

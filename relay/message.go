@@ -31,11 +31,20 @@ const (
 // Gap is the record at NAME.gap: messages of a stream of the feed are missing here.
 type Gap struct {
 	Stream string `json:"stream"`
-	Reason string `json:"reason"`         // as of [resume.Reason], or "too large", or "refused"
+	Reason string `json:"reason"`         // as of [resume.Reason], or one of the Reason constants
 	From   uint64 `json:"from,omitempty"` // the first and the last number that is missing, if known
 	To     uint64 `json:"to,omitempty"`
 	After  string `json:"after,omitempty"` // the last position before the gap, for logs
+
+	Messages uint64 `json:"messages,omitempty"` // how many are missing, if the relay dropped them
 }
+
+// Reasons of gaps that the relay makes.
+const (
+	ReasonSession  = "session"   // another session or term began, and without positions nobody knows what came between
+	ReasonOverflow = "overflow"  // JetStream was too slow; see [Drop]
+	ReasonTooLarge = "too large" // for NATS
+)
 
 // checkpoint is the record at NAME.term: where each stream of the feed is, when a term began
 // and from time to time after that.
@@ -43,6 +52,7 @@ type checkpoint struct {
 	Term      uint64            `json:"term"`
 	Began     bool              `json:"began,omitempty"`
 	Positions []resume.Position `json:"positions"`
+	Fell      []string          `json:"fell,omitempty"` // streams whose numbers fell in their epoch
 }
 
 // subjects are where the records of a relay are.
@@ -53,10 +63,12 @@ func (s subjects) gap() string                 { return s.name + ".gap" }
 func (s subjects) term() string                { return s.name + ".term" }
 func (s subjects) out() string                 { return s.name + ".out.>" }
 
-// idOf returns the identity of a message: its position, or what it is if it has none.
-func idOf(term uint64, m resume.Message, count uint64) string {
+// idOf returns the identity of a message: its position, or if that names none, what it is and
+// where it came.
+func idOf(term uint64, m resume.Message, count uint64, fell bool) string {
 	p := m.Position
 	switch {
+	case fell:
 	case p.Token != "" && p.Seq == 0:
 		return url.PathEscape(p.Stream) + "/t/" + url.PathEscape(p.Token)
 	case located(p):

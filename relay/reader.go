@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ type reader struct {
 	feed   *resume.Feed
 	client *resock.Client
 	box    atomic.Pointer[outbox.Box] // nil while nothing is sent
-	limit  int                        // of kept
+	limit  limit                      // of kept
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -27,6 +28,7 @@ type reader struct {
 
 	mu   sync.Mutex
 	kept []resume.Event
+	size int       // of kept, in bytes
 	to   *appender // nil while it stands by
 }
 
@@ -39,11 +41,15 @@ func (s stored) Save(context.Context, []resume.Position) error   { return nil }
 
 // newReader returns a reader that goes on after the positions. It does not run yet.
 func (r *Relay) newReader(ctx context.Context, at positions) (*reader, error) {
-	feed, err := resume.New(ctx, resume.Config{Read: r.config.Read, Store: stored(at), AutoCommit: true})
+	read := r.config.Read
+	if read == nil {
+		read = func(resock.MessageEvent, *resume.Found) {}
+	}
+	feed, err := resume.New(ctx, resume.Config{Read: read, Store: stored(at), AutoCommit: true})
 	if err != nil {
 		return nil, err
 	}
-	f := &reader{feed: feed, limit: r.config.Standby, done: make(chan struct{})}
+	f := &reader{feed: feed, limit: limit{r.config.Standby, r.config.MaxBytes}, done: make(chan struct{})}
 	options := append(slices.Clone(r.config.Options(feed)), resock.WithFilter(f.filter))
 	if f.client, err = resock.New(r.config.URL, options...); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
@@ -90,11 +96,28 @@ func (f *reader) take(event resume.Event) error {
 	if f.to != nil {
 		return f.to.take(f.ctx, event)
 	}
-	if len(f.kept) >= f.limit {
-		f.kept = append(f.kept[:0], f.kept[len(f.kept)-f.limit/2:]...)
-	}
 	f.kept = append(f.kept, event)
+	f.size += weight(event)
+	if !f.limit.holds(len(f.kept), f.size) {
+		f.forget()
+	}
 	return nil
+}
+
+// forget forgets the older half of what was kept.
+func (f *reader) forget() {
+	half := len(f.kept) / 2
+	for _, event := range f.kept[:half] {
+		f.size -= weight(event)
+	}
+	f.kept = append(f.kept[:0], f.kept[half:]...)
+	clear(f.kept[len(f.kept):cap(f.kept)])
+}
+
+// weight is about how much memory an event needs.
+func weight(event resume.Event) int {
+	m, _ := event.(resume.Message)
+	return len(m.Data) + overhead
 }
 
 // lead hands what was kept and is not in the log to the appender, and all that follows. It
@@ -106,7 +129,8 @@ func (f *reader) lead(to *appender) (ok bool, err error) {
 	if !ok || f.ctx.Err() != nil {
 		return false, nil
 	}
-	f.kept, f.to = nil, to
+	f.kept, f.size, f.to = nil, 0, to
+	to.floor = maps.Clone(to.at)
 	for _, event := range missing {
 		if err := to.take(f.ctx, event); err != nil {
 			return true, err
@@ -128,7 +152,7 @@ func (f *reader) stop() {
 func after(events []resume.Event, at positions) (missing []resume.Event, ok bool) {
 	from := make(map[string]int)
 	for stream, p := range at {
-		cut, ok := behind(events, stream, p)
+		cut, ok := behind(events, stream, p.Position)
 		if !ok {
 			return nil, false
 		}

@@ -14,7 +14,7 @@ func kept(seqs ...uint64) (events []resume.Event) {
 }
 
 func TestAfter(t *testing.T) {
-	log := positions{"": {Epoch: "e", Seq: 10}}
+	log := positions{"": {Position: resume.Position{Epoch: "e", Seq: 10}}}
 	for _, test := range []struct {
 		name   string
 		events []resume.Event
@@ -28,7 +28,7 @@ func TestAfter(t *testing.T) {
 		{"all in the log", kept(8, 9), log, 0, true},
 		{"too late", kept(12, 13), log, 0, false},
 		{"nothing kept", nil, log, 0, false},
-		{"another epoch", kept(8, 9, 10), positions{"": {Epoch: "d", Seq: 7}}, 0, false},
+		{"another epoch", kept(8, 9, 10), positions{"": {Position: resume.Position{Epoch: "d", Seq: 7}}}, 0, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			missing, ok := after(test.events, test.at)

@@ -30,7 +30,7 @@ type Config struct {
 	URL string
 
 	// Read finds the position of a message, as of [resume.Config]. Without it messages have
-	// none, and what comes between two sessions is missing.
+	// none, and each session begins with a gap ([ReasonSession]).
 	Read func(m resock.MessageEvent, found *resume.Found)
 
 	// Options returns the options of the client of one term. Its hooks ask the feed where
@@ -45,11 +45,18 @@ type Config struct {
 	TTL time.Duration
 
 	// Unacknowledged is how many messages JetStream may have taken and not acknowledged
-	// before the relay stops reading from the feed. Defaults to 1024.
+	// before Overflow says what happens. Defaults to 4096.
 	Unacknowledged int
 
-	// Stream configures the stream: retention, replicas, storage. Name, Subjects and
-	// AllowDirect are the relay's. Defaults to files, kept for ever.
+	// MaxBytes is how much memory those may need, and what a standby keeps. Defaults to
+	// 32 MiB. One message may need more.
+	MaxBytes int
+
+	// Overflow says what happens to what comes then. Defaults to [Wait].
+	Overflow Overflow
+
+	// Stream configures the stream: retention, replicas, storage. Name, Subjects,
+	// AllowDirect and AllowAtomicPublish are the relay's. Defaults to files, kept for ever.
 	Stream jetstream.StreamConfig
 
 	// Standby is how many messages a relay that stands by reads and keeps, so that it goes
@@ -69,16 +76,33 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// Overflow says what happens when JetStream is slow or away.
+type Overflow int
+
+const (
+	// Wait stops reading from the feed, so that its server has to wait. That may close the
+	// session in the end; then the next one goes on where the log is.
+	Wait Overflow = iota
+
+	// Drop drops what comes until half of the limit is free again, counts it, and writes a
+	// gap in its place ([ReasonOverflow]).
+	Drop
+)
+
 // Stats is a snapshot of a relay. Counters begin at [New].
 type Stats struct {
 	Leading        bool
 	Term           uint64 // the last one of this process, or 0
 	Terms          uint64 // of this process
 	Written        uint64 // messages and records that JetStream acknowledged
+	Requests       uint64 // in which they were written
 	Repeated       uint64 // messages that the log had
 	Resent         uint64
+	Dropped        uint64        // messages for which there was no room; see [Drop]
+	Refused        uint64        // messages that JetStream does not take; a gap stands for them
 	Gaps           uint64        // records at NAME.gap
-	Unacknowledged int           // under way to JetStream
+	Unacknowledged int           // messages that wait for JetStream
+	Bytes          int           // which those need, about
 	Blocked        time.Duration // in which JetStream kept the feed waiting
 	Outgoing       uint64        // messages that the server of the feed acknowledged
 }
@@ -118,8 +142,11 @@ func New(config Config) (*Relay, error) {
 		return nil, errors.New("relay: Config.URL is empty")
 	case config.TTL != 0 && config.TTL < 500*time.Millisecond:
 		return nil, fmt.Errorf("relay: Config.TTL is %v, want at least 500ms", config.TTL)
-	case config.Unacknowledged < 0 || config.Standby < 0:
-		return nil, errors.New("relay: Config.Unacknowledged and Config.Standby must not be negative")
+	case config.Unacknowledged < 0 || config.MaxBytes < 0 || config.Standby < 0:
+		return nil, fmt.Errorf("relay: Config.Unacknowledged, MaxBytes and Standby are %d, %d and %d, want none below 0",
+			config.Unacknowledged, config.MaxBytes, config.Standby)
+	case config.Overflow != Wait && config.Overflow != Drop:
+		return nil, fmt.Errorf("relay: Config.Overflow is %d, want Wait or Drop", config.Overflow)
 	case config.Standby > 0 && config.Read == nil:
 		return nil, errors.New("relay: Config.Standby needs Config.Read: without positions nobody knows what the log has")
 	case config.Out != nil && config.Out.Read == nil:
@@ -134,10 +161,10 @@ func (c *Config) byDefault() {
 		c.TTL = 10 * time.Second
 	}
 	if c.Unacknowledged == 0 {
-		c.Unacknowledged = 1024
+		c.Unacknowledged = 4096
 	}
-	if c.Read == nil {
-		c.Read = func(resock.MessageEvent, *resume.Found) {}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 32 << 20
 	}
 	if c.Options == nil {
 		c.Options = func(*resume.Feed) []resock.Option { return nil }
@@ -170,7 +197,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			return err
 		}
 		began := time.Now()
-		err = r.lead(t, standby)
+		err = r.lead(ctx, t, standby)
 		t.release()
 		var gaveUp *resock.GiveUpError
 		switch {
@@ -196,7 +223,7 @@ func (r *Relay) prepare(ctx context.Context) error {
 			return nil
 		}
 		var refused *jetstream.APIError
-		if errors.As(err, &refused) && refused.Code < 500 {
+		if errors.Is(err, errOldServer) || errors.As(err, &refused) && refused.Code < 500 {
 			return fmt.Errorf("relay: make the stream and the bucket: %w", err)
 		}
 		r.config.Log.Warn("JetStream is not there", "err", err)
@@ -210,17 +237,20 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c := &r.config
-	js, err := jetstream.New(c.Conn,
-		jetstream.WithPublishAsyncTimeout(5*time.Second), jetstream.WithPublishAsyncMaxPending(4*c.Unacknowledged))
+	js, err := jetstream.New(c.Conn)
 	if err != nil {
 		return err
 	}
 	names := subjects{c.Name}
 	config := c.Stream
 	config.Name, config.Subjects, config.AllowDirect = c.Name, []string{names.message(">"), names.gap(), names.term()}, false
+	config.AllowAtomicPublish = true
 	stream, err := js.CreateOrUpdateStream(ctx, config)
 	if err != nil {
 		return err
+	}
+	if !stream.CachedInfo().Config.AllowAtomicPublish {
+		return fmt.Errorf("%w: %s is %s, want 2.14 or later", errOldServer, c.Conn.ConnectedServerName(), c.Conn.ConnectedServerVersion())
 	}
 	bucket, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: c.Name + "-lease", TTL: c.TTL, Replicas: max(config.Replicas, 1),
@@ -229,8 +259,15 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 		return err
 	}
 	r.lease = lease{bucket: bucket, key: "leader", ttl: c.TTL}
-	r.log = log{js: js, stream: stream, names: names, limit: c.Unacknowledged}
+	r.log = log{js: js, stream: stream, names: names, limit: limit{c.Unacknowledged, c.MaxBytes}, told: r.tell}
 	return r.prepareOut(ctx, js)
+}
+
+var errOldServer = errors.New("the server of NATS stores no batches")
+
+// tell logs why a request is made again.
+func (r *Relay) tell(err error) {
+	r.config.Log.Warn("JetStream does not take a message now", "err", err)
 }
 
 // Stats returns a snapshot.
@@ -246,8 +283,10 @@ func (r *Relay) Stats() Stats {
 
 func (s *Stats) add(w logStats) {
 	s.Written += w.Written
+	s.Requests += w.Requests
 	s.Repeated += w.Repeated
 	s.Resent += w.Resent
+	s.Refused += w.Refused
 	s.Blocked += w.Blocked
-	s.Unacknowledged = w.unacknowledged
+	s.Unacknowledged, s.Bytes = w.unacknowledged, w.bytes
 }

@@ -17,18 +17,18 @@ import (
 // openLog returns a log of the stream "feed".
 func openLog(t *testing.T, conn *nats.Conn) *log {
 	t.Helper()
-	js, err := jetstream.New(conn, jetstream.WithPublishAsyncTimeout(2*time.Second))
+	js, err := jetstream.New(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
 	names := subjects{"feed"}
 	stream, err := js.CreateOrUpdateStream(t.Context(), jetstream.StreamConfig{
-		Name: "feed", Subjects: []string{names.message(">"), names.gap(), names.term()},
+		Name: "feed", Subjects: []string{names.message(">"), names.gap(), names.term()}, AllowAtomicPublish: true,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &log{js: js, stream: stream, names: names, limit: 64}
+	return &log{js: js, stream: stream, names: names, limit: limit{64, 1 << 20}, told: func(error) {}}
 }
 
 // newTerm returns a term that lasts as long as the test, whatever the lease.
@@ -54,7 +54,7 @@ func number(term, n uint64) *nats.Msg {
 	m := resume.Message{Position: resume.Position{Stream: "s", Epoch: "e", Seq: n}}
 	return &nats.Msg{
 		Subject: "feed.msg.s", Data: fmt.Append(nil, n),
-		Header: header(term, m, time.Now(), idOf(term, m, n)),
+		Header: header(term, m, time.Now(), idOf(term, m, n, false)),
 	}
 }
 
@@ -66,7 +66,7 @@ func write(t *testing.T, w *writer, from, to uint64) {
 			t.Fatal(err)
 		}
 	}
-	if err := w.flush(t.Context()); err != nil {
+	if err := w.waiting.empty(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
