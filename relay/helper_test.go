@@ -41,7 +41,7 @@ func jetStream(t *testing.T, conn *nats.Conn) jetstream.JetStream {
 }
 
 // eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline, ticks := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
 	defer ticks.Stop()

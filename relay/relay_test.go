@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/resock/resock"
 	"github.com/resock/resock/relay/internal/feed"
 	"github.com/resock/resock/relay/server"
+	"github.com/resock/resock/resocktest"
 	"github.com/resock/resock/resume"
 )
 
@@ -240,15 +243,188 @@ func TestRelayWithoutNATS(t *testing.T) {
 	}
 }
 
-// TestRelayWithoutPositions checks that messages without positions are written, too.
+// TestRelayDrops takes NATS away from a relay that drops: it reads on, and a gap names
+// just what is missing.
+func TestRelayDrops(t *testing.T) {
+	u, dir := startFeed(t), t.TempDir()
+	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := s.URL()
+	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	config := u.config(conn)
+	config.TTL, config.Unacknowledged, config.Overflow = time.Minute, 100, Drop
+	r := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(10)
+	eventually(t, "10 in the log", func() bool { return r.Stats().Written == 10 })
+	s.Close()
+	u.Push(1000)
+	eventually(t, "drops", func() bool { return r.Stats().Dropped == 900 })
+	if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	eventually(t, "110 in the log", func() bool { return r.Stats().Unacknowledged == 0 })
+	u.Push(10)
+	all, gaps := records(t, conn, 1020)
+	if want := []Gap{{Reason: ReasonOverflow, From: 111, To: 1010, Messages: 900}}; !slices.Equal(gaps, want) {
+		t.Errorf("gaps: %+v, want %+v", gaps, want)
+	}
+	for i, n := range all {
+		want := uint64(i + 1)
+		if i >= 110 {
+			want += 900
+		}
+		if n != want {
+			t.Fatalf("%d at %d", n, i)
+		}
+	}
+	if len(all) != 120 || u.Sessions() != 1 {
+		t.Errorf("%d numbers, %d sessions", len(all), u.Sessions())
+	}
+}
+
+// TestRelayWithoutPositions checks that each session, and so each takeover, is a gap if
+// messages have no positions, and that there is none before the first.
 func TestRelayWithoutPositions(t *testing.T) {
 	s, u := startServer(t), startFeed(t)
 	config := u.config(connect(t, s))
-	config.Read, config.Options = nil, nil
-	startRelay(t, config)
+	config.Read = nil
+	config.Options = func(*resume.Feed) []resock.Option {
+		return []resock.Option{resock.WithBackoff(10*time.Millisecond, 50*time.Millisecond)}
+	}
+	first := startRelay(t, config)
 	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
 	u.Push(100)
-	unbroken(t, config.Conn, 100)
+	eventually(t, "100 in the log", func() bool { return first.Stats().Written == 100 })
+	u.Cut()
+	eventually(t, "another session", func() bool { return u.Sessions() == 2 })
+	u.Push(100)
+	eventually(t, "200 in the log", func() bool { return first.Stats().Written == 201 })
+	first.stop()
+	u.Push(100) // nobody sees these
+	config.Conn = connect(t, s)
+	second := startRelay(t, config)
+	eventually(t, "a third session", func() bool { return u.Sessions() == 3 })
+	u.Push(100)
+	all, gaps := records(t, second.conn, 400)
+	if want := []Gap{{Reason: ReasonSession}, {Reason: ReasonSession}}; !slices.Equal(gaps, want) {
+		t.Errorf("gaps: %+v, want %+v", gaps, want)
+	}
+	if len(all) != 300 || all[199] != 200 || all[200] != 301 {
+		t.Errorf("%d numbers: %v", len(all), all)
+	}
+}
+
+// TestRelayWritesWhatItHas ends a relay in order, just after it has read: nothing of that is
+// lost, although no position can bring it again.
+func TestRelayWritesWhatItHas(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	config.Read, config.Options = nil, nil
+	read := make(chan struct{}, 5000)
+	config.Topic = func(resume.Message) string {
+		read <- struct{}{}
+		return "all"
+	}
+	r := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(5000)
+	for range 2000 {
+		<-read
+	}
+	r.stop()
+	all, _ := records(t, connect(t, s), 1)
+	if most := 2000 + len(read); len(all) < 2000 || len(all) < most-1 {
+		t.Errorf("%d numbers in the log, %d were read", len(all), most)
+	}
+}
+
+// TestRelayRefused has a message that the stream does not take: a gap stands for it.
+func TestRelayRefused(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	config.Stream.MaxMsgSize = 1000
+	r := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(10)
+	eventually(t, "10 in the log", func() bool { return r.Stats().Written == 10 })
+	u.SetPad(strings.Repeat("x", 2000))
+	u.Push(1)
+	eventually(t, "a refusal", func() bool { return r.Stats().Refused == 1 })
+	u.SetPad("")
+	u.Push(50)
+	all, gaps := records(t, config.Conn, 61)
+	if len(all) != 60 || len(gaps) != 1 || gaps[0].From != 11 || gaps[0].To != 11 || gaps[0].Messages != 1 {
+		t.Errorf("%d numbers, gaps: %+v", len(all), gaps)
+	}
+}
+
+// TestRelaySnapshots has numbers that fall within an epoch, as a snapshot lets them: nothing
+// is taken for a message that had the same number before, by the next leader neither.
+func TestRelaySnapshots(t *testing.T) {
+	s := startServer(t)
+	upstream := resocktest.NewServer(t)
+	config := upstream1(upstream.URL, connect(t, s))
+	first := startRelay(t, config)
+	conn := upstream.Accept()
+	written := uint64(0)
+	send := func(r *replica, conn *resocktest.Conn, messages ...string) {
+		for _, m := range messages {
+			if err := conn.Push(m); err != nil {
+				t.Fatal(err)
+			}
+			written++
+		}
+		eventually(t, "all written", func() bool { return r.Stats().Written == written })
+	}
+	send(first, conn, "10", "11", "12", "snapshot 10", "11", "snapshot 11", "12", "13", "14")
+	first.stop()
+	config.Conn = connect(t, s)
+	written = 0
+	send(startRelay(t, config), upstream.Accept(), "15", "snapshot 12", "13", "14", "15", "16")
+	messages := payloads(t, config.Conn)
+	if got, want := strings.Join(messages, ","), "10,11,12,snapshot 10,11,snapshot 11,12,13,14,15,snapshot 12,13,14,15,16"; got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
+// upstream1 is the configuration for a feed of numbers, some of which are snapshots.
+func upstream1(url string, conn *nats.Conn) Config {
+	return Config{Conn: conn, Name: "ticks", URL: url, TTL: time.Second, Read: func(m resock.MessageEvent, found *resume.Found) {
+		text, snapshot := strings.CutPrefix(string(m.Data), "snapshot ")
+		seq, err := strconv.ParseUint(text, 10, 64)
+		switch {
+		case err != nil:
+		case snapshot:
+			found.Snapshot(resume.Position{Epoch: "e", Seq: seq}, m.Data)
+		default:
+			found.Message(resume.Position{Epoch: "e", Seq: seq}, m.Data)
+		}
+	}}
+}
+
+// payloads returns the messages in the stream.
+func payloads(t *testing.T, conn *nats.Conn) (messages []string) {
+	t.Helper()
+	consumer, err := jetStream(t, conn).OrderedConsumer(t.Context(), "ticks", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"ticks.msg.>"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch, err := consumer.FetchNoWait(1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for m := range batch.Messages() {
+		messages = append(messages, string(m.Data()))
+	}
+	return messages
 }
 
 func TestRelayOut(t *testing.T) {

@@ -27,8 +27,9 @@ const (
 	// mostBytes is about how large a batch is at most.
 	mostBytes = 8 << 20
 
-	// answerWithin is how long a server may take to store a batch.
-	answerWithin = 10 * time.Second
+	// answerWithin is how long a server may take to answer, before it is asked again: it may
+	// be gone while the one that is connected is not. The next time it has twice as long.
+	answerWithin, answerWithinMost = time.Second, 16 * time.Second
 )
 
 // writer writes the records of a term to the log. One request is under way at a time: a
@@ -135,8 +136,8 @@ func (w *writer) watch(lost <-chan nats.Status) {
 // of them, or how to write them in another way.
 func (w *writer) write(unit []*nats.Msg) {
 	var again backoff
-	for {
-		sequence, repeated, err := w.request(unit)
+	for within := answerWithin; ; within = min(2*within, answerWithinMost) {
+		sequence, repeated, err := w.request(unit, within)
 		if wrongSequence(err) {
 			sequence, err = w.base+uint64(len(unit)), w.look(unit)
 		}
@@ -175,8 +176,8 @@ func (w *writer) answered(n int, sequence uint64, repeated bool) {
 }
 
 // request asks the server once to store messages, all or none, after the last of the log.
-func (w *writer) request(unit []*nats.Msg) (sequence uint64, repeated bool, err error) {
-	ctx, cancel := context.WithTimeout(w.ctx, answerWithin)
+func (w *writer) request(unit []*nats.Msg, within time.Duration) (sequence uint64, repeated bool, err error) {
+	ctx, cancel := context.WithTimeout(w.ctx, within)
 	defer cancel()
 	w.mu.Lock()
 	w.retry = cancel
@@ -254,7 +255,7 @@ const (
 // earlier one has stored the same messages. If something else stands in their place, this
 // leader is no longer the one that writes.
 func (w *writer) look(unit []*nats.Msg) error {
-	ctx, cancel := context.WithTimeout(w.ctx, answerWithin)
+	ctx, cancel := context.WithTimeout(w.ctx, answerWithinMost)
 	defer cancel()
 	raw, err := w.log.stream.GetMsg(ctx, w.base+1)
 	switch {

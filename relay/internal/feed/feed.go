@@ -22,6 +22,7 @@ import (
 type Message struct {
 	Epoch string `json:"epoch"`
 	Seq   uint64 `json:"seq"`
+	Pad   string `json:"pad,omitempty"`
 }
 
 // Server is the handler of a feed. A client asks by ?since=SEQ where it wants to go on; by
@@ -31,6 +32,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	last     uint64
+	pad      string // of each message
 	moved    chan struct{}
 	cut      chan struct{} // closed to cut all connections
 	sessions int
@@ -49,6 +51,13 @@ func (s *Server) Push(n uint64) {
 	s.last += n
 	close(s.moved)
 	s.moved = make(chan struct{})
+}
+
+// SetPad sets what the messages that are sent from now on have beside their number.
+func (s *Server) SetPad(pad string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pad = pad
 }
 
 // Cut kills all connections.
@@ -84,15 +93,15 @@ func (s *Server) Received() map[string]int {
 	return received
 }
 
-func (s *Server) state() (last uint64, moved, cut chan struct{}) {
+func (s *Server) state() (last uint64, pad string, moved, cut chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.last, s.moved, s.cut
+	return s.last, s.pad, s.moved, s.cut
 }
 
 // ServeHTTP serves one connection.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	next, _, cut := s.state()
+	next, _, _, cut := s.state()
 	if since := r.URL.Query().Get("since"); since != "" {
 		next, _ = strconv.ParseUint(since, 10, 64)
 	}
@@ -108,9 +117,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Unlock()
 	go s.receive(ctx, cancel, conn)
 	for {
-		last, moved, _ := s.state()
+		last, pad, moved, _ := s.state()
 		for ; next < last; next++ {
-			data, _ := json.Marshal(Message{s.Epoch, next + 1})
+			data, _ := json.Marshal(Message{s.Epoch, next + 1, pad})
 			if conn.Write(ctx, websocket.MessageText, data) != nil {
 				return
 			}
