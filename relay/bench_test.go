@@ -142,4 +142,3 @@ func writeRelay(b *testing.B, conn *nats.Conn, replicas int) {
 		b.Errorf("%+v", got)
 	}
 }
-
