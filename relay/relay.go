@@ -45,7 +45,7 @@ type Config struct {
 	TTL time.Duration
 
 	// Unacknowledged is how many messages JetStream may have taken and not acknowledged
-	// before Overflow says what happens. Defaults to 4096.
+	// before Overflow says what happens. Defaults to 8192.
 	Unacknowledged int
 
 	// MaxBytes is how much memory those may need, and what a standby keeps. Defaults to
@@ -161,7 +161,7 @@ func (c *Config) byDefault() {
 		c.TTL = 10 * time.Second
 	}
 	if c.Unacknowledged == 0 {
-		c.Unacknowledged = 4096
+		c.Unacknowledged = 8192
 	}
 	if c.MaxBytes == 0 {
 		c.MaxBytes = 32 << 20

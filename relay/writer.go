@@ -21,8 +21,9 @@ const (
 	// checkpointEvery is how many messages a new leader has to read at most.
 	checkpointEvery = 4096
 
-	// mostBatch is how many messages a server takes as one batch, unless it is told otherwise.
-	mostBatch = 1000
+	// mostBatch is how many messages a batch has at most. A server takes defaultBatch, unless
+	// it is told otherwise, as that of package server is.
+	mostBatch, defaultBatch = 4096, 1000
 
 	// mostBytes is about how large a batch is at most.
 	mostBytes = 8 << 20
@@ -232,7 +233,7 @@ func (w *writer) split(unit []*nats.Msg, err error) bool {
 		return false // a part of it was lost
 	case len(unit) > 1:
 		if api.ErrorCode == jetstreamext.JSErrCodeBatchPublishExceedsLimit {
-			w.most = max(1, len(unit)/2)
+			w.most = smaller(len(unit))
 		} else {
 			w.solo = len(unit)
 		}
@@ -244,6 +245,14 @@ func (w *writer) split(unit []*nats.Msg, err error) bool {
 		return true
 	}
 	return false
+}
+
+// smaller returns how many messages to try after a batch was too large.
+func smaller(most int) int {
+	if most > defaultBatch {
+		return defaultBatch
+	}
+	return max(1, most/2)
 }
 
 const (

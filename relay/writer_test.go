@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -185,4 +186,33 @@ func TestWriterWaits(t *testing.T) {
 	t.Cleanup(s.Close)
 	write(t, w, 75, 100)
 	numbers(t, l, 100)
+}
+
+// TestWriterLearnsTheLimitOfBatches has a server that takes only small batches.
+func TestWriterLearnsTheLimitOfBatches(t *testing.T) {
+	o := &natsserver.Options{
+		JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, DontListen: true,
+		JetStreamLimits: natsserver.JSLimitOpts{MaxBatchSize: 50},
+	}
+	s, err := natsserver.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.WaitForShutdown)
+	t.Cleanup(s.Shutdown)
+	conn, err := nats.Connect("", nats.InProcessServer(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	l := openLog(t, conn)
+	l.limit.messages = 1000
+	w, _ := take(t, l, 1)
+	write(t, w, 1, 1000)
+	write(t, w, 1001, 2000)
+	numbers(t, l, 2000)
+	if s := w.counted(); s.Requests > 1000 || s.Repeated > 0 {
+		t.Errorf("%+v", s)
+	}
 }

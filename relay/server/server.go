@@ -33,6 +33,10 @@ type Server struct{ server *natsserver.Server }
 // its headers.
 const maxPayload = 2 << 20
 
+// maxBatch is how many messages a batch may have. Each costs a file and a sync of its own, so
+// that larger ones are cheaper.
+const maxBatch = 4096
+
 // Start starts a server, and returns when it is ready.
 func Start(config Config) (*Server, error) {
 	options, err := config.options()
@@ -57,7 +61,7 @@ func (c Config) options() (*natsserver.Options, error) {
 		return nil, errors.New("Config.Dir is empty")
 	}
 	options := &natsserver.Options{
-		JetStream: true, StoreDir: c.Dir, SyncAlways: !c.NoSync, MaxPayload: maxPayload,
+		JetStream: true, JetStreamLimits: natsserver.JSLimitOpts{MaxBatchSize: maxBatch}, StoreDir: c.Dir, SyncAlways: !c.NoSync, MaxPayload: maxPayload,
 		NoSigs: true, NoLog: true, DontListen: c.Addr == "",
 	}
 	if c.Addr == "" {
