@@ -78,6 +78,7 @@ type Stats struct {
 	Repeated       uint64 // messages that the log had
 	Resent         uint64
 	Gaps           uint64        // records at NAME.gap
+	Dropped        uint64        // messages that were not written since JetStream was too slow, by Config.Overflow
 	Unacknowledged int           // under way to JetStream
 	Blocked        time.Duration // in which JetStream kept the feed waiting
 	Outgoing       uint64        // messages that the server of the feed acknowledged
