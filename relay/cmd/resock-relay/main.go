@@ -23,7 +23,9 @@ import (
 
 // settings are what the flags say.
 type settings struct {
+	url                       string
 	name, nats, store, listen string
+	http                      string
 	noSync                    bool
 	ttl                       time.Duration
 	replicas, standby         int
@@ -41,20 +43,42 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	var s settings
-	flags := s.flags()
-	if err := flags.Parse(args); err != nil {
+	s, err := parse(args)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() != 1 {
-		return errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
+	if s.http == "" {
+		return s.run(ctx, relay.Run)
 	}
+	a, err := listen(s.http, s.name)
+	if err != nil {
+		return err
+	}
+	defer a.listener.Close()
+	return s.run(ctx, a.run)
+}
+
+func parse(args []string) (*settings, error) {
+	s := new(settings)
+	flags := s.flags()
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() != 1 {
+		return nil, errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
+	}
+	s.url = flags.Arg(0)
+	return s, nil
+}
+
+// run has a relay run on a connection to NATS.
+func (s *settings) run(ctx context.Context, relay func(context.Context, relay.Config) error) error {
 	conn, stop, err := s.connect()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	return relay.Run(ctx, s.config(conn, flags.Arg(0)))
+	return relay(ctx, s.config(conn))
 }
 
 func (s *settings) flags() *flag.FlagSet {
@@ -67,6 +91,7 @@ func (s *settings) flags() *flag.FlagSet {
 	f.StringVar(&s.nats, "nats", "", "connect to the NATS servers at `URLS`; by default this process is one")
 	f.StringVar(&s.store, "store", "resock-relay", "`DIR` of the streams of the server in this process")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:4222", "`HOST:PORT` of the server in this process, or none")
+	f.StringVar(&s.http, "http", "", "serve /metrics, /readyz, /livez and /debug/resock at `HOST:PORT`; by default nowhere")
 	f.BoolVar(&s.noSync, "no-sync", false, "acknowledge what is not on disk yet (server in this process)")
 	f.DurationVar(&s.ttl, "ttl", 10*time.Second, "how long the lease of a dead leader lasts")
 	f.IntVar(&s.replicas, "replicas", 1, "of the stream in a cluster")
@@ -105,9 +130,9 @@ func (s *settings) connect() (conn *nats.Conn, stop func(), err error) {
 	return conn, func() { conn.Close(); own.Close() }, nil
 }
 
-func (s *settings) config(conn *nats.Conn, url string) relay.Config {
+func (s *settings) config(conn *nats.Conn) relay.Config {
 	config := relay.Config{
-		Conn: conn, Name: s.name, URL: url, TTL: s.ttl, Standby: s.standby,
+		Conn: conn, Name: s.name, URL: s.url, TTL: s.ttl, Standby: s.standby,
 		Stream: jetstream.StreamConfig{Replicas: s.replicas},
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
@@ -115,7 +140,7 @@ func (s *settings) config(conn *nats.Conn, url string) relay.Config {
 		config.Read = s.fields.read
 	}
 	if s.since != "" {
-		config.Options = since(url, s.since)
+		config.Options = since(s.url, s.since)
 	}
 	return config
 }
