@@ -2,8 +2,10 @@ package relayprom
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -194,5 +196,25 @@ func TestLint(t *testing.T) {
 	problems, err := testutil.GatherAndLint(registered(t, c))
 	if err != nil || len(problems) != 0 {
 		t.Errorf("%v, %v", problems, err)
+	}
+}
+
+// Each metric is in the documentation of the package, and in the README of the module.
+func TestDocumented(t *testing.T) {
+	c := New(Options{})
+	registry := registered(t, c)
+	if _, err := c.Add("ticks", idle(t)); err != nil {
+		t.Fatal(err)
+	}
+	for file, format := range map[string]string{"doc.go": "//\tresock_relay_%s ", "../README.md": "`%s`"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range gathered(t, registry, "ticks") {
+			if !strings.Contains(string(text), fmt.Sprintf(format, name)) {
+				t.Errorf("%s has no %s", file, name)
+			}
+		}
 	}
 }

@@ -8,8 +8,8 @@
 //	http.Handle("/metrics", promhttp.Handler())
 //
 // The folder of the package has alerts for Prometheus (alerts.yaml), with the names as they
-// are without a namespace. The client of the present term is for package resockprom:
-// Config.Client of package relay tells it.
+// are without a namespace. The client of a term is exported by package resockprom; the field
+// Client of [relay.Config] tells when there is one, as the example shows.
 //
 // # Metrics
 //
@@ -28,8 +28,8 @@
 //	resock_relay_blocked_seconds_total      for how long JetStream kept the feed waiting, in all
 //	resock_relay_outgoing_messages_total    messages of the way back that the server of the feed acknowledged
 //
-// Give all replicas of a relay the same name, and let the labels that Prometheus adds (job,
-// instance) tell them apart: of all replicas with the same name one should lead.
+// Give all replicas of a relay the same name: exactly one of them should lead. The labels
+// that Prometheus adds (job, instance) tell them apart.
 //
 // # Cardinality
 //
