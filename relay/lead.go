@@ -35,6 +35,7 @@ func (r *Relay) lead(ctx context.Context, t *term, standby *reader) error {
 		return err
 	}
 	defer f.stop()
+	r.enter(part{stage: leading, client: f.client})
 	stop, err := r.startOut(t, f)
 	if err != nil {
 		return err
@@ -76,6 +77,7 @@ func (r *Relay) begin(t *term, w *writer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.writer = w
+	r.part = part{stage: leading}
 	r.stats.Leading, r.stats.Term = true, t.epoch
 	r.stats.Terms++
 }
@@ -91,5 +93,6 @@ func (r *Relay) finish(w *writer) {
 	defer r.mu.Unlock()
 	r.stats.add(w.counted())
 	r.writer = nil
+	r.part = part{stage: changing}
 	r.stats.Leading, r.stats.Unacknowledged, r.stats.Bytes = false, 0, 0
 }

@@ -117,6 +117,7 @@ type Relay struct {
 	mu     sync.Mutex
 	stats  Stats
 	writer *writer // of the present term, or nil
+	part   part
 }
 
 var nameRule = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
@@ -182,6 +183,13 @@ func (c *Config) byDefault() {
 
 // Run runs the relay, as the function does. Call it once.
 func (r *Relay) Run(ctx context.Context) error {
+	r.enter(part{stage: preparing})
+	err := r.run(ctx)
+	r.enter(part{stage: ended, err: err})
+	return err
+}
+
+func (r *Relay) run(ctx context.Context) error {
 	if err := r.prepare(ctx); err != nil {
 		return err
 	}
@@ -191,11 +199,13 @@ func (r *Relay) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		r.enter(part{stage: standingBy})
 		t, err := r.lease.acquire(ctx)
 		if err != nil {
 			standby.stop()
 			return err
 		}
+		r.enter(part{stage: changing})
 		began := time.Now()
 		err = r.lead(ctx, t, standby)
 		t.release()

@@ -1,5 +1,6 @@
-// Package check compares the dashboard and the alerts of resockprom with what it exports,
-// by the parsers of Prometheus and Grafana. It is a module of its own since those are large.
+// Package check compares the dashboard and the alerts of resockprom, and the alerts of
+// relay/relayprom, with what is exported, by the parsers of Prometheus and Grafana. It is a
+// module of its own since those are large.
 package check
 
 import (
@@ -27,10 +28,10 @@ import (
 
 var promQL = parser.NewParser(parser.Options{})
 
-// exported are the labels of each metric, and the values of each label.
-func exported(t *testing.T) map[string]map[string][]string {
+// exported are the labels of each metric that g gathers, and the values of each label.
+func exported(t *testing.T, g prometheus.Gatherer) map[string]map[string][]string {
 	t.Helper()
-	body, kind := scrape(t, gatherer(t), "application/openmetrics-text;version=1.0.0")
+	body, kind := scrape(t, g, "application/openmetrics-text;version=1.0.0")
 	return parse(t, body, kind)
 }
 

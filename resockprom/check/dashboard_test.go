@@ -2,7 +2,6 @@ package check
 
 import (
 	"encoding/json"
-	"log/slog"
 	"os"
 	"regexp"
 	"slices"
@@ -10,8 +9,6 @@ import (
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog/plugins"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
-	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/rulefmt"
 )
 
 // board is what the tests read of the dashboard.
@@ -71,7 +68,7 @@ var placeholder = regexp.MustCompile(`{{(\w+)}}`)
 // Each metric and label in an expression is exported, and each metric that is exported is
 // on the dashboard.
 func TestDashboardExpressions(t *testing.T) {
-	metrics := exported(t)
+	metrics := exported(t, gatherer(t))
 	missing := make(map[string]bool)
 	for name := range metrics {
 		missing[name] = true
@@ -129,7 +126,7 @@ func TestDashboardPanels(t *testing.T) {
 var labelValues = regexp.MustCompile(`^label_values\((.+), (\w+)\)$`)
 
 func TestDashboardVariables(t *testing.T) {
-	metrics := exported(t)
+	metrics := exported(t, gatherer(t))
 	var names []string
 	for _, v := range readBoard(t).Templating.List {
 		names = append(names, v.Name)
@@ -143,25 +140,5 @@ func TestDashboardVariables(t *testing.T) {
 	}
 	if want := []string{"datasource", "job", "client"}; !slices.Equal(names, want) {
 		t.Errorf("variables %q, want %q", names, want)
-	}
-}
-
-// TestAlerts has Prometheus read the alerts, templates included, and compares them with what
-// is exported.
-func TestAlerts(t *testing.T) {
-	metrics := exported(t)
-	groups, errs := rulefmt.Parse(read(t, "../alerts.yaml"), false, model.UTF8Validation, promQL, slog.Default())
-	if len(errs) != 0 {
-		t.Fatal(errs)
-	}
-	var alerts []string
-	for _, group := range groups.Groups {
-		for _, rule := range group.Rules {
-			alerts = append(alerts, rule.Alert)
-			check(t, rule.Alert, rule.Expr, metrics)
-		}
-	}
-	if want := []string{"ResockDown", "ResockFlapping", "ResockStale", "ResockBlocked"}; !slices.Equal(alerts, want) {
-		t.Errorf("alerts %q, want %q", alerts, want)
 	}
 }

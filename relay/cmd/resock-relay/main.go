@@ -23,10 +23,13 @@ import (
 
 // settings are what the flags say.
 type settings struct {
+	url                       string
 	name, nats, store, listen string
+	http                      string
 	noSync                    bool
 	ttl                       time.Duration
 	replicas, standby         int
+	drop                      bool
 	fields                    fields
 	since                     string
 }
@@ -41,20 +44,42 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	var s settings
-	flags := s.flags()
-	if err := flags.Parse(args); err != nil {
+	s, err := parse(args)
+	if err != nil {
 		return err
 	}
-	if flags.NArg() != 1 {
-		return errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
+	if s.http == "" {
+		return s.run(ctx, relay.Run)
 	}
+	a, err := listen(s.http, s.name)
+	if err != nil {
+		return err
+	}
+	defer a.listener.Close()
+	return s.run(ctx, a.run)
+}
+
+func parse(args []string) (*settings, error) {
+	s := new(settings)
+	flags := s.flags()
+	if err := flags.Parse(args); err != nil {
+		return nil, err
+	}
+	if flags.NArg() != 1 {
+		return nil, errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
+	}
+	s.url = flags.Arg(0)
+	return s, nil
+}
+
+// run has a relay run on a connection to NATS.
+func (s *settings) run(ctx context.Context, relay func(context.Context, relay.Config) error) error {
 	conn, stop, err := s.connect()
 	if err != nil {
 		return err
 	}
 	defer stop()
-	return relay.Run(ctx, s.config(conn, flags.Arg(0)))
+	return relay(ctx, s.config(conn))
 }
 
 func (s *settings) flags() *flag.FlagSet {
@@ -63,14 +88,18 @@ func (s *settings) flags() *flag.FlagSet {
 		fmt.Fprintln(f.Output(), "usage: resock-relay [flags] URL\n\nReads a WebSocket feed into a stream of NATS JetStream.")
 		f.PrintDefaults()
 	}
-	f.StringVar(&s.name, "name", "feed", "`NAME` of the stream; subjects are NAME.msg.all, NAME.gap, NAME.term")
+	f.StringVar(&s.name, "name", "feed", "`NAME` of the stream; subjects are NAME.msg.TOPIC, NAME.gap, NAME.term")
 	f.StringVar(&s.nats, "nats", "", "connect to the NATS servers at `URLS`; by default this process is one")
 	f.StringVar(&s.store, "store", "resock-relay", "`DIR` of the streams of the server in this process")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:4222", "`HOST:PORT` of the server in this process, or none")
+	f.StringVar(&s.http, "http", "", "serve /metrics, /readyz, /livez and /debug/resock at `HOST:PORT`; by default nowhere")
 	f.BoolVar(&s.noSync, "no-sync", false, "acknowledge what is not on disk yet (server in this process)")
 	f.DurationVar(&s.ttl, "ttl", 10*time.Second, "how long the lease of a dead leader lasts")
 	f.IntVar(&s.replicas, "replicas", 1, "of the stream in a cluster")
 	f.IntVar(&s.standby, "standby", 0, "keep the last `N` messages while standing by; needs -seq")
+	f.BoolVar(&s.drop, "drop", false, "while JetStream is slow drop messages, and say so by a gap; by default the feed waits")
+	f.StringVar(&s.fields.topic, "topic", "", "`FIELD` that is the last part of the subject; by default that is \"all\"")
+	f.StringVar(&s.fields.ack, "ack", "", "`FIELD` of the id that a message of the server acknowledges: what is published to NAME.out.> is sent to it")
 	f.StringVar(&s.fields.seq, "seq", "", "`FIELD` of the sequence number, if messages are JSON objects")
 	f.StringVar(&s.fields.epoch, "epoch", "", "`FIELD` of its epoch")
 	f.StringVar(&s.fields.stream, "stream", "", "`FIELD` of its stream")
@@ -105,17 +134,26 @@ func (s *settings) connect() (conn *nats.Conn, stop func(), err error) {
 	return conn, func() { conn.Close(); own.Close() }, nil
 }
 
-func (s *settings) config(conn *nats.Conn, url string) relay.Config {
+func (s *settings) config(conn *nats.Conn) relay.Config {
 	config := relay.Config{
-		Conn: conn, Name: s.name, URL: url, TTL: s.ttl, Standby: s.standby,
+		Conn: conn, Name: s.name, URL: s.url, TTL: s.ttl, Standby: s.standby,
 		Stream: jetstream.StreamConfig{Replicas: s.replicas},
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	}
+	if s.drop {
+		config.Overflow = relay.Drop
 	}
 	if s.fields.seq != "" {
 		config.Read = s.fields.read
 	}
+	if s.fields.topic != "" {
+		config.Topic = s.fields.topicOf
+	}
+	if s.fields.ack != "" {
+		config.Out = &relay.Out{Read: s.fields.acked}
+	}
 	if s.since != "" {
-		config.Options = since(url, s.since)
+		config.Options = since(s.url, s.since)
 	}
 	return config
 }

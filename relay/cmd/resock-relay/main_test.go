@@ -75,7 +75,7 @@ func seqOf(t *testing.T, conn *nats.Conn, subject string) uint64 {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}} {
+	for _, args := range [][]string{{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"}} {
 		if err := run(t.Context(), args); err == nil {
 			t.Errorf("%q is not refused", args)
 		}

@@ -8,23 +8,47 @@ import (
 	"strconv"
 
 	"github.com/resock/resock"
+	"github.com/resock/resock/outbox"
 	"github.com/resock/resock/resume"
 )
 
-// fields are where the position stands in a message that is a JSON object.
-type fields struct{ stream, epoch, seq string }
+// fields are what stands where in a message that is a JSON object.
+type fields struct{ stream, epoch, seq, topic, ack string }
+
+// object returns the fields of a message, or nil if it has none.
+func object(data []byte) (fields map[string]json.RawMessage) {
+	if json.Unmarshal(data, &fields) != nil {
+		return nil
+	}
+	return fields
+}
 
 // read finds the position.
 func (f fields) read(m resock.MessageEvent, found *resume.Found) {
-	var object map[string]json.RawMessage
-	if json.Unmarshal(m.Data, &object) != nil {
-		return
-	}
-	seq, err := strconv.ParseUint(text(object[f.seq]), 10, 64)
+	in := object(m.Data)
+	seq, err := strconv.ParseUint(text(in[f.seq]), 10, 64)
 	if err != nil {
 		return
 	}
-	found.Message(resume.Position{Stream: text(object[f.stream]), Epoch: text(object[f.epoch]), Seq: seq}, m.Data)
+	found.Message(resume.Position{Stream: text(in[f.stream]), Epoch: text(in[f.epoch]), Seq: seq}, m.Data)
+}
+
+// topicOf returns the last part of the subject.
+func (f fields) topicOf(m resume.Message) string {
+	if topic := text(object(m.Data)[f.topic]); topic != "" {
+		return topic
+	}
+	return "all"
+}
+
+// acked finds which message the server acknowledges. That is not one of the feed.
+func (f fields) acked(m resock.MessageEvent, found *outbox.Found) (pass bool) {
+	id := text(object(m.Data)[f.ack])
+	if id == "" {
+		return true
+	}
+	found.Acked(id)
+	return false
 }
 
 // text returns a value as it is, or without its quotes if it is a string.
