@@ -1,8 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"math"
 	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -141,4 +145,34 @@ func TestTakeovers(t *testing.T) {
 	if got := measure(strikes[:1], nil, nil, 2*time.Second); got.err() == nil {
 		t.Error("a leader that was not replaced is no error")
 	}
+}
+
+// TestEndWithParent closes the pipes that the parent holds, as its end does.
+func TestEndWithParent(t *testing.T) {
+	relay, parent := start(t, "relay", "nats://127.0.0.1:1", "ws://127.0.0.1:1") // it waits for NATS
+	if err := relay.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	waker, wakersParent := start(t, "waker", fmt.Sprint(relay.Process.Pid))
+	_ = parent.Close()
+	_ = wakersParent.Close()
+	if err := waker.Wait(); err != nil {
+		t.Errorf("the process that wakes the other ended with %v", err)
+	}
+	if _ = relay.Wait(); relay.ProcessState.ExitCode() != endedWithParent {
+		t.Errorf("the stopped process ended with %v", relay.ProcessState)
+	}
+}
+
+func start(t *testing.T, role string, args ...string) (*exec.Cmd, io.Closer) {
+	t.Helper()
+	process, input, err := command(role, args...)
+	if err == nil {
+		err = process.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = process.Process.Kill() })
+	return process, input
 }

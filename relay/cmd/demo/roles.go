@@ -57,11 +57,14 @@ func tryPlay(role string, args []string) error {
 	return fmt.Errorf("there is no role %q", role)
 }
 
+// endedWithParent is the exit code of a process whose parent has ended.
+const endedWithParent = 3
+
 // endWithParent ends the process when the one that started it is gone, however that ended:
 // then the pipe at stdin has no writer any more.
 func endWithParent() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	os.Exit(3)
+	os.Exit(endedWithParent)
 }
 
 // wake continues a stopped process when stdin ends, so that none stays stopped for ever when
