@@ -91,18 +91,7 @@ func (c *checker) take(m jetstream.Msg, at time.Time) error {
 		c.gap(m.Data())
 		return nil
 	case "demo.term":
-		var record struct {
-			Term  uint64 `json:"term"`
-			Began bool   `json:"began"`
-		}
-		if err := json.Unmarshal(m.Data(), &record); err != nil {
-			return fmt.Errorf("a record of a term is %q: %w", m.Data(), err)
-		}
-		c.of(record.Term)
-		if record.Began {
-			c.begins = append(c.begins, begin{at, record.Term})
-		}
-		return nil
+		return c.checkpoint(m.Data(), at)
 	}
 	term, err := strconv.ParseUint(m.Headers().Get(relay.HeaderTerm), 10, 64)
 	if err != nil {
@@ -114,6 +103,22 @@ func (c *checker) take(m jetstream.Msg, at time.Time) error {
 	}
 	c.of(term)
 	c.number(tick.Seq)
+	return nil
+}
+
+// checkpoint notes a record at NAME.term.
+func (c *checker) checkpoint(data []byte, at time.Time) error {
+	var record struct {
+		Term  uint64 `json:"term"`
+		Began bool   `json:"began"`
+	}
+	if err := json.Unmarshal(data, &record); err != nil {
+		return fmt.Errorf("a record of a term is %q: %w", data, err)
+	}
+	c.of(record.Term)
+	if record.Began {
+		c.begins = append(c.begins, begin{at, record.Term})
+	}
 	return nil
 }
 

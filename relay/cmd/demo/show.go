@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -34,10 +35,12 @@ type show struct {
 // is left.
 func demonstrate(ctx context.Context, c config, dir string, to io.Writer) error {
 	plan := draw(c)
-	s := &show{
-		config: c, upstream: feed.New("demo"),
-		tell: &teller{to: to, began: time.Now(), brief: len(plan) > 40},
+	log, err := os.Create(filepath.Join(dir, "demo.log"))
+	if err != nil {
+		return err
 	}
+	defer log.Close()
+	s := &show{config: c, upstream: feed.New("demo"), tell: newTeller(to, log, len(plan) > 40)}
 	url, stop, err := serve(s.upstream)
 	if err != nil {
 		return err
@@ -198,8 +201,10 @@ func (s *show) checkAll(ctx context.Context) error {
 	if err := c.read(ctx, s.natsURL); err != nil {
 		return err
 	}
-	s.tell.say("the stream: %d numbers of %d, %d terms, %d gaps told, %d holes with %d numbers",
-		len(c.numbers), s.upstream.Last(), len(c.begins), c.gaps, c.holes, c.missing)
+	s.tell.say("the stream: %d of %d numbers, %d terms; wrong: %d", len(c.numbers), s.upstream.Last(), len(c.begins), c.faults.count)
+	if !s.resume {
+		s.tell.say("%d holes, where %d numbers are missing; %d records of gaps", c.holes, c.missing, c.gaps)
+	}
 	strikes, outages := s.cast.struckAndDown()
 	t := measure(strikes, c.begins, outages, s.ttl)
 	s.tell.say("%v", t)
@@ -230,7 +235,7 @@ func (s *show) checkWorkers(ctx context.Context, numbers []uint64) error {
 		missing, repeated = s.cast.unhandled(numbers)
 		return len(missing) == 0
 	})
-	s.tell.say("the workers: %d numbers, %d of them more than once, %d missing", len(numbers)-len(missing), repeated, len(missing))
+	s.tell.say("the workers: %d of %d numbers, %d of them more than once", len(numbers)-len(missing), len(numbers), repeated)
 	if err != nil {
 		return fmt.Errorf("no worker handled %d of %d numbers, the first %v: %w", len(missing), len(numbers), missing[:min(5, len(missing))], err)
 	}
@@ -251,22 +256,4 @@ func waitFor(ctx context.Context, holds func() bool) error {
 		}
 	}
 	return nil
-}
-
-// teller prints lines with the time.
-type teller struct {
-	to    io.Writer
-	began time.Time
-	brief bool // without details
-}
-
-func (t *teller) say(format string, args ...any) {
-	fmt.Fprintf(t.to, "%6.2fs  %s\n", time.Since(t.began).Seconds(), fmt.Sprintf(format, args...))
-}
-
-// detail prints a line unless there are too many.
-func (t *teller) detail(format string, args ...any) {
-	if !t.brief {
-		t.say(format, args...)
-	}
 }
