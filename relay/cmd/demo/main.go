@@ -1,8 +1,12 @@
-// Demo starts three relays and two workers as processes of their own, kills and stops them
-// at random, cuts the feed, and checks that the workers have each number of the feed. It
-// ends by itself, and fails if one is missing:
+// Demo proves what package relay promises. It starts NATS, three relays and two workers as
+// processes of their own, kills, stops and restarts them, and cuts the feed, as a plan says
+// that is drawn at random. Then it reads the stream from its start and checks that each
+// number of the feed is there once and in order, that no old leader wrote after a new one,
+// that the workers have each number, and that dead leaders were replaced in time. It ends
+// by itself, and fails if anything does not hold:
 //
 //	go -C relay run ./cmd/demo
+//	go -C relay run ./cmd/demo -kills 50 -stops 20 -restarts 20 -cuts 200 -workers 20
 package main
 
 import (
@@ -11,29 +15,72 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"time"
-
-	"github.com/resock/resock/relay/internal/feed"
-	"github.com/resock/resock/relay/server"
 )
 
+// config is what the flags say.
+type config struct {
+	counts  counts
+	seed    uint64
+	every   time.Duration // between two faults, on average
+	ttl     time.Duration // of the lease
+	rate    int           // messages a second
+	resume  bool          // the relays go on where the stream ends
+	standby int           // messages that a relay keeps that reads along
+}
+
+// parse returns the configuration, and the arguments behind the flags.
+func parse(args []string) (c config, rest []string, err error) {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.IntVar(&c.counts[killLeader], "kills", 5, "how often the leader is killed")
+	flags.IntVar(&c.counts[stopLeader], "stops", 2, "how often the leader is stopped, for longer than its lease")
+	flags.IntVar(&c.counts[restartNATS], "restarts", 3, "how often NATS is restarted, by SIGKILL and SIGTERM in turn")
+	flags.IntVar(&c.counts[cutFeed], "cuts", 6, "how often the feed is cut")
+	flags.IntVar(&c.counts[killWorker], "workers", 2, "how often a worker is killed")
+	flags.Uint64Var(&c.seed, "seed", 0, "of the plan; 0 is random")
+	flags.DurationVar(&c.every, "every", 500*time.Millisecond, "the pause between two faults, on average")
+	flags.DurationVar(&c.ttl, "ttl", time.Second, "how long the lease of a dead leader lasts")
+	flags.IntVar(&c.rate, "rate", 1000, "how many messages the feed has in a second")
+	flags.BoolVar(&c.resume, "resume", true, "the relays go on where the stream ends; else each session begins with what is new")
+	flags.IntVar(&c.standby, "standby", 0, "how many messages a relay keeps that reads along; 0 is none")
+	if err := flags.Parse(args); err != nil {
+		return c, nil, err
+	}
+	if c.seed == 0 {
+		c.seed = 1 + rand.Uint64N(1e9)
+	}
+	return c, flags.Args(), c.check()
+}
+
+func (c *config) check() error {
+	for _, n := range c.counts {
+		if n < 0 {
+			return errors.New("a number of faults is negative")
+		}
+	}
+	switch {
+	case c.every <= 0 || c.rate <= 0:
+		return errors.New("-every and -rate must be positive")
+	case c.ttl < 500*time.Millisecond:
+		return errors.New("-ttl must be at least 500ms")
+	case c.standby < 0 || c.standby > 0 && !c.resume:
+		return errors.New("-standby must not be negative, and needs -resume")
+	}
+	return nil
+}
+
 func main() {
-	lasting := flag.Duration("for", 20*time.Second, "how long processes are killed")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	var err error
-	switch args := flag.Args(); {
-	case len(args) == 0:
-		err = demonstrate(ctx, *lasting)
-	case args[0] == "relay":
-		err = runRelay(ctx, args[1], args[2])
-	case args[0] == "worker":
-		err = runWorker(ctx, args[1])
+	if role := os.Getenv(roleVariable); role != "" {
+		os.Exit(play(role, os.Args[1:]))
+	}
+	c, _, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = run(c)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -41,110 +88,16 @@ func main() {
 	}
 }
 
-var began = time.Now()
-
-// say prints a line with the time.
-func say(format string, args ...any) {
-	fmt.Printf("%6.2fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
-}
-
-// perSecond is how many messages the feed has.
-const perSecond = 1000
-
-func demonstrate(ctx context.Context, lasting time.Duration) error {
+// run demonstrates in a new folder, and leaves that if something does not hold.
+func run(c config) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	dir, err := os.MkdirTemp("", "relay-demo-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	nats, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0"})
-	if err != nil {
-		return err
+	if err := demonstrate(ctx, c, dir, os.Stdout); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w\nthe stream and the logs are in %s", err, dir)
 	}
-	defer nats.Close()
-	upstream := feed.New("demo")
-	url, err := serve(upstream)
-	if err != nil {
-		return err
-	}
-	c := newCast()
-	defer c.end()
-	for n := range 3 {
-		c.add(fmt.Sprintf("relay %d", n+1), "relay", nats.URL(), url)
-	}
-	for n := range 2 {
-		c.add(fmt.Sprintf("worker %d", n+1), "worker", nats.URL())
-	}
-	return play(ctx, c, upstream, lasting)
-}
-
-// serve serves the feed on a free port.
-func serve(f *feed.Server) (url string, err error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	go func() { _ = http.Serve(listener, f) }()
-	return "ws://" + listener.Addr().String(), nil
-}
-
-// play lets the feed run and kills at random, and then waits for the last number.
-func play(ctx context.Context, c *cast, upstream *feed.Server, lasting time.Duration) error {
-	say("three relays, two workers, %d messages a second", perSecond)
-	if err := waitFor(ctx, 20*time.Second, func() bool { return upstream.Sessions() > 0 }); err != nil {
-		return fmt.Errorf("no relay reads the feed: %w", err)
-	}
-	pushes, faults := time.NewTicker(time.Second/100), time.NewTicker(time.Second)
-	defer pushes.Stop()
-	defer faults.Stop()
-	for end := time.After(lasting); end != nil; {
-		select {
-		case <-pushes.C:
-			upstream.Push(perSecond / 100)
-		case <-faults.C:
-			fault(c, upstream)
-		case <-end:
-			end = nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	say("no more faults: the feed ends at %d", upstream.Last())
-	err := waitFor(ctx, 30*time.Second, func() bool { return c.highest() == upstream.Last() && c.missing() == 0 })
-	say("the workers have %d numbers, %d of them more than once; missing: %d", c.numbers(), c.repeated(), c.missing())
-	if err != nil {
-		return errors.New("the workers' numbers have a hole")
-	}
-	return nil
-}
-
-// fault does one of the things that happen.
-func fault(c *cast, upstream *feed.Server) {
-	switch rand.IntN(6) {
-	case 0, 1:
-		c.kill("leader", c.leader())
-	case 2:
-		c.freeze(c.leader(), 2*ttl)
-	case 3:
-		c.kill("worker", fmt.Sprintf("worker %d", 1+rand.IntN(2)))
-	default:
-		say("the feed is cut")
-		upstream.Cut()
-	}
-}
-
-// waitFor waits until a condition holds.
-func waitFor(ctx context.Context, limit time.Duration, holds func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	ticks := time.NewTicker(20 * time.Millisecond)
-	defer ticks.Stop()
-	for !holds() {
-		select {
-		case <-ticks.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
+	return errors.Join(context.Cause(ctx), os.RemoveAll(dir))
 }

@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"strings"
+	"os/signal"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -15,47 +18,136 @@ import (
 	"github.com/resock/resock"
 	"github.com/resock/resock/relay"
 	"github.com/resock/resock/relay/internal/feed"
+	"github.com/resock/resock/relay/server"
 	"github.com/resock/resock/resume"
 )
 
-// ttl is how long the lease of a dead leader lasts.
-const ttl = 2 * time.Second
+// roleVariable is the variable of the environment that names the role of a process; it is
+// not set in the process that starts the others.
+const roleVariable = "RELAY_DEMO_ROLE"
+
+// play plays a role until the process ends, and returns its exit code.
+func play(role string, args []string) int {
+	if err := tryPlay(role, args); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		return 1
+	}
+	return 0
+}
+
+func tryPlay(role string, args []string) error {
+	if role == "waker" {
+		return wake(args[0])
+	}
+	go endWithParent()
+	c, rest, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	switch role {
+	case "nats":
+		return runNATS(ctx, rest[0], rest[1])
+	case "relay":
+		return runRelay(ctx, c, rest[0], rest[1])
+	case "worker":
+		return runWorker(ctx, rest[0])
+	}
+	return fmt.Errorf("there is no role %q", role)
+}
+
+// endedWithParent is the exit code of a process whose parent has ended.
+const endedWithParent = 3
+
+// endWithParent ends the process when the one that started it is gone, however that ended:
+// then the pipe at stdin has no writer any more.
+func endWithParent() {
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(endedWithParent)
+}
+
+// wake continues a stopped process when stdin ends, so that none stays stopped for ever when
+// the parent is killed.
+func wake(pid string) error {
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return syscall.Kill(n, syscall.SIGCONT)
+}
+
+// runNATS is the server of NATS. It says when it is ready, and ends in order by SIGTERM.
+func runNATS(ctx context.Context, dir, addr string) error {
+	s, err := server.Start(server.Config{Dir: dir, Addr: addr})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Println("ready")
+	<-ctx.Done()
+	return nil
+}
 
 func connect(url string) (*nats.Conn, error) {
 	return nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.RetryOnFailedConnect(true))
 }
 
-// runRelay is one relay. It says when it leads.
-func runRelay(ctx context.Context, natsURL, url string) error {
+// runRelay is one relay.
+func runRelay(ctx context.Context, c config, natsURL, url string) error {
 	conn, err := connect(natsURL)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	options := feed.Options(url)
-	return relay.Run(ctx, relay.Config{
-		Conn: conn, Name: "demo", URL: url, TTL: ttl, Read: feed.Read,
-		Options: func(f *resume.Feed) []resock.Option {
-			return append(options(f), resock.WithBackoff(50*time.Millisecond, time.Second))
-		},
-		Log: slog.New(slog.NewTextHandler(leading{}, nil)),
-	})
-}
-
-// leading prints the log where it says that the relay leads.
-type leading struct{}
-
-func (leading) Write(line []byte) (int, error) {
-	if _, term, ok := strings.Cut(string(line), "msg=leading term="); ok {
-		fmt.Fprint(os.Stdout, "leading ", term)
+	with := relay.Config{
+		Conn: conn, Name: "demo", URL: url, TTL: c.ttl, Standby: c.standby,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	return len(line), nil
+	if options := feed.Options(url); c.resume {
+		with.Read = feed.Read
+		with.Options = func(f *resume.Feed) []resock.Option {
+			return append(options(f), resock.WithBackoff(50*time.Millisecond, time.Second))
+		}
+	}
+	r, err := relay.New(with)
+	if err != nil {
+		return err
+	}
+	go tellLeading(ctx, r)
+	return r.Run(ctx)
 }
 
-// runWorker handles messages: it prints their number. Both workers share a consumer, so
-// what one had in hand when it was killed goes to the other.
+// tellLeading says "leading TERM" when the relay begins to lead, and "over TERM" when it
+// does no more.
+func tellLeading(ctx context.Context, r *relay.Relay) {
+	ticks := time.NewTicker(5 * time.Millisecond)
+	defer ticks.Stop()
+	leads := uint64(0)
+	for {
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			return
+		}
+		s := r.Stats()
+		if leads > 0 && (!s.Leading || s.Term != leads) {
+			fmt.Println("over", leads)
+			leads = 0
+		}
+		if s.Leading && leads == 0 {
+			fmt.Println("leading", s.Term)
+			leads = s.Term
+		}
+	}
+}
+
+// runWorker handles messages: it prints their number. All workers share a consumer, so what
+// one had in hand when it was killed goes to another. If NATS is not there, or the stream
+// is not, this process ends and is started again.
 func runWorker(ctx context.Context, natsURL string) error {
-	conn, err := connect(natsURL)
+	conn, err := nats.Connect(natsURL)
 	if err != nil {
 		return err
 	}
@@ -68,7 +160,7 @@ func runWorker(ctx context.Context, natsURL string) error {
 		Durable: "workers", FilterSubject: "demo.msg.>", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Second,
 	})
 	if err != nil {
-		return nil // there is no stream yet: this process is started again
+		return err
 	}
 	messages, err := consumer.Messages()
 	if err != nil {

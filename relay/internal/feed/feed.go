@@ -36,6 +36,7 @@ type Server struct {
 	moved    chan struct{}
 	cut      chan struct{} // closed to cut all connections
 	sessions int
+	open     int
 	received map[string]int
 }
 
@@ -82,6 +83,26 @@ func (s *Server) Sessions() int {
 	return s.sessions
 }
 
+// Open returns how many connections there are.
+func (s *Server) Open() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open
+}
+
+// opened counts a connection, until the function that it returns is called.
+func (s *Server) opened() (closed func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sessions++
+	s.open++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.open--
+	}
+}
+
 // Received returns how often each message of the clients came.
 func (s *Server) Received() map[string]int {
 	s.mu.Lock()
@@ -112,9 +133,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer conn.CloseNow()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s.mu.Lock()
-	s.sessions++
-	s.mu.Unlock()
+	defer s.opened()()
 	go s.receive(ctx, cancel, conn)
 	for {
 		last, pad, moved, _ := s.state()
