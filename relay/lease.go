@@ -42,7 +42,7 @@ type term struct {
 // acquire waits until the lease is free, and takes it. The context of the term ends when
 // the lease is lost, but not with ctx; release it in any case.
 func (l *lease) acquire(ctx context.Context) (*term, error) {
-	every := min(max(l.ttl/5, 50*time.Millisecond), 500*time.Millisecond)
+	every := min(max(l.ttl/5, 50*time.Millisecond), 250*time.Millisecond)
 	for {
 		if t := l.try(ctx); t != nil {
 			return t, nil
