@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
+	"github.com/resock/resock"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -493,6 +495,52 @@ func TestStatusStays(t *testing.T) {
 	if written, _ := io.ReadAll(reader); len(written) > 0 {
 		t.Errorf("%q was written", written)
 	}
+}
+
+// TestStatusBetweenLines checks that the status line is never drawn in the middle of a line
+// of the output, however much comes at once: what precedes it would be erased with it.
+func TestStatusBetweenLines(t *testing.T) {
+	for _, format := range []settings{{}, {json: true}, {hex: true}} {
+		plain := printed(t, &format, &screen{})
+		drawn := printed(t, &format, &screen{live: true, shared: true, status: "open"})
+		if !strings.Contains(drawn, "open\r") {
+			t.Error("the status line is not drawn")
+		}
+		lines, _, _ := sees(strings.ReplaceAll(drawn, "\n", "\r\n"), 120)
+		for n, want := range strings.Split(strings.TrimSuffix(plain, "\n"), "\n") {
+			if n >= len(lines) || lines[n] != want {
+				t.Fatalf("line %d is not %q in %q", n, want, lines[min(n, len(lines)):min(n+3, len(lines))])
+			}
+		}
+	}
+}
+
+// printed is what a screen is given when many messages come at once.
+func printed(t *testing.T, format *settings, s *screen) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "screen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s.stderr, s.stdout = file, file
+	began := time.Now()
+	o := newOutput(format, s, began)
+	for n := range 1200 { // more than the buffer holds
+		m := resock.MessageEvent{Session: 1, Type: resock.MessageText, Data: fmt.Appendf(nil, "message %060d", n)}
+		if err := o.message(began, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	data, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 // TestServeInTheBackground checks that the server does not wait for what is typed there: the
