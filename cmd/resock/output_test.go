@@ -281,6 +281,29 @@ func TestRecord(t *testing.T) {
 	runs(t, exitOutputFull, "-record", filepath.Join(name, "x"), server.URL).stderr.has(t, "-record")
 }
 
+// TestRecordingIsWhole checks that a recording has no half of a line while the program runs.
+func TestRecordingIsWhole(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "recording")
+	r, err := newRecorder(name, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for n := range 5000 {
+		r.message(time.Now(), resock.MessageEvent{Session: 1, Type: resock.MessageText, Data: fmt.Append(nil, "message ", n)})
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte("\n")); n < 2 {
+		t.Errorf("%d lines are written", n)
+	}
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		t.Errorf("it ends with %q", data[len(data)-20:])
+	}
+}
+
 // awaitFile waits until a file has a text, while a program writes it.
 func awaitFile(t *testing.T, name, text string) {
 	t.Helper()
