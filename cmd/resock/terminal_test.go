@@ -503,6 +503,30 @@ func TestStatusStays(t *testing.T) {
 	}
 }
 
+// TestStatusIsDrawnLater checks that a status line that changes when it is not due is drawn
+// when it is, even if it does not change again.
+func TestStatusIsDrawnLater(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	s := &screen{stderr: writer, stdout: writer, live: true}
+	set := func(status string, drawn time.Time) {
+		s.drawn = drawn
+		s.setStatus(func(int) string { return status })
+	}
+	set("one", time.Time{})
+	set("two", time.Now().Add(time.Hour))
+	set("two", time.Time{})
+	set("two", time.Time{})
+	_ = writer.Close()
+	written, _ := io.ReadAll(reader)
+	if got, want := string(written), "one\r"+eraseHere+"two\r"; got != want {
+		t.Errorf("%q was written, want %q", got, want)
+	}
+}
+
 // TestStatusBetweenLines checks that the status line is never drawn in the middle of a line
 // of the output, however much comes at once: what precedes it would be erased with it.
 func TestStatusBetweenLines(t *testing.T) {
