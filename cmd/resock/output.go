@@ -18,10 +18,32 @@ import (
 
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
+// lineWriter is a buffer for whole lines, which it writes as whole lines. A plain
+// [bufio.Writer] cuts a line in two when it is full, and something else, such as the status
+// line, can come in between.
+type lineWriter struct{ buffer *bufio.Writer }
+
+func newLineWriter(to io.Writer) lineWriter {
+	return lineWriter{bufio.NewWriterSize(to, 64<<10)}
+}
+
+// Write implements [io.Writer] for whole lines.
+func (w lineWriter) Write(lines []byte) (int, error) {
+	if len(lines) > w.buffer.Available() {
+		if err := w.buffer.Flush(); err != nil {
+			return 0, err
+		}
+	}
+	return w.buffer.Write(lines) // past the buffer if they do not fit in it
+}
+
+// Flush writes what waits. Errors are sticky.
+func (w lineWriter) Flush() error { return w.buffer.Flush() }
+
 // output is standard output: messages and, in JSON, the other events. Only the loop uses
 // it.
 type output struct {
-	w       *bufio.Writer
+	w       lineWriter
 	start   time.Time
 	json    bool
 	hex     bool
@@ -34,7 +56,7 @@ const longLine = 1 << 20 // bytes; the memory of a longer line is not kept
 
 func newOutput(s *settings, screen *screen, start time.Time) *output {
 	return &output{
-		w: bufio.NewWriterSize(screen.output(), 64<<10), start: start,
+		w: newLineWriter(screen.output()), start: start,
 		json: s.json, hex: s.hex, stamped: s.timestamps,
 		escaped: term.IsTerminal(int(os.Stdout.Fd())),
 	}

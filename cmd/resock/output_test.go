@@ -1,9 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -173,7 +173,7 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 	for name, o := range map[string]*output{
 		"text": {}, "timestamps": {stamped: true}, "JSON": {json: true, stamped: true}, "terminal": {escaped: true},
 	} {
-		o.w, o.start = bufio.NewWriter(io.Discard), time.Now()
+		o.w, o.start = newLineWriter(io.Discard), time.Now()
 		m := resock.MessageEvent{Session: 1, Type: resock.MessageText, Data: []byte("a message of some length, with ☃")}
 		at := time.Now()
 		if n := testing.AllocsPerRun(100, func() {
@@ -185,6 +185,52 @@ func TestMessagesDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// TestLineWriter checks that lines are written whole, whether they fit in the buffer or not.
+func TestLineWriter(t *testing.T) {
+	var got, want bytes.Buffer
+	w := newLineWriter(writerFunc(func(p []byte) (int, error) {
+		if !bytes.HasSuffix(p, []byte("\n")) {
+			t.Errorf("%d bytes end in the middle of a line", len(p))
+		}
+		return got.Write(p)
+	}))
+	size := w.buffer.Size()
+	for n, length := range []int{1, size - 2, 2, size - 2, 1, size, size + 1, 3, 2 * size, 1, 1} {
+		line := append(bytes.Repeat([]byte{byte('a' + n)}, length-1), '\n')
+		want.Write(line)
+		if n, err := w.Write(line); n != len(line) || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want.Bytes()) {
+		t.Error("lines are lost")
+	}
+}
+
+// TestLineWriterFails checks that an error is told by every later call, also for a line that
+// would fit.
+func TestLineWriterFails(t *testing.T) {
+	full := errors.New("full")
+	w := newLineWriter(writerFunc(func([]byte) (int, error) { return 0, full }))
+	long := append(bytes.Repeat([]byte("a"), w.buffer.Size()), '\n')
+	if _, err := w.Write(long); err != full {
+		t.Errorf("a long line: %v", err)
+	}
+	if _, err := w.Write([]byte("short\n")); err != full {
+		t.Errorf("a short line: %v", err)
+	}
+	if err := w.Flush(); err != full {
+		t.Errorf("Flush: %v", err)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // TestRecord checks that a recording has all that happened, in both directions.
 func TestRecord(t *testing.T) {
@@ -233,6 +279,29 @@ func TestRecord(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	runs(t, exitOutputFull, "-record", filepath.Join(name, "x"), server.URL).stderr.has(t, "-record")
+}
+
+// TestRecordingIsWhole checks that a recording has no half of a line while the program runs.
+func TestRecordingIsWhole(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "recording")
+	r, err := newRecorder(name, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for n := range 5000 {
+		r.message(time.Now(), resock.MessageEvent{Session: 1, Type: resock.MessageText, Data: fmt.Append(nil, "message ", n)})
+	}
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(data, []byte("\n")); n < 2 {
+		t.Errorf("%d lines are written", n)
+	}
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		t.Errorf("it ends with %q", data[len(data)-20:])
+	}
 }
 
 // awaitFile waits until a file has a text, while a program writes it.

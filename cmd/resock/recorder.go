@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -21,7 +20,7 @@ type recorder struct {
 	sending atomic.Pointer[chan struct{}] // closed when the message that is being sent is recorded; or nil
 
 	mu    sync.Mutex // what is sent is recorded by the goroutine that sends it
-	w     *bufio.Writer
+	w     lineWriter
 	line  []byte
 	open  uint64        // the session that is open, or 0
 	early []sentMessage // before the event of the session that is being opened
@@ -40,7 +39,7 @@ func newRecorder(name string, start time.Time) (*recorder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-record: %w", err)
 	}
-	r := &recorder{file: file, start: start, w: bufio.NewWriterSize(file, 64<<10)}
+	r := &recorder{file: file, start: start, w: newLineWriter(file)}
 	line, err := json.Marshal(header{Version: recordVersion, Start: start})
 	if err != nil {
 		return nil, err

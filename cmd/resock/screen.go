@@ -30,8 +30,9 @@ type screen struct {
 	waiting []byte // lines of standard output that are drawn with the next status line
 	failed  error  // to draw them
 	status  string
-	shown   bool // the status line is on the screen
-	held    bool // it must not be: term.Terminal moves to a new line
+	latest  string // the status line that was drawn last; empty if it must be drawn again
+	shown   bool   // the status line is on the screen
+	held    bool   // it must not be: term.Terminal moves to a new line
 	closed  bool
 	behind  bool // the program is in the background
 	width   int
@@ -128,11 +129,12 @@ func (s *screen) setStatus(text func(width int) string) bool {
 		return false
 	}
 	s.behind = !foreground(s.stderr)
-	resized := s.resize()
-	status := text(max(0, s.width-1)) // a full line would wrap
-	if status != s.status || !s.shown || resized || len(s.waiting) > 0 {
-		s.status = status
-		_ = s.paint(nil, s.stderr)
+	if s.resize() {
+		s.latest = ""
+	}
+	s.status = text(max(0, s.width-1)) // a full line would wrap
+	if s.status != s.latest || !s.shown || len(s.waiting) > 0 {
+		_ = s.paint(nil, s.stderr) // if it is not due, a later call draws it
 	}
 	return true
 }
@@ -173,7 +175,7 @@ func (s *screen) paint(lines []byte, to *os.File) error {
 	b.Write(lines)
 	if due {
 		b.WriteString(s.status + s.after())
-		s.shown, s.drawn = true, now
+		s.latest, s.shown, s.drawn = s.status, true, now
 	}
 	if err := s.write(b.Bytes(), to); err != nil && to == s.stdout {
 		s.failed = err

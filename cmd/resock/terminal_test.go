@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
+	"github.com/resock/resock"
 	"github.com/resock/resock/resocktest"
 )
 
@@ -116,7 +118,8 @@ func (d *display) line() []rune {
 type console struct {
 	*process
 	terminal *os.File
-	screen   *stream // what the program writes to the terminal
+	screen   *stream       // what the program writes to the terminal
+	ended    chan struct{} // closed when nobody can write to the terminal any more
 	width    int
 	before   unix.Termios
 }
@@ -129,7 +132,7 @@ func at(t *testing.T, width int, other func(*process), args ...string) *console 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ours.Close() })
-	c := &console{process: prepare(t, args...), terminal: ours, screen: newStream()}
+	c := &console{process: prepare(t, args...), terminal: ours, screen: newStream(), ended: make(chan struct{})}
 	c.resize(width)
 	c.before = c.attributes()
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = theirs, theirs, theirs
@@ -141,16 +144,22 @@ func at(t *testing.T, width int, other func(*process), args ...string) *console 
 	c.run()
 	_ = theirs.Close()
 	go func() {
-		buffer := make([]byte, 4096)
-		for {
-			n, err := ours.Read(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = c.screen.Write(buffer[:n])
-		}
+		defer close(c.ended)
+		_, _ = io.Copy(c.screen, ours)
 	}()
 	return c
+}
+
+// all is everything that was written to the terminal. It waits until the last program there
+// has exited.
+func (c *console) all() string {
+	c.t.Helper()
+	select {
+	case <-c.ended:
+	case <-time.After(patience):
+		c.t.Fatal("a program at the terminal does not exit")
+	}
+	return c.screen.String()
 }
 
 func (c *console) resize(width int) {
@@ -343,9 +352,9 @@ func TestControlCharacters(t *testing.T) {
 func TestRedraws(t *testing.T) {
 	const messages = 20000
 	server := resocktest.NewServer(t)
+	began := time.Now()
 	c := at(t, 80, nil, "-n", fmt.Sprint(messages), server.URL)
 	conn := server.Accept()
-	began := time.Now()
 	go func() {
 		for n := range messages {
 			_ = conn.Push(fmt.Sprint("message ", n))
@@ -353,8 +362,7 @@ func TestRedraws(t *testing.T) {
 	}()
 	c.exits(0)
 	most := int(time.Since(began)/redrawEvery) + 3
-	c.screen.await(t, fmt.Sprint("message ", messages-1, "\r\n"))
-	text := c.screen.String()
+	text := c.all()
 	if n := strings.Count(text, "open #1"); n > most {
 		t.Errorf("%d redraws, want at most %d", n, most)
 	}
@@ -493,6 +501,76 @@ func TestStatusStays(t *testing.T) {
 	if written, _ := io.ReadAll(reader); len(written) > 0 {
 		t.Errorf("%q was written", written)
 	}
+}
+
+// TestStatusIsDrawnLater checks that a status line that changes when it is not due is drawn
+// when it is, even if it does not change again.
+func TestStatusIsDrawnLater(t *testing.T) {
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	s := &screen{stderr: writer, stdout: writer, live: true}
+	set := func(status string, drawn time.Time) {
+		s.drawn = drawn
+		s.setStatus(func(int) string { return status })
+	}
+	set("one", time.Time{})
+	set("two", time.Now().Add(time.Hour))
+	set("two", time.Time{})
+	set("two", time.Time{})
+	_ = writer.Close()
+	written, _ := io.ReadAll(reader)
+	if got, want := string(written), "one\r"+eraseHere+"two\r"; got != want {
+		t.Errorf("%q was written, want %q", got, want)
+	}
+}
+
+// TestStatusBetweenLines checks that the status line is never drawn in the middle of a line
+// of the output, however much comes at once: what precedes it would be erased with it.
+func TestStatusBetweenLines(t *testing.T) {
+	for _, format := range []settings{{}, {json: true}, {hex: true}} {
+		plain := printed(t, &format, &screen{})
+		drawn := printed(t, &format, &screen{live: true, shared: true, status: "open"})
+		if !strings.Contains(drawn, "open\r") {
+			t.Error("the status line is not drawn")
+		}
+		lines, _, _ := sees(strings.ReplaceAll(drawn, "\n", "\r\n"), 120)
+		for n, want := range strings.Split(strings.TrimSuffix(plain, "\n"), "\n") {
+			if n >= len(lines) || lines[n] != want {
+				t.Fatalf("line %d is not %q in %q", n, want, lines[min(n, len(lines)):min(n+3, len(lines))])
+			}
+		}
+	}
+}
+
+// printed is what a screen is given when many messages come at once.
+func printed(t *testing.T, format *settings, s *screen) string {
+	t.Helper()
+	file, err := os.Create(filepath.Join(t.TempDir(), "screen"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	s.stderr, s.stdout = file, file
+	began := time.Now()
+	o := newOutput(format, s, began)
+	for n := range 1200 { // more than the buffer holds
+		m := resock.MessageEvent{Session: 1, Type: resock.MessageText, Data: fmt.Appendf(nil, "message %060d", n)}
+		if err := o.message(began, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := o.flush(); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	data, err := os.ReadFile(file.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
 }
 
 // TestServeInTheBackground checks that the server does not wait for what is typed there: the
