@@ -206,7 +206,7 @@ func (s *show) checkAll(ctx context.Context) error {
 		s.tell.say("%d holes, where %d numbers are missing; %d records of gaps", c.holes, c.missing, c.gaps)
 	}
 	strikes, outages := s.cast.struckAndDown()
-	t := measure(strikes, c.begins, outages, s.ttl)
+	t := measure(strikes, c.begins, outages, s.config)
 	s.tell.say("%v", t)
 	return errors.Join(c.faults.err(), t.err(), s.checkWorkers(ctx, c.numbers))
 }

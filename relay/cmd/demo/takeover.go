@@ -16,15 +16,15 @@ type takeovers struct {
 // measure returns how long it took from each end of a leader to the record that began the
 // next term. NATS must not have been down meanwhile, nor so shortly before that a relay may
 // still wait for the answer to a request that was lost: that takes as long as the lease.
-func measure(strikes []strike, begins []begin, outages []outage, ttl time.Duration) takeovers {
-	t := takeovers{limit: ttl + time.Second}
+func measure(strikes []strike, begins []begin, outages []outage, c config) takeovers {
+	t := takeovers{limit: c.limit}
 	for _, s := range strikes {
 		next := slices.IndexFunc(begins, func(b begin) bool { return b.term > s.term && b.at.After(s.at) })
 		until := time.Now()
 		if next >= 0 {
 			until = begins[next].at
 		}
-		if slices.ContainsFunc(outages, func(o outage) bool { return o.disturbs(s.at, until, t.limit) }) {
+		if slices.ContainsFunc(outages, func(o outage) bool { return o.disturbs(s.at, until, c.ttl+time.Second) }) {
 			t.disturbed++
 			continue
 		}
