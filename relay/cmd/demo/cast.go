@@ -42,6 +42,7 @@ type cast struct {
 	frozen  bool    // a relay is stopped
 	strikes []strike
 	outages []outage
+	stalls  []outage       // when NATS was slow
 	handled map[uint64]int // how often the workers handled each number
 	highest uint64
 }

@@ -139,7 +139,7 @@ func TestTakeovers(t *testing.T) {
 	outages := []outage{{at(41), at(42)}, {at(57), at(58)}}
 	c := config{ttl: 2 * time.Second, limit: 3 * time.Second}
 	got := measure(strikes, begins, outages, c)
-	if want := "takeovers: median 2s, at most 2.5s, limit 3s (3; 2 more met an outage of NATS)"; got.String() != want {
+	if want := "takeovers: median 2s, at most 2.5s, limit 3s (3; in 2 more NATS was down or slow)"; got.String() != want {
 		t.Errorf("got  %v\nwant %s", got, want)
 	}
 	if err := got.err(); err != nil {

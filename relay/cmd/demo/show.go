@@ -65,6 +65,11 @@ func (s *show) open(url, dir string) error {
 	}
 	s.natsURL = "nats://" + addr
 	s.cast.add("nats", "nats", dir, addr)
+	s.cast.running.Go(func() {
+		if err := s.cast.probe(s.natsURL); err != nil {
+			s.cast.cancel(err)
+		}
+	})
 	readers := 1
 	if s.standby > 0 {
 		readers = relays

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // led reports whether a relay leads, and NATS is ready.
 func (c *cast) led() bool {
@@ -49,9 +52,9 @@ func (c *cast) unhandled(numbers []uint64) (missing []uint64, repeated int) {
 	return missing, repeated
 }
 
-// struckAndDown returns the ends of leaders, and when NATS was down.
+// struckAndDown returns the ends of leaders, and when NATS was down or slow.
 func (c *cast) struckAndDown() ([]strike, []outage) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.strikes, c.outages
+	return c.strikes, slices.Concat(c.outages, c.stalls)
 }

@@ -14,7 +14,7 @@ type strike struct {
 	term uint64
 }
 
-// outage is when NATS was down; to is zero while it is.
+// outage is when NATS was down, or slow; to is zero while it is down.
 type outage struct{ from, to time.Time }
 
 // killLeader kills the leader, if there is one.

@@ -10,11 +10,11 @@ import (
 type takeovers struct {
 	limit     time.Duration
 	times     []time.Duration // sorted
-	disturbed int             // not measured, since NATS was down meanwhile or just before
+	disturbed int             // not measured, since NATS was down or slow meanwhile or just before
 }
 
 // measure returns how long it took from each end of a leader to the record that began the
-// next term. NATS must not have been down meanwhile, nor so shortly before that a relay may
+// next term. NATS must not have been down or slow meanwhile, nor so shortly before that a relay may
 // still wait for the answer to a request that was lost: that takes as long as the lease.
 func measure(strikes []strike, begins []begin, outages []outage, c config) takeovers {
 	t := takeovers{limit: c.limit}
@@ -41,9 +41,9 @@ func (o outage) disturbs(from, until time.Time, effects time.Duration) bool {
 
 func (t takeovers) String() string {
 	if len(t.times) == 0 {
-		return fmt.Sprintf("takeovers: none without an outage of NATS, %d with one", t.disturbed)
+		return fmt.Sprintf("takeovers: %d, in all of which NATS was down or slow", t.disturbed)
 	}
-	return fmt.Sprintf("takeovers: median %v, at most %v, limit %v (%d; %d more met an outage of NATS)",
+	return fmt.Sprintf("takeovers: median %v, at most %v, limit %v (%d; in %d more NATS was down or slow)",
 		t.times[len(t.times)/2].Round(time.Millisecond), t.times[len(t.times)-1].Round(time.Millisecond),
 		t.limit, len(t.times), t.disturbed)
 }

@@ -27,10 +27,12 @@ func (s *show) checkAll(ctx context.Context) error {
 	return errors.Join(c.faults.err(), t.err(), s.checkWorkers(ctx, c.numbers))
 }
 
-// drain waits until the last number of the feed went to the workers. What the feed sends
-// while no session is open comes only with resume, so another number is sent now and then.
+// drain waits until the last number of the feed went to the workers, as long as there is any
+// progress. What the feed sends while no session is open comes only with resume, so another
+// number is sent now and then.
 func (s *show) drain(ctx context.Context) error {
-	for range 10 {
+	at := uint64(0)
+	for idle := 0; idle < 10; idle++ {
 		s.upstream.Push(1)
 		last := s.upstream.Last()
 		trying, cancel := context.WithTimeout(ctx, patience/10)
@@ -39,8 +41,11 @@ func (s *show) drain(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
+		if n := s.cast.handledUpTo(); n > at {
+			at, idle = n, 0
+		}
 	}
-	return fmt.Errorf("the feed ended at %d, and %d is the last number that a worker handled", s.upstream.Last(), s.cast.handledUpTo())
+	return fmt.Errorf("the feed ended at %d, and %d is the last number that a worker handled", s.upstream.Last(), at)
 }
 
 // checkWorkers waits until the workers have handled each number of the stream.
