@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -41,18 +42,10 @@ type cast struct {
 	frozen  bool    // a relay is stopped
 	strikes []strike
 	outages []outage
+	stalls  []outage       // when NATS was slow
 	handled map[uint64]int // how often the workers handled each number
 	highest uint64
 }
-
-// strike is the end of a leader.
-type strike struct {
-	at   time.Time
-	term uint64
-}
-
-// outage is when NATS was down; to is zero while it is.
-type outage struct{ from, to time.Time }
 
 func newCast(ctx context.Context, dir string, tell *teller) *cast {
 	c := &cast{dir: dir, tell: tell, players: make(map[string]*player), handled: make(map[uint64]int)}
@@ -138,7 +131,24 @@ func (c *cast) left(p *player, err error) error {
 	if p.struck || p.role == "worker" || c.ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("%s ended by itself: %v", p.name, err)
+	return fmt.Errorf("%s ended by itself: %v%s", p.name, err, c.reason(p))
+}
+
+// reason returns what the log of a process says about its end.
+func (c *cast) reason(p *player) string {
+	log, err := os.ReadFile(filepath.Join(c.dir, p.name+".log"))
+	if err != nil {
+		return ""
+	}
+	found := ""
+	for line := range strings.Lines(string(log)) {
+		for _, prefix := range []string{"panic: ", "fatal error: ", "demo: "} {
+			if strings.HasPrefix(line, prefix) {
+				found = ": " + strings.TrimSpace(line)
+			}
+		}
+	}
+	return found
 }
 
 // rest waits until a process is to be started again.
@@ -184,164 +194,6 @@ func (c *cast) hear(p *player, line string) {
 func scan(line, format string, n *uint64) bool {
 	_, err := fmt.Sscanf(line, format, n)
 	return err == nil
-}
-
-// killLeader kills the leader, if there is one.
-func (c *cast) killLeader() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p := c.strikeLeader()
-	if p == nil {
-		return false
-	}
-	p.struck = true
-	c.tell.detail("SIGKILL to the leader (%s)", p.name)
-	c.signal(p, syscall.SIGKILL)
-	return true
-}
-
-// strikeLeader returns the leader, which is none from now on, or nil; mu is held.
-func (c *cast) strikeLeader() *player {
-	p := c.leader
-	if p != nil {
-		c.leader = nil
-		c.strikes = append(c.strikes, strike{time.Now(), c.term})
-	}
-	return p
-}
-
-// stopLeader stops the leader for some time, if there is one and no relay is stopped.
-func (c *cast) stopLeader(lasting time.Duration) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.frozen || c.leader == nil {
-		return false
-	}
-	waker, input, err := command("waker", fmt.Sprint(c.leader.process.Process.Pid))
-	if err == nil {
-		err = waker.Start()
-	}
-	if err != nil {
-		c.cancel(err)
-		return false
-	}
-	p := c.strikeLeader()
-	c.frozen = true
-	c.tell.detail("SIGSTOP to the leader (%s) for %v", p.name, lasting)
-	c.signal(p, syscall.SIGSTOP)
-	c.running.Go(func() { c.wake(p, lasting, waker, input) })
-	return true
-}
-
-// wake continues a process that is stopped.
-func (c *cast) wake(p *player, after time.Duration, waker *exec.Cmd, input io.Closer) {
-	select {
-	case <-time.After(after):
-	case <-c.ctx.Done():
-	}
-	_ = input.Close()
-	_ = waker.Wait()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.frozen = false
-	c.tell.detail("SIGCONT to %s", p.name)
-}
-
-// restartNATS ends NATS by a signal, if it is ready, and starts it again after a pause.
-func (c *cast) restartNATS(signal syscall.Signal, pause time.Duration) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.ready {
-		return false
-	}
-	p := c.players["nats"]
-	p.struck, p.pause, c.ready = true, pause, false
-	c.outages = append(c.outages, outage{from: time.Now()})
-	c.tell.detail("%v to NATS, which is started again after %v", signalName(signal), pause)
-	c.signal(p, signal)
-	return true
-}
-
-func signalName(signal syscall.Signal) string {
-	if signal == syscall.SIGTERM {
-		return "SIGTERM"
-	}
-	return "SIGKILL"
-}
-
-// killWorker kills a worker, if it runs.
-func (c *cast) killWorker(name string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p := c.players[name]
-	if p.process == nil || p.struck {
-		return false
-	}
-	p.struck = true
-	c.tell.detail("SIGKILL to %s", name)
-	c.signal(p, syscall.SIGKILL)
-	return true
-}
-
-// signal signals a process; mu is held.
-func (c *cast) signal(p *player, signal syscall.Signal) {
-	if p.process != nil {
-		_ = p.process.Process.Signal(signal)
-	}
-}
-
-// led reports whether a relay leads, and NATS is ready.
-func (c *cast) led() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ready && c.leader != nil
-}
-
-// calm reports whether a relay leads and no fault lasts.
-func (c *cast) calm() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ready && c.leader != nil && !c.frozen
-}
-
-// state tells who leads, for a line of output.
-func (c *cast) state() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.leader == nil {
-		return fmt.Sprintf("nobody leads, after term %d", c.term)
-	}
-	return fmt.Sprintf("%s leads, term %d", c.leader.name, c.term)
-}
-
-// handledUpTo returns the highest number that the workers handled.
-func (c *cast) handledUpTo() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.highest
-}
-
-// unhandled returns which of some numbers the workers did not handle, and how many of them
-// they handled more than once.
-func (c *cast) unhandled(numbers []uint64) (missing []uint64, repeated int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, n := range numbers {
-		switch times := c.handled[n]; {
-		case times == 0:
-			missing = append(missing, n)
-		case times > 1:
-			repeated++
-		}
-	}
-	return missing, repeated
-}
-
-// struckAndDown returns the ends of leaders, and when NATS was down.
-func (c *cast) struckAndDown() ([]strike, []outage) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.strikes, c.outages
 }
 
 // errEnd ends the processes.

@@ -26,6 +26,7 @@ type config struct {
 	seed    uint64
 	every   time.Duration // between two faults, on average
 	ttl     time.Duration // of the lease
+	limit   time.Duration // of a takeover
 	rate    int           // messages a second
 	resume  bool          // the relays go on where the stream ends
 	standby int           // messages that a relay keeps that reads along
@@ -42,6 +43,7 @@ func parse(args []string) (c config, rest []string, err error) {
 	flags.Uint64Var(&c.seed, "seed", 0, "of the plan; 0 is random")
 	flags.DurationVar(&c.every, "every", 500*time.Millisecond, "the pause between two faults, on average")
 	flags.DurationVar(&c.ttl, "ttl", time.Second, "how long the lease of a dead leader lasts")
+	flags.DurationVar(&c.limit, "limit", 0, "how long a takeover may take; 0 is the lease and a second, as the relay promises")
 	flags.IntVar(&c.rate, "rate", 1000, "how many messages the feed has in a second")
 	flags.BoolVar(&c.resume, "resume", true, "the relays go on where the stream ends; else each session begins with what is new")
 	flags.IntVar(&c.standby, "standby", 0, "how many messages a relay keeps that reads along; 0 is none")
@@ -50,6 +52,9 @@ func parse(args []string) (c config, rest []string, err error) {
 	}
 	if c.seed == 0 {
 		c.seed = 1 + rand.Uint64N(1e9)
+	}
+	if c.limit == 0 {
+		c.limit = c.ttl + time.Second
 	}
 	return c, flags.Args(), c.check()
 }
@@ -63,8 +68,8 @@ func (c *config) check() error {
 	switch {
 	case c.every <= 0 || c.rate <= 0:
 		return errors.New("-every and -rate must be positive")
-	case c.ttl < 500*time.Millisecond:
-		return errors.New("-ttl must be at least 500ms")
+	case c.ttl < 500*time.Millisecond || c.limit < 0:
+		return errors.New("-ttl must be at least 500ms, and -limit not negative")
 	case c.standby < 0 || c.standby > 0 && !c.resume:
 		return errors.New("-standby must not be negative, and needs -resume")
 	}

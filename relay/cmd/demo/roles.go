@@ -105,11 +105,15 @@ func runRelay(ctx context.Context, c config, natsURL, url string) error {
 		Conn: conn, Name: "demo", URL: url, TTL: c.ttl, Standby: c.standby,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	if options := feed.Options(url); c.resume {
+	if c.resume {
 		with.Read = feed.Read
-		with.Options = func(f *resume.Feed) []resock.Option {
-			return append(options(f), resock.WithBackoff(50*time.Millisecond, time.Second))
+	}
+	with.Options = func(f *resume.Feed) []resock.Option {
+		options := []resock.Option{resock.WithBackoff(50*time.Millisecond, time.Second)}
+		if c.resume {
+			options = append(options, feed.Options(url)(f)...)
 		}
+		return options
 	}
 	r, err := relay.New(with)
 	if err != nil {

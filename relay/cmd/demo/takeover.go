@@ -10,21 +10,21 @@ import (
 type takeovers struct {
 	limit     time.Duration
 	times     []time.Duration // sorted
-	disturbed int             // not measured, since NATS was down meanwhile or just before
+	disturbed int             // not measured, since NATS was down or slow meanwhile or just before
 }
 
 // measure returns how long it took from each end of a leader to the record that began the
-// next term. NATS must not have been down meanwhile, nor so shortly before that a relay may
+// next term. NATS must not have been down or slow meanwhile, nor so shortly before that a relay may
 // still wait for the answer to a request that was lost: that takes as long as the lease.
-func measure(strikes []strike, begins []begin, outages []outage, ttl time.Duration) takeovers {
-	t := takeovers{limit: ttl + time.Second}
+func measure(strikes []strike, begins []begin, outages []outage, c config) takeovers {
+	t := takeovers{limit: c.limit}
 	for _, s := range strikes {
 		next := slices.IndexFunc(begins, func(b begin) bool { return b.term > s.term && b.at.After(s.at) })
 		until := time.Now()
 		if next >= 0 {
 			until = begins[next].at
 		}
-		if slices.ContainsFunc(outages, func(o outage) bool { return o.disturbs(s.at, until, t.limit) }) {
+		if slices.ContainsFunc(outages, func(o outage) bool { return o.disturbs(s.at, until, c.ttl+time.Second) }) {
 			t.disturbed++
 			continue
 		}
@@ -41,9 +41,9 @@ func (o outage) disturbs(from, until time.Time, effects time.Duration) bool {
 
 func (t takeovers) String() string {
 	if len(t.times) == 0 {
-		return fmt.Sprintf("takeovers: none without an outage of NATS, %d with one", t.disturbed)
+		return fmt.Sprintf("takeovers: %d, in all of which NATS was down or slow", t.disturbed)
 	}
-	return fmt.Sprintf("takeovers: median %v, at most %v, limit %v (%d; %d more met an outage of NATS)",
+	return fmt.Sprintf("takeovers: median %v, at most %v, limit %v (%d; in %d more NATS was down or slow)",
 		t.times[len(t.times)/2].Round(time.Millisecond), t.times[len(t.times)-1].Round(time.Millisecond),
 		t.limit, len(t.times), t.disturbed)
 }
