@@ -260,7 +260,7 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 		return err
 	}
 	if !stream.CachedInfo().Config.AllowAtomicPublish {
-		return fmt.Errorf("%w: %s is %s, want 2.14 or later", errOldServer, c.Conn.ConnectedServerName(), c.Conn.ConnectedServerVersion())
+		return fmt.Errorf("%w: %s is %s, want 2.12 or later", errOldServer, c.Conn.ConnectedServerName(), c.Conn.ConnectedServerVersion())
 	}
 	bucket, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: c.Name + "-lease", TTL: c.TTL, Replicas: max(config.Replicas, 1),
