@@ -221,29 +221,46 @@ func (w *writer) drop() {
 }
 
 // split reports whether a refusal tells how to write the messages in another way, or what
-// to write in place of a message that cannot be stored.
+// to write in place of a message that cannot be stored. Only the last message of a batch is
+// answered: one that is refused before that leaves the batch incomplete.
 func (w *writer) split(unit []*nats.Msg, err error) bool {
 	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.Code != 400 {
+	refused := errors.As(err, &api) && api.Code == 400
+	switch large := errors.Is(err, nats.ErrMaxPayload); {
+	case !refused && !large:
+		return false
+	case len(unit) > 1 && refused && api.ErrorCode == jetstreamext.JSErrCodeBatchPublishExceedsLimit:
+		w.most = max(1, len(unit)/2)
+	case len(unit) > 1:
+		w.solo = len(unit)
+	case large || api.ErrorCode == tooLarge || api.ErrorCode == headersTooLarge:
+		w.refused(unit[0], err)
+	default:
 		return false
 	}
-	switch {
-	case len(unit) > 1 && api.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete:
-		return false // a part of it was lost
-	case len(unit) > 1:
-		if api.ErrorCode == jetstreamext.JSErrCodeBatchPublishExceedsLimit {
-			w.most = max(1, len(unit)/2)
-		} else {
-			w.solo = len(unit)
-		}
-		return true
-	case api.ErrorCode == tooLarge || api.ErrorCode == headersTooLarge:
-		w.count(func(s *logStats) { s.Refused++ })
-		w.log.told(fmt.Errorf("a message of %d bytes is refused: %w", len(unit[0].Data), err))
-		w.waiting.replace(w.log.refused(unit[0], api.Description))
-		return true
+	return true
+}
+
+// refused puts a gap in the place of a message that cannot be stored. A gap or a checkpoint
+// that cannot be stored is left out.
+func (w *writer) refused(m *nats.Msg, err error) {
+	w.count(func(s *logStats) { s.Refused++ })
+	w.log.told(fmt.Errorf("a record of %d bytes at %s is refused: %w", len(m.Data), m.Subject, err))
+	if m.Subject == w.log.names.gap() || m.Subject == w.log.names.term() {
+		w.solo = max(0, w.solo-1)
+		w.waiting.remove(1)
+		return
 	}
-	return false
+	w.waiting.replace(w.log.refused(m, reasonOf(err)))
+}
+
+// reasonOf returns why a message was refused, in short.
+func reasonOf(err error) string {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Description
+	}
+	return err.Error()
 }
 
 const (

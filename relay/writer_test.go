@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -185,4 +187,101 @@ func TestWriterWaits(t *testing.T) {
 	t.Cleanup(s.Close)
 	write(t, w, 75, 100)
 	numbers(t, l, 100)
+}
+
+// gathered returns a writer that finds messages waiting when it starts, so that it writes
+// them in one batch.
+func gathered(t *testing.T, l *log, epoch uint64, messages ...*nats.Msg) *writer {
+	t.Helper()
+	idle, _ := take(t, l, epoch)
+	idle.close()
+	w := &writer{
+		log: l, term: epoch, began: idle.began, base: idle.base, waiting: newBacklog(l.limit),
+		most: mostBatch, done: make(chan struct{}), retry: func() {},
+	}
+	for _, m := range messages {
+		if w.waiting.add(m) != nil {
+			t.Fatal("no room")
+		}
+	}
+	w.ctx, w.fail = context.WithCancelCause(t.Context())
+	go w.run()
+	t.Cleanup(w.close)
+	return w
+}
+
+// written waits until a writer has nothing left, and returns the subjects in the log after
+// the record that began the term.
+func written(t *testing.T, w *writer) (subjects []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.waiting.empty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for n := w.began + 1; n <= w.base; n++ {
+		raw, err := w.log.stream.GetMsg(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subjects = append(subjects, raw.Subject)
+	}
+	return subjects
+}
+
+// limitSize lets the stream refuse what has more bytes, headers included.
+func limitSize(t *testing.T, l *log, size int32) {
+	t.Helper()
+	config := l.stream.CachedInfo().Config
+	config.MaxMsgSize = size
+	if _, err := l.js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWriterRefusedInABatch has a message that is too large for the stream, or for the
+// connection, at each place of a batch: only a gap stands for it, and the others are
+// written.
+func TestWriterRefusedInABatch(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	l.limit.bytes = 16 << 20
+	limitSize(t, l, 1000)
+	term := uint64(0)
+	for _, size := range []int{2000, 3 << 20} {
+		for bad := range 3 {
+			messages := []*nats.Msg{number(1, 3*term+1), number(1, 3*term+2), number(1, 3*term+3)}
+			messages[bad].Data = make([]byte, size)
+			term++
+			w := gathered(t, l, term, messages...)
+			want := []string{"feed.msg.s", "feed.msg.s", "feed.msg.s"}
+			want[bad] = "feed.gap"
+			if got := written(t, w); !slices.Equal(got, want) {
+				t.Errorf("%d bytes: the log has %q, want %q", size, got, want)
+			}
+			w.close()
+			if w.counted().Refused != 1 {
+				t.Errorf("%d bytes: %+v", size, w.counted())
+			}
+		}
+	}
+}
+
+// TestWriterRefusedGap has a stream that does not take even the gap: it is left out, and
+// what follows is written.
+func TestWriterRefusedGap(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	w, _ := take(t, l, 1)
+	limitSize(t, l, 100)
+	for _, m := range []*nats.Msg{l.gap(Gap{Reason: strings.Repeat("x", 200)}, "gap/1/1"), l.record(1, positions{"s": {Position: resume.Position{Stream: strings.Repeat("x", 200)}}}, "at/1/2", false)} {
+		if err := w.append(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small := &nats.Msg{Subject: "feed.msg.s", Header: nats.Header{jetstream.MsgIDHeader: {"a"}}}
+	if err := w.append(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	if got := written(t, w); !slices.Equal(got, []string{"feed.msg.s"}) {
+		t.Errorf("the log has %q", got)
+	}
 }
