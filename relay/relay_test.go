@@ -486,3 +486,35 @@ func TestRelayGivesUp(t *testing.T) {
 		t.Errorf("ended by %v", err)
 	}
 }
+
+// TestRelayEndsWhileItTakesTheLog ends a relay that cannot begin its term.
+func TestRelayEndsWhileItTakesTheLog(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	js := jetStream(t, config.Conn)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ticks", Subjects: []string{"ticks.term"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "ticks.term", []byte("none of a relay")); err != nil {
+		t.Fatal(err)
+	}
+	r := startRelay(t, config)
+	eventually(t, "a holder of the lease", func() bool {
+		bucket, err := js.KeyValue(t.Context(), "ticks-lease")
+		if err != nil {
+			return false
+		}
+		_, err = bucket.Get(t.Context(), "leader")
+		return err == nil
+	})
+	r.cancel()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended by %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("does not end")
+	}
+}
