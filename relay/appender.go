@@ -29,7 +29,7 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	case resume.Message:
 		return a.message(ctx, e)
 	case resume.Gap:
-		return a.gap(ctx, Gap{Stream: e.Stream, Reason: e.Reason.String(), From: e.From, To: e.To, After: e.Last.String()})
+		return a.hole(ctx, e)
 	case resume.Lifecycle:
 		a.relay.config.Log.Info("feed", "event", fmt.Sprintf("%+v", e.Event))
 		if _, opened := e.Event.(resock.OpenEvent); opened && a.relay.config.Read == nil {
@@ -79,6 +79,19 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	})
 }
 
+// hole writes what a feed tells to be missing, without what was in the log when this leader
+// took it.
+func (a *appender) hole(ctx context.Context, e resume.Gap) error {
+	g := Gap{Stream: e.Stream, Reason: e.Reason.String(), From: e.From, To: e.To, After: e.Last.String()}
+	if last, waits := a.floor[e.Stream]; waits && numbered(last.Position) && e.Last.Epoch == last.Epoch && e.To > 0 {
+		if e.To <= last.Seq {
+			return nil
+		}
+		g.From = max(e.From, last.Seq+1)
+	}
+	return a.gap(ctx, g)
+}
+
 // has reports whether a message was in the log when this leader took it, which a standby
 // that lags may bring.
 func (a *appender) has(p resume.Position) bool {
@@ -86,11 +99,20 @@ func (a *appender) has(p resume.Position) bool {
 	if !waits || !located(p) {
 		return false
 	}
-	if p.Epoch == last.Epoch && p.Seq > 0 && p.Seq <= last.Seq {
-		return true
+	in := p.Epoch == last.Epoch && numbered(p) && numbered(last.Position) && p.Seq <= last.Seq
+	if !in || p.Seq == last.Seq {
+		delete(a.floor, p.Stream)
 	}
-	delete(a.floor, p.Stream)
-	return false
+	return in
+}
+
+// passed notes an event that a standby kept and the log has: once that is the end of a
+// stream, all that follows is new.
+func (a *appender) passed(event resume.Event) {
+	m, is := event.(resume.Message)
+	if last := a.floor[streamOf(event)]; is && m.Position.Epoch == last.Epoch && m.Position.Seq == last.Seq {
+		delete(a.floor, m.Position.Stream)
+	}
 }
 
 // validTopic reports whether a topic may stand in a subject.
