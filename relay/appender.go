@@ -45,7 +45,7 @@ func (a *appender) session(ctx context.Context) error {
 		a.quiet = false
 		return nil
 	}
-	return a.gap(ctx, Gap{Reason: ReasonSession})
+	return a.gap(ctx, Gap{Reason: ReasonSession}, resume.Position{})
 }
 
 // room is what the headers of a message may need beside its subject and position.
@@ -71,7 +71,7 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	size := len(m.Data) + len(topic) + 3*len(p.Stream+p.Epoch+p.Token)*2 + room
 	if int64(size) > c.Conn.MaxPayload() {
 		c.Log.Error("a message is too large for NATS", "bytes", len(m.Data), "limit", c.Conn.MaxPayload())
-		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1})
+		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1}, p)
 	}
 	id := idOf(a.writer.term, m, a.count, a.at.falls(p))
 	return a.append(ctx, &nats.Msg{
@@ -89,7 +89,7 @@ func (a *appender) hole(ctx context.Context, e resume.Gap) error {
 		}
 		g.From = max(e.From, last.Seq+1)
 	}
-	return a.gap(ctx, g)
+	return a.gap(ctx, g, resume.Position{})
 }
 
 // has reports whether a message was in the log when this leader took it, which a standby
@@ -125,9 +125,10 @@ func validTopic(topic string) bool {
 	return true
 }
 
-func (a *appender) gap(ctx context.Context, g Gap) error {
+// gap writes a gap, with where it ends if messages that the relay had are missing.
+func (a *appender) gap(ctx context.Context, g Gap, end resume.Position) error {
 	a.relay.count(func(s *Stats) { s.Gaps++ })
-	return a.append(ctx, a.relay.log.gap(g, fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)))
+	return a.append(ctx, a.relay.log.gap(g, end, fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)))
 }
 
 // append writes a record, and a checkpoint after some of them.

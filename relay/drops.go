@@ -59,7 +59,7 @@ func (a *appender) told(ctx context.Context) error {
 	for _, stream := range slices.Sorted(maps.Keys(a.dropped)) {
 		d := a.dropped[stream]
 		g := Gap{Stream: stream, Reason: ReasonOverflow, From: d.from, To: d.last.Seq, Messages: d.messages}
-		if err := a.gap(ctx, g); err != nil {
+		if err := a.gap(ctx, g, d.last); err != nil {
 			return err
 		}
 		if located(d.last) {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/resock/resock/resume"
 )
 
 // log is the stream that a relay writes.
@@ -107,12 +109,15 @@ func (l *log) read(ctx context.Context, t *term, last uint64) (positions, error)
 // refused returns the record that stands for a message which the server does not take.
 func (l *log) refused(m *nats.Msg, reason string) *nats.Msg {
 	p, _ := PositionOf(m.Header)
-	return l.gap(Gap{Stream: p.Stream, Reason: "refused: " + reason, From: p.Seq, To: p.Seq, Messages: 1}, m.Header.Get(jetstream.MsgIDHeader)+"/refused")
+	g := Gap{Stream: p.Stream, Reason: "refused: " + reason, From: p.Seq, To: p.Seq, Messages: 1}
+	return l.gap(g, p, m.Header.Get(jetstream.MsgIDHeader)+"/refused")
 }
 
-// gap returns the record of a gap.
-func (l *log) gap(g Gap, id string) *nats.Msg {
-	return &nats.Msg{Subject: l.names.gap(), Data: encode(g), Header: nats.Header{jetstream.MsgIDHeader: {id}}}
+// gap returns the record of a gap. Where it ends, if the relay knows, the next leader goes on.
+func (l *log) gap(g Gap, end resume.Position, id string) *nats.Msg {
+	h := nats.Header{jetstream.MsgIDHeader: {id}}
+	locate(h, end)
+	return &nats.Msg{Subject: l.names.gap(), Data: encode(g), Header: h}
 }
 
 // replay notes the positions of the messages of the log between two sequences.

@@ -366,6 +366,37 @@ func TestRelayRefused(t *testing.T) {
 	}
 }
 
+// TestRelayGapsAreNotUndone has a gap at the end of the log when a term ends: the next leader
+// goes on behind it, although the feed has now what the log takes.
+func TestRelayGapsAreNotUndone(t *testing.T) {
+	for reason, size := range map[string]int{"refused": 2000, ReasonTooLarge: 3 << 20} {
+		t.Run(reason, func(t *testing.T) {
+			s, u := startServer(t), startFeed(t)
+			config := u.config(connect(t, s))
+			config.Options = func(f *resume.Feed) []resock.Option {
+				return append(feed.Options(u.url)(f), resock.WithReadLimit(8<<20))
+			}
+			config.Stream.MaxMsgSize = 1000
+			first := startRelay(t, config)
+			eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+			u.Push(10)
+			eventually(t, "10 in the log", func() bool { return first.Stats().Written == 10 })
+			u.SetPad(strings.Repeat("x", size))
+			u.Push(1)
+			eventually(t, "a gap", func() bool { return first.Stats().Written == 11 })
+			first.stop()
+			u.SetPad("")
+			config.Conn = connect(t, s)
+			startRelay(t, config)
+			u.Push(1)
+			all, gaps := records(t, config.Conn, 12)
+			if len(all) != 11 || len(gaps) != 1 || !strings.HasPrefix(gaps[0].Reason, reason) || gaps[0].From != 11 || gaps[0].To != 11 {
+				t.Errorf("%d, gaps: %+v", all, gaps)
+			}
+		})
+	}
+}
+
 // TestRelaySnapshots has numbers that fall within an epoch, as a snapshot lets them: nothing
 // is taken for a message that had the same number before, by the next leader neither.
 func TestRelaySnapshots(t *testing.T) {

@@ -272,7 +272,7 @@ func TestWriterRefusedGap(t *testing.T) {
 	l := openLog(t, connect(t, startServer(t)))
 	w, _ := take(t, l, 1)
 	limitSize(t, l, 100)
-	for _, m := range []*nats.Msg{l.gap(Gap{Reason: strings.Repeat("x", 200)}, "gap/1/1"), l.record(1, positions{"s": {Position: resume.Position{Stream: strings.Repeat("x", 200)}}}, "at/1/2", false)} {
+	for _, m := range []*nats.Msg{l.gap(Gap{Reason: strings.Repeat("x", 200)}, resume.Position{}, "gap/1/1"), l.record(1, positions{"s": {Position: resume.Position{Stream: strings.Repeat("x", 200)}}}, "at/1/2", false)} {
 		if err := w.append(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
