@@ -19,8 +19,8 @@ type appender struct {
 	at      positions // of all that was written
 	floor   positions // where the log began for this leader; a stream that is past it is removed
 	count   uint64    // of the records of this term
-	dropped drops
-	quiet   bool // the first session follows nothing
+	dropped drops     // what had no room; nil while there is
+	quiet   bool      // the first session follows nothing
 }
 
 // take writes an event of the feed.
@@ -45,7 +45,7 @@ func (a *appender) session(ctx context.Context) error {
 		a.quiet = false
 		return nil
 	}
-	return a.gap(ctx, Gap{Reason: ReasonSession}, resume.Position{})
+	return a.missed(ctx, Gap{Reason: ReasonSession})
 }
 
 // room is what the headers of a message may need beside its subject and position.
@@ -89,7 +89,7 @@ func (a *appender) hole(ctx context.Context, e resume.Gap) error {
 		}
 		g.From = max(e.From, last.Seq+1)
 	}
-	return a.gap(ctx, g, resume.Position{})
+	return a.missed(ctx, g)
 }
 
 // has reports whether a message was in the log when this leader took it, which a standby
