@@ -128,13 +128,13 @@ func validTopic(topic string) bool {
 // gap writes a gap, with where it ends if messages that the relay had are missing.
 func (a *appender) gap(ctx context.Context, g Gap, end resume.Position) error {
 	a.relay.count(func(s *Stats) { s.Gaps++ })
-	return a.append(ctx, a.relay.log.gap(g, end, fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)))
+	return a.append(ctx, a.relay.log.gap(g, end, fmt.Sprintf("record/gap/%d/%d", a.writer.term, a.count)))
 }
 
 // append writes a record, and a checkpoint after some of them.
 func (a *appender) append(ctx context.Context, m *nats.Msg) error {
 	if a.count++; a.count%checkpointEvery == 0 {
-		id := fmt.Sprintf("at/%d/%d", a.writer.term, a.count)
+		id := fmt.Sprintf("record/at/%d/%d", a.writer.term, a.count)
 		if err := a.writer.append(ctx, a.relay.log.record(a.writer.term, a.at, id, false)); err != nil {
 			return err
 		}

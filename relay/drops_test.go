@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/resume"
@@ -112,5 +113,32 @@ func TestDropsBySize(t *testing.T) {
 	bring(ctx, t, a, kept(1, 2)...)
 	if got := waiting(a); got != "1" || len(a.dropped) != 1 {
 		t.Errorf("%s, dropped: %v", got, a.dropped)
+	}
+}
+
+// TestIDsAreDistinct has streams, epochs and tokens that look like the ids of records.
+func TestIDsAreDistinct(t *testing.T) {
+	a, ctx := full(t, limit{2 * checkpointEvery, 1 << 30})
+	bring(ctx, t, a,
+		resume.Message{Position: resume.Position{Stream: "gap", Epoch: "1", Seq: 5}},
+		resume.Message{Position: resume.Position{Stream: "at", Epoch: "1", Seq: checkpointEvery}},
+		resume.Message{Position: resume.Position{Stream: "s", Epoch: "t", Seq: 5}},
+		resume.Message{Position: resume.Position{Stream: "s", Token: "5"}},
+		resume.Message{Position: resume.Position{Stream: "u", Token: "5"}},
+		resume.Message{Position: resume.Position{Stream: "u", Token: "5"}}, // a snapshot
+		resume.Message{Position: resume.Position{Stream: "v"}},
+		resume.Message{Position: resume.Position{Stream: "v"}}, // a snapshot
+	)
+	a.count = 4
+	for range checkpointEvery {
+		bring(ctx, t, a, resume.Gap{})
+	}
+	ids := make(map[string]int)
+	for i, m := range a.writer.waiting.head(2 * checkpointEvery) {
+		id := m.Header.Get(jetstream.MsgIDHeader)
+		if before, taken := ids[id]; taken {
+			t.Errorf("records %d and %d have the id %q", before, i, id)
+		}
+		ids[id] = i
 	}
 }

@@ -65,13 +65,13 @@ func (s subjects) term() string                { return s.name + ".term" }
 func (s subjects) out() string                 { return s.name + ".out.>" }
 
 // idOf returns the identity of a message: its position, or if that names none, what it is and
-// where it came.
+// where it came. Names are escaped, so the number of slashes tells the kinds of ids apart.
 func idOf(term uint64, m resume.Message, count uint64, fell bool) string {
 	p := m.Position
 	switch {
 	case fell:
 	case p.Token != "" && p.Seq == 0:
-		return url.PathEscape(p.Stream) + "/t/" + url.PathEscape(p.Token)
+		return url.PathEscape(p.Stream) + "//t/" + url.PathEscape(p.Token)
 	case located(p):
 		return url.PathEscape(p.Stream) + "/" + url.PathEscape(p.Epoch) + "/" + strconv.FormatUint(p.Seq, 10)
 	}
