@@ -32,6 +32,10 @@ const (
 	answerWithin, answerWithinMost = time.Second, 16 * time.Second
 )
 
+// errPartial says that the log has only the first messages of a batch: a server that ended
+// while it stored them did not go on when it was there again.
+var errPartial = errors.New("relay: the log has a part of a batch")
+
 // writer writes the records of a term to the log. One request is under way at a time: a
 // message, or what has gathered meanwhile as a batch, which the server stores whole or not
 // at all. It names the last sequence of the log, so it is stored in its place, and refused
@@ -149,6 +153,9 @@ func (w *writer) write(unit []*nats.Msg) {
 			return
 		case errors.Is(err, errFenced):
 			w.fail(err)
+			return
+		case errors.Is(err, errPartial):
+			w.solo = len(unit)
 			return
 		case w.split(unit, err):
 			return
@@ -277,7 +284,7 @@ func (w *writer) look(unit []*nats.Msg) error {
 	raw, err := w.log.stream.GetMsg(ctx, w.base+1)
 	switch {
 	case err == nil && raw.Header.Get(jetstream.MsgIDHeader) == unit[0].Header.Get(jetstream.MsgIDHeader):
-		return nil // and all of them, since a batch is whole
+		return w.whole(ctx, unit)
 	case err == nil:
 		return errFenced
 	case !errors.Is(err, jetstream.ErrMsgNotFound):
@@ -291,6 +298,20 @@ func (w *writer) look(unit []*nats.Msg) error {
 		return errFenced // what stood there was removed
 	}
 	return errors.New("relay: the log is where it should be, and yet a message was refused")
+}
+
+// whole reports whether the log has the last of some messages in its place, as it has the
+// first.
+func (w *writer) whole(ctx context.Context, unit []*nats.Msg) error {
+	last := unit[len(unit)-1]
+	raw, err := w.log.stream.GetMsg(ctx, w.base+uint64(len(unit)))
+	if err == nil && raw.Header.Get(jetstream.MsgIDHeader) == last.Header.Get(jetstream.MsgIDHeader) {
+		return nil
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return errPartial
+	}
+	return err
 }
 
 func (w *writer) count(add func(*logStats)) {

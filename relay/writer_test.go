@@ -285,3 +285,33 @@ func TestWriterRefusedGap(t *testing.T) {
 		t.Errorf("the log has %q", got)
 	}
 }
+
+// TestWriterLooks asks what became of a batch whose answer was lost.
+func TestWriterLooks(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	w, _ := take(t, l, 1)
+	base := w.base
+	write(t, w, 1, 3)
+	asks := &writer{log: l, term: 1, base: base, ctx: t.Context()}
+	for _, test := range []struct {
+		name string
+		last uint64
+		want error
+	}{{"one", 1, nil}, {"whole", 3, nil}, {"a part", 4, errPartial}} {
+		var unit []*nats.Msg
+		for n := uint64(1); n <= test.last; n++ {
+			unit = append(unit, number(1, n))
+		}
+		if err := asks.look(unit); err != test.want {
+			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+	take(t, l, 2)
+	if err := asks.look([]*nats.Msg{number(1, 1), number(1, 2), number(1, 3), number(1, 4)}); err != errPartial {
+		t.Errorf("a part before the record of another term: %v", err)
+	}
+	asks.base += 3
+	if err := asks.look([]*nats.Msg{number(1, 4)}); err != errFenced {
+		t.Errorf("behind the record of another term: %v", err)
+	}
+}
