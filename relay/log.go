@@ -132,7 +132,7 @@ func (l *log) replay(ctx context.Context, from, last uint64, at positions) error
 		return err
 	}
 	if info := messages.CachedInfo(); info != nil && info.NumPending == 0 {
-		return nil // its limits or an administrator removed them
+		return l.removed(ctx, last)
 	}
 	iterator, err := messages.Messages()
 	if err != nil {
@@ -151,8 +151,24 @@ func (l *log) replay(ctx context.Context, from, last uint64, at positions) error
 		if err != nil {
 			return err
 		}
-		if meta.Sequence.Stream >= last || meta.NumPending == 0 {
+		switch {
+		case meta.Sequence.Stream >= last:
 			return nil
+		case meta.NumPending == 0:
+			return l.removed(ctx, last)
 		}
+	}
+}
+
+// removed makes sure that a message which a consumer does not find was removed, by the limits
+// of the stream or an administrator: the consumer may be at a server that is behind.
+func (l *log) removed(ctx context.Context, sequence uint64) error {
+	switch _, err := l.stream.GetMsg(ctx, sequence); {
+	case err == nil:
+		return fmt.Errorf("relay: a consumer of the log has not found %d yet", sequence)
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil
+	default:
+		return err
 	}
 }
