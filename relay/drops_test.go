@@ -142,3 +142,31 @@ func TestIDsAreDistinct(t *testing.T) {
 		ids[id] = i
 	}
 }
+
+// TestCheckpointsFollowTheLog has checkpoints among messages and after what was dropped: each
+// says where the log is, not where it will be.
+func TestCheckpointsFollowTheLog(t *testing.T) {
+	a, ctx := full(t, limit{4, 1 << 20})
+	a.count = checkpointEvery - 2
+	bring(ctx, t, a, kept(1, 2)...)
+	check := func(seq uint64) {
+		t.Helper()
+		var saved checkpoint
+		for _, m := range a.writer.waiting.head(100) {
+			if m.Subject == "feed.term" {
+				if err := json.Unmarshal(m.Data, &saved); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if len(saved.Positions) != 1 || saved.Positions[0].Seq != seq {
+			t.Errorf("the checkpoint is at %v, want %d", saved.Positions, seq)
+		}
+	}
+	check(1)
+	bring(ctx, t, a, kept(3, 4, 5)...)
+	a.writer.waiting.remove(4)
+	a.count = 2*checkpointEvery - 2
+	bring(ctx, t, a, kept(6)...) // with a gap before it
+	check(5)
+}

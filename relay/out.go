@@ -55,6 +55,8 @@ type sender struct {
 	box    *outbox.Box
 	window int
 
+	consumers int // that this term has had
+
 	mu    sync.Mutex
 	byID  map[string][]jetstream.Msg // under way, in order
 	known map[uint64]bool            // sequences that the outbox was given; true if done
@@ -131,8 +133,9 @@ func (s *sender) consumer(ctx context.Context, term uint64) (jetstream.Consumer,
 	if err := names.Err(); err != nil {
 		return nil, err
 	}
+	s.consumers++ // a server may still be at removing the files of the last one
 	return s.relay.out.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: fmt.Sprintf("term-%d", term), AckPolicy: jetstream.AckExplicitPolicy, AckWait: outDelay, MaxAckPending: s.window,
+		Durable: fmt.Sprintf("term-%d-%d", term, s.consumers), AckPolicy: jetstream.AckExplicitPolicy, AckWait: outDelay, MaxAckPending: s.window,
 	})
 }
 
@@ -166,9 +169,12 @@ func (s *sender) put(ctx context.Context, m jetstream.Msg) error {
 		delete(s.known, sequence-recentOut)
 	}
 	done, known := s.known[sequence]
-	if !known {
+	switch {
+	case !known:
 		s.known[sequence] = false
 		s.byID[id] = append(s.byID[id], m)
+	case !done:
+		s.renew(id, sequence, m)
 	}
 	s.mu.Unlock()
 	switch {
@@ -178,6 +184,16 @@ func (s *sender) put(ctx context.Context, m jetstream.Msg) error {
 		return m.InProgress()
 	}
 	return s.store(ctx, id, m)
+}
+
+// renew notes the delivery that is to be acknowledged: the consumer of an earlier one may be
+// gone. mu is held.
+func (s *sender) renew(id string, sequence uint64, m jetstream.Msg) {
+	for i, other := range s.byID[id] {
+		if meta, err := other.Metadata(); err == nil && meta.Sequence.Stream == sequence {
+			s.byID[id][i] = m
+		}
+	}
 }
 
 func (s *sender) id(m jetstream.Msg, sequence uint64) string {

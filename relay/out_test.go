@@ -87,25 +87,87 @@ func TestOutInterrupted(t *testing.T) {
 func TestOutFencesEarlierTerms(t *testing.T) {
 	s, ctx := newSender(t)
 	consumerOf(ctx, t, s, 9)
-	consumerOf(ctx, t, s, 10)
+	later := consumerOf(ctx, t, s, 10)
 	if _, err := s.consumer(ctx, 9); !errors.Is(err, errLost) {
 		t.Errorf("an earlier term took the way back: %v", err)
 	}
-	if _, err := s.relay.out.Consumer(ctx, "term-10"); err != nil {
+	if _, err := later.Info(ctx); err != nil {
 		t.Errorf("the consumer of the later term: %v", err)
 	}
 }
 
-// TestOutForgets checks that no more is kept than the window and what may come again.
+// empty waits until JetStream has nothing left for the server of the feed.
+func empty(ctx context.Context, t *testing.T, s *sender) {
+	t.Helper()
+	eventually(t, "an empty stream", func() bool {
+		info, err := s.relay.out.Info(ctx)
+		return err == nil && info.State.Msgs == 0
+	})
+}
+
+// TestOutForgets has a message that cannot be sent, and that JetStream brings again since the
+// refusal was lost; and later ones, for which the first is forgotten.
 func TestOutForgets(t *testing.T) {
 	s, ctx := newSender(t)
 	publish(t, s, "\xff")
-	c := consumerOf(ctx, t, s, 1)
-	if err := s.put(ctx, next(t, c)); err != nil {
+	m := next(t, consumerOf(ctx, t, s, 1))
+	if err := s.put(ctx, m); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.byID) != 0 || !s.known[1] {
 		t.Errorf("kept after a refusal: %d, done %t", len(s.byID), s.known[1])
+	}
+	if err := s.relay.out.Purge(ctx, jetstream.WithPurgeSequence(recentOut+1)); err != nil {
+		t.Fatal(err)
+	}
+	publish(t, s, "later")
+	if err := s.put(ctx, next(t, consumerOf(ctx, t, s, 1))); err != nil {
+		t.Fatal(err)
+	}
+	if _, known := s.known[1]; known || len(s.known) != 1 {
+		t.Errorf("known: %v", s.known)
+	}
+}
+
+// TestOutAgain has a message that JetStream brings again: while it is under way it is sent
+// once, and when it is done JetStream is told again.
+func TestOutAgain(t *testing.T) {
+	for name, result := range map[string]outbox.Result{
+		"acknowledged": {}, "refused": {Err: outbox.ErrRefused},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, ctx := newSender(t)
+			publish(t, s, "a")
+			for range 2 {
+				if err := s.put(ctx, next(t, consumerOf(ctx, t, s, 1))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := s.box.Stats().Messages; n != 1 {
+				t.Errorf("%d messages to send", n)
+			}
+			again := next(t, consumerOf(ctx, t, s, 1))
+			if info, err := s.relay.out.Info(ctx); err != nil || info.State.Msgs != 1 {
+				t.Fatalf("forgotten before the server has it: %v", err)
+			}
+			s.take("1") // as if the acknowledgement was lost
+			if err := s.put(ctx, again); err != nil {
+				t.Fatal(err)
+			}
+			empty(ctx, t, s)
+			publish(t, s, "b")
+			for range 2 {
+				if err := s.put(ctx, next(t, consumerOf(ctx, t, s, 1))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			result.ID = "2"
+			s.done(result)
+			empty(ctx, t, s)
+			if len(s.byID) != 0 {
+				t.Errorf("%d under way", len(s.byID))
+			}
+		})
 	}
 }
 

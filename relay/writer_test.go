@@ -194,10 +194,17 @@ func TestWriterWaits(t *testing.T) {
 func gathered(t *testing.T, l *log, epoch uint64, messages ...*nats.Msg) *writer {
 	t.Helper()
 	idle, _ := take(t, l, epoch)
+	return goOn(t, idle, mostBatch, messages...)
+}
+
+// goOn returns a writer that goes on where another one of its term is, and finds messages
+// waiting.
+func goOn(t *testing.T, idle *writer, most int, messages ...*nats.Msg) *writer {
+	t.Helper()
 	idle.close()
 	w := &writer{
-		log: l, term: epoch, began: idle.began, base: idle.base, waiting: newBacklog(l.limit),
-		most: mostBatch, done: make(chan struct{}), retry: func() {},
+		log: idle.log, term: idle.term, began: idle.began, base: idle.base, waiting: newBacklog(idle.log.limit),
+		most: most, done: make(chan struct{}), retry: func() {},
 	}
 	for _, m := range messages {
 		if w.waiting.add(m) != nil {
@@ -259,8 +266,8 @@ func TestWriterRefusedInABatch(t *testing.T) {
 				t.Errorf("%d bytes: the log has %q, want %q", size, got, want)
 			}
 			w.close()
-			if w.counted().Refused != 1 {
-				t.Errorf("%d bytes: %+v", size, w.counted())
+			if w.counted().Refused != 1 || w.solo != 0 {
+				t.Errorf("%d bytes: %+v, %d are to be written one by one", size, w.counted(), w.solo)
 			}
 		}
 	}
@@ -310,8 +317,52 @@ func TestWriterLooks(t *testing.T) {
 	if err := asks.look([]*nats.Msg{number(1, 1), number(1, 2), number(1, 3), number(1, 4)}); err != errPartial {
 		t.Errorf("a part before the record of another term: %v", err)
 	}
+	remove(t, l, base+1)
+	if err := asks.look([]*nats.Msg{number(1, 1)}); err != errFenced {
+		t.Errorf("where a record was removed: %v", err)
+	}
 	asks.base += 3
 	if err := asks.look([]*nats.Msg{number(1, 4)}); err != errFenced {
 		t.Errorf("behind the record of another term: %v", err)
 	}
+	asks.base++
+	if err := asks.look([]*nats.Msg{number(1, 4)}); err == nil || err == errFenced || err == errPartial {
+		t.Errorf("at the end of the log: %v", err)
+	}
+}
+
+// TestWriterIsFencedInABatch has an old leader that goes on with several messages: some that
+// the next one has not written, or that it has.
+func TestWriterIsFencedInABatch(t *testing.T) {
+	for _, from := range []uint64{5, 1} {
+		l := openLog(t, connect(t, startServer(t)))
+		idle, _ := take(t, l, 1)
+		next, _ := take(t, l, 2)
+		write(t, next, 1, 3)
+		old := goOn(t, idle, mostBatch, number(1, from), number(1, from+1), number(1, from+2))
+		select {
+		case <-old.ctx.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("the old one goes on")
+		}
+		numbers(t, l, 3)
+	}
+}
+
+// TestWriterHalvesBatches has a server that takes fewer messages in a batch.
+func TestWriterHalvesBatches(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	l.limit = limit{2000, 16 << 20}
+	var messages []*nats.Msg
+	for n := range uint64(1200) {
+		messages = append(messages, number(1, n+1))
+	}
+	idle, _ := take(t, l, 1)
+	w := goOn(t, idle, 2*mostBatch, messages...)
+	written(t, w)
+	w.close()
+	if w.most != 600 {
+		t.Errorf("at most %d in a batch", w.most)
+	}
+	numbers(t, l, 1200)
 }
