@@ -125,3 +125,18 @@ func TestLeaseThatAnotherTook(t *testing.T) {
 		t.Error("the loser released the lease of another")
 	}
 }
+
+// TestLeaseCountsFromTheRequest checks that a lease is never held for longer than the entry
+// lasts.
+func TestLeaseCountsFromTheRequest(t *testing.T) {
+	l := newLease(t, jetStream(t, connect(t, startServer(t))), time.Second)
+	held := acquire(t, l)
+	defer held.release()
+	held.prolong()
+	held.mu.Lock()
+	until := held.until
+	held.mu.Unlock()
+	if !until.Before(time.Now().Add(l.ttl)) {
+		t.Errorf("held for %v, the entry lasts %v", time.Until(until), l.ttl)
+	}
+}

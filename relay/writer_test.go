@@ -331,19 +331,26 @@ func TestWriterLooks(t *testing.T) {
 	}
 }
 
-// TestWriterIsFencedInABatch has an old leader that goes on with several messages: some that
-// the next one has not written, or that it has.
-func TestWriterIsFencedInABatch(t *testing.T) {
-	for _, from := range []uint64{5, 1} {
+// TestWriterGoesOnTooLate has an old leader that goes on with one message or several: some
+// that the next one has not written, or that it has.
+func TestWriterGoesOnTooLate(t *testing.T) {
+	for _, late := range [][]uint64{{5}, {5, 6, 7}, {1}, {1, 2, 3}} {
 		l := openLog(t, connect(t, startServer(t)))
 		idle, _ := take(t, l, 1)
 		next, _ := take(t, l, 2)
 		write(t, next, 1, 3)
-		old := goOn(t, idle, mostBatch, number(1, from), number(1, from+1), number(1, from+2))
+		var messages []*nats.Msg
+		for _, n := range late {
+			messages = append(messages, number(1, n))
+		}
+		old := goOn(t, idle, mostBatch, messages...)
 		select {
 		case <-old.ctx.Done():
 		case <-time.After(10 * time.Second):
 			t.Fatal("the old one goes on")
+		}
+		if err := context.Cause(old.ctx); late[0] == 5 && err != errFenced {
+			t.Errorf("%v: ended by %v", late, err)
 		}
 		numbers(t, l, 3)
 	}
