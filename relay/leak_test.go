@@ -14,38 +14,41 @@ import (
 	"github.com/resock/resock/relay/server"
 )
 
-// TestTermsLeaveNothing ends many terms of one relay: no goroutine and no consumer stays.
+// TestTermsLeaveNothing ends many terms of one relay, and the relay: no goroutine and no
+// consumer stays.
 func TestTermsLeaveNothing(t *testing.T) {
 	s, u := startServer(t), startFeed(t)
 	config := u.config(connect(t, s))
-	config.Out = &Out{Read: feed.ReadAck}
-	config.Standby = 100
-	r := startRelay(t, config)
+	config.Out, config.Standby = &Out{Read: feed.ReadAck}, 100
 	js := jetStream(t, connect(t, s))
-	end := func() {
-		terms := r.Stats().Terms
-		eventually(t, "a leader", func() bool { return r.Stats().Leading })
-		u.Push(10)
-		eventually(t, "messages", func() bool { return r.Stats().Unacknowledged == 0 })
-		if _, err := js.Publish(t.Context(), "ticks.term", []byte(`{}`)); err != nil { // as another leader
+	for _, opened := range []jetstream.JetStream{js, jetStream(t, config.Conn)} {
+		if _, err := opened.AccountInfo(t.Context()); err != nil { // starts what answers need
 			t.Fatal(err)
 		}
-		u.Push(1)
-		eventually(t, "the end of a term", func() bool { return r.Stats().Terms > terms })
 	}
-	end()
-	end()
 	before := goroutines()
-	for range 4 {
-		end()
+	r := startRelay(t, config)
+	stop := u.push(time.Millisecond)
+	defer stop()
+	for terms := range uint64(3) {
+		eventually(t, "a leader", func() bool { return r.Stats().Terms > terms && r.Stats().Written > 0 })
+		if _, err := js.Publish(t.Context(), "ticks.gap", []byte(`{}`)); err != nil { // as another leader
+			t.Fatal(err)
+		}
 	}
+	eventually(t, "one more term", func() bool { return r.Stats().Terms > 3 })
+	eventually(t, "consumers to end", func() bool { return consumers(t, js, "ticks") == 0 && consumers(t, js, "ticks-out") <= 1 })
+	r.stop()
 	eventually(t, "goroutines to end", func() bool { return goroutines() <= before })
-	for stream, most := range map[string]int{"ticks": 1, "ticks-out": 1} {
-		eventually(t, "consumers to end in "+stream, func() bool {
-			opened, err := js.Stream(t.Context(), stream)
-			return err == nil && opened.CachedInfo().State.Consumers <= most
-		})
+}
+
+func consumers(t *testing.T, js jetstream.JetStream, stream string) int {
+	t.Helper()
+	opened, err := js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return opened.CachedInfo().State.Consumers
 }
 
 // goroutines returns how many there are of this package, its client and the client of NATS.

@@ -131,6 +131,7 @@ func (l *log) replay(ctx context.Context, from, last uint64, at positions) error
 	if err != nil {
 		return err
 	}
+	defer l.forget(ctx, messages)
 	if info := messages.CachedInfo(); info != nil && info.NumPending == 0 {
 		return l.removed(ctx, last)
 	}
@@ -157,6 +158,15 @@ func (l *log) replay(ctx context.Context, from, last uint64, at positions) error
 		case meta.NumPending == 0:
 			return l.removed(ctx, last)
 		}
+	}
+}
+
+// forget removes a consumer, which would stay for five minutes.
+func (l *log) forget(ctx context.Context, consumer jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if info := consumer.CachedInfo(); info != nil {
+		_ = l.js.DeleteConsumer(ctx, info.Stream, info.Name)
 	}
 }
 
