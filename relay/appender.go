@@ -19,8 +19,8 @@ type appender struct {
 	at      positions // of all that was written
 	floor   positions // where the log began for this leader; a stream that is past it is removed
 	count   uint64    // of the records of this term
-	dropped drops
-	quiet   bool // the first session follows nothing
+	dropped drops     // what had no room; nil while there is
+	quiet   bool      // the first session follows nothing
 }
 
 // take writes an event of the feed.
@@ -29,7 +29,7 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	case resume.Message:
 		return a.message(ctx, e)
 	case resume.Gap:
-		return a.gap(ctx, Gap{Stream: e.Stream, Reason: e.Reason.String(), From: e.From, To: e.To, After: e.Last.String()})
+		return a.hole(ctx, e)
 	case resume.Lifecycle:
 		a.relay.config.Log.Info("feed", "event", fmt.Sprintf("%+v", e.Event))
 		if _, opened := e.Event.(resock.OpenEvent); opened && a.relay.config.Read == nil {
@@ -39,13 +39,21 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	return nil
 }
 
+// begin notes that nobody knows what is missing, if nothing of the log is left.
+func (a *appender) begin(ctx context.Context) error {
+	if a.writer.known || a.relay.config.Read == nil {
+		return nil
+	}
+	return a.missed(ctx, Gap{Reason: ReasonSession})
+}
+
 // session notes that nobody knows what came before a session.
 func (a *appender) session(ctx context.Context) error {
 	if a.quiet {
 		a.quiet = false
 		return nil
 	}
-	return a.gap(ctx, Gap{Reason: ReasonSession})
+	return a.missed(ctx, Gap{Reason: ReasonSession})
 }
 
 // room is what the headers of a message may need beside its subject and position.
@@ -71,12 +79,25 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	size := len(m.Data) + len(topic) + 3*len(p.Stream+p.Epoch+p.Token)*2 + room
 	if int64(size) > c.Conn.MaxPayload() {
 		c.Log.Error("a message is too large for NATS", "bytes", len(m.Data), "limit", c.Conn.MaxPayload())
-		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1})
+		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1}, p)
 	}
 	id := idOf(a.writer.term, m, a.count, a.at.falls(p))
 	return a.append(ctx, &nats.Msg{
 		Subject: a.relay.log.names.message(topic), Header: header(a.writer.term, m, time.Now(), id), Data: m.Data,
 	})
+}
+
+// hole writes what a feed tells to be missing, without what was in the log when this leader
+// took it.
+func (a *appender) hole(ctx context.Context, e resume.Gap) error {
+	g := Gap{Stream: e.Stream, Reason: e.Reason.String(), From: e.From, To: e.To, After: e.Last.String()}
+	if last, waits := a.floor[e.Stream]; waits && numbered(last.Position) && e.Last.Epoch == last.Epoch && e.To > 0 {
+		if e.To <= last.Seq {
+			return nil
+		}
+		g.From = max(e.From, last.Seq+1)
+	}
+	return a.missed(ctx, g)
 }
 
 // has reports whether a message was in the log when this leader took it, which a standby
@@ -86,11 +107,20 @@ func (a *appender) has(p resume.Position) bool {
 	if !waits || !located(p) {
 		return false
 	}
-	if p.Epoch == last.Epoch && p.Seq > 0 && p.Seq <= last.Seq {
-		return true
+	in := p.Epoch == last.Epoch && numbered(p) && numbered(last.Position) && p.Seq <= last.Seq
+	if !in || p.Seq == last.Seq {
+		delete(a.floor, p.Stream)
 	}
-	delete(a.floor, p.Stream)
-	return false
+	return in
+}
+
+// passed notes an event that a standby kept and the log has: once that is the end of a
+// stream, all that follows is new.
+func (a *appender) passed(event resume.Event) {
+	m, is := event.(resume.Message)
+	if last := a.floor[streamOf(event)]; is && m.Position.Epoch == last.Epoch && m.Position.Seq == last.Seq {
+		delete(a.floor, m.Position.Stream)
+	}
 }
 
 // validTopic reports whether a topic may stand in a subject.
@@ -103,15 +133,16 @@ func validTopic(topic string) bool {
 	return true
 }
 
-func (a *appender) gap(ctx context.Context, g Gap) error {
+// gap writes a gap, with where it ends if messages that the relay had are missing.
+func (a *appender) gap(ctx context.Context, g Gap, end resume.Position) error {
 	a.relay.count(func(s *Stats) { s.Gaps++ })
-	return a.append(ctx, a.relay.log.gap(g, fmt.Sprintf("gap/%d/%d", a.writer.term, a.count)))
+	return a.append(ctx, a.relay.log.gap(g, end, fmt.Sprintf("record/gap/%d/%d", a.writer.term, a.count)))
 }
 
 // append writes a record, and a checkpoint after some of them.
 func (a *appender) append(ctx context.Context, m *nats.Msg) error {
 	if a.count++; a.count%checkpointEvery == 0 {
-		id := fmt.Sprintf("at/%d/%d", a.writer.term, a.count)
+		id := fmt.Sprintf("record/at/%d/%d", a.writer.term, a.count)
 		if err := a.writer.append(ctx, a.relay.log.record(a.writer.term, a.at, id, false)); err != nil {
 			return err
 		}

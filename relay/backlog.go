@@ -108,11 +108,11 @@ func (b *backlog) replace(m *nats.Msg) {
 	b.list[0] = m
 }
 
-// hasRoom reports whether a message of a size has room.
-func (b *backlog) hasRoom(size int) bool {
+// hasRoom reports whether messages of a size together have room.
+func (b *backlog) hasRoom(messages, size int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.limit.holds(len(b.list)+1, b.bytes+size)
+	return b.limit.holds(len(b.list)+messages, b.bytes+size)
 }
 
 // half reports whether at least half of the limit is free.

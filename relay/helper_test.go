@@ -7,7 +7,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/resock/resock"
 	"github.com/resock/resock/relay/server"
+	"github.com/resock/resock/resume"
 )
 
 // startServer returns a server that ends with the test.
@@ -52,4 +54,9 @@ func eventually(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
 	}
+}
+
+// quick are options of a client that dials again soon.
+func quick(*resume.Feed) []resock.Option {
+	return []resock.Option{resock.WithBackoff(10*time.Millisecond, 20*time.Millisecond)}
 }

@@ -22,7 +22,9 @@ func (r *Relay) standBy(ctx context.Context) (*reader, error) {
 
 // lead reads the feed into the log until the term is over or ctx ends, and returns why.
 func (r *Relay) lead(ctx context.Context, t *term, standby *reader) error {
-	w, at, err := r.log.take(t.ctx, t)
+	taking, cancel := context.WithCancelCause(t.ctx)
+	defer context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })()
+	w, at, err := r.log.take(taking, t)
 	if err != nil {
 		standby.stop()
 		return err
@@ -30,6 +32,10 @@ func (r *Relay) lead(ctx context.Context, t *term, standby *reader) error {
 	r.begin(t, w)
 	defer r.finish(w)
 	to := &appender{relay: r, writer: w, at: at, quiet: w.began == 1}
+	if err := to.begin(t.ctx); err != nil {
+		standby.stop()
+		return err
+	}
 	f, err := r.takeOver(t.ctx, standby, to)
 	if err != nil {
 		return err

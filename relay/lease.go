@@ -20,7 +20,8 @@ var errLost = errors.New("relay: the lease is lost")
 type lease struct {
 	bucket jetstream.KeyValue
 	key    string
-	ttl    time.Duration // of the bucket
+	ttl    time.Duration   // of the bucket
+	told   func(err error) // why nobody can take it
 }
 
 // term is the time in which this process holds the lease.
@@ -43,9 +44,15 @@ type term struct {
 // the lease is lost, but not with ctx; release it in any case.
 func (l *lease) acquire(ctx context.Context) (*term, error) {
 	every := min(max(l.ttl/5, 50*time.Millisecond), 250*time.Millisecond)
-	for {
-		if t := l.try(ctx); t != nil {
+	for failed := false; ; {
+		t, err := l.try(ctx)
+		if err == nil {
 			return t, nil
+		}
+		if odd := !errors.Is(err, jetstream.ErrKeyExists); odd != failed {
+			if failed = odd; failed && ctx.Err() == nil {
+				l.told(err)
+			}
 		}
 		select {
 		case <-time.After(every):
@@ -57,19 +64,19 @@ func (l *lease) acquire(ctx context.Context) (*term, error) {
 
 // try takes the lease if it is free. Any error means that it is not: if the answer was lost,
 // the entry expires.
-func (l *lease) try(ctx context.Context) *term {
+func (l *lease) try(ctx context.Context) (*term, error) {
 	asking, cancel := context.WithTimeout(ctx, l.ttl)
 	defer cancel()
 	t := &term{lease: l, value: holder(), renewed: make(chan struct{}), until: time.Now().Add(l.ttl)}
 	var err error
 	if t.epoch, err = l.bucket.Create(asking, l.key, t.value); err != nil {
-		return nil
+		return nil, err
 	}
 	t.revision = t.epoch
 	t.ctx, t.end = context.WithCancelCause(context.WithoutCancel(ctx))
 	t.expiry = time.AfterFunc(time.Until(t.until), t.expire)
 	go t.renew()
-	return t
+	return t, nil
 }
 
 // holder names a term of this process.

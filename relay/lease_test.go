@@ -14,7 +14,7 @@ func newLease(t *testing.T, js jetstream.JetStream, ttl time.Duration) *lease {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &lease{bucket: bucket, key: "leader", ttl: ttl}
+	return &lease{bucket: bucket, key: "leader", ttl: ttl, told: func(error) {}}
 }
 
 func acquire(t *testing.T, l *lease) *term {
@@ -30,7 +30,7 @@ func TestLeaseHasOneHolder(t *testing.T) {
 	js := jetStream(t, connect(t, startServer(t)))
 	l := newLease(t, js, time.Second)
 	first := acquire(t, l)
-	if l.try(t.Context()) != nil {
+	if _, err := l.try(t.Context()); err == nil {
 		t.Fatal("two have the lease")
 	}
 	first.release()
@@ -121,7 +121,22 @@ func TestLeaseThatAnotherTook(t *testing.T) {
 		t.Error("held, though another has it")
 	}
 	held.release()
-	if l.try(t.Context()) != nil {
+	if _, err := l.try(t.Context()); err == nil {
 		t.Error("the loser released the lease of another")
+	}
+}
+
+// TestLeaseCountsFromTheRequest checks that a lease is never held for longer than the entry
+// lasts.
+func TestLeaseCountsFromTheRequest(t *testing.T) {
+	l := newLease(t, jetStream(t, connect(t, startServer(t))), time.Second)
+	held := acquire(t, l)
+	defer held.release()
+	held.prolong()
+	held.mu.Lock()
+	until := held.until
+	held.mu.Unlock()
+	if !until.Before(time.Now().Add(l.ttl)) {
+		t.Errorf("held for %v, the entry lasts %v", time.Until(until), l.ttl)
 	}
 }

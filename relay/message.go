@@ -16,7 +16,8 @@ import (
 )
 
 // Headers of the messages at NAME.msg. Stream, Epoch and Token are escaped as a part of the
-// path of a URL is.
+// path of a URL is. A gap in place of messages that the relay had has the position of the
+// last of them.
 const (
 	HeaderTerm    = "Resock-Term"    // which leader wrote it; a later one has a higher number
 	HeaderSession = "Resock-Session" // of the client, counted from 1 in each term
@@ -64,13 +65,13 @@ func (s subjects) term() string                { return s.name + ".term" }
 func (s subjects) out() string                 { return s.name + ".out.>" }
 
 // idOf returns the identity of a message: its position, or if that names none, what it is and
-// where it came.
+// where it came. Names are escaped, so the number of slashes tells the kinds of ids apart.
 func idOf(term uint64, m resume.Message, count uint64, fell bool) string {
 	p := m.Position
 	switch {
 	case fell:
 	case p.Token != "" && p.Seq == 0:
-		return url.PathEscape(p.Stream) + "/t/" + url.PathEscape(p.Token)
+		return url.PathEscape(p.Stream) + "//t/" + url.PathEscape(p.Token)
 	case located(p):
 		return url.PathEscape(p.Stream) + "/" + url.PathEscape(p.Epoch) + "/" + strconv.FormatUint(p.Seq, 10)
 	}
@@ -91,9 +92,14 @@ func header(term uint64, m resume.Message, at time.Time, id string) nats.Header 
 		HeaderTime:            {at.UTC().Format(time.RFC3339Nano)},
 		HeaderType:            {typeName(m.Type)},
 	}
-	p := m.Position
+	locate(h, m.Position)
+	return h
+}
+
+// locate adds a position to headers, if it is one.
+func locate(h nats.Header, p resume.Position) {
 	if !located(p) {
-		return h
+		return
 	}
 	h[HeaderSeq] = []string{strconv.FormatUint(p.Seq, 10)}
 	for name, value := range map[string]string{HeaderStream: p.Stream, HeaderEpoch: p.Epoch, HeaderToken: p.Token} {
@@ -101,7 +107,6 @@ func header(term uint64, m resume.Message, at time.Time, id string) nats.Header 
 			h[name] = []string{url.PathEscape(value)}
 		}
 	}
-	return h
 }
 
 func typeName(t resock.MessageType) string {

@@ -55,6 +55,8 @@ type sender struct {
 	box    *outbox.Box
 	window int
 
+	consumers int // that this term has had
+
 	mu    sync.Mutex
 	byID  map[string][]jetstream.Msg // under way, in order
 	known map[uint64]bool            // sequences that the outbox was given; true if done
@@ -73,7 +75,10 @@ func (r *Relay) startOut(t *term, f *reader) (stop func(), err error) {
 	if s.window == 0 {
 		s.window = 64
 	}
-	s.box, err = outbox.Open(outbox.Config{Read: r.config.Out.Read, Window: s.window, Done: s.done})
+	s.box, err = outbox.Open(outbox.Config{
+		Read: r.config.Out.Read, Window: s.window, Done: s.done,
+		MaxLosses: -1, // nothing but the server ends a message
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -109,16 +114,17 @@ func (s *sender) run(ctx context.Context, term uint64) {
 	}
 }
 
-// consumer returns the consumer of the term, and removes those of earlier ones: all that
-// is not acknowledged then comes again, in order.
+// consumer returns the consumer of the term, and removes all there were, also one of this
+// term that was interrupted: what is not acknowledged then comes again, in order. If a later
+// term has one, this one is over.
 func (s *sender) consumer(ctx context.Context, term uint64) (jetstream.Consumer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	own := fmt.Sprintf("term-%d", term)
 	names := s.relay.out.ConsumerNames(ctx)
 	for name := range names.Name() {
-		if name == own {
-			continue
+		var other uint64
+		if _, err := fmt.Sscanf(name, "term-%d", &other); err == nil && other > term {
+			return nil, errLost
 		}
 		if err := s.relay.out.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 			return nil, err
@@ -127,8 +133,9 @@ func (s *sender) consumer(ctx context.Context, term uint64) (jetstream.Consumer,
 	if err := names.Err(); err != nil {
 		return nil, err
 	}
+	s.consumers++ // a server may still be at removing the files of the last one
 	return s.relay.out.CreateOrUpdateConsumer(ctx, jetstream.ConsumerConfig{
-		Durable: own, AckPolicy: jetstream.AckExplicitPolicy, AckWait: outDelay, MaxAckPending: s.window,
+		Durable: fmt.Sprintf("term-%d-%d", term, s.consumers), AckPolicy: jetstream.AckExplicitPolicy, AckWait: outDelay, MaxAckPending: s.window,
 	})
 }
 
@@ -162,9 +169,12 @@ func (s *sender) put(ctx context.Context, m jetstream.Msg) error {
 		delete(s.known, sequence-recentOut)
 	}
 	done, known := s.known[sequence]
-	if !known {
+	switch {
+	case !known:
 		s.known[sequence] = false
 		s.byID[id] = append(s.byID[id], m)
+	case !done:
+		s.renew(id, sequence, m)
 	}
 	s.mu.Unlock()
 	switch {
@@ -174,6 +184,16 @@ func (s *sender) put(ctx context.Context, m jetstream.Msg) error {
 		return m.InProgress()
 	}
 	return s.store(ctx, id, m)
+}
+
+// renew notes the delivery that is to be acknowledged: the consumer of an earlier one may be
+// gone. mu is held.
+func (s *sender) renew(id string, sequence uint64, m jetstream.Msg) {
+	for i, other := range s.byID[id] {
+		if meta, err := other.Metadata(); err == nil && meta.Sequence.Stream == sequence {
+			s.byID[id][i] = m
+		}
+	}
 }
 
 func (s *sender) id(m jetstream.Msg, sequence uint64) string {
@@ -217,6 +237,7 @@ func (s *sender) store(ctx context.Context, id string, m jetstream.Msg) error {
 func (s *sender) drop(id string, m jetstream.Msg) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.end(m)
 	if s.byID[id] = slices.DeleteFunc(s.byID[id], func(other jetstream.Msg) bool { return other == m }); len(s.byID[id]) == 0 {
 		delete(s.byID, id)
 	}
@@ -233,10 +254,15 @@ func (s *sender) take(id string) jetstream.Msg {
 	if s.byID[id] = list[1:]; len(list) == 1 {
 		delete(s.byID, id)
 	}
-	if meta, err := list[0].Metadata(); err == nil {
+	s.end(list[0])
+	return list[0]
+}
+
+// end notes that a message is done; mu is held.
+func (s *sender) end(m jetstream.Msg) {
+	if meta, err := m.Metadata(); err == nil {
 		s.known[meta.Sequence.Stream] = true
 	}
-	return list[0]
 }
 
 // done ends a message for JetStream when it has ended for the outbox. If that is lost it

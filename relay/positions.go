@@ -19,8 +19,17 @@ type place struct {
 // at a position: then it is a snapshot, since what comes again is not delivered.
 func (p positions) falls(at resume.Position) bool {
 	last, known := p[at.Stream]
-	return known && last.Epoch == at.Epoch && (last.fell || at.Seq > 0 && at.Seq <= last.Seq)
+	switch {
+	case !known || last.Epoch != at.Epoch:
+		return false
+	case numbered(at) && numbered(last.Position):
+		return last.fell || at.Seq <= last.Seq
+	}
+	return last.fell || at.Seq == last.Seq && at.Token == last.Token
 }
+
+// numbered reports whether a position is a number, not a token.
+func numbered(p resume.Position) bool { return p.Token == "" || p.Seq > 0 }
 
 // note notes the position of the last message of a stream.
 func (p positions) note(at resume.Position) {

@@ -125,12 +125,15 @@ func weight(event resume.Event) int {
 func (f *reader) lead(to *appender) (ok bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	missing, ok := after(f.kept, to.at)
+	had, missing, ok := after(f.kept, to.at)
 	if !ok || f.ctx.Err() != nil {
 		return false, nil
 	}
 	f.kept, f.size, f.to = nil, 0, to
 	to.floor = maps.Clone(to.at)
+	for _, event := range had {
+		to.passed(event)
+	}
 	for _, event := range missing {
 		if err := to.take(f.ctx, event); err != nil {
 			return true, err
@@ -147,35 +150,51 @@ func (f *reader) stop() {
 	}
 }
 
-// after returns the events of each stream after its position, or false if they do not
-// begin there.
-func after(events []resume.Event, at positions) (missing []resume.Event, ok bool) {
-	from := make(map[string]int)
+// after returns the events of each stream up to its position, and those after it, or false
+// if they do not begin there.
+func after(events []resume.Event, at positions) (had, missing []resume.Event, ok bool) {
+	from, last := make(map[string]int), 0
 	for stream, p := range at {
-		cut, ok := behind(events, stream, p.Position)
+		cut, ok := behind(events, stream, p)
 		if !ok {
-			return nil, false
+			return nil, nil, false
 		}
 		from[stream] = cut
+		last = max(last, cut)
 	}
 	for i, event := range events {
-		if i >= from[streamOf(event)] {
+		cut := from[streamOf(event)]
+		if m, is := event.(resume.Message); is && !located(m.Position) {
+			cut = last // it was written before what followed it
+		}
+		if i < cut {
+			had = append(had, event)
+		} else {
 			missing = append(missing, event)
 		}
 	}
-	return missing, true
+	return had, missing, true
 }
 
-// behind returns where the events of a stream go on after a position.
-func behind(events []resume.Event, stream string, p resume.Position) (cut int, ok bool) {
+// behind returns where the events of a stream go on after a place. Numbers that fell before
+// it do not tell where it is; if they fall after it, all from there on is new.
+func behind(events []resume.Event, stream string, p place) (cut int, ok bool) {
+	if p.fell {
+		return 0, false
+	}
+	last := positions{}
 	for i, event := range events {
 		m, is := event.(resume.Message)
 		if !is || m.Position.Stream != stream || m.Position.Epoch != p.Epoch {
 			continue
 		}
 		q := m.Position
-		switch numbers := p.Seq > 0 && q.Seq > 0; {
-		case numbers && q.Seq <= p.Seq, !numbers && q.Token == p.Token:
+		if last.falls(q) {
+			break
+		}
+		last.note(q)
+		switch numbers := numbered(p.Position) && numbered(q); {
+		case numbers && q.Seq <= p.Seq, !numbers && q.Seq == p.Seq && q.Token == p.Token:
 			cut, ok = i+1, true
 		case numbers && q.Seq == p.Seq+1 && q.Link == resume.Dense && !ok:
 			cut, ok = i, true

@@ -268,7 +268,7 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.lease = lease{bucket: bucket, key: "leader", ttl: c.TTL}
+	r.lease = lease{bucket: bucket, key: "leader", ttl: c.TTL, told: r.untaken}
 	r.log = log{js: js, stream: stream, names: names, limit: limit{c.Unacknowledged, c.MaxBytes}, told: r.tell}
 	return r.prepareOut(ctx, js)
 }
@@ -279,6 +279,9 @@ var errOldServer = errors.New("the server of NATS stores no batches")
 func (r *Relay) tell(err error) {
 	r.config.Log.Warn("JetStream does not take a message now", "err", err)
 }
+
+// untaken logs why the lease cannot be taken, other than that another has it.
+func (r *Relay) untaken(err error) { r.config.Log.Warn("the lease cannot be taken now", "err", err) }
 
 // Stats returns a snapshot.
 func (r *Relay) Stats() Stats {

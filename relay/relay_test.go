@@ -322,6 +322,33 @@ func TestRelayWithoutPositions(t *testing.T) {
 	}
 }
 
+// TestRelayAfterAPurge has a log of which nothing is left: what is missing is a gap.
+func TestRelayAfterAPurge(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	first := startRelay(t, config)
+	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+	u.Push(100)
+	eventually(t, "100 in the log", func() bool { return first.Stats().Written == 100 })
+	first.stop()
+	config.Conn = connect(t, s)
+	stream, err := jetStream(t, config.Conn).Stream(t.Context(), "ticks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	u.Push(100) // nobody sees these
+	startRelay(t, config)
+	eventually(t, "another session", func() bool { return u.Sessions() == 2 })
+	u.Push(100)
+	all, gaps := records(t, config.Conn, 300)
+	if len(all) != 100 || len(gaps) != 1 || gaps[0].Reason != ReasonSession {
+		t.Errorf("%d numbers, gaps: %+v", len(all), gaps)
+	}
+}
+
 // TestRelayWritesWhatItHas ends a relay in order, just after it has read: nothing of that is
 // lost, although no position can bring it again.
 func TestRelayWritesWhatItHas(t *testing.T) {
@@ -363,6 +390,37 @@ func TestRelayRefused(t *testing.T) {
 	all, gaps := records(t, config.Conn, 61)
 	if len(all) != 60 || len(gaps) != 1 || gaps[0].From != 11 || gaps[0].To != 11 || gaps[0].Messages != 1 {
 		t.Errorf("%d numbers, gaps: %+v", len(all), gaps)
+	}
+}
+
+// TestRelayGapsAreNotUndone has a gap at the end of the log when a term ends: the next leader
+// goes on behind it, although the feed has now what the log takes.
+func TestRelayGapsAreNotUndone(t *testing.T) {
+	for reason, size := range map[string]int{"refused": 2000, ReasonTooLarge: 3 << 20} {
+		t.Run(reason, func(t *testing.T) {
+			s, u := startServer(t), startFeed(t)
+			config := u.config(connect(t, s))
+			config.Options = func(f *resume.Feed) []resock.Option {
+				return append(feed.Options(u.url)(f), resock.WithReadLimit(8<<20))
+			}
+			config.Stream.MaxMsgSize = 1000
+			first := startRelay(t, config)
+			eventually(t, "a session", func() bool { return u.Sessions() == 1 })
+			u.Push(10)
+			eventually(t, "10 in the log", func() bool { return first.Stats().Written == 10 })
+			u.SetPad(strings.Repeat("x", size))
+			u.Push(1)
+			eventually(t, "a gap", func() bool { return first.Stats().Written == 11 })
+			first.stop()
+			u.SetPad("")
+			config.Conn = connect(t, s)
+			startRelay(t, config)
+			u.Push(1)
+			all, gaps := records(t, config.Conn, 12)
+			if len(all) != 11 || len(gaps) != 1 || !strings.HasPrefix(gaps[0].Reason, reason) || gaps[0].From != 11 || gaps[0].To != 11 {
+				t.Errorf("%d, gaps: %+v", all, gaps)
+			}
+		})
 	}
 }
 
@@ -484,5 +542,37 @@ func TestRelayGivesUp(t *testing.T) {
 	var gaveUp *resock.GiveUpError
 	if err := Run(t.Context(), config); !errors.As(err, &gaveUp) {
 		t.Errorf("ended by %v", err)
+	}
+}
+
+// TestRelayEndsWhileItTakesTheLog ends a relay that cannot begin its term.
+func TestRelayEndsWhileItTakesTheLog(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	config := u.config(connect(t, s))
+	js := jetStream(t, config.Conn)
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ticks", Subjects: []string{"ticks.term"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "ticks.term", []byte("none of a relay")); err != nil {
+		t.Fatal(err)
+	}
+	r := startRelay(t, config)
+	eventually(t, "a holder of the lease", func() bool {
+		bucket, err := js.KeyValue(t.Context(), "ticks-lease")
+		if err != nil {
+			return false
+		}
+		_, err = bucket.Get(t.Context(), "leader")
+		return err == nil
+	})
+	r.cancel()
+	select {
+	case err := <-r.done:
+		r.done <- err
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended by %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("does not end")
 	}
 }

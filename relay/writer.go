@@ -33,6 +33,10 @@ const (
 	answerWithin, answerWithinMost = time.Second, 16 * time.Second
 )
 
+// errPartial says that the log has only the first messages of a batch: a server that ended
+// while it stored them did not go on when it was there again.
+var errPartial = errors.New("relay: the log has a part of a batch")
+
 // writer writes the records of a term to the log. One request is under way at a time: a
 // message, or what has gathered meanwhile as a batch, which the server stores whole or not
 // at all. It names the last sequence of the log, so it is stored in its place, and refused
@@ -48,10 +52,13 @@ type writer struct {
 	done chan struct{} // closed when the goroutine has returned
 
 	began uint64 // the sequence of the first record of the term
+	known bool   // where the log was before that
 
 	base uint64 // the last sequence of the log
 	most int    // of a batch
 	solo int    // so many messages are written one by one
+
+	partial bool // the batch under way was incomplete when it came last
 
 	mu    sync.Mutex
 	stats logStats
@@ -151,6 +158,9 @@ func (w *writer) write(unit []*nats.Msg) {
 		case errors.Is(err, errFenced):
 			w.fail(err)
 			return
+		case errors.Is(err, errPartial):
+			w.solo = len(unit)
+			return
 		case w.split(unit, err):
 			return
 		}
@@ -210,6 +220,7 @@ func (w *writer) request(unit []*nats.Msg, within time.Duration) (sequence uint6
 func (w *writer) stored(n int) {
 	w.base += uint64(n)
 	w.solo = max(0, w.solo-n)
+	w.partial = false
 	w.waiting.remove(n)
 	w.count(func(s *logStats) { s.Written += uint64(n); s.Requests++ })
 }
@@ -222,29 +233,49 @@ func (w *writer) drop() {
 }
 
 // split reports whether a refusal tells how to write the messages in another way, or what
-// to write in place of a message that cannot be stored.
+// to write in place of a message that cannot be stored. Only the last message of a batch is
+// answered: one that is refused before that leaves the batch incomplete.
 func (w *writer) split(unit []*nats.Msg, err error) bool {
 	var api *jetstream.APIError
-	if !errors.As(err, &api) || api.Code != 400 {
+	refused := errors.As(err, &api) && api.Code == 400
+	switch large := errors.Is(err, nats.ErrMaxPayload); {
+	case !refused && !large:
+		return false
+	case len(unit) > 1 && refused && api.ErrorCode == jetstreamext.JSErrCodeBatchPublishExceedsLimit:
+		w.most = smaller(len(unit))
+	case len(unit) > 1 && refused && api.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete && !w.partial:
+		w.partial = true // a part of it may have been lost
+		return false
+	case len(unit) > 1:
+		w.solo = len(unit)
+	case large || api.ErrorCode == tooLarge || api.ErrorCode == headersTooLarge:
+		w.refused(unit[0], err)
+	default:
 		return false
 	}
-	switch {
-	case len(unit) > 1 && api.ErrorCode == jetstreamext.JSErrCodeBatchPublishIncomplete:
-		return false // a part of it was lost
-	case len(unit) > 1:
-		if api.ErrorCode == jetstreamext.JSErrCodeBatchPublishExceedsLimit {
-			w.most = smaller(len(unit))
-		} else {
-			w.solo = len(unit)
-		}
-		return true
-	case api.ErrorCode == tooLarge || api.ErrorCode == headersTooLarge:
-		w.count(func(s *logStats) { s.Refused++ })
-		w.log.told(fmt.Errorf("a message of %d bytes is refused: %w", len(unit[0].Data), err))
-		w.waiting.replace(w.log.refused(unit[0], api.Description))
-		return true
+	return true
+}
+
+// refused puts a gap in the place of a message that cannot be stored. A gap or a checkpoint
+// that cannot be stored is left out.
+func (w *writer) refused(m *nats.Msg, err error) {
+	w.count(func(s *logStats) { s.Refused++ })
+	w.log.told(fmt.Errorf("a record of %d bytes at %s is refused: %w", len(m.Data), m.Subject, err))
+	if m.Subject == w.log.names.gap() || m.Subject == w.log.names.term() {
+		w.solo = max(0, w.solo-1)
+		w.waiting.remove(1)
+		return
 	}
-	return false
+	w.waiting.replace(w.log.refused(m, reasonOf(err)))
+}
+
+// reasonOf returns why a message was refused, in short.
+func reasonOf(err error) string {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Description
+	}
+	return err.Error()
 }
 
 // smaller returns how many messages to try after a batch was too large.
@@ -269,7 +300,7 @@ func (w *writer) look(unit []*nats.Msg) error {
 	raw, err := w.log.stream.GetMsg(ctx, w.base+1)
 	switch {
 	case err == nil && raw.Header.Get(jetstream.MsgIDHeader) == unit[0].Header.Get(jetstream.MsgIDHeader):
-		return nil // and all of them, since a batch is whole
+		return w.whole(ctx, unit)
 	case err == nil:
 		return errFenced
 	case !errors.Is(err, jetstream.ErrMsgNotFound):
@@ -283,6 +314,20 @@ func (w *writer) look(unit []*nats.Msg) error {
 		return errFenced // what stood there was removed
 	}
 	return errors.New("relay: the log is where it should be, and yet a message was refused")
+}
+
+// whole reports whether the log has the last of some messages in its place, as it has the
+// first.
+func (w *writer) whole(ctx context.Context, unit []*nats.Msg) error {
+	last := unit[len(unit)-1]
+	raw, err := w.log.stream.GetMsg(ctx, w.base+uint64(len(unit)))
+	if err == nil && raw.Header.Get(jetstream.MsgIDHeader) == last.Header.Get(jetstream.MsgIDHeader) {
+		return nil
+	}
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return errPartial
+	}
+	return err
 }
 
 func (w *writer) count(add func(*logStats)) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,7 +214,175 @@ func TestWriterLearnsTheLimitOfBatches(t *testing.T) {
 	write(t, w, 1, 1000)
 	write(t, w, 1001, 2000)
 	numbers(t, l, 2000)
-	if s := w.counted(); s.Requests > 1000 || s.Repeated > 0 {
-		t.Errorf("%+v", s)
+	w.close()
+	if s := w.counted(); s.Requests > 1000 || s.Repeated > 0 || w.most > 50 || w.most < 20 {
+		t.Errorf("at most %d in a batch: %+v", w.most, s)
+	}
+}
+
+// gathered returns a writer that finds messages waiting when it starts, so that it writes
+// them in one batch.
+func gathered(t *testing.T, l *log, epoch uint64, messages ...*nats.Msg) *writer {
+	t.Helper()
+	idle, _ := take(t, l, epoch)
+	return goOn(t, idle, mostBatch, messages...)
+}
+
+// goOn returns a writer that goes on where another one of its term is, and finds messages
+// waiting.
+func goOn(t *testing.T, idle *writer, most int, messages ...*nats.Msg) *writer {
+	t.Helper()
+	idle.close()
+	w := &writer{
+		log: idle.log, term: idle.term, began: idle.began, base: idle.base, waiting: newBacklog(idle.log.limit),
+		most: most, done: make(chan struct{}), retry: func() {},
+	}
+	for _, m := range messages {
+		if w.waiting.add(m) != nil {
+			t.Fatal("no room")
+		}
+	}
+	w.ctx, w.fail = context.WithCancelCause(t.Context())
+	go w.run()
+	t.Cleanup(w.close)
+	return w
+}
+
+// written waits until a writer has nothing left, and returns the subjects in the log after
+// the record that began the term.
+func written(t *testing.T, w *writer) (subjects []string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := w.waiting.empty(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for n := w.began + 1; n <= w.base; n++ {
+		raw, err := w.log.stream.GetMsg(ctx, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subjects = append(subjects, raw.Subject)
+	}
+	return subjects
+}
+
+// limitSize lets the stream refuse what has more bytes, headers included.
+func limitSize(t *testing.T, l *log, size int32) {
+	t.Helper()
+	config := l.stream.CachedInfo().Config
+	config.MaxMsgSize = size
+	if _, err := l.js.UpdateStream(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWriterRefusedInABatch has a message that is too large for the stream, or for the
+// connection, at each place of a batch: only a gap stands for it, and the others are
+// written.
+func TestWriterRefusedInABatch(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	l.limit.bytes = 16 << 20
+	limitSize(t, l, 1000)
+	term := uint64(0)
+	for _, size := range []int{2000, 3 << 20} {
+		for bad := range 3 {
+			messages := []*nats.Msg{number(1, 3*term+1), number(1, 3*term+2), number(1, 3*term+3)}
+			messages[bad].Data = make([]byte, size)
+			term++
+			w := gathered(t, l, term, messages...)
+			want := []string{"feed.msg.s", "feed.msg.s", "feed.msg.s"}
+			want[bad] = "feed.gap"
+			if got := written(t, w); !slices.Equal(got, want) {
+				t.Errorf("%d bytes: the log has %q, want %q", size, got, want)
+			}
+			w.close()
+			if w.counted().Refused != 1 || w.solo != 0 {
+				t.Errorf("%d bytes: %+v, %d are to be written one by one", size, w.counted(), w.solo)
+			}
+		}
+	}
+}
+
+// TestWriterRefusedGap has a stream that does not take even the gap: it is left out, and
+// what follows is written.
+func TestWriterRefusedGap(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	w, _ := take(t, l, 1)
+	limitSize(t, l, 100)
+	for _, m := range []*nats.Msg{l.gap(Gap{Reason: strings.Repeat("x", 200)}, resume.Position{}, "gap/1/1"), l.record(1, positions{"s": {Position: resume.Position{Stream: strings.Repeat("x", 200)}}}, "at/1/2", false)} {
+		if err := w.append(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	small := &nats.Msg{Subject: "feed.msg.s", Header: nats.Header{jetstream.MsgIDHeader: {"a"}}}
+	if err := w.append(t.Context(), small); err != nil {
+		t.Fatal(err)
+	}
+	if got := written(t, w); !slices.Equal(got, []string{"feed.msg.s"}) {
+		t.Errorf("the log has %q", got)
+	}
+}
+
+// TestWriterLooks asks what became of a batch whose answer was lost.
+func TestWriterLooks(t *testing.T) {
+	l := openLog(t, connect(t, startServer(t)))
+	w, _ := take(t, l, 1)
+	base := w.base
+	write(t, w, 1, 3)
+	asks := &writer{log: l, term: 1, base: base, ctx: t.Context()}
+	for _, test := range []struct {
+		name string
+		last uint64
+		want error
+	}{{"one", 1, nil}, {"whole", 3, nil}, {"a part", 4, errPartial}} {
+		var unit []*nats.Msg
+		for n := uint64(1); n <= test.last; n++ {
+			unit = append(unit, number(1, n))
+		}
+		if err := asks.look(unit); err != test.want {
+			t.Errorf("%s: %v, want %v", test.name, err, test.want)
+		}
+	}
+	take(t, l, 2)
+	if err := asks.look([]*nats.Msg{number(1, 1), number(1, 2), number(1, 3), number(1, 4)}); err != errPartial {
+		t.Errorf("a part before the record of another term: %v", err)
+	}
+	remove(t, l, base+1)
+	if err := asks.look([]*nats.Msg{number(1, 1)}); err != errFenced {
+		t.Errorf("where a record was removed: %v", err)
+	}
+	asks.base += 3
+	if err := asks.look([]*nats.Msg{number(1, 4)}); err != errFenced {
+		t.Errorf("behind the record of another term: %v", err)
+	}
+	asks.base++
+	if err := asks.look([]*nats.Msg{number(1, 4)}); err == nil || err == errFenced || err == errPartial {
+		t.Errorf("at the end of the log: %v", err)
+	}
+}
+
+// TestWriterGoesOnTooLate has an old leader that goes on with one message or several: some
+// that the next one has not written, or that it has.
+func TestWriterGoesOnTooLate(t *testing.T) {
+	for _, late := range [][]uint64{{5}, {5, 6, 7}, {1}, {1, 2, 3}} {
+		l := openLog(t, connect(t, startServer(t)))
+		idle, _ := take(t, l, 1)
+		next, _ := take(t, l, 2)
+		write(t, next, 1, 3)
+		var messages []*nats.Msg
+		for _, n := range late {
+			messages = append(messages, number(1, n))
+		}
+		old := goOn(t, idle, mostBatch, messages...)
+		select {
+		case <-old.ctx.Done():
+		case <-time.After(10 * time.Second):
+			t.Fatal("the old one goes on")
+		}
+		if err := context.Cause(old.ctx); late[0] == 5 && err != errFenced {
+			t.Errorf("%v: ended by %v", late, err)
+		}
+		numbers(t, l, 3)
 	}
 }
