@@ -174,7 +174,7 @@ func (s *server) push(conn net.Conn, in *bufio.Reader, query url.Values) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := readFrame(in); err != nil {
+	if err := awaitReady(conn, in); err != nil {
 		return err
 	}
 	go func() {
@@ -188,6 +188,19 @@ func (s *server) push(conn net.Conn, in *bufio.Reader, query url.Values) error {
 		return err
 	}
 	return send(conn, fleetFeed())
+}
+
+// awaitReady answers pings until a message comes.
+func awaitReady(conn net.Conn, in *bufio.Reader) error {
+	for {
+		opcode, payload, err := readFrame(in)
+		if err != nil || opcode == opText {
+			return err
+		}
+		if _, err := conn.Write(appendFrame(nil, finBit|opPong, payload)); err != nil {
+			return err
+		}
+	}
 }
 
 // tick sends a message in each interval. Connections begin at random.
