@@ -26,7 +26,9 @@ func TestScaleMeasuresAll(t *testing.T) {
 		for _, c := range g.columns {
 			for _, peer := range g.peers {
 				for _, m := range g.metrics {
-					if values := r.values(g.title, c.label, peer, m.key); len(values) != 1 || values[0] <= 0 {
+					values := r.values(g.title, c.label, peer, m.key)
+					// So few clients may need no more memory than there was.
+					if len(values) != 1 || values[0] <= 0 && m.key != metricResident {
 						t.Errorf("%s, %s, %s: %s is %v", g.title, c.label, peer, m.label, values)
 					}
 				}
