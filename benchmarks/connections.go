@@ -30,7 +30,7 @@ func openMany(t target, p peer, count int, interval time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// idle measures the memory and goroutines of an open connection.
+// idle measures the memory and goroutines of an open connection, and what opening it costs.
 func idle(s spec, p peer) (sample, error) {
 	t := s.target("/idle")
 	open := func(count int) error {
@@ -47,14 +47,15 @@ func idle(s spec, p peer) (sample, error) {
 	if err != nil {
 		return nil, err
 	}
+	start := now()
 	if err := open(s.Count); err != nil {
 		return nil, err
 	}
+	result := start.per(s.Count, now())
 	memoryAfter, goroutinesAfter, err := settle(s.Count)
-	return sample{
-		metricResident:   (memoryAfter - memory) / float64(s.Count),
-		metricGoroutines: float64(goroutinesAfter-goroutines) / float64(s.Count),
-	}, err
+	result[metricResident] = (memoryAfter - memory) / float64(s.Count)
+	result[metricGoroutines] = float64(goroutinesAfter-goroutines) / float64(s.Count)
+	return result, err
 }
 
 // await waits until the wanted number of messages is received.

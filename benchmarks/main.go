@@ -32,6 +32,7 @@ func execute(args []string) error {
 		return takeSample(args[1])
 	}
 	flags := flag.NewFlagSet("benchmarks", flag.ExitOnError)
+	scale := flags.Bool("scale", false, "measure what many clients of resock in one process need,\nin three minutes, and only print that (see docs/scale.md)")
 	short := flags.Bool("short", false, "only check that everything works: one small round")
 	rounds := flags.Int("rounds", 7, "take `n` samples of each measurement")
 	only := flags.String("only", "", "measure only groups whose title contains `text`")
@@ -45,12 +46,19 @@ func execute(args []string) error {
 	}
 
 	groups := plan(*short)
+	if *scale {
+		groups, *rounds = scalePlan(*short), 1
+	}
 	groups = matching(groups, *only, *peer)
 	if *beside != "" {
 		groups = withOther(groups)
 	}
 	r, failed := run(groups, *rounds, programs{os.Args[0], *beside}, *profiles, os.Stderr)
 	if r == nil {
+		return failed
+	}
+	if *scale {
+		fmt.Print(scaleReport(groups, r))
 		return failed
 	}
 	text := report(groups, r, *rounds)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -248,6 +249,36 @@ func resockOpenHandler(t target, interval time.Duration) (func(), error) {
 		return nil, err
 	}
 	return hangUp(client), nil
+}
+
+// resockFollowEvents counts messages in a loop over a subscriber's channel.
+func resockFollowEvents(t target, received *atomic.Int64) (func() error, error) {
+	client, err := newResock(t)
+	if err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	events := client.Subscribe(ctx)
+	go client.Run(ctx)
+	go func() {
+		for event := range events {
+			if _, ok := event.(resock.MessageEvent); ok {
+				received.Add(1)
+			}
+		}
+	}()
+	return begin(client), client.WaitOpen(ctx)
+}
+
+// resockFollowHandler counts messages in a message handler.
+func resockFollowHandler(t target, received *atomic.Int64) (func() error, error) {
+	client, err := openResock(t, resock.WithMessageHandler(func(context.Context, resock.MessageEvent) { received.Add(1) }))
+	return begin(client), err
+}
+
+// begin returns a function that tells the server that the client is ready.
+func begin(client *resock.Client) func() error {
+	return func() error { return client.Send(context.Background(), resock.MessageText, ready) }
 }
 
 func beat(interval time.Duration) resock.Option {

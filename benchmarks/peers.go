@@ -1,6 +1,9 @@
 package main
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // peer is a library, or one way to use it. A function that it does not support is nil.
 type peer struct {
@@ -18,6 +21,10 @@ type peer struct {
 	// traffic, after which the connection is idle except for a ping every interval,
 	// unless that is 0.
 	open func(t target, interval time.Duration) (hangUp func(), err error)
+
+	// follow opens a client that counts the messages that it receives, which come when
+	// start is called.
+	follow func(t target, received *atomic.Int64) (start func() error, err error)
 
 	// reconnect repeatedly dials, waits until the server drops the connection, and
 	// counts that.
@@ -41,8 +48,8 @@ const (
 )
 
 var peers = map[string]peer{
-	nameChannel: {receive: resockReceiveEvents, exchange: resockExchangeEvents},
-	nameHandler: {receive: resockReceiveHandler, exchange: resockExchangeHandler, open: resockOpenHandler},
+	nameChannel: {receive: resockReceiveEvents, exchange: resockExchangeEvents, follow: resockFollowEvents},
+	nameHandler: {receive: resockReceiveHandler, exchange: resockExchangeHandler, open: resockOpenHandler, follow: resockFollowHandler},
 	nameOwned:   {receive: resockReceiveOwned},
 	nameBorrow:  {receive: resockReceiveBorrowed},
 	nameSend:    {connect: resockConnectSend},

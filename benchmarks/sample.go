@@ -26,6 +26,7 @@ type spec struct {
 	Traffic    int           // messages that each client receives before it is idle
 	Goroutines int           // number of concurrent senders
 	Interval   time.Duration // of the heartbeat, or 0 for none
+	Every      time.Duration // between two messages to a client of a fleet, or 0 for as fast as possible
 	Processors int           // GOMAXPROCS, or 0 for the default
 	Server     addresses
 	Profiles   string // directory for a CPU profile, or empty
@@ -45,6 +46,10 @@ const (
 	metricP99        = "p99"
 	metricResident   = "resident"
 	metricGoroutines = "goroutines"
+	metricShare      = "share" // of one processor
+	metricRate       = "rate"  // messages per second
+	metricTotal      = "total" // wall time to open all
+	metricBeat       = "beat"  // CPU time per heartbeat
 )
 
 // measures are the values of spec.Measure.
@@ -57,6 +62,8 @@ var measures = map[string]func(spec, peer) (sample, error){
 	"dial":      dialing,
 	"reconnect": reconnecting,
 	"heartbeat": beating,
+	"rest":      rest,
+	"fleet":     fleet,
 }
 
 // takeSample takes the sample that a spec in JSON describes, and prints it as JSON.
@@ -142,6 +149,7 @@ func (s spec) target(path string) target {
 		"variant": {s.Variant},
 		"size":    {strconv.Itoa(s.Size)},
 		"traffic": {strconv.Itoa(s.Traffic)},
+		"every":   {s.Every.String()},
 	}.Encode()
 	t := target{url: u.String(), variant: s.Variant, traffic: s.Traffic, received: new(atomic.Int64)}
 	if t.tls() { // as an application that gives no client of its own

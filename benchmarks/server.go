@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -105,6 +107,8 @@ func (s *server) handle(conn net.Conn) error {
 			return err
 		}
 		return flood(conn, in, feedOf(variant, size))
+	case "/fleet":
+		return s.push(conn, in, query)
 	case "/idle":
 		if err := traffic(conn, query); err != nil {
 			return err
@@ -141,11 +145,75 @@ func flood(conn net.Conn, in *bufio.Reader, f feed) error {
 	if _, err := in.ReadByte(); err != nil {
 		return err
 	}
+	return send(conn, f)
+}
+
+// send sends the messages of a feed again and again.
+func send(conn net.Conn, f feed) error {
 	for {
 		if _, err := conn.Write(f.frames); err != nil {
 			return err
 		}
 	}
+}
+
+// fleetSize is the size of a message to a fleet, in bytes.
+const fleetSize = 128
+
+// fleetFeed is what a fleet receives as fast as possible. All connections share it.
+var fleetFeed = sync.OnceValue(func() feed { return feedOf(variantText, fleetSize) })
+
+// fleetBuffer is the size of the socket buffers of a fleet, in bytes: ten thousand
+// connections that are full would otherwise need more memory than the kernel has for them.
+const fleetBuffer = 32 << 10
+
+// push waits until the client is ready, and then sends a message in each interval, or as
+// fast as possible, until the client disconnects. It answers pings meanwhile.
+func (s *server) push(conn net.Conn, in *bufio.Reader, query url.Values) error {
+	every, err := time.ParseDuration(query.Get("every"))
+	if err != nil {
+		return err
+	}
+	if err := awaitReady(conn, in); err != nil {
+		return err
+	}
+	go func() {
+		defer conn.Close()
+		_ = s.echo(conn, in) // as handle
+	}()
+	if every > 0 {
+		return tick(conn, encodeMessage(variantText, fleetSize), every)
+	}
+	if err := conn.(*net.TCPConn).SetWriteBuffer(fleetBuffer); err != nil {
+		return err
+	}
+	return send(conn, fleetFeed())
+}
+
+// awaitReady answers pings until a message comes.
+func awaitReady(conn net.Conn, in *bufio.Reader) error {
+	for {
+		opcode, payload, err := readFrame(in)
+		if err != nil || opcode == opText {
+			return err
+		}
+		if _, err := conn.Write(appendFrame(nil, finBit|opPong, payload)); err != nil {
+			return err
+		}
+	}
+}
+
+// tick sends a message in each interval. Connections begin at random.
+func tick(conn net.Conn, frames []byte, every time.Duration) error {
+	time.Sleep(rand.N(every))
+	ticks := time.NewTicker(every)
+	defer ticks.Stop()
+	for range ticks.C {
+		if _, err := conn.Write(frames); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // traffic sends the messages that the client receives before it is idle, and then some

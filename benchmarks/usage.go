@@ -56,6 +56,15 @@ func resident() (float64, error) {
 	return float64(pages * os.Getpagesize()), err
 }
 
+// fileLimit returns how many files this process may open, once the limit is raised.
+func fileLimit() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return 1024
+	}
+	return int(min(limit.Max, 1<<30))
+}
+
 // raiseFileLimit raises the limit of open files to the maximum.
 func raiseFileLimit() {
 	var limit syscall.Rlimit

@@ -1,7 +1,12 @@
 package relay
 
 import (
+	"bytes"
+	"fmt"
+	"io/fs"
 	"net/http/httptest"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,15 +26,7 @@ import (
 //
 //	go test -run '^$' -bench Write -benchtime 100000x
 func BenchmarkWrite(b *testing.B) {
-	for _, servers := range []struct {
-		name     string
-		replicas int
-		connect  func(b *testing.B) *nats.Conn
-	}{
-		{"sync", 1, func(b *testing.B) *nats.Conn { return overTCP(b, false) }},
-		{"no-sync", 1, func(b *testing.B) *nats.Conn { return overTCP(b, true) }},
-		{"cluster", 3, func(b *testing.B) *nats.Conn { return startCluster(b).connect() }},
-	} {
+	for _, servers := range kindsOfServers {
 		for _, way := range []struct {
 			name string
 			run  func(b *testing.B, conn *nats.Conn, replicas int)
@@ -40,6 +37,125 @@ func BenchmarkWrite(b *testing.B) {
 			})
 		}
 	}
+}
+
+// kindsOfServers are those that the benchmarks compare.
+var kindsOfServers = []struct {
+	name     string
+	replicas int
+	connect  func(b *testing.B) *nats.Conn
+}{
+	{"sync", 1, func(b *testing.B) *nats.Conn { return overTCP(b, false) }},
+	{"no-sync", 1, func(b *testing.B) *nats.Conn { return overTCP(b, true) }},
+	{"cluster", 3, func(b *testing.B) *nats.Conn { return startCluster(b).connect() }},
+}
+
+// BenchmarkStored writes messages of two sizes, and reports how many bytes each has in the
+// stream, by which its limits count, and in the files.
+//
+//	go test -run '^$' -bench Stored -benchtime 100000x
+func BenchmarkStored(b *testing.B) {
+	for _, size := range []int{128, 1 << 10} {
+		b.Run(fmt.Sprint(size, "B"), func(b *testing.B) {
+			dir := b.TempDir()
+			s, err := server.Start(server.Config{Dir: dir, NoSync: true})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(s.Close)
+			conn, err := s.Connect()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(conn.Close)
+			w := startWriter(b, conn, 1)
+			data := bytes.Repeat([]byte("x"), size)
+			for n := range b.N {
+				m := same(n)
+				m.Data = data
+				if err := w.append(b.Context(), m); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if err := w.waiting.empty(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			info, err := w.log.stream.Info(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ReportMetric(float64(info.State.Bytes)/float64(info.State.Msgs), "B/message")
+			b.ReportMetric(float64(sizeOfFiles(b, dir))/float64(info.State.Msgs), "file-B/message")
+		})
+	}
+}
+
+// sizeOfFiles returns how many bytes the files in a folder have.
+func sizeOfFiles(b *testing.B, dir string) (size int64) {
+	err := filepath.WalkDir(dir, func(_ string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		size += info.Size()
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return size
+}
+
+// BenchmarkHop reports how long a message takes from the client of the relay through
+// JetStream to a worker, when each is under way alone: median and 99th percentile.
+//
+//	go test -run '^$' -bench Hop -benchtime 2000x
+func BenchmarkHop(b *testing.B) {
+	for _, servers := range kindsOfServers {
+		b.Run(servers.name, func(b *testing.B) {
+			conn := servers.connect(b)
+			f, _ := startRelayOf(b, conn, servers.replicas)
+			messages := consume(b, conn)
+			took := make([]time.Duration, b.N)
+			b.ResetTimer()
+			for n := range took {
+				f.Push(1)
+				m, err := messages.Next()
+				if err != nil {
+					b.Fatal(err)
+				}
+				came, err := time.Parse(time.RFC3339Nano, m.Headers().Get(HeaderTime))
+				if err != nil {
+					b.Fatal(err)
+				}
+				took[n] = time.Since(came)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[b.N/2].Microseconds()), "p50-µs")
+			b.ReportMetric(float64(took[b.N*99/100].Microseconds()), "p99-µs")
+		})
+	}
+}
+
+// consume returns what a worker reads of the messages of a stream.
+func consume(b *testing.B, conn *nats.Conn) jetstream.MessagesContext {
+	js, err := jetstream.New(conn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	consumer, err := js.OrderedConsumer(b.Context(), "ticks", jetstream.OrderedConsumerConfig{FilterSubjects: []string{"ticks.msg.>"}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(messages.Stop)
+	return messages
 }
 
 // overTCP connects to a server of NATS in this process.
@@ -86,7 +202,8 @@ func writeAsync(b *testing.B, conn *nats.Conn, replicas int) {
 	<-js.PublishAsyncComplete()
 }
 
-func writeWriter(b *testing.B, conn *nats.Conn, replicas int) {
+// startWriter returns the writer of a term, which ends with the benchmark.
+func startWriter(b *testing.B, conn *nats.Conn, replicas int) *writer {
 	r, err := New(Config{Conn: conn, Name: "ticks", URL: "ws://unused", Stream: jetstream.StreamConfig{Replicas: replicas}})
 	if err != nil {
 		b.Fatal(err)
@@ -98,12 +215,17 @@ func writeWriter(b *testing.B, conn *nats.Conn, replicas int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer term.release()
+	b.Cleanup(term.release)
 	w, _, err := r.log.take(term.ctx, term)
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer w.close()
+	b.Cleanup(w.close)
+	return w
+}
+
+func writeWriter(b *testing.B, conn *nats.Conn, replicas int) {
+	w := startWriter(b, conn, replicas)
 	b.ResetTimer()
 	for n := range b.N {
 		if err := w.append(b.Context(), same(n)); err != nil {
@@ -116,22 +238,7 @@ func writeWriter(b *testing.B, conn *nats.Conn, replicas int) {
 }
 
 func writeRelay(b *testing.B, conn *nats.Conn, replicas int) {
-	f := feed.New("e")
-	f.SetPad(string(payload))
-	s := httptest.NewServer(f)
-	defer s.Close()
-	defer f.Cut()
-	url := "ws" + strings.TrimPrefix(s.URL, "http")
-	r, err := New(Config{Conn: conn, Name: "ticks", URL: url, Read: feed.Read, Options: feed.Options(url), Stream: jetstream.StreamConfig{Replicas: replicas}})
-	if err != nil {
-		b.Fatal(err)
-	}
-	done := make(chan error)
-	ctx := b.Context()
-	go func() { done <- r.Run(ctx) }()
-	for f.Sessions() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	f, r := startRelayOf(b, conn, replicas)
 	b.ResetTimer()
 	f.Push(uint64(b.N))
 	for r.Stats().Written < uint64(b.N) {
@@ -141,4 +248,27 @@ func writeRelay(b *testing.B, conn *nats.Conn, replicas int) {
 	if got := r.Stats(); got.Gaps > 0 {
 		b.Errorf("%+v", got)
 	}
+}
+
+// startRelayOf returns a feed and a relay that is connected to it. Both end with the
+// benchmark.
+func startRelayOf(b *testing.B, conn *nats.Conn, replicas int) (*feed.Server, *Relay) {
+	f := feed.New("e")
+	f.SetPad(string(payload))
+	s := httptest.NewServer(f)
+	b.Cleanup(s.Close)
+	b.Cleanup(f.Cut)
+	url := "ws" + strings.TrimPrefix(s.URL, "http")
+	r, err := New(Config{Conn: conn, Name: "ticks", URL: url, Read: feed.Read, Options: feed.Options(url), Stream: jetstream.StreamConfig{Replicas: replicas}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := b.Context() // ends before what the benchmark cleans up
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	b.Cleanup(func() { <-done })
+	for f.Sessions() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	return f, r
 }

@@ -230,7 +230,9 @@ func TestRelayWithoutNATS(t *testing.T) {
 		before := u.Last()
 		eventually(t, "more messages", func() bool { return r.Stats().Written > before })
 		s.Close()
+		blocked := r.Stats().Blocked
 		eventually(t, "backpressure", func() bool { return r.Stats().Unacknowledged == 100 })
+		eventually(t, "the time of that", func() bool { return r.Stats().Blocked > blocked })
 		if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
 			t.Fatal(err)
 		}

@@ -74,7 +74,16 @@ type logStats struct {
 	Refused  uint64        // and replaced by a gap
 	Blocked  time.Duration // in which the limit was reached
 
+	since                 time.Time // when it was reached, if it is now
 	unacknowledged, bytes int
+}
+
+// blocked returns how long the limit was reached until now.
+func (s *logStats) blocked() time.Duration {
+	if s.since.IsZero() {
+		return s.Blocked
+	}
+	return s.Blocked + time.Since(s.since)
 }
 
 // newWriter returns a writer that goes on after the record that begins the term.
@@ -95,8 +104,8 @@ func (w *writer) append(ctx context.Context, m *nats.Msg) error {
 	if full == nil {
 		return context.Cause(w.ctx)
 	}
-	began := time.Now()
-	defer func() { w.count(func(s *logStats) { s.Blocked += time.Since(began) }) }()
+	w.count(func(s *logStats) { s.since = time.Now() })
+	defer w.count(func(s *logStats) { s.Blocked, s.since = s.blocked(), time.Time{} })
 	for full != nil {
 		select {
 		case <-full:
@@ -221,15 +230,15 @@ func (w *writer) stored(n int) {
 	w.base += uint64(n)
 	w.solo = max(0, w.solo-n)
 	w.partial = false
-	w.waiting.remove(n)
 	w.count(func(s *logStats) { s.Written += uint64(n); s.Requests++ })
+	w.waiting.remove(n)
 }
 
 // drop notes that the first message was in the log before.
 func (w *writer) drop() {
 	w.solo = max(0, w.solo-1)
-	w.waiting.remove(1)
 	w.count(func(s *logStats) { s.Repeated++ })
+	w.waiting.remove(1)
 }
 
 // split reports whether a refusal tells how to write the messages in another way, or what
@@ -341,6 +350,7 @@ func (w *writer) counted() logStats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.stats
+	s.Blocked = s.blocked()
 	s.unacknowledged, s.bytes = w.waiting.counted()
 	return s
 }

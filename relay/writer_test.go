@@ -147,8 +147,8 @@ func TestWriterDropsWhatTheLogHas(t *testing.T) {
 	write(t, first, 1, 10)
 	second, _ := take(t, l, 2)
 	write(t, second, 5, 20)
-	if second.stats.Repeated != 6 || second.stats.Written != 10 {
-		t.Errorf("%+v", second.stats)
+	if s := second.counted(); s.Repeated != 6 || s.Written != 10 {
+		t.Errorf("%+v", s)
 	}
 	numbers(t, l, 20)
 }
