@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -9,8 +10,14 @@ import (
 // takeovers is how long it took until a dead leader was replaced.
 type takeovers struct {
 	limit     time.Duration
-	times     []time.Duration // sorted
-	disturbed int             // not measured, since NATS was down or slow meanwhile or just before
+	done      []takeover // the fastest first
+	disturbed int        // not measured, since NATS was down or slow meanwhile or just before
+}
+
+// takeover is how long it took to replace the leader of a term.
+type takeover struct {
+	took time.Duration
+	term uint64
 }
 
 // measure returns how long it took from each end of a leader to the record that began the
@@ -28,9 +35,9 @@ func measure(strikes []strike, begins []begin, outages []outage, c config) takeo
 			t.disturbed++
 			continue
 		}
-		t.times = append(t.times, until.Sub(s.at))
+		t.done = append(t.done, takeover{until.Sub(s.at), s.term})
 	}
-	slices.Sort(t.times)
+	slices.SortFunc(t.done, func(a, b takeover) int { return cmp.Compare(a.took, b.took) })
 	return t
 }
 
@@ -40,18 +47,21 @@ func (o outage) disturbs(from, until time.Time, effects time.Duration) bool {
 }
 
 func (t takeovers) String() string {
-	if len(t.times) == 0 {
+	n := len(t.done)
+	if n == 0 {
 		return fmt.Sprintf("takeovers: %d, in all of which NATS was down or slow", t.disturbed)
 	}
 	return fmt.Sprintf("takeovers: median %v, at most %v, limit %v (%d; in %d more NATS was down or slow)",
-		t.times[len(t.times)/2].Round(time.Millisecond), t.times[len(t.times)-1].Round(time.Millisecond),
-		t.limit, len(t.times), t.disturbed)
+		t.done[n/2].took.Round(time.Millisecond), t.done[n-1].took.Round(time.Millisecond), t.limit, n, t.disturbed)
 }
 
 // err returns an error if one took too long.
 func (t takeovers) err() error {
-	if n := len(t.times); n > 0 && t.times[n-1] > t.limit {
-		return fmt.Errorf("a takeover took %v, want at most %v", t.times[n-1].Round(time.Millisecond), t.limit)
+	if len(t.done) == 0 {
+		return nil
+	}
+	if last := t.done[len(t.done)-1]; last.took > t.limit {
+		return fmt.Errorf("the leader of term %d was replaced after %v, want at most %v", last.term, last.took.Round(time.Millisecond), t.limit)
 	}
 	return nil
 }
