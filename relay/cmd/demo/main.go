@@ -1,3 +1,5 @@
+//go:build unix
+
 // Demo proves what package relay promises. It starts NATS, three relays and two workers as
 // processes of their own, kills, stops and restarts them, and cuts the feed, as a plan says
 // that is drawn at random. Then it reads the stream from its start and checks that each
