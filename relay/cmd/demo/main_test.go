@@ -25,8 +25,9 @@ func TestMain(m *testing.M) {
 // machine may run other tests beside this one.
 func TestDemo(t *testing.T) {
 	for name, args := range map[string][]string{
-		"resume":  nil,
-		"standby": {"-standby", "20000"},
+		"resume":    nil,
+		"standby":   {"-standby", "20000"},
+		"no resume": {"-resume=false"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			short := []string{"-kills", "2", "-stops", "1", "-restarts", "2", "-cuts", "2", "-workers", "1",
