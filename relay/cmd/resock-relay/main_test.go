@@ -31,7 +31,8 @@ func TestRun(t *testing.T) {
 	ended := make(chan error, 1)
 	url := "ws" + strings.TrimPrefix(upstream.URL, "http") + "?since=0"
 	go func() {
-		ended <- run(ctx, []string{"-nats", own.URL(), "-seq", "seq", "-epoch", "epoch", "-since", "since", "-ttl", "1s", url})
+		ended <- run(ctx, []string{"-nats", own.URL(), "-seq", "seq", "-epoch", "epoch", "-since", "since", "-ttl", "1s",
+			"-max-age", "1h", "-max-bytes", "1000000", url})
 	}()
 	conn, err := nats.Connect(own.URL())
 	if err != nil {
@@ -41,10 +42,27 @@ func TestRun(t *testing.T) {
 	if seq := seqOf(t, conn, "feed.msg.all"); seq != 10 {
 		t.Errorf("the last message is %d", seq)
 	}
+	if c := configOf(t, conn); c.MaxAge != time.Hour || c.MaxBytes != 1_000_000 {
+		t.Errorf("the stream keeps %v, %d bytes", c.MaxAge, c.MaxBytes)
+	}
 	cancel()
 	if err := <-ended; err != context.Canceled {
 		t.Errorf("ended by %v", err)
 	}
+}
+
+// configOf returns the configuration of the stream.
+func configOf(t *testing.T, conn *nats.Conn) jetstream.StreamConfig {
+	t.Helper()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "feed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream.CachedInfo().Config
 }
 
 // seqOf waits for the tenth message of a subject, and returns its sequence in the feed.
