@@ -29,6 +29,8 @@ type settings struct {
 	noSync                    bool
 	ttl                       time.Duration
 	replicas, standby         int
+	maxAge                    time.Duration
+	maxSize                   int64
 	drop                      bool
 	fields                    fields
 	since                     string
@@ -95,7 +97,9 @@ func (s *settings) flags() *flag.FlagSet {
 	f.StringVar(&s.http, "http", "", "serve /metrics, /readyz, /livez and /debug/resock at `HOST:PORT`; by default nowhere")
 	f.BoolVar(&s.noSync, "no-sync", false, "acknowledge what is not on disk yet (server in this process)")
 	f.DurationVar(&s.ttl, "ttl", 10*time.Second, "how long the lease of a dead leader lasts")
-	f.IntVar(&s.replicas, "replicas", 1, "of the stream in a cluster")
+	f.IntVar(&s.replicas, "replicas", 1, "servers of a cluster that each keep the stream")
+	f.DurationVar(&s.maxAge, "max-age", 0, "remove messages from the stream when they are older; by default none")
+	f.Int64Var(&s.maxSize, "max-size", 0, "remove the oldest messages when the stream has more than so many `BYTES`; by default none")
 	f.IntVar(&s.standby, "standby", 0, "keep the last `N` messages while standing by; needs -seq")
 	f.BoolVar(&s.drop, "drop", false, "while JetStream is slow drop messages, and say so by a gap; by default the feed waits")
 	f.StringVar(&s.fields.topic, "topic", "", "`FIELD` that is the last part of the subject; by default that is \"all\"")
@@ -137,7 +141,7 @@ func (s *settings) connect() (conn *nats.Conn, stop func(), err error) {
 func (s *settings) config(conn *nats.Conn) relay.Config {
 	config := relay.Config{
 		Conn: conn, Name: s.name, URL: s.url, TTL: s.ttl, Standby: s.standby,
-		Stream: jetstream.StreamConfig{Replicas: s.replicas},
+		Stream: jetstream.StreamConfig{Replicas: s.replicas, MaxAge: s.maxAge, MaxBytes: s.maxSize},
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if s.drop {

@@ -74,6 +74,17 @@ func seqOf(t *testing.T, conn *nats.Conn, subject string) uint64 {
 	return 0
 }
 
+// TestRetention has the limits of the stream from the command line.
+func TestRetention(t *testing.T) {
+	s, err := parse([]string{"-max-age", "24h", "-max-size", "1000000", "ws://a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream := s.config(nil).Stream; stream.MaxAge != 24*time.Hour || stream.MaxBytes != 1_000_000 {
+		t.Errorf("the stream has %v and %d bytes", stream.MaxAge, stream.MaxBytes)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	for _, args := range [][]string{{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"}} {
 		if err := run(t.Context(), args); err == nil {
