@@ -152,6 +152,11 @@ func New(config Config) (*Relay, error) {
 		return nil, errors.New("relay: Config.Standby needs Config.Read: without positions nobody knows what the log has")
 	case config.Out != nil && config.Out.Read == nil:
 		return nil, errors.New("relay: Config.Out.Read is nil")
+	case config.Out != nil && config.Out.Window < 0:
+		return nil, fmt.Errorf("relay: Config.Out.Window is %d, want none below 0", config.Out.Window)
+	}
+	if _, err := resock.New(config.URL); err != nil {
+		return nil, fmt.Errorf("relay: Config.URL: %w", err)
 	}
 	config.byDefault()
 	return &Relay{config: config}, nil
@@ -210,10 +215,11 @@ func (r *Relay) run(ctx context.Context) error {
 		err = r.lead(ctx, t, standby)
 		t.release()
 		var gaveUp *resock.GiveUpError
+		var wrong *resock.OptionError // of Config.Options
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.As(err, &gaveUp):
+		case errors.As(err, &gaveUp), errors.As(err, &wrong):
 			return err
 		}
 		r.config.Log.Warn("the term is over", "term", t.epoch, "err", err)
