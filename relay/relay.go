@@ -233,16 +233,22 @@ func (r *Relay) run(ctx context.Context) error {
 // prepare makes the stream and the bucket, as soon as NATS is there.
 func (r *Relay) prepare(ctx context.Context) error {
 	var again backoff
+	told := "" // the last error: one that comes again is not logged again
 	for {
 		err := r.tryPrepare(ctx)
-		if err == nil {
-			return nil
-		}
 		var refused *jetstream.APIError
-		if errors.Is(err, errOldServer) || errors.As(err, &refused) && refused.Code < 500 {
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, errOldServer), errors.As(err, &refused) && refused.Code < 500:
 			return fmt.Errorf("relay: make the stream and the bucket: %w", err)
 		}
-		r.config.Log.Warn("JetStream is not there", "err", err)
+		if err.Error() != told {
+			told = err.Error()
+			r.config.Log.Warn("the stream and the bucket cannot be made now", "err", err)
+		}
 		if again.wait(ctx) != nil {
 			return context.Cause(ctx)
 		}
@@ -253,6 +259,9 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	c := &r.config
+	if err := checkConn(c.Conn); err != nil {
+		return err
+	}
 	js, err := jetstream.New(c.Conn)
 	if err != nil {
 		return err
