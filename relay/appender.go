@@ -31,12 +31,27 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	case resume.Gap:
 		return a.hole(ctx, e)
 	case resume.Lifecycle:
-		a.relay.config.Log.Info("feed", "event", fmt.Sprintf("%+v", e.Event))
+		a.relay.tellEvent(e.Event)
 		if _, opened := e.Event.(resock.OpenEvent); opened && a.relay.config.Read == nil {
 			return a.session(ctx)
 		}
 	}
 	return nil
+}
+
+// tellEvent logs an event of the client.
+func (r *Relay) tellEvent(event resock.Event) {
+	logger := r.config.Log
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		logger.Info("feed opened", "session", e.Session, "url", e.URL, "attempt", e.Attempt, "took", e.Took)
+	case resock.FailEvent:
+		logger.Warn("feed failed", "session", e.Session, "attempt", e.Attempt, "phase", e.Phase.String(), "err", e.Err,
+			"next", e.Next.String(), "retry_in", e.RetryIn)
+	case resock.CloseEvent:
+		logger.Info("feed closed", "session", e.Session, "code", int(e.Code), "reason", e.Reason, "clean", e.Clean,
+			"next", e.Next.String(), "retry_in", e.RetryIn)
+	}
 }
 
 // begin notes that nobody knows what is missing, if nothing of the log is left.
