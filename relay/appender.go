@@ -71,8 +71,14 @@ func (a *appender) session(ctx context.Context) error {
 	return a.missed(ctx, Gap{Reason: ReasonSession})
 }
 
-// room is what the headers of a message may need beside its subject and position.
-const room = 1024
+const (
+	// room is what the headers of a message may need beside its subject and position.
+	room = 1024
+
+	// escaped is how many bytes of the headers a byte of a name may need: the name stands
+	// there twice, as a header and in the id, and each byte may be escaped.
+	escaped = 2 * len("%00")
+)
 
 func (a *appender) message(ctx context.Context, m resume.Message) error {
 	p := m.Position
@@ -91,7 +97,7 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	if !validTopic(topic) {
 		topic = "_"
 	}
-	size := len(m.Data) + len(topic) + 3*len(p.Stream+p.Epoch+p.Token)*2 + room
+	size := len(m.Data) + len(topic) + escaped*len(p.Stream+p.Epoch+p.Token) + room
 	if int64(size) > c.Conn.MaxPayload() {
 		c.Log.Error("a message is too large for NATS", "bytes", len(m.Data), "limit", c.Conn.MaxPayload())
 		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1}, p)
