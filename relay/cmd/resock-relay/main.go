@@ -100,7 +100,7 @@ func (s *settings) flags() *flag.FlagSet {
 	f.IntVar(&s.replicas, "replicas", 1, "servers of a cluster that each keep the stream")
 	f.DurationVar(&s.maxAge, "max-age", 0, "remove messages from the stream when they are older; by default none")
 	f.Int64Var(&s.maxSize, "max-size", 0, "remove the oldest messages when the stream has more than so many `BYTES`; by default none")
-	f.IntVar(&s.standby, "standby", 0, "keep the last `N` messages while standing by; needs -seq")
+	f.IntVar(&s.standby, "standby", 0, "read along while standing by, and keep up to `N` messages, at times half as many; needs -seq")
 	f.BoolVar(&s.drop, "drop", false, "while JetStream is slow drop messages, and say so by a gap; by default the feed waits")
 	f.StringVar(&s.fields.topic, "topic", "", "`FIELD` that is the last part of the subject; by default that is \"all\"")
 	f.StringVar(&s.fields.ack, "ack", "", "`FIELD` of the id that a message of the server acknowledges: what is published to NAME.out.> is sent to it")
