@@ -215,6 +215,7 @@ func (r *Relay) run(ctx context.Context) error {
 			return err
 		}
 		r.enter(part{stage: standingBy})
+		r.config.Log.Info("standing by")
 		t, err := r.lease.acquire(ctx)
 		if err != nil {
 			standby.stop()
@@ -300,10 +301,8 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 
 var errOldServer = errors.New("the server of NATS stores no batches")
 
-// tell logs why a request is made again.
-func (r *Relay) tell(err error) {
-	r.config.Log.Warn("JetStream does not take a message now", "err", err)
-}
+// tell logs why the stream cannot be written.
+func (r *Relay) tell(err error) { r.config.Log.Warn("the stream cannot be written now", "err", err) }
 
 // untaken logs why the lease cannot be taken, other than that another has it.
 func (r *Relay) untaken(err error) { r.config.Log.Warn("the lease cannot be taken now", "err", err) }
