@@ -70,6 +70,9 @@ func parse(args []string) (*settings, error) {
 	if flags.NArg() != 1 {
 		return nil, errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
 	}
+	if s.fields.seq == "" && (s.since != "" || s.fields.epoch != "" || s.fields.stream != "" || s.standby > 0) {
+		return nil, errors.New("-since, -epoch, -stream and -standby need -seq")
+	}
 	s.url = flags.Arg(0)
 	return s, nil
 }

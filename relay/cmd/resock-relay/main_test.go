@@ -86,7 +86,10 @@ func TestRetention(t *testing.T) {
 }
 
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"}} {
+	for _, args := range [][]string{
+		{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"},
+		{"-since", "since", "ws://a"}, {"-epoch", "epoch", "ws://a"}, {"-stream", "stream", "ws://a"}, {"-standby", "9", "ws://a"},
+	} {
 		if err := run(t.Context(), args); err == nil {
 			t.Errorf("%q is not refused", args)
 		}
