@@ -20,7 +20,8 @@ import (
 // server has acknowledged or refused it. It is sent as text, or with the header [HeaderType]
 // "binary" as binary.
 type Out struct {
-	// Read finds what a message of the server acknowledges, as of [outbox.Config]. Required.
+	// Read finds what a message of the server acknowledges, as the Read of [outbox.Config]
+	// does. Required.
 	Read func(m resock.MessageEvent, found *outbox.Found) (pass bool)
 
 	// ID returns what the acknowledgement of the server names. Defaults to the header
@@ -34,7 +35,7 @@ type Out struct {
 // outDelay is after how long JetStream brings a message again that is not acknowledged.
 const outDelay = 30 * time.Second
 
-// recentOut is for how many messages it is known that they are done.
+// recentOut is how many messages are remembered as done, in case they come again.
 const recentOut = 8192
 
 // prepareOut makes the stream of the way back.
