@@ -31,12 +31,27 @@ func (a *appender) take(ctx context.Context, event resume.Event) error {
 	case resume.Gap:
 		return a.hole(ctx, e)
 	case resume.Lifecycle:
-		a.relay.config.Log.Info("feed", "event", fmt.Sprintf("%+v", e.Event))
+		a.relay.tellEvent(e.Event)
 		if _, opened := e.Event.(resock.OpenEvent); opened && a.relay.config.Read == nil {
 			return a.session(ctx)
 		}
 	}
 	return nil
+}
+
+// tellEvent logs an event of the client.
+func (r *Relay) tellEvent(event resock.Event) {
+	logger := r.config.Log
+	switch e := event.(type) {
+	case resock.OpenEvent:
+		logger.Info("feed opened", "session", e.Session, "url", e.URL, "attempt", e.Attempt, "took", e.Took)
+	case resock.FailEvent:
+		logger.Warn("feed failed", "session", e.Session, "attempt", e.Attempt, "phase", e.Phase.String(), "err", e.Err,
+			"next", e.Next.String(), "retry_in", e.RetryIn)
+	case resock.CloseEvent:
+		logger.Info("feed closed", "session", e.Session, "code", int(e.Code), "reason", e.Reason, "clean", e.Clean,
+			"next", e.Next.String(), "retry_in", e.RetryIn)
+	}
 }
 
 // begin notes that nobody knows what is missing, if nothing of the log is left.
@@ -56,8 +71,14 @@ func (a *appender) session(ctx context.Context) error {
 	return a.missed(ctx, Gap{Reason: ReasonSession})
 }
 
-// room is what the headers of a message may need beside its subject and position.
-const room = 1024
+const (
+	// room is what the headers of a message may need beside its subject and position.
+	room = 1024
+
+	// escaped is how many bytes of the headers a byte of a name may need: the name stands
+	// there twice, as a header and in the id, and each byte may be escaped.
+	escaped = 2 * len("%00")
+)
 
 func (a *appender) message(ctx context.Context, m resume.Message) error {
 	p := m.Position
@@ -76,7 +97,7 @@ func (a *appender) message(ctx context.Context, m resume.Message) error {
 	if !validTopic(topic) {
 		topic = "_"
 	}
-	size := len(m.Data) + len(topic) + 3*len(p.Stream+p.Epoch+p.Token)*2 + room
+	size := len(m.Data) + len(topic) + escaped*len(p.Stream+p.Epoch+p.Token) + room
 	if int64(size) > c.Conn.MaxPayload() {
 		c.Log.Error("a message is too large for NATS", "bytes", len(m.Data), "limit", c.Conn.MaxPayload())
 		return a.gap(ctx, Gap{Stream: p.Stream, Reason: ReasonTooLarge, From: p.Seq, To: p.Seq, Messages: 1}, p)

@@ -19,23 +19,23 @@ type log struct {
 	stream jetstream.Stream
 	names  subjects
 	limit  limit           // of what is not acknowledged
-	told   func(err error) // why a request is made again
+	told   func(err error) // why it cannot be written
 }
 
 // take makes the log that of a term: when it returns, no earlier leader can write any more,
 // and the positions are those of all that is in the log. It tries until ctx ends, or a
 // later term has taken the log.
 func (l *log) take(ctx context.Context, t *term) (*writer, positions, error) {
-	delay := 20 * time.Millisecond
+	var again backoff
 	for {
 		w, at, err := l.tryTake(ctx, t)
 		if err == nil || errors.Is(err, errLost) {
 			return w, at, err
 		}
-		select {
-		case <-time.After(delay):
-			delay = min(2*delay, time.Second)
-		case <-ctx.Done():
+		if again == 0 && ctx.Err() == nil {
+			l.told(err)
+		}
+		if again.wait(ctx) != nil {
 			return nil, nil, fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 	}

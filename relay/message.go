@@ -29,7 +29,7 @@ const (
 	HeaderToken   = "Resock-Token"
 )
 
-// Gap is the record at NAME.gap: messages of a stream of the feed are missing here.
+// Gap is the record at NAME.gap, as JSON: messages of a stream of the feed are missing here.
 type Gap struct {
 	Stream string `json:"stream"`
 	Reason string `json:"reason"`         // as of [resume.Reason], or one of the Reason constants
@@ -44,7 +44,7 @@ type Gap struct {
 const (
 	ReasonSession  = "session"   // another session or term began, and without positions nobody knows what came between
 	ReasonOverflow = "overflow"  // JetStream was too slow; see [Drop]
-	ReasonTooLarge = "too large" // for NATS
+	ReasonTooLarge = "too large" // larger than NATS takes; other refusals are "refused: " and why
 )
 
 // checkpoint is the record at NAME.term: where each stream of the feed is, when a term began

@@ -17,13 +17,15 @@ import (
 
 // Out configures the way back: what any process publishes to NAME.out.ANYTHING goes to the
 // server of the feed by an outbox, at least once and in order. JetStream keeps it until that
-// server has acknowledged or refused it.
+// server has acknowledged or refused it. It is sent as text, or with the header [HeaderType]
+// "binary" as binary.
 type Out struct {
-	// Read finds what a message of the server acknowledges, as of [outbox.Config]. Required.
+	// Read finds what a message of the server acknowledges, as the Read of [outbox.Config]
+	// does. Required.
 	Read func(m resock.MessageEvent, found *outbox.Found) (pass bool)
 
-	// ID returns what the acknowledgement of the server names. Defaults to the message's
-	// Nats-Msg-Id, or else its sequence in the stream NAME-out.
+	// ID returns what the acknowledgement of the server names. Defaults to the header
+	// Nats-Msg-Id of the message, or if it has none, its sequence in the stream NAME-out.
 	ID func(m jetstream.Msg) string
 
 	// Window is how many messages may be under way. Defaults to 64.
@@ -33,7 +35,7 @@ type Out struct {
 // outDelay is after how long JetStream brings a message again that is not acknowledged.
 const outDelay = 30 * time.Second
 
-// recentOut is for how many messages it is known that they are done.
+// recentOut is how many messages are remembered as done, in case they come again.
 const recentOut = 8192
 
 // prepareOut makes the stream of the way back.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/resock/resock/relay/internal/feed"
 	"github.com/resock/resock/resume"
 )
 
@@ -80,6 +81,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"Conn":     {Name: "a", URL: "ws://a"},
 		"Name":     {Conn: conn, Name: "a.b", URL: "ws://a"},
 		"URL":      {Conn: conn, Name: "a"},
+		"scheme":   {Conn: conn, Name: "a", URL: "http://a"},
+		"Window":   {Conn: conn, Name: "a", URL: "ws://a", Out: &Out{Read: feed.ReadAck, Window: -1}},
 		"TTL":      {Conn: conn, Name: "a", URL: "ws://a", TTL: 1},
 		"Standby":  {Conn: conn, Name: "a", URL: "ws://a", Standby: 1},
 		"Out.Read": {Conn: conn, Name: "a", URL: "ws://a", Out: &Out{}},

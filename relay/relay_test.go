@@ -547,6 +547,18 @@ func TestRelayGivesUp(t *testing.T) {
 	}
 }
 
+// TestRelayWithAnOptionThatCannotWork ends: another term would not help.
+func TestRelayWithAnOptionThatCannotWork(t *testing.T) {
+	config := startFeed(t).config(connect(t, startServer(t)))
+	config.Options = func(*resume.Feed) []resock.Option { return []resock.Option{nil} }
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var wrong *resock.OptionError
+	if err := Run(ctx, config); !errors.As(err, &wrong) {
+		t.Errorf("ended by %v", err)
+	}
+}
+
 // TestRelayEndsWhileItTakesTheLog ends a relay that cannot begin its term.
 func TestRelayEndsWhileItTakesTheLog(t *testing.T) {
 	s, u := startServer(t), startFeed(t)

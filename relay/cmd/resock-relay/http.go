@@ -49,7 +49,7 @@ func (a *admin) run(ctx context.Context, config relay.Config) error {
 	if err != nil {
 		return err
 	}
-	config.Log.Info("HTTP", "addr", a.listener.Addr())
+	config.Log.Info("serving HTTP", "addr", a.listener.Addr())
 	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
 	ctx, end := context.WithCancelCause(ctx)
 	served := make(chan struct{})

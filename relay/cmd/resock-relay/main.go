@@ -30,7 +30,7 @@ type settings struct {
 	ttl                       time.Duration
 	replicas, standby         int
 	maxAge                    time.Duration
-	maxBytes                  int64
+	maxSize                   int64
 	drop                      bool
 	fields                    fields
 	since                     string
@@ -70,11 +70,14 @@ func parse(args []string) (*settings, error) {
 	if flags.NArg() != 1 {
 		return nil, errors.New("one URL is wanted, such as wss://example.com/push; see resock-relay -help")
 	}
+	if s.fields.seq == "" && (s.since != "" || s.fields.epoch != "" || s.fields.stream != "" || s.standby > 0) {
+		return nil, errors.New("-since, -epoch, -stream and -standby need -seq")
+	}
 	s.url = flags.Arg(0)
 	return s, nil
 }
 
-// run has a relay run on a connection to NATS.
+// run connects to NATS, and runs a relay there.
 func (s *settings) run(ctx context.Context, relay func(context.Context, relay.Config) error) error {
 	conn, stop, err := s.connect()
 	if err != nil {
@@ -92,21 +95,21 @@ func (s *settings) flags() *flag.FlagSet {
 	}
 	f.StringVar(&s.name, "name", "feed", "`NAME` of the stream; subjects are NAME.msg.TOPIC, NAME.gap, NAME.term")
 	f.StringVar(&s.nats, "nats", "", "connect to the NATS servers at `URLS`; by default this process is one")
-	f.StringVar(&s.store, "store", "resock-relay", "`DIR` of the streams of the server in this process")
+	f.StringVar(&s.store, "store", "resock-relay", "`DIR` of the streams of the server in this process; one process may use it at a time")
 	f.StringVar(&s.listen, "listen", "127.0.0.1:4222", "`HOST:PORT` of the server in this process, or none")
 	f.StringVar(&s.http, "http", "", "serve /metrics, /readyz, /livez and /debug/resock at `HOST:PORT`; by default nowhere")
 	f.BoolVar(&s.noSync, "no-sync", false, "acknowledge what is not on disk yet (server in this process)")
 	f.DurationVar(&s.ttl, "ttl", 10*time.Second, "how long the lease of a dead leader lasts")
-	f.IntVar(&s.replicas, "replicas", 1, "of the stream in a cluster")
-	f.DurationVar(&s.maxAge, "max-age", 0, "how long the stream keeps messages; 0 is for ever")
-	f.Int64Var(&s.maxBytes, "max-bytes", 0, "how many bytes the stream keeps; 0 is all that come")
-	f.IntVar(&s.standby, "standby", 0, "keep the last `N` messages while standing by; needs -seq")
+	f.IntVar(&s.replicas, "replicas", 1, "keep the stream at `N` servers of a cluster")
+	f.DurationVar(&s.maxAge, "max-age", 0, "remove messages from the stream when they are older; by default none")
+	f.Int64Var(&s.maxSize, "max-size", 0, "remove the oldest messages when the stream has more than so many `BYTES`; by default none")
+	f.IntVar(&s.standby, "standby", 0, "read along while standing by, and keep up to `N` messages, at times half as many; needs -seq")
 	f.BoolVar(&s.drop, "drop", false, "while JetStream is slow drop messages, and say so by a gap; by default the feed waits")
 	f.StringVar(&s.fields.topic, "topic", "", "`FIELD` that is the last part of the subject; by default that is \"all\"")
-	f.StringVar(&s.fields.ack, "ack", "", "`FIELD` of the id that a message of the server acknowledges: what is published to NAME.out.> is sent to it")
+	f.StringVar(&s.fields.ack, "ack", "", "send what is published to NAME.out.> to the server of the feed, which acknowledges it by its id in `FIELD`")
 	f.StringVar(&s.fields.seq, "seq", "", "`FIELD` of the sequence number, if messages are JSON objects")
-	f.StringVar(&s.fields.epoch, "epoch", "", "`FIELD` of its epoch")
-	f.StringVar(&s.fields.stream, "stream", "", "`FIELD` of its stream")
+	f.StringVar(&s.fields.epoch, "epoch", "", "`FIELD` of the epoch that the number belongs to")
+	f.StringVar(&s.fields.stream, "stream", "", "`FIELD` of the stream that the number belongs to")
 	f.StringVar(&s.since, "since", "", "`PARAMETER` of the URL that asks for what comes after a sequence number")
 	return f
 }
@@ -141,7 +144,7 @@ func (s *settings) connect() (conn *nats.Conn, stop func(), err error) {
 func (s *settings) config(conn *nats.Conn) relay.Config {
 	config := relay.Config{
 		Conn: conn, Name: s.name, URL: s.url, TTL: s.ttl, Standby: s.standby,
-		Stream: jetstream.StreamConfig{Replicas: s.replicas, MaxAge: s.maxAge, MaxBytes: s.maxBytes},
+		Stream: jetstream.StreamConfig{Replicas: s.replicas, MaxAge: s.maxAge, MaxBytes: s.maxSize},
 		Log:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if s.drop {

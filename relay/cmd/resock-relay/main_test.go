@@ -32,7 +32,7 @@ func TestRun(t *testing.T) {
 	url := "ws" + strings.TrimPrefix(upstream.URL, "http") + "?since=0"
 	go func() {
 		ended <- run(ctx, []string{"-nats", own.URL(), "-seq", "seq", "-epoch", "epoch", "-since", "since", "-ttl", "1s",
-			"-max-age", "1h", "-max-bytes", "1000000", url})
+			"-max-age", "1h", "-max-size", "1000000", url})
 	}()
 	conn, err := nats.Connect(own.URL())
 	if err != nil {
@@ -92,8 +92,22 @@ func seqOf(t *testing.T, conn *nats.Conn, subject string) uint64 {
 	return 0
 }
 
+// TestRetention has the limits of the stream from the command line.
+func TestRetention(t *testing.T) {
+	s, err := parse([]string{"-max-age", "24h", "-max-size", "1000000", "ws://a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stream := s.config(nil).Stream; stream.MaxAge != 24*time.Hour || stream.MaxBytes != 1_000_000 {
+		t.Errorf("the stream has %v and %d bytes", stream.MaxAge, stream.MaxBytes)
+	}
+}
+
 func TestUsage(t *testing.T) {
-	for _, args := range [][]string{{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"}} {
+	for _, args := range [][]string{
+		{}, {"-unknown"}, {"ws://a", "ws://b"}, {"-listen", "nowhere", "ws://a"}, {"-http", "nowhere", "ws://a"},
+		{"-since", "since", "ws://a"}, {"-epoch", "epoch", "ws://a"}, {"-stream", "stream", "ws://a"}, {"-standby", "9", "ws://a"},
+	} {
 		if err := run(t.Context(), args); err == nil {
 			t.Errorf("%q is not refused", args)
 		}

@@ -12,7 +12,8 @@ import (
 	"github.com/resock/resock/resume"
 )
 
-// fields are what stands where in a message that is a JSON object.
+// fields are the names of the fields of a message, which is a JSON object. Empty names are
+// those of fields that it does not have.
 type fields struct{ stream, epoch, seq, topic, ack string }
 
 // object returns the fields of a message, or nil if it has none.
@@ -41,7 +42,8 @@ func (f fields) topicOf(m resume.Message) string {
 	return "all"
 }
 
-// acked finds which message the server acknowledges. That is not one of the feed.
+// acked finds which message the server acknowledges. An acknowledgement is no message of the
+// feed, so it does not pass.
 func (f fields) acked(m resock.MessageEvent, found *outbox.Found) (pass bool) {
 	id := text(object(m.Data)[f.ack])
 	if id == "" {
