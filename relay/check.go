@@ -71,7 +71,11 @@ func checkConn(conn *nats.Conn) error {
 		return nil
 	}
 	err := fmt.Errorf("relay: NATS is %v, want %v", status, nats.CONNECTED)
-	if last := conn.LastError(); last != nil {
+	last := conn.LastError()
+	if status == nats.CLOSED {
+		last = nats.ErrConnectionClosed
+	}
+	if last != nil {
 		err = fmt.Errorf("%w: %w", err, last)
 	}
 	return err

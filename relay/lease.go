@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -40,7 +41,7 @@ type term struct {
 	expiry   *time.Timer
 }
 
-// acquire waits until the lease is free, and takes it. The context of the term ends when
+// acquire waits until the lease is free, and takes it, unless the connection is closed. The context of the term ends when
 // the lease is lost, but not with ctx; release it in any case.
 func (l *lease) acquire(ctx context.Context) (*term, error) {
 	every := min(max(l.ttl/5, 50*time.Millisecond), 250*time.Millisecond)
@@ -48,6 +49,9 @@ func (l *lease) acquire(ctx context.Context) (*term, error) {
 		t, err := l.try(ctx)
 		if err == nil {
 			return t, nil
+		}
+		if errors.Is(err, nats.ErrConnectionClosed) {
+			return nil, fmt.Errorf("relay: take the lease: %w", err)
 		}
 		if odd := !errors.Is(err, jetstream.ErrKeyExists); odd != failed {
 			if failed = odd; failed && ctx.Err() == nil {

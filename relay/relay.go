@@ -131,7 +131,8 @@ var nameRule = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // Run runs a relay until ctx ends, and returns the cause of that. It returns earlier only if
 // it cannot go on: by an error of [New], if an option cannot work ([resock.OptionError]), if
-// the client gave up ([resock.GiveUpError]), or if NATS refuses the stream or the bucket.
+// the client gave up ([resock.GiveUpError]), if NATS refuses the stream or the bucket, or if
+// Conn is closed.
 // Whatever else happens, it tries again. When it returns, nothing of it runs any more.
 func Run(ctx context.Context, config Config) error {
 	r, err := New(config)
@@ -253,7 +254,9 @@ func (r *Relay) prepare(ctx context.Context) error {
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case errors.Is(err, errOldServer), errors.As(err, &refused) && refused.Code < 500:
+		case r.config.Conn.IsClosed():
+			return err
+		case errors.Is(err, errOldServer), errors.As(err, &refused) && (refused.Code < 500 || refused.ErrorCode == noCluster):
 			return fmt.Errorf("relay: make the stream and the bucket: %w", err)
 		}
 		if err.Error() != told {
@@ -298,6 +301,9 @@ func (r *Relay) tryPrepare(ctx context.Context) error {
 	r.log = log{js: js, stream: stream, names: names, limit: limit{c.Unacknowledged, c.MaxBytes}, told: r.tell}
 	return r.prepareOut(ctx, js)
 }
+
+// noCluster is the refusal of several replicas by a server that is alone.
+const noCluster jetstream.ErrorCode = 10074
 
 var errOldServer = errors.New("the server of NATS stores no batches")
 

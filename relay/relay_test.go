@@ -536,6 +536,34 @@ func TestRelayOutRefusesWhatCannotBeSent(t *testing.T) {
 	}
 }
 
+// TestRelayOfAClosedConnection ends when NATS can never be there again.
+func TestRelayOfAClosedConnection(t *testing.T) {
+	s, u := startServer(t), startFeed(t)
+	closed := connect(t, s)
+	closed.Close()
+	if err := Run(t.Context(), u.config(closed)); err == nil || !strings.Contains(err.Error(), "CLOSED") {
+		t.Errorf("ended by %v", err)
+	}
+	leader := startRelay(t, u.config(connect(t, s)))
+	eventually(t, "a leader", func() bool { return leader.Stats().Leading })
+	for _, r := range []*replica{startRelay(t, u.config(connect(t, s))), leader} {
+		r.conn.Close()
+		err := <-r.done
+		if r.done <- err; !errors.Is(err, nats.ErrConnectionClosed) {
+			t.Errorf("ended by %v", err)
+		}
+	}
+}
+
+// TestRelayWithoutACluster ends when a server that is alone is to keep three replicas.
+func TestRelayWithoutACluster(t *testing.T) {
+	config := startFeed(t).config(connect(t, startServer(t)))
+	config.Stream.Replicas = 3
+	if err := Run(t.Context(), config); err == nil || !strings.Contains(err.Error(), "replicas") {
+		t.Errorf("ended by %v", err)
+	}
+}
+
 // TestRelayGivesUp ends when the client does.
 func TestRelayGivesUp(t *testing.T) {
 	config := startFeed(t).config(connect(t, startServer(t)))
