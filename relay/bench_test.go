@@ -241,9 +241,7 @@ func writeRelay(b *testing.B, conn *nats.Conn, replicas int) {
 	f, r := startRelayOf(b, conn, replicas)
 	b.ResetTimer()
 	f.Push(uint64(b.N))
-	for r.Stats().Written < uint64(b.N) {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(b, "all written", func() bool { return r.Stats().Written >= uint64(b.N) })
 	b.StopTimer()
 	if got := r.Stats(); got.Gaps > 0 {
 		b.Errorf("%+v", got)
@@ -267,8 +265,6 @@ func startRelayOf(b *testing.B, conn *nats.Conn, replicas int) (*feed.Server, *R
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()
 	b.Cleanup(func() { <-done })
-	for f.Sessions() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(b, "a session", func() bool { return f.Sessions() > 0 })
 	return f, r
 }
