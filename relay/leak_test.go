@@ -7,11 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/resock/resock/relay/internal/feed"
-	"github.com/resock/resock/relay/server"
 )
 
 // TestTermsLeaveNothing ends many terms of one relay, and the relay: no goroutine and no
@@ -65,26 +63,17 @@ func goroutines() (n int) {
 // TestRelayEndsWithoutNATS ends relays while NATS is away: a leader whose feed is blocked by
 // that, and one that stands by.
 func TestRelayEndsWithoutNATS(t *testing.T) {
-	u := startFeed(t)
-	s, err := server.Start(server.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0", NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	u, s := startFeed(t), startTCP(t)
 	var replicas []*replica
 	for range 2 {
-		conn, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(conn.Close)
-		config := u.config(conn)
+		config := u.config(s.connect())
 		config.TTL, config.Unacknowledged, config.Standby = time.Minute, 10, 100
 		config.Out = &Out{Read: feed.ReadAck}
 		replicas = append(replicas, startRelay(t, config))
 		eventually(t, "a leader", func() bool { return replicas[0].Stats().Leading })
 	}
 	eventually(t, "two sessions", func() bool { return u.Sessions() == 2 })
-	s.Close()
+	s.stop()
 	u.Push(1000)
 	eventually(t, "backpressure", func() bool { return replicas[0].Stats().Unacknowledged == 10 })
 	for _, r := range replicas {
@@ -98,17 +87,8 @@ func TestRelayEndsWithoutNATS(t *testing.T) {
 
 // TestOutOverARestart restarts NATS while messages are on their way back.
 func TestOutOverARestart(t *testing.T) {
-	u, dir := startFeed(t), t.TempDir()
-	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := s.URL()
-	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
+	u, s := startFeed(t), startTCP(t)
+	conn := s.connect()
 	config := u.config(conn)
 	config.TTL, config.Out = time.Minute, &Out{Read: feed.ReadAck}
 	r := startRelay(t, config)
@@ -121,13 +101,10 @@ func TestOutOverARestart(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.Close()
-		if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
-			t.Fatal(err)
-		}
+		s.stop()
+		s.start()
 		eventually(t, "a connection", conn.IsConnected)
 	}
-	t.Cleanup(s.Close)
 	eventually(t, "all at the server", func() bool { return len(u.Received()) == 150 })
 	eventually(t, "all acknowledged", func() bool { return r.Stats().Outgoing == 150 })
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/resock/resock"
 	"github.com/resock/resock/relay/internal/feed"
-	"github.com/resock/resock/relay/server"
 	"github.com/resock/resock/resocktest"
 	"github.com/resock/resock/resume"
 )
@@ -210,17 +209,8 @@ func TestRelayKilled(t *testing.T) {
 // TestRelayWithoutNATS takes NATS away while the feed goes on: the relay stops reading, and
 // goes on where it was.
 func TestRelayWithoutNATS(t *testing.T) {
-	u, dir := startFeed(t), t.TempDir()
-	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := s.URL()
-	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
+	u, s := startFeed(t), startTCP(t)
+	conn := s.connect()
 	config := u.config(conn)
 	config.TTL, config.Unacknowledged = time.Minute, 100
 	r := startRelay(t, config)
@@ -229,15 +219,12 @@ func TestRelayWithoutNATS(t *testing.T) {
 	for range 3 {
 		before := u.Last()
 		eventually(t, "more messages", func() bool { return r.Stats().Written > before })
-		s.Close()
+		s.stop()
 		blocked := r.Stats().Blocked
 		eventually(t, "backpressure", func() bool { return r.Stats().Unacknowledged == 100 })
 		eventually(t, "the time of that", func() bool { return r.Stats().Blocked > blocked })
-		if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
-			t.Fatal(err)
-		}
+		s.start()
 	}
-	t.Cleanup(s.Close)
 	stop()
 	unbroken(t, conn, u.Last())
 	if stats := r.Stats(); stats.Blocked == 0 || stats.Terms != 1 {
@@ -248,30 +235,18 @@ func TestRelayWithoutNATS(t *testing.T) {
 // TestRelayDrops takes NATS away from a relay that drops: it reads on, and a gap names
 // just what is missing.
 func TestRelayDrops(t *testing.T) {
-	u, dir := startFeed(t), t.TempDir()
-	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := s.URL()
-	conn, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
+	u, s := startFeed(t), startTCP(t)
+	conn := s.connect()
 	config := u.config(conn)
 	config.TTL, config.Unacknowledged, config.Overflow = time.Minute, 100, Drop
 	r := startRelay(t, config)
 	eventually(t, "a session", func() bool { return u.Sessions() == 1 })
 	u.Push(10)
 	eventually(t, "10 in the log", func() bool { return r.Stats().Written == 10 })
-	s.Close()
+	s.stop()
 	u.Push(1000)
 	eventually(t, "drops", func() bool { return r.Stats().Dropped == 900 })
-	if s, err = server.Start(server.Config{Dir: dir, Addr: url[len("nats://"):], NoSync: true}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s.start()
 	eventually(t, "110 in the log", func() bool { return r.Stats().Unacknowledged == 0 })
 	u.Push(10)
 	all, gaps := records(t, conn, 1020)

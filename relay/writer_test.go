@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/resock/resock/relay/server"
 	"github.com/resock/resock/resume"
 )
 
@@ -156,21 +155,11 @@ func TestWriterDropsWhatTheLogHas(t *testing.T) {
 // TestWriterWaits checks that no more than the limit is under way while nothing is
 // acknowledged, and that all is written when JetStream is back.
 func TestWriterWaits(t *testing.T) {
-	dir := t.TempDir()
-	s, err := server.Start(server.Config{Dir: dir, Addr: "127.0.0.1:0", NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := s.URL()[len("nats://"):]
-	conn, err := nats.Connect(s.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	l := openLog(t, conn)
+	s := startTCP(t)
+	l := openLog(t, s.connect())
 	w, _ := take(t, l, 1)
 	write(t, w, 1, 10)
-	s.Close()
+	s.stop()
 	for n := uint64(11); n <= 74; n++ {
 		if err := w.append(t.Context(), number(1, n)); err != nil {
 			t.Fatal(err)
@@ -181,11 +170,7 @@ func TestWriterWaits(t *testing.T) {
 	if err := w.append(full, number(1, 75)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("with 64 under way: %v", err)
 	}
-	s, err = server.Start(server.Config{Dir: dir, Addr: addr, NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
+	s.start()
 	write(t, w, 75, 100)
 	numbers(t, l, 100)
 }
