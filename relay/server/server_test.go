@@ -58,3 +58,13 @@ func startAndClose(t *testing.T, dir string) {
 	s.Close()
 	s.Close()
 }
+
+// TestSync has the default that the documentation promises.
+func TestSync(t *testing.T) {
+	for _, noSync := range []bool{false, true} {
+		o, err := Config{Dir: "a", NoSync: noSync}.options()
+		if err != nil || o.SyncAlways == noSync {
+			t.Errorf("NoSync %t: each write is synced: %t, %v", noSync, o.SyncAlways, err)
+		}
+	}
+}
